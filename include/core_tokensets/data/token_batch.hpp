@@ -1,0 +1,32 @@
+#pragma once
+// The packed, ragged batch that the whole library works on: kept patches of many samples, one after the other.
+
+#include <cstdint>
+#include <vector>
+
+#include "core_tokensets/core/view.hpp"
+
+namespace core_tokensets {
+
+/// Patches of S samples without padding: sample s owns rows `offsets[s] .. offsets[s+1]` of all per-patch arrays.
+/// A row of `patches` is one patch in the order channel, row, column (as a convolution weight), normalised. `positions`
+/// are grid indices (row-major) and pick the position embedding. A non-empty `scale` multiplies the patch
+/// embeddings before positions are added (0 leaves a token out in the `zero` semantics, 1/(1-p) rescales a survivor).
+struct token_batch {
+  index patch_dim = 0;
+  std::vector<float> patches;           ///< [T, patch_dim]
+  std::vector<std::int32_t> positions;  ///< [T]
+  std::vector<index> offsets{0};        ///< [S + 1]
+  std::vector<float> scale;             ///< [T] or empty (all 1)
+  std::vector<std::int32_t> targets;    ///< [S] class of each sample, or empty
+  std::vector<float> weights;           ///< [S] weight of each sample in the loss, or empty (all 1)
+
+  index samples() const { return static_cast<index>(offsets.size()) - 1; }
+  index tokens() const { return offsets.back(); }
+};
+
+/// What happens to a left-out token: it leaves the sequence (MAE, PatchDropout), or its embedding becomes 0 and only
+/// its position stays (the paper), or that with the survivors scaled by 1/(1-p) (the authors' training code).
+enum class missing_tokens { drop, zero, rescaled };
+
+}  // namespace core_tokensets

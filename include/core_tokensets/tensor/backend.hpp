@@ -1,0 +1,52 @@
+#pragma once
+// The contract of a backend: ten functions. Everything else in the library is written from these; a backend may also
+// bring its own version of the operations in ops.hpp, which are found by name.
+
+#include <concepts>
+#include <cstdint>
+#include <span>
+
+#include "core_tokensets/core/functors.hpp"
+#include "core_tokensets/core/view.hpp"
+
+namespace core_tokensets {
+
+/// C = alpha op(A) op(B) + beta C for every matrix of the batch; C is not read when beta is 0.
+struct gemm_options {
+  bool transpose_a = false, transpose_b = false;
+  double alpha = 1, beta = 0;
+};
+
+/// What a tensor backend must offer. `Buffer<U>` owns memory of the device and frees itself.
+///
+/// Memory:  `allocate<U>(n)`, `upload(device, host, n)`, `download(host, device, n)`, `fill(view, value)`.
+/// Compute: `gemm(a, b, c, options)`;
+///          `map(f, operands...)`: f(element&...) at every place of the first operand's shape, where the others repeat
+///          along dimensions of extent 1;
+///          `row_reduce(op, term, out [rows, 1], in...)` and `col_reduce(op, term, beta, out [1, cols], in...)`: out =
+///          op over term(in...), the latter on top of beta * out; both in a fixed order;
+///          `gather_rows(out, in, rows)`: out[i] = in[rows[i]]; `scatter_add_rows(out, in, rows)`: out[rows[i]] +=
+///          in[i].
+template <class B>
+concept tensor_backend = requires(B& b, typename B::scalar* p, const typename B::scalar* host,
+                                  view<typename B::scalar> out, view<const typename B::scalar> in,
+                                  typename B::scalar value, index n, const std::int32_t* rows) {
+  requires std::floating_point<typename B::scalar>;
+  { b.template allocate<typename B::scalar>(n).data() } -> std::same_as<typename B::scalar*>;
+  { b.template allocate<std::int32_t>(n).data() } -> std::same_as<std::int32_t*>;
+  b.upload(p, host, n);
+  b.download(p, host, n);
+  b.fill(out, value);
+  b.gemm(in, in, out, gemm_options{});
+  b.map(fn::sum{}, out, in, in);
+  b.row_reduce(fn::plus{}, fn::value{}, out, in);
+  b.col_reduce(fn::plus{}, fn::value{}, value, out, in);
+  b.gather_rows(out, in, rows);
+  b.scatter_add_rows(out, in, rows);
+};
+
+/// Owner of device memory that a backend hands out.
+template <class B, class U>
+using buffer_of = decltype(std::declval<B&>().template allocate<U>(index{}));
+
+}  // namespace core_tokensets

@@ -1,0 +1,316 @@
+#pragma once
+// The default backend: Eigen's matrix product on pieces that depend on the shapes only, OpenMP over the pieces, and
+// fused versions of the operations that benchmarks justify. Results are the same to the bit for any number of threads.
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core_tokensets/tensor/backend.hpp"
+#include "core_tokensets/tensor/host_buffer.hpp"
+#include "core_tokensets/tensor/host_kernels.hpp"
+#include "core_tokensets/tensor/sequences.hpp"
+#include "core_tokensets/tensor/workspace.hpp"
+
+namespace core_tokensets {
+
+namespace eigen_detail {
+
+template <class T>
+using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+template <class T>
+using map_of = Eigen::Map<matrix<T>, 0, Eigen::OuterStride<>>;
+template <class T>
+using const_map_of = Eigen::Map<const matrix<T>, 0, Eigen::OuterStride<>>;
+
+template <class T>
+map_of<T> mutable_map(const view<T>& v) {
+  return {v.data, v.rows, v.cols, Eigen::OuterStride<>(v.ld)};
+}
+template <class T>
+const_map_of<T> const_map(const view<const T>& v) {
+  return {v.data, v.rows, v.cols, Eigen::OuterStride<>(v.ld)};
+}
+
+/// c (+)= alpha op(a) op(b) on the calling thread. Not inlined: one instance of each product a program.
+template <class T>
+[[gnu::noinline]] void product(bool ta, bool tb, T alpha, T beta, view<const T> av, view<const T> bv, view<T> cv) {
+  const auto a = const_map<T>(av), b = const_map<T>(bv);
+  auto c = mutable_map<T>(cv);
+  if (beta == T(0)) {
+    c.setZero();
+  } else if (beta != T(1)) {
+    c *= beta;
+  }
+  if (ta && tb) {
+    c.noalias() += alpha * a.transpose() * b.transpose();
+  } else if (ta) {
+    c.noalias() += alpha * a.transpose() * b;
+  } else if (tb) {
+    c.noalias() += alpha * a * b.transpose();
+  } else {
+    c.noalias() += alpha * a * b;
+  }
+}
+
+/// While it lives, Eigen's own threading is off for the calling thread (it would make results depend on their number).
+class serial_eigen {
+ public:
+#ifdef _OPENMP
+  serial_eigen() : threads_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~serial_eigen() { omp_set_num_threads(threads_); }
+
+ private:
+  int threads_;
+#endif
+};
+
+/// Softmax of one row of n numbers, scaled by `scale` before the exponential.
+template <class T>
+void softmax_row(T* x, index n, T scale) {
+  using array = Eigen::Map<Eigen::Array<T, Eigen::Dynamic, 1>>;
+  array row(x, n);
+  const T top = row.maxCoeff();
+#pragma omp simd
+  for (index c = 0; c < n; ++c) x[c] = fn::exp((x[c] - top) * scale);
+  row *= T(1) / row.sum();
+}
+
+}  // namespace eigen_detail
+
+/// Tensors in host memory, computed with Eigen. A copy has a workspace of its own; one value serves one caller at a
+/// time.
+template <std::floating_point T>
+class eigen_backend {
+ public:
+  using scalar = T;
+
+  /// `threads`: how many may work at once, 0 for OpenMP's default.
+  explicit eigen_backend(int threads = 0) : threads_(threads > 0 ? threads : default_threads()) { make_workspaces(); }
+  eigen_backend(const eigen_backend& other) : threads_(other.threads_) { make_workspaces(); }
+  eigen_backend& operator=(const eigen_backend& other) {
+    threads_ = other.threads_;
+    make_workspaces();
+    return *this;
+  }
+
+  int threads() const { return threads_; }
+  stack_workspace& workspace() {
+    const auto i = static_cast<std::size_t>(in_parallel() ? thread_index() : 0);
+    return *workspaces_[std::min(i, workspaces_.size() - 1)];
+  }
+
+  template <class U>
+  host_buffer<U> allocate(index n) {
+    return host_buffer<U>(n);
+  }
+  template <class U>
+  void upload(U* device, const U* from, index n) {
+    std::copy_n(from, n, device);
+  }
+  template <class U>
+  void download(U* to, const U* device, index n) {
+    std::copy_n(device, n, to);
+  }
+  void fill(view<T> out, T value) {
+    map([value](T& x) { x = value; }, out);
+  }
+
+  /// `body(i)` for i in [0, n) on the backend's threads; inside, operations run serially.
+  template <class Body>
+  void parallel(index n, const Body& body) {
+    parallel_for(threads_, n, [&](index i) {
+      const eigen_detail::serial_eigen guard;
+      body(i);
+    });
+  }
+
+  void gemm(const_view<T> a, const_view<T> b, view<T> c, gemm_options o = {}) {
+    host::check_gemm<T>(a, b, c, o.transpose_a, o.transpose_b);
+    if (c.empty()) return;
+    const index row_tiles = tiles(c.rows), col_tiles = c.rows >= c.cols ? 1 : tiles(c.cols);
+    const index per_matrix = row_tiles * col_tiles;
+    parallel(c.n0 * c.n1 * per_matrix, [&](index piece) {
+      const index batch = piece / per_matrix, tile = piece % per_matrix;
+      const index i = batch / c.n1, j = batch % c.n1;
+      const auto [r0, r1] = cut(c.rows, row_tiles, tile / col_tiles);
+      const auto [c0, c1] = cut(c.cols, col_tiles, tile % col_tiles);
+      const auto am = a.matrix(a.n0 == 1 ? 0 : i, a.n1 == 1 ? 0 : j),
+                 bm = b.matrix(b.n0 == 1 ? 0 : i, b.n1 == 1 ? 0 : j);
+      eigen_detail::product<T>(o.transpose_a, o.transpose_b, T(o.alpha), T(o.beta),
+                               o.transpose_a ? am.slice_cols(r0, r1 - r0) : am.slice_rows(r0, r1 - r0),
+                               o.transpose_b ? bm.slice_rows(c0, c1 - c0) : bm.slice_cols(c0, c1 - c0),
+                               c.matrix(i, j).slice_rows(r0, r1 - r0).slice_cols(c0, c1 - c0));
+    });
+  }
+
+  template <class F, class... V>
+  void map(const F& f, const V&... operands) {
+    host::map(threads_, f, operands...);
+  }
+  template <class Op, class F, class... V>
+  void row_reduce(const Op& op, const F& term, view<T> out, const V&... in) {
+    host::row_reduce(threads_, op, term, out, in...);
+  }
+  template <class Op, class F, class... V>
+  void col_reduce(const Op& op, const F& term, T beta, view<T> out, const V&... in) {
+    host::col_reduce(threads_, op, term, beta, out, in...);
+  }
+  void gather_rows(view<T> out, const_view<T> in, const std::int32_t* rows) {
+    host::gather_rows<T>(threads_, out, in, rows);
+  }
+  void scatter_add_rows(view<T> out, const_view<T> in, const std::int32_t* rows) {
+    host::scatter_add_rows<T>(threads_, out, in, rows);
+  }
+
+  // ---- overrides ------------------------------------------------------------------------------------------------
+
+  void softmax(view<T> x) {
+    const index rows = x.n0 * x.n1 * x.rows;
+    parallel_chunks(threads_, rows, host::grain_elements / (x.cols + 1) + 1, [&](index begin, index end) {
+      for (index n = begin; n < end; ++n) {
+        const index r = n % x.rows, batch = n / x.rows;
+        eigen_detail::softmax_row(host::row_begin(x, batch / x.n1, batch % x.n1, r), x.cols, T(1));
+      }
+    });
+  }
+
+  void layer_norm(const_view<T> x, const_view<T> gamma, const_view<T> beta, view<T> y, view<T> mean, view<T> rstd,
+                  T eps) {
+    using array = Eigen::Map<const Eigen::Array<T, Eigen::Dynamic, 1>>;
+    parallel_chunks(threads_, x.rows, row_grain, [&](index begin, index end) {
+      for (index r = begin; r < end; ++r) {
+        const array row(x.row(r), x.cols);
+        const T m = row.mean();
+        const T s = T(1) / std::sqrt((row - m).square().mean() + eps);
+        const T *in = x.row(r), *g = gamma.data, *o = beta.data;
+        T* out = y.row(r);
+#pragma omp simd
+        for (index c = 0; c < x.cols; ++c) out[c] = (in[c] - m) * s * g[c] + o[c];
+        mean(r, 0) = m;
+        rstd(r, 0) = s;
+      }
+    });
+  }
+
+  void layer_norm_backward(const_view<T> x, const_view<T> gamma, const_view<T> mean, const_view<T> rstd,
+                           const_view<T> dy, view<T> dx) {
+    using array = Eigen::Map<const Eigen::Array<T, Eigen::Dynamic, 1>>;
+    parallel_chunks(threads_, x.rows, row_grain, [&](index begin, index end) {
+      for (index r = begin; r < end; ++r) {
+        const array in(x.row(r), x.cols), g(gamma.data, x.cols), d(dy.row(r), x.cols);
+        const T m = mean(r, 0), s = rstd(r, 0), n = static_cast<T>(x.cols);
+        const T s1 = (d * g).sum() / n, s2 = (d * g * (in - m)).sum() * s / n;
+        const T *px = x.row(r), *pg = gamma.data, *pd = dy.row(r);
+        T* out = dx.row(r);
+#pragma omp simd
+        for (index c = 0; c < x.cols; ++c) out[c] = s * (pd[c] * pg[c] - (s1 + (px[c] - m) * s * s2));
+      }
+    });
+  }
+
+  void linear(const_view<T> x, const_view<T> weight, const_view<T> bias, const_view<T> residual, view<T> y) {
+    const bool start = !bias.empty() || !residual.empty();
+    row_tiles_of(y.rows, [&](index r, index n) {
+      const auto out = y.slice_rows(r, n);
+      if (!residual.empty() && !bias.empty()) {
+        host::map(1, fn::sum{}, out, residual.slice_rows(r, n), bias);
+      } else if (start) {
+        host::map(1, fn::copy{}, out, residual.empty() ? bias : residual.slice_rows(r, n));
+      }
+      eigen_detail::product<T>(false, true, T(1), start ? T(1) : T(0), x.slice_rows(r, n), weight, out);
+    });
+  }
+
+  void linear_gelu(const_view<T> x, const_view<T> weight, const_view<T> bias, view<T> pre, view<T> y) {
+    row_tiles_of(y.rows, [&](index r, index n) {
+      const auto out = pre.slice_rows(r, n);
+      if (!bias.empty()) host::map(1, fn::copy{}, out, bias);
+      eigen_detail::product<T>(false, true, T(1), bias.empty() ? T(0) : T(1), x.slice_rows(r, n), weight, out);
+      host::map(1, fn::apply_gelu{}, y.slice_rows(r, n), view<const T>(out));
+    });
+  }
+
+  void linear_gelu_backward_input(const_view<T> dy, const_view<T> weight, const_view<T> pre, view<T> dpre) {
+    row_tiles_of(dy.rows, [&](index r, index n) {
+      const auto out = dpre.slice_rows(r, n);
+      eigen_detail::product<T>(false, false, T(1), T(0), dy.slice_rows(r, n), weight, out);
+      host::map(1, fn::multiply_gelu_derivative{}, out, pre.slice_rows(r, n));
+    });
+  }
+
+  void attention(const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale, view<T> out,
+                 T* probabilities) {
+    const attention_layout layout(rows, q.n1);
+    parallel(rows.count() * q.n1, [&](index piece) {
+      const index s = piece / q.n1, h = piece % q.n1, begin = rows.begin(s), n = rows.length(s);
+      if (n == 0) return;
+      stack_workspace& ws = workspace();
+      T* memory = probabilities ? layout.of(probabilities, s).matrix(0, h).data : ws.template take<T>(n * n);
+      const view<T> a(memory, n, n);
+      const auto part = [&](auto x) { return x.matrix(0, h).slice_rows(begin, n); };
+      eigen_detail::product<T>(false, true, T(1), T(0), part(q), part(k), a);
+      for (index r = 0; r < n; ++r) eigen_detail::softmax_row(a.row(r), n, scale);
+      eigen_detail::product<T>(false, false, T(1), T(0), a, part(v), part(out));
+      if (!probabilities) ws.release();
+    });
+  }
+
+  void attention_backward(const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+                          const T* probabilities, const_view<T> dout, view<T> dq, view<T> dk, view<T> dv,
+                          T* dprobabilities) {
+    using array = Eigen::Map<const Eigen::Array<T, Eigen::Dynamic, 1>>;
+    const attention_layout layout(rows, q.n1);
+    parallel(rows.count() * q.n1, [&](index piece) {
+      const index s = piece / q.n1, h = piece % q.n1, begin = rows.begin(s), n = rows.length(s);
+      if (n == 0) return;
+      stack_workspace& ws = workspace();
+      const auto part = [&](auto x) { return x.matrix(0, h).slice_rows(begin, n); };
+      const view<const T> a = layout.of(probabilities, s).matrix(0, h);
+      const view<T> ds(ws.template take<T>(n * n), n, n);
+      eigen_detail::product<T>(true, false, T(1), T(0), a, part(dout), part(dv));
+      eigen_detail::product<T>(false, true, T(1), T(0), part(dout), part(v), ds);
+      if (dprobabilities) host::map(1, fn::copy{}, layout.of(dprobabilities, s).matrix(0, h), view<const T>(ds));
+      for (index r = 0; r < n; ++r) {
+        const T inner = (array(a.row(r), n) * array(ds.row(r), n)).sum();
+        const T* pa = a.row(r);
+        T* pd = ds.row(r);
+#pragma omp simd
+        for (index c = 0; c < n; ++c) pd[c] = pa[c] * (pd[c] - inner) * scale;
+      }
+      eigen_detail::product<T>(false, false, T(1), T(0), ds, part(k), part(dq));
+      eigen_detail::product<T>(true, false, T(1), T(0), ds, part(q), part(dk));
+      ws.release();
+    });
+  }
+
+ private:
+  static constexpr index row_tile = 256, row_grain = 64;
+
+  void make_workspaces() {
+    workspaces_.clear();
+    for (int i = 0; i < threads_; ++i) workspaces_.push_back(std::make_unique<stack_workspace>());
+  }
+  static index tiles(index extent) { return std::max<index>(1, (extent + row_tile - 1) / row_tile); }
+  /// Piece `i` of `pieces` equal ones, cut at multiples of 16 where possible.
+  static std::pair<index, index> cut(index extent, index pieces, index i) {
+    const index step = ((extent + pieces - 1) / pieces + 15) / 16 * 16;
+    return {std::min(extent, i * step), std::min(extent, (i + 1) * step)};
+  }
+  template <class Body>
+  void row_tiles_of(index rows, const Body& body) {
+    const index pieces = tiles(rows);
+    parallel(pieces, [&](index i) {
+      const auto [begin, end] = cut(rows, pieces, i);
+      if (end > begin) body(begin, end - begin);
+    });
+  }
+
+  int threads_;
+  std::vector<std::unique_ptr<stack_workspace>> workspaces_;
+};
+
+}  // namespace core_tokensets

@@ -1,0 +1,160 @@
+#pragma once
+// Operations that a backend may override under the same name; each has a default written from the ten required
+// functions. Calling `ops::name(backend, ...)` picks the override where there is one.
+
+#include "core_tokensets/tensor/sequences.hpp"
+#include "core_tokensets/tensor/tensor.hpp"
+
+namespace core_tokensets::ops {
+
+/// Softmax over the columns of every row, in place.
+template <tensor_backend B, class T = typename B::scalar>
+void softmax(B& b, view<T> x) {
+  if constexpr (requires { b.softmax(x); }) {
+    b.softmax(x);
+  } else {
+    scratch<B> memory(b, x.n0 * x.n1 * x.rows, 1);
+    const view<T> column(memory.data(), x.n0, x.n1, x.rows, 1, x.n1 * x.rows, x.rows, 1);
+    b.row_reduce(fn::maximum{}, fn::value{}, column, view<const T>(x));
+    b.map(fn::exp_minus{}, x, view<const T>(x), view<const T>(column));
+    b.row_reduce(fn::plus{}, fn::value{}, column, view<const T>(x));
+    b.map(fn::divide{}, x, view<const T>(column));
+  }
+}
+
+/// y = (x - mean) / sqrt(var + eps) * gamma + beta over the columns `[T, C]`; keeps `mean` and `rstd` `[T, 1]`.
+template <tensor_backend B, class T = typename B::scalar>
+void layer_norm(B& b, const_view<T> x, const_view<T> gamma, const_view<T> beta, view<T> y, view<T> mean, view<T> rstd,
+                T eps) {
+  if constexpr (requires { b.layer_norm(x, gamma, beta, y, mean, rstd, eps); }) {
+    b.layer_norm(x, gamma, beta, y, mean, rstd, eps);
+  } else {
+    const T n = static_cast<T>(x.cols);
+    b.row_reduce(fn::plus{}, fn::value{}, mean, x);
+    b.map(fn::mean_of_sum<T>{n}, mean, view<const T>(mean));
+    b.row_reduce(fn::plus{}, fn::squared_difference{}, rstd, x, view<const T>(mean));
+    b.map(fn::rstd_of_sum<T>{n, eps}, rstd, view<const T>(rstd));
+    b.map(fn::normalise{}, y, x, view<const T>(mean), view<const T>(rstd), gamma, beta);
+  }
+}
+
+/// dx (=), dgamma (+=), dbeta (+=) of layer_norm.
+template <tensor_backend B, class T = typename B::scalar>
+void layer_norm_backward(B& b, const_view<T> x, const_view<T> gamma, const_view<T> mean, const_view<T> rstd,
+                         const_view<T> dy, view<T> dx, view<T> dgamma, view<T> dbeta) {
+  b.col_reduce(fn::plus{}, fn::norm_scale_term{}, T(1), dgamma, dy, x, mean, rstd);
+  b.col_reduce(fn::plus{}, fn::value{}, T(1), dbeta, dy);
+  if constexpr (requires { b.layer_norm_backward(x, gamma, mean, rstd, dy, dx); }) {
+    b.layer_norm_backward(x, gamma, mean, rstd, dy, dx);
+  } else {
+    scratch<B> s1(b, x.rows, 1), s2(b, x.rows, 1);
+    b.row_reduce(fn::plus{}, fn::times{}, *s1, dy, gamma);
+    b.row_reduce(fn::plus{}, fn::norm_gradient_term{}, *s2, dy, gamma, x, mean, rstd);
+    b.map(fn::layer_norm_gradient<T>{static_cast<T>(x.cols)}, dx, x, dy, gamma, mean, rstd, view<const T>(*s1),
+          view<const T>(*s2));
+  }
+}
+
+/// y = x W^T + bias + residual; `[T, In]` times `[Out, In]`. Bias `[1, Out]` and residual `[T, Out]` may be empty.
+template <tensor_backend B, class T = typename B::scalar>
+void linear(B& b, const_view<T> x, const_view<T> weight, const_view<T> bias, const_view<T> residual, view<T> y) {
+  if constexpr (requires { b.linear(x, weight, bias, residual, y); }) {
+    b.linear(x, weight, bias, residual, y);
+  } else {
+    if (!residual.empty() && !bias.empty()) {
+      b.map(fn::sum{}, y, residual, bias);
+    } else if (!residual.empty() || !bias.empty()) {
+      assign(b, y, residual.empty() ? bias : residual);
+    }
+    const double beta = residual.empty() && bias.empty() ? 0 : 1;
+    b.gemm(x, weight, y, {.transpose_b = true, .beta = beta});
+  }
+}
+
+/// pre = x W^T + bias, y = gelu(pre).
+template <tensor_backend B, class T = typename B::scalar>
+void linear_gelu(B& b, const_view<T> x, const_view<T> weight, const_view<T> bias, view<T> pre, view<T> y) {
+  if constexpr (requires { b.linear_gelu(x, weight, bias, pre, y); }) {
+    b.linear_gelu(x, weight, bias, pre, y);
+  } else {
+    linear(b, x, weight, bias, view<const T>{}, pre);
+    b.map(fn::apply_gelu{}, y, view<const T>(pre));
+  }
+}
+
+/// dx = dy W.
+template <tensor_backend B, class T = typename B::scalar>
+void linear_backward_input(B& b, const_view<T> dy, const_view<T> weight, view<T> dx) {
+  b.gemm(dy, weight, dx);
+}
+
+/// dpre = (dy W) gelu'(pre).
+template <tensor_backend B, class T = typename B::scalar>
+void linear_gelu_backward_input(B& b, const_view<T> dy, const_view<T> weight, const_view<T> pre, view<T> dpre) {
+  if constexpr (requires { b.linear_gelu_backward_input(dy, weight, pre, dpre); }) {
+    b.linear_gelu_backward_input(dy, weight, pre, dpre);
+  } else {
+    b.gemm(dy, weight, dpre);
+    b.map(fn::multiply_gelu_derivative{}, dpre, pre);
+  }
+}
+
+/// dW += dy^T x, dbias += column sums of dy (unless empty).
+template <tensor_backend B, class T = typename B::scalar>
+void linear_backward_weight(B& b, const_view<T> x, const_view<T> dy, view<T> dweight, view<T> dbias) {
+  b.gemm(dy, x, dweight, {.transpose_a = true, .beta = 1});
+  if (!dbias.empty()) b.col_reduce(fn::plus{}, fn::value{}, T(1), dbias, dy);
+}
+
+/// Softmax attention inside each sample of a ragged batch: A = softmax(scale q k^T), out = A v. q, k, v, out are
+/// `[1, H, T, dh]`; `probabilities` (may be null) receives A in `attention_layout`.
+template <tensor_backend B, class T = typename B::scalar>
+void attention(B& b, const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale, view<T> out,
+               T* probabilities) {
+  if constexpr (requires { b.attention(rows, q, k, v, scale, out, probabilities); }) {
+    b.attention(rows, q, k, v, scale, out, probabilities);
+  } else {
+    const attention_layout layout(rows, q.n1);
+    for (index s = 0; s < rows.count(); ++s) {
+      const index begin = rows.begin(s), n = rows.length(s);
+      scratch<B> memory(b, q.n1 * n, n);
+      const view<T> a =
+          probabilities ? layout.of(probabilities, s) : view<T>(memory.data(), 1, q.n1, n, n, 0, n * n, n);
+      b.gemm(q.slice_rows(begin, n), k.slice_rows(begin, n), a, {.transpose_b = true, .alpha = double(scale)});
+      softmax(b, a);
+      b.gemm(a, v.slice_rows(begin, n), out.slice_rows(begin, n));
+    }
+  }
+}
+
+/// Gradients of `attention` from its probabilities: dq, dk, dv (=). `dprobabilities` (may be null) receives the
+/// gradient at the softmax output.
+template <tensor_backend B, class T = typename B::scalar>
+void attention_backward(B& b, const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+                        const T* probabilities, const_view<T> dout, view<T> dq, view<T> dk, view<T> dv,
+                        T* dprobabilities) {
+  if constexpr (requires {
+                  b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
+                }) {
+    b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
+  } else {
+    const attention_layout layout(rows, q.n1);
+    for (index s = 0; s < rows.count(); ++s) {
+      const index begin = rows.begin(s), n = rows.length(s), h = q.n1;
+      scratch<B> memory(b, h * n, n), memory2(b, h * n, n), memory3(b, h * n, 1);
+      const view<const T> a = layout.of(probabilities, s);
+      const view<T> da =
+          dprobabilities ? layout.of(dprobabilities, s) : view<T>(memory.data(), 1, h, n, n, 0, n * n, n);
+      const view<T> ds(memory2.data(), 1, h, n, n, 0, n * n, n), inner(memory3.data(), 1, h, n, 1, 0, n, 1);
+      const auto part = [&](auto x) { return x.slice_rows(begin, n); };
+      b.gemm(a, part(dout), part(dv), {.transpose_a = true});
+      b.gemm(part(dout), part(v), da, {.transpose_b = true});
+      b.row_reduce(fn::plus{}, fn::times{}, inner, a, view<const T>(da));
+      b.map(fn::softmax_gradient{}, ds, a, view<const T>(da), view<const T>(inner));
+      b.gemm(ds, part(k), part(dq), {.alpha = double(scale)});
+      b.gemm(ds, part(q), part(dk), {.transpose_a = true, .alpha = double(scale)});
+    }
+  }
+}
+
+}  // namespace core_tokensets::ops

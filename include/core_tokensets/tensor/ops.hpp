@@ -7,6 +7,16 @@
 
 namespace core_tokensets::ops {
 
+/// Calls `body(s)` for every sample, at the same time where the backend can.
+template <tensor_backend B, class Body>
+void for_each_sample(B& b, index samples, const Body& body) {
+  if constexpr (requires { b.parallel(samples, body); }) {
+    b.parallel(samples, body);
+  } else {
+    for (index s = 0; s < samples; ++s) body(s);
+  }
+}
+
 /// Softmax over the columns of every row, in place.
 template <tensor_backend B, class T = typename B::scalar>
 void softmax(B& b, view<T> x) {
@@ -38,12 +48,12 @@ void layer_norm(B& b, const_view<T> x, const_view<T> gamma, const_view<T> beta, 
   }
 }
 
-/// dx (=), dgamma (+=), dbeta (+=) of layer_norm.
+/// dx (=), dgamma (+=), dbeta (+=) of layer_norm; the last two may be empty.
 template <tensor_backend B, class T = typename B::scalar>
 void layer_norm_backward(B& b, const_view<T> x, const_view<T> gamma, const_view<T> mean, const_view<T> rstd,
                          const_view<T> dy, view<T> dx, view<T> dgamma, view<T> dbeta) {
-  b.col_reduce(fn::plus{}, fn::norm_scale_term{}, T(1), dgamma, dy, x, mean, rstd);
-  b.col_reduce(fn::plus{}, fn::value{}, T(1), dbeta, dy);
+  if (!dgamma.empty()) b.col_reduce(fn::plus{}, fn::norm_scale_term{}, T(1), dgamma, dy, x, mean, rstd);
+  if (!dbeta.empty()) b.col_reduce(fn::plus{}, fn::value{}, T(1), dbeta, dy);
   if constexpr (requires { b.layer_norm_backward(x, gamma, mean, rstd, dy, dx); }) {
     b.layer_norm_backward(x, gamma, mean, rstd, dy, dx);
   } else {

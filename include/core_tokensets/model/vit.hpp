@@ -1,0 +1,218 @@
+#pragma once
+// The Vision Transformer: configuration, parameters, forward and backward over packed, ragged batches.
+
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core_tokensets/core/random.hpp"
+#include "core_tokensets/data/token_batch.hpp"
+#include "core_tokensets/nn/block.hpp"
+#include "core_tokensets/nn/patch_embedding.hpp"
+
+namespace core_tokensets {
+
+struct image_shape {
+  index height = 32, width = 32, channels = 3;
+};
+
+struct vit_config {
+  image_shape image;
+  index patch = 4, dim = 192, depth = 6, heads = 3, classes = 10;
+  double mlp_ratio = 4;
+  bool qkv_bias = true;
+  double layer_norm_eps = 1e-6;
+  std::uint64_t seed = 0;  ///< of the initial weights
+
+  index grid_height() const { return image.height / patch; }
+  index grid_width() const { return image.width / patch; }
+  index patches() const { return grid_height() * grid_width(); }
+  index patch_dim() const { return image.channels * patch * patch; }
+  index hidden() const { return static_cast<index>(std::llround(mlp_ratio * static_cast<double>(dim))); }
+};
+
+/// Throws where the sizes do not fit together.
+inline void check(const vit_config& c) {
+  require(c.patch > 0 && c.dim > 0 && c.depth > 0 && c.heads > 0 && c.classes > 0 && c.image.channels > 0,
+          "vit: patch, dim, depth, heads, classes and channels must be positive");
+  require(c.image.height > 0 && c.image.width > 0 && c.image.height % c.patch == 0 && c.image.width % c.patch == 0,
+          "vit: an image of ", c.image.height, "x", c.image.width, " is not made of whole patches of ", c.patch, "x",
+          c.patch);
+  require(c.dim % c.heads == 0, "vit: ", c.dim, " channels do not divide into ", c.heads, " heads");
+}
+
+/// The places of all parameters, under timm's names.
+struct vit_layout {
+  parameter_layout parameters;
+  patch_embedding embedding;
+  std::vector<block> blocks;
+  layer_norm norm;
+  linear head;
+};
+
+inline vit_layout make_layout(const vit_config& c) {
+  check(c);
+  vit_layout l;
+  l.embedding.class_token = l.parameters.add("cls_token", {1, 1, c.dim}, false);
+  l.embedding.positions = l.parameters.add("pos_embed", {1, c.patches() + 1, c.dim}, false);
+  l.embedding.positions.rows = c.patches() + 1;
+  l.embedding.positions.cols = c.dim;
+  l.embedding.proj.weight =
+      l.parameters.add("patch_embed.proj.weight", {c.dim, c.image.channels, c.patch, c.patch}, true);
+  l.embedding.proj.bias = l.parameters.add("patch_embed.proj.bias", {c.dim}, false);
+  for (index i = 0; i < c.depth; ++i) {
+    l.blocks.push_back(add_block(l.parameters, "blocks." + std::to_string(i), c.dim, c.heads, c.hidden(), c.qkv_bias,
+                                 c.layer_norm_eps));
+  }
+  l.norm = add_layer_norm(l.parameters, "norm", c.dim, c.layer_norm_eps);
+  l.head = add_linear(l.parameters, "head", c.dim, c.classes);
+  return l;
+}
+
+/// Normal numbers of standard deviation 0.02 for matrices, positions and class token; 1 for norm gains; 0 for the rest.
+template <class T>
+std::vector<T> initial_parameters(const vit_config& c, const parameter_layout& layout) {
+  std::vector<T> values(static_cast<std::size_t>(layout.size()), T(0));
+  std::uint64_t stream = 0;
+  for (const parameter& p : layout.table()) {
+    random_stream random(c.seed, ++stream);
+    const bool gain = p.name.find("norm") != std::string::npos && p.name.ends_with("weight");
+    const bool bias = p.shape.size() == 1 && !gain;
+    for (index i = 0; i < p.where.size(); ++i) {
+      values[static_cast<std::size_t>(p.where.offset + i)] = gain ? T(1) : bias ? T(0) : T(0.02 * random.normal());
+    }
+  }
+  return values;
+}
+
+/// A model: its configuration, the places of its parameters and the parameters themselves.
+template <tensor_backend B>
+class vit {
+ public:
+  using scalar = typename B::scalar;
+
+  vit(B& b, const vit_config& c) : config_(c), layout_(make_layout(c)) {
+    const auto values = initial_parameters<scalar>(c, layout_.parameters);
+    parameters_.assign(b, 1, layout_.parameters.size(), values.data());
+  }
+
+  const vit_config& config() const { return config_; }
+  const vit_layout& layout() const { return layout_; }
+  tensor<B>& parameters() { return parameters_; }
+  const tensor<B>& parameters() const { return parameters_; }
+  parameter_view<const scalar> view_parameters() const { return {parameters_.data()}; }
+
+  /// Gives the head room for `classes`; rows of old classes are kept, new ones start at small random numbers.
+  void grow_head(B& b, index classes) {
+    require(classes >= config_.classes, "vit: the head has ", config_.classes, " classes and cannot shrink to ",
+            classes);
+    if (classes == config_.classes) return;
+    vit_config c = config_;
+    c.classes = classes;
+    vit grown(b, c);
+    auto values = grown.parameters_.to_host(b);
+    const auto old = parameters_.to_host(b);
+    for (const parameter& p : layout_.parameters.table()) {
+      std::copy_n(old.begin() + p.where.offset, p.where.size(),
+                  values.begin() + grown.layout_.parameters.at(p.name).where.offset);
+    }
+    grown.parameters_.assign(b, 1, grown.layout_.parameters.size(), values.data());
+    *this = std::move(grown);
+  }
+
+ private:
+  vit_config config_;
+  vit_layout layout_;
+  tensor<B> parameters_;
+};
+
+/// Everything that one forward pass leaves behind, reused from step to step. The caller owns it.
+template <tensor_backend B>
+struct vit_tape {
+  bool keep = true;  ///< false: only logits are wanted, the blocks share one set of activations
+  embedding_plan<B> plan;
+  tensor<B> patches, embeddings;
+  std::vector<tensor<B>> stream;  ///< [depth + 1] input of each block, then the last output, each [T, D]
+  std::vector<block_tape<B>> blocks;
+  tensor<B> class_out;  ///< [S, D] class tokens of the last output
+  layer_norm_tape<B> norm;
+  tensor<B> logits;  ///< [S, K]
+};
+
+/// Computes `tape.logits` `[S, K]`.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& tape) {
+  const vit_config& c = model.config();
+  const vit_layout& l = model.layout();
+  const auto p = model.view_parameters();
+  require(batch.patch_dim == c.patch_dim(), "vit: patches of ", batch.patch_dim, " numbers, the model expects ",
+          c.patch_dim());
+  require(static_cast<index>(batch.patches.size()) == batch.tokens() * batch.patch_dim &&
+              static_cast<index>(batch.positions.size()) == batch.tokens(),
+          "vit: the batch holds ", batch.patches.size(), " numbers and ", batch.positions.size(), " positions for ",
+          batch.tokens(), " patches");
+  for (const std::int32_t position : batch.positions) {
+    require(position >= 0 && position < c.patches(), "vit: position ", position, " is outside of the grid of ",
+            c.patches(), " patches");
+  }
+  assign(b, tape.plan, batch.offsets, batch.positions, batch.scale);
+  if constexpr (std::is_same_v<T, float>) {
+    tape.patches.assign(b, batch.tokens(), c.patch_dim(), batch.patches.data());
+  } else {
+    const std::vector<T> wide(batch.patches.begin(), batch.patches.end());
+    tape.patches.assign(b, batch.tokens(), c.patch_dim(), wide.data());
+  }
+  const index rows = tape.plan.rows.tokens();
+  tape.embeddings.resize(b, batch.tokens(), c.dim);
+  const auto depth = static_cast<std::size_t>(c.depth);
+  tape.stream.resize(tape.keep ? depth + 1 : 2);
+  tape.blocks.resize(tape.keep ? depth : 1);
+  for (auto& x : tape.stream) x.resize(b, rows, c.dim);
+  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, *tape.embeddings, *tape.stream[0]);
+  for (std::size_t i = 0; i < depth; ++i) {
+    auto& in = tape.stream[tape.keep ? i : i % 2];
+    auto& out = tape.stream[tape.keep ? i + 1 : (i + 1) % 2];
+    forward<B, T>(b, l.blocks[i], p, tape.plan.rows, *in, tape.blocks[tape.keep ? i : 0], tape.keep, *out);
+  }
+  tape.class_out.resize(b, batch.samples(), c.dim);
+  b.gather_rows(*tape.class_out, *tape.stream[tape.keep ? depth : depth % 2], tape.plan.class_rows.data());
+  forward<B, T>(b, l.norm, p, *tape.class_out, tape.norm);
+  tape.logits.resize(b, batch.samples(), c.classes);
+  forward<B, T>(b, l.head, p, *tape.norm.y, {}, *tape.logits);
+}
+
+/// What a backward pass should leave behind besides the parameter gradients.
+struct vit_backward_options {
+  bool attention_gradients = false;  ///< in `tape.blocks[i].da`
+};
+
+/// From `dlogits` `[S, K]`: adds to `gradients` (an array like the parameters; may be null) and writes d loss / d
+/// tokens
+/// `[T, D]` to `dtokens` and d loss / d patches to `dpatches` unless that is empty.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const vit<B>& model, vit_tape<B>& tape, const_view<T> dlogits, T* gradients, tensor<B>& dtokens,
+              view<T> dpatches = {}, const vit_backward_options& options = {}) {
+  require(tape.keep, "vit: backward needs a tape that was kept");
+  const vit_layout& l = model.layout();
+  const auto p = model.view_parameters();
+  const parameter_view<T> g{gradients};
+  const index samples = dlogits.rows, dim = model.config().dim;
+  dtokens.resize(b, tape.plan.rows.tokens(), dim);
+  {
+    scratch<B> dnorm(b, samples, dim), dclass(b, samples, dim);
+    backward<B, T>(b, l.head, p, g, *tape.norm.y, dlogits, *dnorm);
+    backward<B, T>(b, l.norm, p, g, *tape.class_out, tape.norm, *dnorm, *dclass);
+    b.fill(*dtokens, T(0));
+    b.scatter_add_rows(*dtokens, *dclass, tape.plan.class_rows.data());
+  }
+  for (std::size_t i = l.blocks.size(); i-- > 0;) {
+    backward<B, T>(b, l.blocks[i], p, g, tape.plan.rows, *tape.stream[i], tape.blocks[i], options.attention_gradients,
+                   *dtokens);
+  }
+  if (g || !dpatches.empty()) {
+    backward<B, T>(b, l.embedding, p, g, tape.plan, *tape.patches, *dtokens, dpatches);
+  }
+}
+
+}  // namespace core_tokensets

@@ -1,0 +1,76 @@
+#pragma once
+// Patches become tokens: a linear map of each patch, a class token in front of each sample, and a learned position
+// each.
+
+#include <cstdint>
+#include <vector>
+
+#include "core_tokensets/nn/linear.hpp"
+
+namespace core_tokensets {
+
+struct patch_embedding {
+  linear proj;
+  slot class_token, positions;
+};
+
+/// Where everything of one batch goes: patches of S samples and, behind a class token each, the tokens of the model.
+template <tensor_backend B>
+struct embedding_plan {
+  sequences rows;                 ///< token rows of each sample, class token first
+  row_list<B> class_rows;         ///< [S] row of each class token
+  row_list<B> patch_rows;         ///< [P] row of each patch's token
+  row_list<B> position_of_token;  ///< [T] row of the position table: 0 for class tokens
+  tensor<B> scale;                ///< [P, 1] factor of each patch embedding, or empty
+};
+
+/// `offsets [S+1]` and `positions [P]` of the patches, `scale [P]` or empty.
+template <tensor_backend B>
+void assign(B& b, embedding_plan<B>& plan, const std::vector<index>& offsets,
+            const std::vector<std::int32_t>& positions, const std::vector<float>& scale) {
+  std::vector<std::int32_t> class_rows, patch_rows, position_of_token;
+  plan.rows.offsets.assign(1, 0);
+  for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
+    class_rows.push_back(static_cast<std::int32_t>(plan.rows.tokens()));
+    position_of_token.push_back(0);
+    for (index i = offsets[s]; i < offsets[s + 1]; ++i) {
+      patch_rows.push_back(static_cast<std::int32_t>(position_of_token.size()));
+      position_of_token.push_back(positions[static_cast<std::size_t>(i)] + 1);
+    }
+    plan.rows.push_back(offsets[s + 1] - offsets[s] + 1);
+  }
+  plan.class_rows.assign(b, class_rows);
+  plan.patch_rows.assign(b, patch_rows);
+  plan.position_of_token.assign(b, position_of_token);
+  const std::vector<typename B::scalar> factors(scale.begin(), scale.end());
+  plan.scale.assign(b, static_cast<index>(factors.size()), 1, factors.data());
+}
+
+/// patches `[P, C p p]` to embeddings `[P, D]` (before positions) and tokens `[T, D]`.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const patch_embedding& l, parameter_view<const T> p, const embedding_plan<B>& plan,
+             const_view<T> patches, view<T> embeddings, view<T> tokens) {
+  forward<B, T>(b, l.proj, p, patches, {}, embeddings);
+  if (!plan.scale.empty()) b.map(fn::multiply{}, embeddings, *plan.scale);
+  b.gather_rows(tokens, p[l.positions], plan.position_of_token.data());
+  b.scatter_add_rows(tokens, embeddings, plan.patch_rows.data());
+  const view<const T> cls = p[l.class_token];
+  b.scatter_add_rows(tokens, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
+}
+
+/// From d loss / d tokens: parameter gradients (+=), and d loss / d patches unless it is empty.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const patch_embedding& l, parameter_view<const T> p, parameter_view<T> grads,
+              const embedding_plan<B>& plan, const_view<T> patches, const_view<T> dtokens, view<T> dpatches) {
+  scratch<B> dembedding(b, patches.rows, dtokens.cols);
+  b.gather_rows(*dembedding, dtokens, plan.patch_rows.data());
+  if (!plan.scale.empty()) b.map(fn::multiply{}, *dembedding, *plan.scale);
+  backward<B, T>(b, l.proj, p, grads, patches, *dembedding, dpatches);
+  if (!grads) return;
+  b.scatter_add_rows(grads[l.positions], dtokens, plan.position_of_token.data());
+  scratch<B> dclass(b, plan.class_rows.size(), dtokens.cols);
+  b.gather_rows(*dclass, dtokens, plan.class_rows.data());
+  b.col_reduce(fn::plus{}, fn::value{}, T(1), grads[l.class_token], *dclass);
+}
+
+}  // namespace core_tokensets

@@ -17,7 +17,7 @@ struct token_batch {
   std::vector<float> patches;           ///< [T, patch_dim]
   std::vector<std::int32_t> positions;  ///< [T]
   std::vector<index> offsets{0};        ///< [S + 1]
-  std::vector<float> scale;             ///< [T] or empty (all 1)
+  std::vector<double> scale;            ///< [T] or empty (all 1)
   std::vector<std::int32_t> targets;    ///< [S] class of each sample, or empty
   std::vector<float> weights;           ///< [S] weight of each sample in the loss, or empty (all 1)
 

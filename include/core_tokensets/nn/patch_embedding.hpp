@@ -27,7 +27,7 @@ struct embedding_plan {
 /// `offsets [S+1]` and `positions [P]` of the patches, `scale [P]` or empty.
 template <tensor_backend B>
 void assign(B& b, embedding_plan<B>& plan, const std::vector<index>& offsets,
-            const std::vector<std::int32_t>& positions, const std::vector<float>& scale) {
+            const std::vector<std::int32_t>& positions, const std::vector<double>& scale) {
   std::vector<std::int32_t> class_rows, patch_rows, position_of_token;
   plan.rows.offsets.assign(1, 0);
   for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {

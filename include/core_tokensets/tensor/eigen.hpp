@@ -71,12 +71,12 @@ class serial_eigen {
 /// Softmax of one row of n numbers, scaled by `scale` before the exponential.
 template <class T>
 void softmax_row(T* x, index n, T scale) {
-  using array = Eigen::Map<Eigen::Array<T, Eigen::Dynamic, 1>>;
-  array row(x, n);
-  const T top = row.maxCoeff();
+  const T top = host::fold<T>(n, fn::maximum{}, [x](index c) { return x[c]; });
 #pragma omp simd
   for (index c = 0; c < n; ++c) x[c] = fn::exp((x[c] - top) * scale);
-  row *= T(1) / row.sum();
+  const T factor = T(1) / host::fold<T>(n, fn::plus{}, [x](index c) { return x[c]; });
+#pragma omp simd
+  for (index c = 0; c < n; ++c) x[c] *= factor;
 }
 
 }  // namespace eigen_detail
@@ -180,13 +180,13 @@ class eigen_backend {
 
   void layer_norm(const_view<T> x, const_view<T> gamma, const_view<T> beta, view<T> y, view<T> mean, view<T> rstd,
                   T eps) {
-    using array = Eigen::Map<const Eigen::Array<T, Eigen::Dynamic, 1>>;
     parallel_chunks(threads_, x.rows, row_grain, [&](index begin, index end) {
       for (index r = begin; r < end; ++r) {
-        const array row(x.row(r), x.cols);
-        const T m = row.mean();
-        const T s = T(1) / std::sqrt((row - m).square().mean() + eps);
         const T *in = x.row(r), *g = gamma.data, *o = beta.data;
+        const T n = static_cast<T>(x.cols);
+        const T m = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return in[c]; }) / n;
+        const T var = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return (in[c] - m) * (in[c] - m); }) / n;
+        const T s = T(1) / std::sqrt(var + eps);
         T* out = y.row(r);
 #pragma omp simd
         for (index c = 0; c < x.cols; ++c) out[c] = (in[c] - m) * s * g[c] + o[c];
@@ -198,13 +198,12 @@ class eigen_backend {
 
   void layer_norm_backward(const_view<T> x, const_view<T> gamma, const_view<T> mean, const_view<T> rstd,
                            const_view<T> dy, view<T> dx) {
-    using array = Eigen::Map<const Eigen::Array<T, Eigen::Dynamic, 1>>;
     parallel_chunks(threads_, x.rows, row_grain, [&](index begin, index end) {
       for (index r = begin; r < end; ++r) {
-        const array in(x.row(r), x.cols), g(gamma.data, x.cols), d(dy.row(r), x.cols);
-        const T m = mean(r, 0), s = rstd(r, 0), n = static_cast<T>(x.cols);
-        const T s1 = (d * g).sum() / n, s2 = (d * g * (in - m)).sum() * s / n;
         const T *px = x.row(r), *pg = gamma.data, *pd = dy.row(r);
+        const T m = mean(r, 0), s = rstd(r, 0), n = static_cast<T>(x.cols);
+        const T s1 = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return pd[c] * pg[c]; }) / n;
+        const T s2 = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return pd[c] * pg[c] * (px[c] - m); }) * s / n;
         T* out = dx.row(r);
 #pragma omp simd
         for (index c = 0; c < x.cols; ++c) out[c] = s * (pd[c] * pg[c] - (s1 + (px[c] - m) * s * s2));
@@ -262,7 +261,6 @@ class eigen_backend {
   void attention_backward(const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
                           const T* probabilities, const_view<T> dout, view<T> dq, view<T> dk, view<T> dv,
                           T* dprobabilities) {
-    using array = Eigen::Map<const Eigen::Array<T, Eigen::Dynamic, 1>>;
     const attention_layout layout(rows, q.n1);
     parallel(rows.count() * q.n1, [&](index piece) {
       const index s = piece / q.n1, h = piece % q.n1, begin = rows.begin(s), n = rows.length(s);
@@ -275,9 +273,9 @@ class eigen_backend {
       eigen_detail::product<T>(false, true, T(1), T(0), part(dout), part(v), ds);
       if (dprobabilities) host::map(1, fn::copy{}, layout.of(dprobabilities, s).matrix(0, h), view<const T>(ds));
       for (index r = 0; r < n; ++r) {
-        const T inner = (array(a.row(r), n) * array(ds.row(r), n)).sum();
         const T* pa = a.row(r);
         T* pd = ds.row(r);
+        const T inner = host::fold<T>(n, fn::plus{}, [&](index c) { return pa[c] * pd[c]; });
 #pragma omp simd
         for (index c = 0; c < n; ++c) pd[c] = pa[c] * (pd[c] - inner) * scale;
       }
@@ -294,7 +292,9 @@ class eigen_backend {
     workspaces_.clear();
     for (int i = 0; i < threads_; ++i) workspaces_.push_back(std::make_unique<stack_workspace>());
   }
-  static index tiles(index extent) { return std::max<index>(1, (extent + row_tile - 1) / row_tile); }
+  /// An even number of pieces of at most `row_tile` rows, so that they divide well among threads; small extents stay
+  /// whole.
+  static index tiles(index extent) { return extent < 64 ? 1 : 2 * ((extent + 2 * row_tile - 1) / (2 * row_tile)); }
   /// Piece `i` of `pieces` equal ones, cut at multiples of 16 where possible.
   static std::pair<index, index> cut(index extent, index pieces, index i) {
     const index step = ((extent + pieces - 1) / pieces + 15) / 16 * 16;

@@ -48,6 +48,25 @@ void map_row(const F& f, index cols, const std::array<index, sizeof...(T)>& step
   }
 }
 
+/// op over c in [0, n) of term(c): 16 partial results side by side, then combined pairwise. The order depends on n
+/// only, not on addresses or threads.
+template <class T, class Op, class F>
+T fold(index n, const Op& op, const F& term) {
+  constexpr index lanes = 16;
+  T partial[lanes];
+  for (T& p : partial) p = Op::template identity<T>();
+  index c = 0;
+  for (; c + lanes <= n; c += lanes) {
+#pragma omp simd
+    for (index lane = 0; lane < lanes; ++lane) partial[lane] = op(partial[lane], T(term(c + lane)));
+  }
+  for (index lane = 0; c < n; ++c, ++lane) partial[lane] = op(partial[lane], T(term(c)));
+  for (index width = lanes / 2; width > 0; width /= 2) {
+    for (index lane = 0; lane < width; ++lane) partial[lane] = op(partial[lane], partial[lane + width]);
+  }
+  return partial[0];
+}
+
 template <class F, class First, class... Rest>
 void map(int threads, const F& f, const view<First>& first, const view<Rest>&... rest) {
   (check_operand(first, rest, "map"), ...);
@@ -63,40 +82,26 @@ void map(int threads, const F& f, const view<First>& first, const view<Rest>&...
   });
 }
 
-/// out[r] = op over c of term(in[r, c]...): 16 partial results side by side, then combined in a fixed order.
+/// out[r] = op over c of term(in[r, c]...), in the order of `fold`.
 template <class Op, class F, class T, class First, class... Rest>
 void row_reduce(int threads, const Op& op, const F& term, const view<T>& out, const view<First>& first,
                 const view<Rest>&... rest) {
   (check_operand(first, rest, "row_reduce"), ...);
   require(out.rows == first.rows && out.n0 == first.n0 && out.n1 == first.n1, "row_reduce: the result has ", out.rows,
           " rows, the operand ", first.rows);
-  constexpr index lanes = 16;
   const index rows = first.n0 * first.n1 * first.rows;
   const std::array<index, 1 + sizeof...(Rest)> steps{1, (rest.cols == 1 && first.cols != 1 ? index{0} : index{1})...};
   parallel_chunks(threads, rows, grain_elements / (first.cols + 1) + 1, [&](index begin, index end) {
     for (index n = begin; n < end; ++n) {
       const index r = n % first.rows, batch = n / first.rows;
       const index i = batch / first.n1, j = batch % first.n1;
-      T partial[lanes];
-      for (T& p : partial) p = Op::template identity<T>();
-      const auto body = [&](auto*... p) {
-        [&]<std::size_t... I>(std::index_sequence<I...>) {
-          index c = 0;
-          for (; c + lanes <= first.cols; c += lanes) {
-#pragma omp simd
-            for (index lane = 0; lane < lanes; ++lane)
-              partial[lane] = op(partial[lane], T(term(p[(c + lane) * steps[I]]...)));
-          }
-          for (index lane = 0; c < first.cols; ++c, ++lane)
-            partial[lane] = op(partial[lane], T(term(p[c * steps[I]]...)));
+      const auto reduce = [&](auto*... p) {
+        return [&]<std::size_t... I>(std::index_sequence<I...>) {
+          return fold<T>(first.cols, op, [&](index c) { return term(p[c * steps[I]]...); });
         }
         (std::index_sequence_for<First, Rest...>{});
       };
-      body(row_begin(first, i, j, r), row_begin(rest, i, j, r)...);
-      for (index width = lanes / 2; width > 0; width /= 2) {
-        for (index lane = 0; lane < width; ++lane) partial[lane] = op(partial[lane], partial[lane + width]);
-      }
-      *row_begin(out, i, j, r) = partial[0];
+      *row_begin(out, i, j, r) = reduce(row_begin(first, i, j, r), row_begin(rest, i, j, r)...);
     }
   });
 }

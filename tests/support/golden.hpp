@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core_tokensets/data/patchify.hpp"
 #include "core_tokensets/io/safetensors.hpp"
 #include "core_tokensets/model/vit_weights.hpp"
 
@@ -40,27 +41,9 @@ double distance(const A& got, const C& want) {
 }
 
 /// Whole images f32 [B, C, H, W] as a batch with labels.
-inline cts::token_batch batch_of(const cts::tensor_file& inputs, std::ptrdiff_t patch) {
-  const auto& shape = inputs.at("images").shape;
-  const auto pixels = inputs.at("images").as<float>();
-  const std::ptrdiff_t channels = shape[1], height = shape[2], width = shape[3];
-  cts::token_batch batch;
-  batch.patch_dim = channels * patch * patch;
-  for (std::ptrdiff_t s = 0; s < shape[0]; ++s) {
-    for (std::ptrdiff_t k = 0; k < (height / patch) * (width / patch); ++k) {
-      const std::ptrdiff_t top = k / (width / patch) * patch, left = k % (width / patch) * patch;
-      batch.positions.push_back(static_cast<std::int32_t>(k));
-      for (std::ptrdiff_t c = 0; c < channels; ++c) {
-        for (std::ptrdiff_t y = 0; y < patch; ++y) {
-          for (std::ptrdiff_t x = 0; x < patch; ++x) {
-            batch.patches.push_back(
-                pixels[static_cast<std::size_t>(((s * channels + c) * height + top + y) * width + left + x)]);
-          }
-        }
-      }
-    }
-    batch.offsets.push_back(static_cast<std::ptrdiff_t>(batch.positions.size()));
-  }
+inline cts::token_batch batch_of(const cts::tensor_file& inputs, const cts::vit_config& c) {
+  const auto& images = inputs.at("images");
+  auto batch = cts::patchify(images.as<float>(), images.shape[0], c.image, c.patch);
   batch.targets = inputs.at("labels").as<std::int32_t>();
   return batch;
 }
@@ -80,7 +63,7 @@ struct vit_case {
 template <class B>
 vit_case<B> load_case(B& b, const std::filesystem::path& where) {
   auto model = cts::load_vit(b, where / "weights.safetensors");
-  auto batch = batch_of(cts::load_safetensors(where / "inputs.safetensors"), model.config().patch);
+  auto batch = batch_of(cts::load_safetensors(where / "inputs.safetensors"), model.config());
   return {where, std::move(model), std::move(batch)};
 }
 

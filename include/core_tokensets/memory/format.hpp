@@ -23,7 +23,7 @@ enum class relevance_storage { none, f16, f32 };
 /// Grid and normalisation of the pictures, (x / 255 - mean) / stddev per channel; empty means 0 and 1.
 struct token_memory_format {
   index image_height = 0, image_width = 0, channels = 3, patch = 0;
-  std::vector<float> mean, stddev;  ///< [channels] or empty
+  std::vector<float> mean = {}, stddev = {};  ///< [channels] or empty
   relevance_storage relevance = relevance_storage::f16;
 
   index grid_rows() const { return image_height / patch; }
@@ -57,7 +57,7 @@ struct token_memory_format {
 struct stored_sample {
   std::span<const std::uint8_t> patches;     ///< [n, patch_dim], raw pixels in the order channel, row, column
   std::span<const std::uint16_t> positions;  ///< [n], row-major grid indices
-  std::span<const float> relevance;          ///< [n], or empty in a memory that keeps none
+  std::span<const float> relevance = {};     ///< [n], or empty in a memory that keeps none
   std::int32_t target = 0;
   float weight = 1;
   std::uint16_t task = 0;

@@ -2,6 +2,7 @@
 // A memory as a safetensors file: one array for each of its arrays, the format and a checksum of every array in the
 // metadata. In Python: `safetensors.numpy.load_file("memory.safetensors")["patches"]`.
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstddef>
@@ -28,7 +29,7 @@ namespace core_tokensets {
 
 /// Metadata names that the file format uses itself; every name that begins with "checksum." is one of them, too.
 inline bool is_reserved_metadata(std::string_view name) {
-  constexpr std::array<std::string_view, 7> ours{"kind", "version", "codec", "image", "patch", "mean", "stddev"};
+  constexpr std::array<std::string_view, 6> ours{"kind", "version", "codec", "grid", "mean", "stddev"};
   return name.starts_with("checksum.") || std::find(ours.begin(), ours.end(), name) != ours.end();
 }
 
@@ -82,8 +83,7 @@ inline std::map<std::string, std::string> memory_metadata(const token_arrays& me
   metadata["kind"] = "token_memory";
   metadata["version"] = "1";
   metadata["codec"] = codec;
-  metadata["image"] = nlohmann::json{f.image_height, f.image_width, f.channels}.dump();
-  metadata["patch"] = std::to_string(f.patch);
+  metadata["grid"] = nlohmann::json{f.image_height, f.image_width, f.channels, f.patch}.dump();
   metadata["mean"] = float_list(f.mean);
   metadata["stddev"] = float_list(f.stddev);
   for (const auto& array : arrays) metadata["checksum." + array.name] = checksum_text(fnv1a(array.bytes));
@@ -102,13 +102,12 @@ inline index memory_file_size(const token_arrays& memory, std::string_view codec
   return size;
 }
 
-/// The text as JSON of the type `T`.
-template <class T>
-T memory_setting(const tensor_file& file, const std::string& name) {
+/// The metadata text `name` as a JSON list.
+inline std::vector<nlohmann::json> memory_list(const tensor_file& file, const std::string& name) {
   const auto found = file.metadata.find(name);
   require(found != file.metadata.end(), file.path, ": metadata '", name, "' is missing");
   try {
-    return nlohmann::json::parse(found->second).get<T>();
+    return nlohmann::json::parse("[" + found->second + "]").at(0).get<std::vector<nlohmann::json>>();
   } catch (const nlohmann::json::exception&) {
     fail(file.path, ": metadata '", name, "' makes no sense: ", found->second);
   }
@@ -153,14 +152,21 @@ inline std::vector<std::string> memory_file_problems(const tensor_file& file) {
 }
 
 inline token_memory_format memory_format(const tensor_file& file) {
-  const auto image = memory_setting<std::array<index, 3>>(file, "image");
-  token_memory_format format{.image_height = image[0],
-                             .image_width = image[1],
-                             .channels = image[2],
-                             .patch = memory_setting<index>(file, "patch"),
-                             .mean = memory_setting<std::vector<float>>(file, "mean"),
-                             .stddev = memory_setting<std::vector<float>>(file, "stddev"),
-                             .relevance = relevance_storage::none};
+  token_memory_format format{.relevance = relevance_storage::none};
+  const auto grid = memory_list(file, "grid");
+  require(grid.size() == 4, file.path, ": metadata 'grid': expected height, width, channels and patch");
+  const std::string what = file.path + ": metadata 'grid'";
+  format.image_height = header_number(grid[0], what);
+  format.image_width = header_number(grid[1], what);
+  format.channels = header_number(grid[2], what);
+  format.patch = header_number(grid[3], what);
+  for (auto* values : {&format.mean, &format.stddev}) {
+    const std::string name = values == &format.mean ? "mean" : "stddev";
+    for (const auto& value : memory_list(file, name)) {
+      require(value.is_number(), file.path, ": metadata '", name, "': expected numbers");
+      values->push_back(value.get<float>());
+    }
+  }
   if (file.contains("relevance")) {
     format.relevance = file.at("relevance").type == dtype::f16 ? relevance_storage::f16 : relevance_storage::f32;
   }
@@ -174,6 +180,15 @@ inline token_memory_format memory_format(const tensor_file& file) {
 /// and tokens: exact, and without the data, so that a budget can be divided before anything is chosen.
 inline index token_file_size(const token_arrays& memory, index samples, index tokens) {
   return detail::memory_file_size(memory, raw_codec::name(), detail::memory_layout(memory.format, samples, tokens));
+}
+
+/// Size in bytes of the file with pixels packed by `codec`.
+template <patch_codec Codec>
+index token_file_size(const token_arrays& memory, const Codec& codec) {
+  if constexpr (std::is_same_v<Codec, raw_codec>) return token_file_size(memory, memory.samples(), memory.tokens());
+  const auto coded = static_cast<index>(codec.encode(detail::context_of(memory), memory.patches).size());
+  const auto layout = detail::memory_layout(memory.format, memory.samples(), memory.tokens(), coded);
+  return detail::memory_file_size(memory, Codec::name(), layout);
 }
 
 /// Writes a memory, all or nothing.
@@ -231,17 +246,17 @@ token_arrays load_token_arrays(const std::filesystem::path& path, const Codecs&.
   const std::string codec_name = detail::memory_text(file, "codec");
   require(codec_name != raw_codec::name() || static_cast<index>(coded.size()) == *pixels, file.path,
           ": array 'patches' has ", coded.size(), " bytes, expected ", *pixels);
+  memory.patches.resize(static_cast<std::size_t>(*pixels));
+  memory.check(file.path);  // before a codec sees positions and offsets
   bool found = false;
   const auto try_codec = [&](const auto& codec) {
     if (found || std::decay_t<decltype(codec)>::name() != codec_name) return;
     found = true;
-    memory.patches.resize(static_cast<std::size_t>(*pixels));
     codec.decode(detail::context_of(memory), coded, memory.patches);
   };
   try_codec(raw_codec{});
   (try_codec(codecs), ...);
   require(found, file.path, ": array 'patches' is packed by the codec '", codec_name, "', which was not given");
-  memory.check(file.path);
   return memory;
 }
 

@@ -112,7 +112,12 @@ class token_memory {
 
   /// Size of the file that `save` would write, to the byte.
   index bytes_on_disk() const { return token_file_size(arrays_, samples(), tokens()); }
-  /// The same if the memory had that many samples and tokens.
+  /// The same with packed pixels, which takes packing them.
+  template <patch_codec Codec>
+  index bytes_on_disk(const Codec& codec) const {
+    return token_file_size(arrays_, codec);
+  }
+  /// The size with raw pixels if the memory had that many samples and tokens.
   index bytes_on_disk(index samples, index tokens) const { return token_file_size(arrays_, samples, tokens); }
 
   /// Writes the memory, all or nothing.
@@ -170,14 +175,13 @@ inline void token_memory::append(const stored_sample& sample) {
   if (f.relevance == relevance_storage::f16) {
     for (float& r : relevance) r = static_cast<float>(half(largest > 0 ? double{r} / double{largest} : 0.0));
   }
-  const auto [target, weight, task] = std::tuple(sample.target, sample.weight, sample.task);
   arrays_.patches.insert(arrays_.patches.end(), patches.begin(), patches.end());
   arrays_.positions.insert(arrays_.positions.end(), positions.begin(), positions.end());
   arrays_.relevance.insert(arrays_.relevance.end(), relevance.begin(), relevance.end());
   arrays_.offsets.push_back(arrays_.positions.size());
-  arrays_.targets.push_back(target);
-  arrays_.weights.push_back(weight);
-  arrays_.tasks.push_back(task);
+  arrays_.targets.push_back(sample.target);
+  arrays_.weights.push_back(sample.weight);
+  arrays_.tasks.push_back(sample.task);
 }
 
 inline void token_memory::gather(std::span<const index> samples, std::span<const index> limits) {

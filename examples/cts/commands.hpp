@@ -1,0 +1,32 @@
+#pragma once
+// The subcommands: each adds its options to the program and runs when it is named.
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "core_tokensets/core/error.hpp"
+
+namespace cts_command {
+
+/// What every command on a stored model takes.
+struct model_options {
+  std::string weights, inputs, out, dtype = "f32";
+  std::ptrdiff_t heads = 0;
+  int threads = 0;
+
+  void add_to(CLI::App& command) {
+    command.add_option("--weights", weights, "model as safetensors under timm's names")->required();
+    command.add_option("--inputs", inputs, "safetensors with images f32 [B,C,H,W] and, where needed, labels [B]")
+        ->required();
+    command.add_option("--out", out, "result as safetensors")->required();
+    command.add_option("--heads", heads, "attention heads, where the file does not say");
+    command.add_option("--dtype", dtype, "arithmetic: f32 or f64")->check(CLI::IsMember({"f32", "f64"}));
+    command.add_option("--threads", threads, "0: as many as there are");
+  }
+};
+
+void add_predict(CLI::App& app);
+void add_backward(CLI::App& app);
+void add_attribute(CLI::App& app);
+
+}  // namespace cts_command

@@ -1,0 +1,4795 @@
+#pragma once
+// Made from include/ by cmake/amalgamate.cmake; do not edit. BSD-3-Clause, see LICENSE.
+
+// ==== core_tokensets/core/random.hpp ====
+// Counter-based random numbers: the i-th draw of a stream is a pure function of (seed, stream, i), so it is
+// the same on every machine and backend, in any order and on any number of threads.
+
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <numbers>
+#include <numeric>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace core_tokensets {
+
+/// Philox4x32-10 (Salmon et al., SC 2011): four 32-bit words from a 128-bit counter and a 64-bit key.
+constexpr std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) {
+  constexpr std::uint64_t multiplier0 = 0xD2511F53, multiplier1 = 0xCD9E8D57;
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t product0 = multiplier0 * counter[0], product1 = multiplier1 * counter[2];
+    counter = {static_cast<std::uint32_t>(product1 >> 32) ^ counter[1] ^ key[0], static_cast<std::uint32_t>(product1),
+               static_cast<std::uint32_t>(product0 >> 32) ^ counter[3] ^ key[1], static_cast<std::uint32_t>(product0)};
+    key[0] += 0x9E3779B9;
+    key[1] += 0xBB67AE85;
+  }
+  return counter;
+}
+
+/// A position in an endless sequence of random numbers; copy it to replay, store `position()` to resume.
+class random_stream {
+ public:
+  explicit constexpr random_stream(std::uint64_t seed, std::uint64_t stream = 0, std::uint64_t position = 0)
+      : seed_(seed), stream_(stream), position_(position) {}
+
+  /// 64 random bits.
+  constexpr std::uint64_t bits() {
+    const auto words =
+        philox({low(position_), high(position_), low(stream_), high(stream_)}, {low(seed_), high(seed_)});
+    ++position_;
+    return (static_cast<std::uint64_t>(words[1]) << 32) | words[0];
+  }
+
+  /// Uniform in [0, 1).
+  constexpr double uniform() { return static_cast<double>(bits() >> 11) * 0x1.0p-53; }
+  constexpr double uniform(double from, double to) { return from + (to - from) * uniform(); }
+
+  /// Uniform integer in [0, n), n > 0 (Lemire's multiply-shift; its bias is below n / 2^64).
+  constexpr std::ptrdiff_t below(std::ptrdiff_t n) {
+    const std::uint64_t x = bits(), m = static_cast<std::uint64_t>(n);
+    const std::uint64_t x0 = low(x), x1 = high(x), m0 = low(m), m1 = high(m);
+    const std::uint64_t middle = x1 * m0 + ((x0 * m0) >> 32);
+    const std::uint64_t cross = x0 * m1 + low(middle);
+    return static_cast<std::ptrdiff_t>(x1 * m1 + (middle >> 32) + (cross >> 32));
+  }
+
+  /// Standard normal (Box-Muller, one of the pair).
+  double normal() {
+    const double radius = std::sqrt(-2.0 * std::log(1.0 - uniform()));
+    return radius * std::cos(2.0 * std::numbers::pi * uniform());
+  }
+
+  /// Fisher-Yates shuffle.
+  template <class T>
+  constexpr void shuffle(std::span<T> items) {
+    for (std::size_t i = items.size(); i > 1; --i) {
+      std::swap(items[i - 1], items[static_cast<std::size_t>(below(static_cast<std::ptrdiff_t>(i)))]);
+    }
+  }
+
+  /// 0 .. n-1 in random order.
+  std::vector<std::ptrdiff_t> permutation(std::ptrdiff_t n) {
+    std::vector<std::ptrdiff_t> order(static_cast<std::size_t>(n));
+    std::iota(order.begin(), order.end(), std::ptrdiff_t{0});
+    shuffle(std::span(order));
+    return order;
+  }
+
+  constexpr std::uint64_t position() const { return position_; }
+
+ private:
+  static constexpr std::uint32_t low(std::uint64_t x) { return static_cast<std::uint32_t>(x); }
+  static constexpr std::uint32_t high(std::uint64_t x) { return static_cast<std::uint32_t>(x >> 32); }
+
+  std::uint64_t seed_, stream_, position_;
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/core/view.hpp ====
+// What a backend sees of an array: a pointer, two batch dimensions, rows and columns. Nothing is owned.
+
+#include <cstddef>
+#include <type_traits>
+
+namespace core_tokensets {
+
+using index = std::ptrdiff_t;
+
+/// `[n0, n1, rows, cols]` with strides `s0, s1, ld` in elements and unit stride between columns. A stride of 0
+/// repeats (broadcasts) along its dimension, and `map` repeats an operand of one column along the columns.
+template <class T>
+struct view {
+  T* data = nullptr;
+  index n0 = 1, n1 = 1, rows = 0, cols = 0;
+  index s0 = 0, s1 = 0, ld = 0;
+
+  constexpr view() = default;
+  /// A matrix `[rows, cols]`; `stride` is the distance of two rows, `cols` unless given.
+  constexpr view(T* p, index r, index c, index stride = -1) : data(p), rows(r), cols(c), ld(stride < 0 ? c : stride) {}
+  constexpr view(T* p, index batch0, index batch1, index r, index c, index stride0, index stride1, index stride)
+      : data(p), n0(batch0), n1(batch1), rows(r), cols(c), s0(stride0), s1(stride1), ld(stride) {}
+
+  /// A mutable view converts to a read-only one.
+  constexpr operator view<const T>() const requires(!std::is_const_v<T>) {
+    return {data, n0, n1, rows, cols, s0, s1, ld};
+  }
+
+  constexpr bool empty() const { return data == nullptr || n0 * n1 * rows * cols == 0; }
+  constexpr index size() const { return n0 * n1 * rows * cols; }
+  constexpr T* row(index r) const { return data + r * ld; }
+  constexpr T& operator()(index r, index c) const { return data[r * ld + c]; }
+
+  /// Rows [begin, begin + count) of every matrix of the batch.
+  constexpr view slice_rows(index begin, index count) const {
+    return {data + begin * ld, n0, n1, count, cols, s0, s1, ld};
+  }
+  /// Columns [begin, begin + count) of every matrix of the batch.
+  constexpr view slice_cols(index begin, index count) const { return {data + begin, n0, n1, rows, count, s0, s1, ld}; }
+  /// Matrix (i, j) of the batch.
+  constexpr view matrix(index i, index j) const { return {data + i * s0 + j * s1, rows, cols, ld}; }
+  /// The columns cut into `parts` equal batches: `[rows, H * D]` seen as `[H, rows, D]`, without a copy.
+  constexpr view split_cols(index parts) const { return {data, n0, parts, rows, cols / parts, s0, cols / parts, ld}; }
+  /// The same numbers as one row; only for a matrix without gaps between its rows.
+  constexpr view flat() const { return {data, 1, rows * cols, rows * cols}; }
+};
+
+/// Read-only alias that stops template argument deduction, so that a `view<T>` argument converts.
+template <class T>
+using const_view = std::type_identity_t<view<const T>>;
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/token_batch.hpp ====
+// The packed, ragged batch that the whole library works on: kept patches of many samples, one after the other.
+
+#include <cstdint>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Patches of S samples without padding: sample s owns rows `offsets[s] .. offsets[s+1]` of all per-patch arrays.
+/// A row of `patches` is one patch in the order channel, row, column (as a convolution weight), normalised. `positions`
+/// are grid indices (row-major) and pick the position embedding. A non-empty `scale` multiplies the patch
+/// embeddings before positions are added (0 leaves a token out in the `zero` semantics, 1/(1-p) rescales a survivor).
+struct token_batch {
+  index patch_dim = 0;
+  std::vector<float> patches;           ///< [T, patch_dim]
+  std::vector<std::int32_t> positions;  ///< [T]
+  std::vector<index> offsets{0};        ///< [S + 1]
+  std::vector<double> scale;            ///< [T] or empty (all 1)
+  std::vector<std::int32_t> targets;    ///< [S] class of each sample, or empty
+  std::vector<float> weights;           ///< [S] weight of each sample in the loss, or empty (all 1)
+
+  index samples() const { return static_cast<index>(offsets.size()) - 1; }
+  index tokens() const { return offsets.back(); }
+};
+
+/// What happens to a left-out token: it leaves the sequence (MAE, PatchDropout), or its embedding becomes 0 and only
+/// its position stays (the paper), or that with the survivors scaled by 1/(1-p) (the authors' training code).
+enum class missing_tokens { drop, zero, rescaled };
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/core/error.hpp ====
+// One exception type for everything that a caller can get wrong, and the two helpers that throw it.
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+namespace core_tokensets {
+
+/// Bad input at an edge of the library (file, argument, shape, budget): says what, where and what was expected.
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Throws `Error` with all parts written one after the other.
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw Error(message.str());
+}
+
+/// Throws `Error` with the parts as its message unless `ok`.
+template <class... Parts>
+void require(bool ok, const Parts&... parts) {
+  if (!ok) fail(parts...);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/parameters.hpp ====
+// All parameters of a model in one array, with a table of their names: zeroing is one fill, AdamW one pass, a
+// checkpoint one write.
+
+#include <numeric>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Place of one parameter in the array, as a matrix; empty for a parameter that the model does not have.
+struct slot {
+  index offset = 0, rows = 0, cols = 0;
+  index size() const { return rows * cols; }
+};
+
+/// One named parameter: its shape as PyTorch has it, and whether weight decay applies.
+struct parameter {
+  std::string name;
+  std::vector<index> shape;
+  slot where;
+  bool decay = false;
+};
+
+/// The table of a model's parameters and the size of the array that holds them.
+class parameter_layout {
+ public:
+  /// Appends a parameter; as a matrix it has `shape[0]` rows (one row for a vector).
+  slot add(std::string name, std::vector<index> shape, bool decay) {
+    const index total = std::accumulate(shape.begin(), shape.end(), index{1}, std::multiplies<>());
+    const index rows = shape.size() < 2 ? 1 : shape.front();
+    const slot place{size_, rows, rows == 0 ? 0 : total / rows};
+    size_ += (total + 15) / 16 * 16;  // every parameter starts on a cache line
+    table_.push_back({std::move(name), std::move(shape), place, decay});
+    return place;
+  }
+  index size() const { return size_; }
+  const std::vector<parameter>& table() const { return table_; }
+  const parameter& at(const std::string& name) const {
+    for (const parameter& p : table_) {
+      if (p.name == name) return p;
+    }
+    fail("model: no parameter is named '", name, "'");
+  }
+
+ private:
+  std::vector<parameter> table_;
+  index size_ = 0;
+};
+
+/// Looks a slot up in an array of parameters (or of their gradients). A null array gives empty views.
+template <class T>
+struct parameter_view {
+  T* base = nullptr;
+
+  view<T> operator[](const slot& s) const {
+    return base == nullptr || s.size() == 0 ? view<T>{} : view<T>(base + s.offset, s.rows, s.cols);
+  }
+  constexpr operator parameter_view<const T>() const requires(!std::is_const_v<T>) { return {base}; }
+  explicit operator bool() const { return base != nullptr; }
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/tensor/sequences.hpp ====
+// Which rows of a packed batch belong to which sample.
+
+#include <algorithm>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Sample s owns token rows `offsets[s] .. offsets[s+1]`.
+struct sequences {
+  std::vector<index> offsets{0};
+
+  index count() const { return static_cast<index>(offsets.size()) - 1; }
+  index tokens() const { return offsets.back(); }
+  index begin(index s) const { return offsets[static_cast<std::size_t>(s)]; }
+  index length(index s) const { return begin(s + 1) - begin(s); }
+  void push_back(index tokens_of_sample) { offsets.push_back(offsets.back() + tokens_of_sample); }
+};
+
+/// Where attention matrices of ragged sequences lie in one array: sample s holds `[H, n_s, n_s]`, samples one
+/// after the other.
+struct attention_layout {
+  index heads = 1;
+  std::vector<index> offsets{0};
+
+  attention_layout() = default;
+  attention_layout(const sequences& s, index h) { assign(s, h); }
+  void assign(const sequences& s, index h) {
+    heads = h;
+    offsets.resize(1);
+    for (index i = 0; i < s.count(); ++i) offsets.push_back(offsets.back() + h * s.length(i) * s.length(i));
+  }
+  index size() const { return offsets.back(); }
+
+  /// `[H, n, n]` of sample s in an array `p` of `size()` elements.
+  template <class T>
+  view<T> of(T* p, index s) const {
+    const index total = offsets[static_cast<std::size_t>(s) + 1] - offsets[static_cast<std::size_t>(s)];
+    index n = 0;
+    while (heads * n * n < total) ++n;
+    return {p + offsets[static_cast<std::size_t>(s)], 1, heads, n, n, 0, n * n, n};
+  }
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/core/functors.hpp ====
+// Scalar functions of the whole library as function objects: shared by every backend, by the tests and by kernels.
+// The float versions are free of branches and calls, so that loops over them become vector instructions.
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <numbers>
+#include <type_traits>
+
+namespace core_tokensets::fn {
+
+/// e^x. Float: range reduction by a rounding constant, degree-6 polynomial, relative error below 2e-7; results below
+/// the smallest normal number are 0. Other types: the standard library.
+template <class T>
+constexpr T exp(T x) {
+  if constexpr (std::is_same_v<T, float>) {
+    constexpr float rounder = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
+    float y = x > -87.3f ? x : (x <= -87.3f ? -87.3f : x);
+    y = y > 88.7f ? 88.7f : y;
+    const float shifted = y * 1.44269504f + rounder;
+    const float n = shifted - rounder;
+    const float r = (y - n * 0.693145752f) - n * 1.42860677e-6f;
+    float p = 1.381459638e-3f;
+    p = p * r + 8.368717090e-3f;
+    p = p * r + 4.166838809e-2f;
+    p = p * r + 1.666652062e-1f;
+    p = p * r + 4.999999344e-1f;
+    p = p * r * r + r + 1.0f;
+    const std::int32_t exponent = (std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(rounder) + 126)
+                                  << 23;
+    const float result = p * std::bit_cast<float>(exponent) * 2.0f;
+    return x < -87.3f ? 0.0f : result;
+  } else {
+    return std::exp(x);
+  }
+}
+
+/// Standard normal distribution and density at the same point.
+template <class T>
+struct normal_pair {
+  T cdf, pdf;
+};
+
+/// Phi(x) = (1 + erf(x / sqrt 2)) / 2 and its derivative. Float: the tail is exp(-x^2/2) times a polynomial in
+/// 1 / (1 + 0.3 |x|), relative error below 3e-7 for |x| < 5 and 4e-6 far out, where 1 + erf would cancel. Other types:
+/// std::erfc.
+template <class T>
+constexpr normal_pair<T> normal(T x) {
+  if constexpr (std::is_same_v<T, float>) {
+    const float magnitude = x < 0.0f ? -x : x;
+    const float t = 1.0f / (1.0f + 0.3f * magnitude);
+    float p = 3.827699482e-2f;
+    p = p * t - 1.686739584e-1f;
+    p = p * t + 2.276438049e-1f;
+    p = p * t - 7.534447920e-2f;
+    p = p * t + 1.417329918e-1f;
+    p = p * t + 9.502546913e-2f;
+    p = p * t + 1.218327736e-1f;
+    p = p * t + 1.194999876e-1f;
+    p = p * t + 6.444519976e-6f;
+    const float bell = fn::exp(-0.5f * x * x);
+    const float tail = bell * p;
+    return {x < 0.0f ? tail : 1.0f - tail, bell * 0.398942280f};
+  } else {
+    return {T(0.5) * std::erfc(-x * T(std::numbers::sqrt2 / 2)),
+            std::exp(T(-0.5) * x * x) * T(std::numbers::inv_sqrtpi / std::numbers::sqrt2)};
+  }
+}
+
+/// GELU in its exact form, x Phi(x) (Hendrycks & Gimpel 2016).
+template <class T>
+constexpr T gelu(T x) {
+  return x * normal(x).cdf;
+}
+
+/// d gelu / dx = Phi(x) + x phi(x).
+template <class T>
+constexpr T gelu_derivative(T x) {
+  const auto n = normal(x);
+  return n.cdf + x * n.pdf;
+}
+
+/// Chefer's safe division: 0 where b is 0, else a / (b + 1e-9). The constant is added as it is, not sign-aware.
+template <class T>
+constexpr T safe_divide(T a, T b) {
+  const T shifted = b + T(1e-9);
+  return b == T(0) ? T(0) : a / (shifted == T(0) ? T(1e-9) : shifted);
+}
+
+// ---- operands of map: outputs come first, every operand is a reference to one element ----------------------------
+
+/// out = in
+struct copy {
+  template <class T>
+  constexpr void operator()(T& out, const T& in) const {
+    out = in;
+  }
+};
+/// out += in
+struct add {
+  template <class T>
+  constexpr void operator()(T& out, const T& in) const {
+    out += in;
+  }
+};
+/// out = a + b
+struct sum {
+  template <class T>
+  constexpr void operator()(T& out, const T& a, const T& b) const {
+    out = a + b;
+  }
+};
+/// out *= in
+struct multiply {
+  template <class T>
+  constexpr void operator()(T& out, const T& in) const {
+    out *= in;
+  }
+};
+/// out = a * b
+struct product {
+  template <class T>
+  constexpr void operator()(T& out, const T& a, const T& b) const {
+    out = a * b;
+  }
+};
+/// out *= factor
+template <class T>
+struct scale {
+  T factor;
+  constexpr void operator()(T& out) const { out *= factor; }
+};
+/// out = gelu(in)
+struct apply_gelu {
+  template <class T>
+  constexpr void operator()(T& out, const T& in) const {
+    out = gelu(in);
+  }
+};
+/// dx *= gelu'(x)
+struct multiply_gelu_derivative {
+  template <class T>
+  constexpr void operator()(T& dx, const T& x) const {
+    dx *= gelu_derivative(x);
+  }
+};
+/// out = max(in, 0)
+struct positive_part {
+  template <class T>
+  constexpr void operator()(T& out, const T& in) const {
+    out = in > T(0) ? in : T(0);
+  }
+};
+/// out = min(in, 0)
+struct negative_part {
+  template <class T>
+  constexpr void operator()(T& out, const T& in) const {
+    out = in < T(0) ? in : T(0);
+  }
+};
+/// out = exp(in - shift)
+struct exp_minus {
+  template <class T>
+  constexpr void operator()(T& out, const T& in, const T& shift) const {
+    out = fn::exp(in - shift);
+  }
+};
+/// out /= divisor
+struct divide {
+  template <class T>
+  constexpr void operator()(T& out, const T& divisor) const {
+    out /= divisor;
+  }
+};
+/// out = safe_divide(a, b)
+struct divide_safely {
+  template <class T>
+  constexpr void operator()(T& out, const T& a, const T& b) const {
+    out = safe_divide(a, b);
+  }
+};
+/// Gradient of softmax: ds = a (da - inner) with inner = sum(a da).
+struct softmax_gradient {
+  template <class T>
+  constexpr void operator()(T& ds, const T& a, const T& da, const T& inner) const {
+    ds = a * (da - inner);
+  }
+};
+/// y = (x - mean) rstd gamma + beta
+struct normalise {
+  template <class T>
+  constexpr void operator()(T& y, const T& x, const T& mean, const T& rstd, const T& gamma, const T& beta) const {
+    y = (x - mean) * rstd * gamma + beta;
+  }
+};
+/// out = sum / n
+template <class T>
+struct mean_of_sum {
+  T n;
+  constexpr void operator()(T& out, const T& total) const { out = total / n; }
+};
+/// out = 1 / sqrt(total / n + eps)
+template <class T>
+struct rstd_of_sum {
+  T n, eps;
+  constexpr void operator()(T& out, const T& total) const { out = T(1) / std::sqrt(total / n + eps); }
+};
+/// dx = rstd (g - (s1 + xhat s2) / n) with g = dy gamma, xhat = (x - mean) rstd, s1 = sum g, s2 = sum g xhat.
+template <class T>
+struct layer_norm_gradient {
+  T n;
+  constexpr void operator()(T& dx, const T& x, const T& dy, const T& gamma, const T& mean, const T& rstd, const T& s1,
+                            const T& s2) const {
+    dx = rstd * (dy * gamma - (s1 + (x - mean) * rstd * s2) / n);
+  }
+};
+
+// ---- operands of the reductions: inputs to the term that is summed or maximised ----------------------------------
+
+struct value {
+  template <class T>
+  constexpr T operator()(const T& x) const {
+    return x;
+  }
+};
+struct square {
+  template <class T>
+  constexpr T operator()(const T& x) const {
+    return x * x;
+  }
+};
+struct times {
+  template <class T>
+  constexpr T operator()(const T& a, const T& b) const {
+    return a * b;
+  }
+};
+struct squared_difference {
+  template <class T>
+  constexpr T operator()(const T& a, const T& b) const {
+    return (a - b) * (a - b);
+  }
+};
+/// dy gamma xhat
+struct norm_gradient_term {
+  template <class T>
+  constexpr T operator()(const T& dy, const T& gamma, const T& x, const T& mean, const T& rstd) const {
+    return dy * gamma * (x - mean) * rstd;
+  }
+};
+/// dy xhat
+struct norm_scale_term {
+  template <class T>
+  constexpr T operator()(const T& dy, const T& x, const T& mean, const T& rstd) const {
+    return dy * (x - mean) * rstd;
+  }
+};
+
+// ---- reductions --------------------------------------------------------------------------------------------------
+
+struct plus {
+  template <class T>
+  static constexpr T identity() {
+    return T(0);
+  }
+  template <class T>
+  constexpr T operator()(T a, T b) const {
+    return a + b;
+  }
+};
+struct maximum {
+  template <class T>
+  static constexpr T identity() {
+    return T(-3.0e38);
+  }
+  template <class T>
+  constexpr T operator()(T a, T b) const {
+    return a < b ? b : a;
+  }
+};
+
+}  // namespace core_tokensets::fn
+
+// ==== core_tokensets/tensor/backend.hpp ====
+// The contract of a backend: ten functions. Everything else in the library is written from these; a backend may also
+// bring its own version of the operations in ops.hpp, which are found by name.
+
+#include <concepts>
+#include <cstdint>
+#include <span>
+
+
+namespace core_tokensets {
+
+/// C = alpha op(A) op(B) + beta C for every matrix of the batch; C is not read when beta is 0.
+struct gemm_options {
+  bool transpose_a = false, transpose_b = false;
+  double alpha = 1, beta = 0;
+};
+
+/// What a tensor backend must offer. `Buffer<U>` owns memory of the device and frees itself.
+///
+/// Memory:  `allocate<U>(n)`, `upload(device, host, n)`, `download(host, device, n)`, `fill(view, value)`.
+/// Compute: `gemm(a, b, c, options)`;
+///          `map(f, operands...)`: f(element&...) at every place of the first operand's shape, where the others repeat
+///          along dimensions of extent 1;
+///          `row_reduce(op, term, out [rows, 1], in...)` and `col_reduce(op, term, beta, out [1, cols], in...)`: out =
+///          op over term(in...), the latter on top of beta * out; both in a fixed order;
+///          `gather_rows(out, in, rows)`: out[i] = in[rows[i]]; `scatter_add_rows(out, in, rows)`: out[rows[i]] +=
+///          in[i].
+template <class B>
+concept tensor_backend = requires(B& b, typename B::scalar* p, const typename B::scalar* host,
+                                  view<typename B::scalar> out, view<const typename B::scalar> in,
+                                  typename B::scalar value, index n, const std::int32_t* rows) {
+  requires std::floating_point<typename B::scalar>;
+  { b.template allocate<typename B::scalar>(n).data() } -> std::same_as<typename B::scalar*>;
+  { b.template allocate<std::int32_t>(n).data() } -> std::same_as<std::int32_t*>;
+  b.upload(p, host, n);
+  b.download(p, host, n);
+  b.fill(out, value);
+  b.gemm(in, in, out, gemm_options{});
+  b.map(fn::sum{}, out, in, in);
+  b.row_reduce(fn::plus{}, fn::value{}, out, in);
+  b.col_reduce(fn::plus{}, fn::value{}, value, out, in);
+  b.gather_rows(out, in, rows);
+  b.scatter_add_rows(out, in, rows);
+};
+
+/// Owner of device memory that a backend hands out.
+template <class B, class U>
+using buffer_of = decltype(std::declval<B&>().template allocate<U>(index{}));
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/tensor/tensor.hpp ====
+// Owning arrays of a backend, and scratch memory for the inside of an operation.
+
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// A matrix `[rows, cols]` in a backend's memory. Resizing keeps the memory while it is large enough, so that a
+/// training step allocates nothing once it is warm; contents are not kept.
+template <tensor_backend B>
+class tensor {
+ public:
+  using scalar = typename B::scalar;
+
+  tensor() = default;
+  tensor(B& b, index rows, index cols) { resize(b, rows, cols); }
+
+  void resize(B& b, index rows, index cols) {
+    if (rows * cols > capacity_) {
+      buffer_ = b.template allocate<scalar>(rows * cols);
+      capacity_ = rows * cols;
+    }
+    rows_ = rows;
+    cols_ = cols;
+  }
+  /// Takes the shape and the numbers of a host array.
+  void assign(B& b, index rows, index cols, const scalar* host) {
+    resize(b, rows, cols);
+    b.upload(buffer_.data(), host, rows * cols);
+  }
+  std::vector<scalar> to_host(B& b) const {
+    std::vector<scalar> host(static_cast<std::size_t>(size()));
+    b.download(host.data(), buffer_.data(), size());
+    return host;
+  }
+
+  index rows() const { return rows_; }
+  index cols() const { return cols_; }
+  index size() const { return rows_ * cols_; }
+  bool empty() const { return size() == 0; }
+  scalar* data() const { return buffer_.data(); }
+  view<scalar> operator*() { return {buffer_.data(), rows_, cols_}; }
+  view<const scalar> operator*() const { return {buffer_.data(), rows_, cols_}; }
+
+ private:
+  buffer_of<B, scalar> buffer_;
+  index rows_ = 0, cols_ = 0, capacity_ = 0;
+};
+
+/// Row numbers in a backend's memory, for gather and scatter.
+template <tensor_backend B>
+class row_list {
+ public:
+  void assign(B& b, const std::vector<std::int32_t>& rows) {
+    const auto n = static_cast<index>(rows.size());
+    if (n > capacity_) {
+      buffer_ = b.template allocate<std::int32_t>(n);
+      capacity_ = n;
+    }
+    size_ = n;
+    b.upload(buffer_.data(), rows.data(), n);
+  }
+  index size() const { return size_; }
+  const std::int32_t* data() const { return buffer_.data(); }
+
+ private:
+  buffer_of<B, std::int32_t> buffer_;
+  index size_ = 0, capacity_ = 0;
+};
+
+/// Memory that lives as long as this object: from the backend's workspace where it has one (`take`, `release`), freshly
+/// allocated elsewhere.
+template <tensor_backend B>
+class scratch {
+ public:
+  using scalar = typename B::scalar;
+  static constexpr bool pooled = requires(B & b) { b.workspace(); };
+
+  scratch(B& b, index rows, index cols) : backend_(b), rows_(rows), cols_(cols) {
+    if constexpr (pooled) {
+      data_ = b.workspace().template take<scalar>(rows * cols);
+    } else {
+      own_ = b.template allocate<scalar>(rows * cols);
+      data_ = own_.data();
+    }
+  }
+  ~scratch() {
+    if constexpr (pooled) backend_.workspace().release();
+  }
+  scratch(const scratch&) = delete;
+  scratch& operator=(const scratch&) = delete;
+
+  scalar* data() const { return data_; }
+  view<scalar> operator*() const { return {data_, rows_, cols_}; }
+
+ private:
+  B& backend_;
+  buffer_of<B, scalar> own_;
+  scalar* data_ = nullptr;
+  index rows_, cols_;
+};
+
+/// dst = src, of any shapes that `map` can repeat.
+template <tensor_backend B>
+void assign(B& b, view<typename B::scalar> dst, const_view<typename B::scalar> src) {
+  b.map(fn::copy{}, dst, src);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/tensor/ops.hpp ====
+// Operations that a backend may override under the same name; each has a default written from the ten required
+// functions. Calling `ops::name(backend, ...)` picks the override where there is one.
+
+
+namespace core_tokensets::ops {
+
+/// Calls `body(s)` for every sample, at the same time where the backend can.
+template <tensor_backend B, class Body>
+void for_each_sample(B& b, index samples, const Body& body) {
+  if constexpr (requires { b.parallel(samples, body); }) {
+    b.parallel(samples, body);
+  } else {
+    for (index s = 0; s < samples; ++s) body(s);
+  }
+}
+
+/// Softmax over the columns of every row, in place.
+template <tensor_backend B, class T = typename B::scalar>
+void softmax(B& b, view<T> x) {
+  if constexpr (requires { b.softmax(x); }) {
+    b.softmax(x);
+  } else {
+    scratch<B> memory(b, x.n0 * x.n1 * x.rows, 1);
+    const view<T> column(memory.data(), x.n0, x.n1, x.rows, 1, x.n1 * x.rows, x.rows, 1);
+    b.row_reduce(fn::maximum{}, fn::value{}, column, view<const T>(x));
+    b.map(fn::exp_minus{}, x, view<const T>(x), view<const T>(column));
+    b.row_reduce(fn::plus{}, fn::value{}, column, view<const T>(x));
+    b.map(fn::divide{}, x, view<const T>(column));
+  }
+}
+
+/// y = (x - mean) / sqrt(var + eps) * gamma + beta over the columns `[T, C]`; keeps `mean` and `rstd` `[T, 1]`.
+template <tensor_backend B, class T = typename B::scalar>
+void layer_norm(B& b, const_view<T> x, const_view<T> gamma, const_view<T> beta, view<T> y, view<T> mean, view<T> rstd,
+                T eps) {
+  if constexpr (requires { b.layer_norm(x, gamma, beta, y, mean, rstd, eps); }) {
+    b.layer_norm(x, gamma, beta, y, mean, rstd, eps);
+  } else {
+    const T n = static_cast<T>(x.cols);
+    b.row_reduce(fn::plus{}, fn::value{}, mean, x);
+    b.map(fn::mean_of_sum<T>{n}, mean, view<const T>(mean));
+    b.row_reduce(fn::plus{}, fn::squared_difference{}, rstd, x, view<const T>(mean));
+    b.map(fn::rstd_of_sum<T>{n, eps}, rstd, view<const T>(rstd));
+    b.map(fn::normalise{}, y, x, view<const T>(mean), view<const T>(rstd), gamma, beta);
+  }
+}
+
+/// dx (=), dgamma (+=), dbeta (+=) of layer_norm; the last two may be empty.
+template <tensor_backend B, class T = typename B::scalar>
+void layer_norm_backward(B& b, const_view<T> x, const_view<T> gamma, const_view<T> mean, const_view<T> rstd,
+                         const_view<T> dy, view<T> dx, view<T> dgamma, view<T> dbeta) {
+  if (!dgamma.empty()) b.col_reduce(fn::plus{}, fn::norm_scale_term{}, T(1), dgamma, dy, x, mean, rstd);
+  if (!dbeta.empty()) b.col_reduce(fn::plus{}, fn::value{}, T(1), dbeta, dy);
+  if constexpr (requires { b.layer_norm_backward(x, gamma, mean, rstd, dy, dx); }) {
+    b.layer_norm_backward(x, gamma, mean, rstd, dy, dx);
+  } else {
+    scratch<B> s1(b, x.rows, 1), s2(b, x.rows, 1);
+    b.row_reduce(fn::plus{}, fn::times{}, *s1, dy, gamma);
+    b.row_reduce(fn::plus{}, fn::norm_gradient_term{}, *s2, dy, gamma, x, mean, rstd);
+    b.map(fn::layer_norm_gradient<T>{static_cast<T>(x.cols)}, dx, x, dy, gamma, mean, rstd, view<const T>(*s1),
+          view<const T>(*s2));
+  }
+}
+
+/// y = x W^T + bias + residual; `[T, In]` times `[Out, In]`. Bias `[1, Out]` and residual `[T, Out]` may be empty.
+template <tensor_backend B, class T = typename B::scalar>
+void linear(B& b, const_view<T> x, const_view<T> weight, const_view<T> bias, const_view<T> residual, view<T> y) {
+  if constexpr (requires { b.linear(x, weight, bias, residual, y); }) {
+    b.linear(x, weight, bias, residual, y);
+  } else {
+    if (!residual.empty() && !bias.empty()) {
+      b.map(fn::sum{}, y, residual, bias);
+    } else if (!residual.empty() || !bias.empty()) {
+      assign(b, y, residual.empty() ? bias : residual);
+    }
+    const double beta = residual.empty() && bias.empty() ? 0 : 1;
+    b.gemm(x, weight, y, {.transpose_b = true, .beta = beta});
+  }
+}
+
+/// pre = x W^T + bias, y = gelu(pre).
+template <tensor_backend B, class T = typename B::scalar>
+void linear_gelu(B& b, const_view<T> x, const_view<T> weight, const_view<T> bias, view<T> pre, view<T> y) {
+  if constexpr (requires { b.linear_gelu(x, weight, bias, pre, y); }) {
+    b.linear_gelu(x, weight, bias, pre, y);
+  } else {
+    linear(b, x, weight, bias, view<const T>{}, pre);
+    b.map(fn::apply_gelu{}, y, view<const T>(pre));
+  }
+}
+
+/// dx = dy W.
+template <tensor_backend B, class T = typename B::scalar>
+void linear_backward_input(B& b, const_view<T> dy, const_view<T> weight, view<T> dx) {
+  b.gemm(dy, weight, dx);
+}
+
+/// dpre = (dy W) gelu'(pre).
+template <tensor_backend B, class T = typename B::scalar>
+void linear_gelu_backward_input(B& b, const_view<T> dy, const_view<T> weight, const_view<T> pre, view<T> dpre) {
+  if constexpr (requires { b.linear_gelu_backward_input(dy, weight, pre, dpre); }) {
+    b.linear_gelu_backward_input(dy, weight, pre, dpre);
+  } else {
+    b.gemm(dy, weight, dpre);
+    b.map(fn::multiply_gelu_derivative{}, dpre, pre);
+  }
+}
+
+/// dW += dy^T x, dbias += column sums of dy (unless empty).
+template <tensor_backend B, class T = typename B::scalar>
+void linear_backward_weight(B& b, const_view<T> x, const_view<T> dy, view<T> dweight, view<T> dbias) {
+  b.gemm(dy, x, dweight, {.transpose_a = true, .beta = 1});
+  if (!dbias.empty()) b.col_reduce(fn::plus{}, fn::value{}, T(1), dbias, dy);
+}
+
+/// Softmax attention inside each sample of a ragged batch: A = softmax(scale q k^T), out = A v. q, k, v, out are
+/// `[1, H, T, dh]`; `probabilities` (may be null) receives A in `attention_layout`.
+template <tensor_backend B, class T = typename B::scalar>
+void attention(B& b, const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale, view<T> out,
+               T* probabilities) {
+  if constexpr (requires { b.attention(rows, q, k, v, scale, out, probabilities); }) {
+    b.attention(rows, q, k, v, scale, out, probabilities);
+  } else {
+    const attention_layout layout(rows, q.n1);
+    for (index s = 0; s < rows.count(); ++s) {
+      const index begin = rows.begin(s), n = rows.length(s);
+      scratch<B> memory(b, q.n1 * n, n);
+      const view<T> a =
+          probabilities ? layout.of(probabilities, s) : view<T>(memory.data(), 1, q.n1, n, n, 0, n * n, n);
+      b.gemm(q.slice_rows(begin, n), k.slice_rows(begin, n), a, {.transpose_b = true, .alpha = double(scale)});
+      softmax(b, a);
+      b.gemm(a, v.slice_rows(begin, n), out.slice_rows(begin, n));
+    }
+  }
+}
+
+/// Gradients of `attention` from its probabilities: dq, dk, dv (=). `dprobabilities` (may be null) receives the
+/// gradient at the softmax output.
+template <tensor_backend B, class T = typename B::scalar>
+void attention_backward(B& b, const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+                        const T* probabilities, const_view<T> dout, view<T> dq, view<T> dk, view<T> dv,
+                        T* dprobabilities) {
+  if constexpr (requires {
+                  b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
+                }) {
+    b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
+  } else {
+    const attention_layout layout(rows, q.n1);
+    for (index s = 0; s < rows.count(); ++s) {
+      const index begin = rows.begin(s), n = rows.length(s), h = q.n1;
+      scratch<B> memory(b, h * n, n), memory2(b, h * n, n), memory3(b, h * n, 1);
+      const view<const T> a = layout.of(probabilities, s);
+      const view<T> da =
+          dprobabilities ? layout.of(dprobabilities, s) : view<T>(memory.data(), 1, h, n, n, 0, n * n, n);
+      const view<T> ds(memory2.data(), 1, h, n, n, 0, n * n, n), inner(memory3.data(), 1, h, n, 1, 0, n, 1);
+      const auto part = [&](auto x) { return x.slice_rows(begin, n); };
+      b.gemm(a, part(dout), part(dv), {.transpose_a = true});
+      b.gemm(part(dout), part(v), da, {.transpose_b = true});
+      b.row_reduce(fn::plus{}, fn::times{}, inner, a, view<const T>(da));
+      b.map(fn::softmax_gradient{}, ds, a, view<const T>(da), view<const T>(inner));
+      b.gemm(ds, part(k), part(dq), {.alpha = double(scale)});
+      b.gemm(ds, part(q), part(dk), {.transpose_a = true, .alpha = double(scale)});
+    }
+  }
+}
+
+}  // namespace core_tokensets::ops
+
+// ==== core_tokensets/nn/layer_norm.hpp ====
+// y = (x - mean) / sqrt(var + eps) * gamma + beta, over the channels of each token.
+
+
+namespace core_tokensets {
+
+struct layer_norm {
+  slot gamma, beta;
+  double eps = 1e-6;
+};
+
+/// What the backward pass needs of the forward pass; the result `y` `[T, C]` is kept with it.
+template <tensor_backend B>
+struct layer_norm_tape {
+  tensor<B> y, mean, rstd;
+};
+
+inline layer_norm add_layer_norm(parameter_layout& layout, const std::string& name, index dim, double eps) {
+  return {layout.add(name + ".weight", {dim}, false), layout.add(name + ".bias", {dim}, false), eps};
+}
+
+/// Writes `tape.y`.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const layer_norm& l, parameter_view<const T> p, const_view<T> x, layer_norm_tape<B>& tape) {
+  tape.y.resize(b, x.rows, x.cols);
+  tape.mean.resize(b, x.rows, 1);
+  tape.rstd.resize(b, x.rows, 1);
+  ops::layer_norm<B, T>(b, x, p[l.gamma], p[l.beta], *tape.y, *tape.mean, *tape.rstd, T(l.eps));
+}
+
+/// dx (=), and the gradients of gamma and beta (+=) where `grads` is given.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const layer_norm& l, parameter_view<const T> p, parameter_view<T> grads, const_view<T> x,
+              const layer_norm_tape<B>& tape, const_view<T> dy, view<T> dx) {
+  ops::layer_norm_backward<B, T>(b, x, p[l.gamma], *tape.mean, *tape.rstd, dy, dx, grads[l.gamma], grads[l.beta]);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/linear.hpp ====
+// y = x W^T + b.
+
+
+namespace core_tokensets {
+
+/// Weight `[Out, In]` and bias `[1, Out]` (may be empty).
+struct linear {
+  slot weight, bias;
+};
+
+inline linear add_linear(parameter_layout& layout, const std::string& name, index in, index out, bool bias = true) {
+  linear l;
+  l.weight = layout.add(name + ".weight", {out, in}, true);
+  if (bias) l.bias = layout.add(name + ".bias", {out}, false);
+  return l;
+}
+
+/// y = x W^T + b + residual (which may be empty).
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const linear& l, parameter_view<const T> p, const_view<T> x, const_view<T> residual, view<T> y) {
+  ops::linear<B, T>(b, x, p[l.weight], p[l.bias], residual, y);
+}
+
+/// dW += dy^T x, db += sum of dy, dx = dy W. No gradients without `grads`, no dx when it is empty.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const linear& l, parameter_view<const T> p, parameter_view<T> grads, const_view<T> x,
+              const_view<T> dy, view<T> dx) {
+  if (grads) ops::linear_backward_weight<B, T>(b, x, dy, grads[l.weight], grads[l.bias]);
+  if (!dx.empty()) ops::linear_backward_input<B, T>(b, dy, p[l.weight], dx);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/block.hpp ====
+// A pre-norm transformer block: x += proj(attention(norm1(x))); x += fc2(gelu(fc1(norm2(x)))).
+
+#include <cmath>
+
+
+namespace core_tokensets {
+
+struct block {
+  index heads = 1;
+  layer_norm norm1, norm2;
+  linear qkv, proj, fc1, fc2;
+};
+
+/// Activations of one block. `a` holds the attention in `attention_layout`, `da` its gradient when asked for.
+template <tensor_backend B>
+struct block_tape {
+  layer_norm_tape<B> norm1, norm2;
+  tensor<B> qkv, a, da, context, middle, pre, act;
+};
+
+inline block add_block(parameter_layout& layout, const std::string& name, index dim, index heads, index hidden,
+                       bool qkv_bias, double eps) {
+  block l;
+  l.heads = heads;
+  l.norm1 = add_layer_norm(layout, name + ".norm1", dim, eps);
+  l.qkv = add_linear(layout, name + ".attn.qkv", dim, 3 * dim, qkv_bias);
+  l.proj = add_linear(layout, name + ".attn.proj", dim, dim);
+  l.norm2 = add_layer_norm(layout, name + ".norm2", dim, eps);
+  l.fc1 = add_linear(layout, name + ".mlp.fc1", dim, hidden);
+  l.fc2 = add_linear(layout, name + ".mlp.fc2", hidden, dim);
+  return l;
+}
+
+/// Part 0, 1, 2 (query, key, value) of packed `[T, 3 C]` as `[1, H, T, C / H]`, in place.
+template <class T>
+view<T> qkv_part(const view<T>& qkv, index part, index heads) {
+  const index dim = qkv.cols / 3;
+  return qkv.slice_cols(part * dim, dim).split_cols(heads);
+}
+
+template <class T>
+T attention_scale(index head_dim) {
+  return T(1) / std::sqrt(static_cast<T>(head_dim));
+}
+
+/// x `[T, C]` to y `[T, C]`. `keep_attention` writes the probabilities, which the backward pass needs.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const block& l, parameter_view<const T> p, const sequences& rows, const_view<T> x,
+             block_tape<B>& tape, bool keep_attention, view<T> y) {
+  const index dim = x.cols, hidden = l.fc1.weight.rows;
+  forward<B, T>(b, l.norm1, p, x, tape.norm1);
+  tape.qkv.resize(b, x.rows, 3 * dim);
+  forward<B, T>(b, l.qkv, p, *tape.norm1.y, {}, *tape.qkv);
+  tape.context.resize(b, x.rows, dim);
+  if (keep_attention) tape.a.resize(b, 1, attention_layout(rows, l.heads).size());
+  const view<const T> qkv = *tape.qkv;
+  ops::attention<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads), qkv_part(qkv, 2, l.heads),
+                       attention_scale<T>(dim / l.heads), (*tape.context).split_cols(l.heads),
+                       keep_attention ? tape.a.data() : nullptr);
+  tape.middle.resize(b, x.rows, dim);
+  forward<B, T>(b, l.proj, p, *tape.context, x, *tape.middle);
+
+  forward<B, T>(b, l.norm2, p, *tape.middle, tape.norm2);
+  tape.pre.resize(b, x.rows, hidden);
+  tape.act.resize(b, x.rows, hidden);
+  ops::linear_gelu<B, T>(b, *tape.norm2.y, p[l.fc1.weight], p[l.fc1.bias], *tape.pre, *tape.act);
+  forward<B, T>(b, l.fc2, p, *tape.act, *tape.middle, y);
+}
+
+/// `dx` holds d loss / d y on entry and d loss / d x on return. Parameter gradients are added where `grads` is given;
+/// `keep_attention_gradient` leaves d loss / d attention in `tape.da`.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T> grads, const sequences& rows,
+              const_view<T> x, block_tape<B>& tape, bool keep_attention_gradient, view<T> dx) {
+  const index dim = x.cols, hidden = l.fc1.weight.rows;
+  scratch<B> dnorm(b, x.rows, dim), dmiddle(b, x.rows, dim);
+  {
+    scratch<B> dpre(b, x.rows, hidden);
+    ops::linear_gelu_backward_input<B, T>(b, dx, p[l.fc2.weight], *tape.pre, *dpre);
+    backward<B, T>(b, l.fc2, p, grads, *tape.act, dx, {});
+    backward<B, T>(b, l.fc1, p, grads, *tape.norm2.y, *dpre, *dnorm);
+  }
+  backward<B, T>(b, l.norm2, p, grads, *tape.middle, tape.norm2, *dnorm, *dmiddle);
+  b.map(fn::add{}, *dmiddle, view<const T>(dx));
+  {
+    scratch<B> dcontext(b, x.rows, dim), dqkv(b, x.rows, 3 * dim);
+    backward<B, T>(b, l.proj, p, grads, *tape.context, *dmiddle, *dcontext);
+    if (keep_attention_gradient) tape.da.resize(b, 1, tape.a.size());
+    const view<const T> qkv = *tape.qkv;
+    ops::attention_backward<B, T>(
+        b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads), qkv_part(qkv, 2, l.heads),
+        attention_scale<T>(dim / l.heads), tape.a.data(), (*dcontext).split_cols(l.heads), qkv_part(*dqkv, 0, l.heads),
+        qkv_part(*dqkv, 1, l.heads), qkv_part(*dqkv, 2, l.heads), keep_attention_gradient ? tape.da.data() : nullptr);
+    backward<B, T>(b, l.qkv, p, grads, *tape.norm1.y, *dqkv, *dnorm);
+  }
+  backward<B, T>(b, l.norm1, p, grads, x, tape.norm1, *dnorm, dx);
+  b.map(fn::add{}, dx, view<const T>(*dmiddle));
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/patch_embedding.hpp ====
+// Patches become tokens: a linear map of each patch, a class token in front of each sample, and a learned position
+// each.
+
+#include <cstdint>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct patch_embedding {
+  linear proj;
+  slot class_token, positions;
+};
+
+/// Where everything of one batch goes: patches of S samples and, behind a class token each, the tokens of the model.
+template <tensor_backend B>
+struct embedding_plan {
+  sequences rows;                 ///< token rows of each sample, class token first
+  row_list<B> class_rows;         ///< [S] row of each class token
+  row_list<B> patch_rows;         ///< [P] row of each patch's token
+  row_list<B> position_of_token;  ///< [T] row of the position table: 0 for class tokens
+  tensor<B> scale;                ///< [P, 1] factor of each patch embedding, or empty
+};
+
+/// `offsets [S+1]` and `positions [P]` of the patches, `scale [P]` or empty.
+template <tensor_backend B>
+void assign(B& b, embedding_plan<B>& plan, const std::vector<index>& offsets,
+            const std::vector<std::int32_t>& positions, const std::vector<double>& scale) {
+  std::vector<std::int32_t> class_rows, patch_rows, position_of_token;
+  plan.rows.offsets.assign(1, 0);
+  for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
+    class_rows.push_back(static_cast<std::int32_t>(plan.rows.tokens()));
+    position_of_token.push_back(0);
+    for (index i = offsets[s]; i < offsets[s + 1]; ++i) {
+      patch_rows.push_back(static_cast<std::int32_t>(position_of_token.size()));
+      position_of_token.push_back(positions[static_cast<std::size_t>(i)] + 1);
+    }
+    plan.rows.push_back(offsets[s + 1] - offsets[s] + 1);
+  }
+  plan.class_rows.assign(b, class_rows);
+  plan.patch_rows.assign(b, patch_rows);
+  plan.position_of_token.assign(b, position_of_token);
+  const std::vector<typename B::scalar> factors(scale.begin(), scale.end());
+  plan.scale.assign(b, static_cast<index>(factors.size()), 1, factors.data());
+}
+
+/// patches `[P, C p p]` to embeddings `[P, D]` (before positions) and tokens `[T, D]`.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const patch_embedding& l, parameter_view<const T> p, const embedding_plan<B>& plan,
+             const_view<T> patches, view<T> embeddings, view<T> tokens) {
+  forward<B, T>(b, l.proj, p, patches, {}, embeddings);
+  if (!plan.scale.empty()) b.map(fn::multiply{}, embeddings, *plan.scale);
+  b.gather_rows(tokens, p[l.positions], plan.position_of_token.data());
+  b.scatter_add_rows(tokens, embeddings, plan.patch_rows.data());
+  const view<const T> cls = p[l.class_token];
+  b.scatter_add_rows(tokens, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
+}
+
+/// From d loss / d tokens: parameter gradients (+=), and d loss / d patches unless it is empty.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const patch_embedding& l, parameter_view<const T> p, parameter_view<T> grads,
+              const embedding_plan<B>& plan, const_view<T> patches, const_view<T> dtokens, view<T> dpatches) {
+  scratch<B> dembedding(b, patches.rows, dtokens.cols);
+  b.gather_rows(*dembedding, dtokens, plan.patch_rows.data());
+  if (!plan.scale.empty()) b.map(fn::multiply{}, *dembedding, *plan.scale);
+  backward<B, T>(b, l.proj, p, grads, patches, *dembedding, dpatches);
+  if (!grads) return;
+  b.scatter_add_rows(grads[l.positions], dtokens, plan.position_of_token.data());
+  scratch<B> dclass(b, plan.class_rows.size(), dtokens.cols);
+  b.gather_rows(*dclass, dtokens, plan.class_rows.data());
+  b.col_reduce(fn::plus{}, fn::value{}, T(1), grads[l.class_token], *dclass);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/model/vit.hpp ====
+// The Vision Transformer: configuration, parameters, forward and backward over packed, ragged batches.
+
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct image_shape {
+  index height = 32, width = 32, channels = 3;
+};
+
+struct vit_config {
+  image_shape image;
+  index patch = 4, dim = 192, depth = 6, heads = 3, classes = 10;
+  double mlp_ratio = 4;
+  bool qkv_bias = true;
+  double layer_norm_eps = 1e-6;
+  std::uint64_t seed = 0;  ///< of the initial weights
+
+  index grid_height() const { return image.height / patch; }
+  index grid_width() const { return image.width / patch; }
+  index patches() const { return grid_height() * grid_width(); }
+  index patch_dim() const { return image.channels * patch * patch; }
+  index hidden() const { return static_cast<index>(std::llround(mlp_ratio * static_cast<double>(dim))); }
+};
+
+/// Throws where the sizes do not fit together.
+inline void check(const vit_config& c) {
+  require(c.patch > 0 && c.dim > 0 && c.depth > 0 && c.heads > 0 && c.classes > 0 && c.image.channels > 0,
+          "vit: patch, dim, depth, heads, classes and channels must be positive");
+  require(c.image.height > 0 && c.image.width > 0 && c.image.height % c.patch == 0 && c.image.width % c.patch == 0,
+          "vit: an image of ", c.image.height, "x", c.image.width, " is not made of whole patches of ", c.patch, "x",
+          c.patch);
+  require(c.dim % c.heads == 0, "vit: ", c.dim, " channels do not divide into ", c.heads, " heads");
+}
+
+/// The places of all parameters, under timm's names.
+struct vit_layout {
+  parameter_layout parameters;
+  patch_embedding embedding;
+  std::vector<block> blocks;
+  layer_norm norm;
+  linear head;
+};
+
+inline vit_layout make_layout(const vit_config& c) {
+  check(c);
+  vit_layout l;
+  l.embedding.class_token = l.parameters.add("cls_token", {1, 1, c.dim}, false);
+  l.embedding.positions = l.parameters.add("pos_embed", {1, c.patches() + 1, c.dim}, false);
+  l.embedding.positions.rows = c.patches() + 1;
+  l.embedding.positions.cols = c.dim;
+  l.embedding.proj.weight =
+      l.parameters.add("patch_embed.proj.weight", {c.dim, c.image.channels, c.patch, c.patch}, true);
+  l.embedding.proj.bias = l.parameters.add("patch_embed.proj.bias", {c.dim}, false);
+  for (index i = 0; i < c.depth; ++i) {
+    l.blocks.push_back(add_block(l.parameters, "blocks." + std::to_string(i), c.dim, c.heads, c.hidden(), c.qkv_bias,
+                                 c.layer_norm_eps));
+  }
+  l.norm = add_layer_norm(l.parameters, "norm", c.dim, c.layer_norm_eps);
+  l.head = add_linear(l.parameters, "head", c.dim, c.classes);
+  return l;
+}
+
+/// Normal numbers of standard deviation 0.02 for matrices, positions and class token; 1 for norm gains; 0 for the rest.
+template <class T>
+std::vector<T> initial_parameters(const vit_config& c, const parameter_layout& layout) {
+  std::vector<T> values(static_cast<std::size_t>(layout.size()), T(0));
+  std::uint64_t stream = 0;
+  for (const parameter& p : layout.table()) {
+    random_stream random(c.seed, ++stream);
+    const bool gain = p.name.find("norm") != std::string::npos && p.name.ends_with("weight");
+    const bool bias = p.shape.size() == 1 && !gain;
+    for (index i = 0; i < p.where.size(); ++i) {
+      values[static_cast<std::size_t>(p.where.offset + i)] = gain ? T(1) : bias ? T(0) : T(0.02 * random.normal());
+    }
+  }
+  return values;
+}
+
+/// A model: its configuration, the places of its parameters and the parameters themselves.
+template <tensor_backend B>
+class vit {
+ public:
+  using scalar = typename B::scalar;
+
+  vit(B& b, const vit_config& c) : config_(c), layout_(make_layout(c)) {
+    const auto values = initial_parameters<scalar>(c, layout_.parameters);
+    parameters_.assign(b, 1, layout_.parameters.size(), values.data());
+  }
+
+  const vit_config& config() const { return config_; }
+  const vit_layout& layout() const { return layout_; }
+  tensor<B>& parameters() { return parameters_; }
+  const tensor<B>& parameters() const { return parameters_; }
+  parameter_view<const scalar> view_parameters() const { return {parameters_.data()}; }
+
+  /// Gives the head room for `classes`; rows of old classes are kept, new ones start at small random numbers.
+  void grow_head(B& b, index classes) {
+    require(classes >= config_.classes, "vit: the head has ", config_.classes, " classes and cannot shrink to ",
+            classes);
+    if (classes == config_.classes) return;
+    vit_config c = config_;
+    c.classes = classes;
+    vit grown(b, c);
+    auto values = grown.parameters_.to_host(b);
+    const auto old = parameters_.to_host(b);
+    for (const parameter& p : layout_.parameters.table()) {
+      std::copy_n(old.begin() + p.where.offset, p.where.size(),
+                  values.begin() + grown.layout_.parameters.at(p.name).where.offset);
+    }
+    grown.parameters_.assign(b, 1, grown.layout_.parameters.size(), values.data());
+    *this = std::move(grown);
+  }
+
+ private:
+  vit_config config_;
+  vit_layout layout_;
+  tensor<B> parameters_;
+};
+
+/// Everything that one forward pass leaves behind, reused from step to step. The caller owns it.
+template <tensor_backend B>
+struct vit_tape {
+  bool keep = true;  ///< false: only logits are wanted, the blocks share one set of activations
+  embedding_plan<B> plan;
+  tensor<B> patches, embeddings;
+  std::vector<tensor<B>> stream;  ///< [depth + 1] input of each block, then the last output, each [T, D]
+  std::vector<block_tape<B>> blocks;
+  tensor<B> class_out;  ///< [S, D] class tokens of the last output
+  layer_norm_tape<B> norm;
+  tensor<B> logits;  ///< [S, K]
+};
+
+/// Computes `tape.logits` `[S, K]`.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& tape) {
+  const vit_config& c = model.config();
+  const vit_layout& l = model.layout();
+  const auto p = model.view_parameters();
+  require(batch.patch_dim == c.patch_dim(), "vit: patches of ", batch.patch_dim, " numbers, the model expects ",
+          c.patch_dim());
+  require(static_cast<index>(batch.patches.size()) == batch.tokens() * batch.patch_dim &&
+              static_cast<index>(batch.positions.size()) == batch.tokens(),
+          "vit: the batch holds ", batch.patches.size(), " numbers and ", batch.positions.size(), " positions for ",
+          batch.tokens(), " patches");
+  for (const std::int32_t position : batch.positions) {
+    require(position >= 0 && position < c.patches(), "vit: position ", position, " is outside of the grid of ",
+            c.patches(), " patches");
+  }
+  assign(b, tape.plan, batch.offsets, batch.positions, batch.scale);
+  if constexpr (std::is_same_v<T, float>) {
+    tape.patches.assign(b, batch.tokens(), c.patch_dim(), batch.patches.data());
+  } else {
+    const std::vector<T> wide(batch.patches.begin(), batch.patches.end());
+    tape.patches.assign(b, batch.tokens(), c.patch_dim(), wide.data());
+  }
+  const index rows = tape.plan.rows.tokens();
+  tape.embeddings.resize(b, batch.tokens(), c.dim);
+  const auto depth = static_cast<std::size_t>(c.depth);
+  tape.stream.resize(tape.keep ? depth + 1 : 2);
+  tape.blocks.resize(tape.keep ? depth : 1);
+  for (auto& x : tape.stream) x.resize(b, rows, c.dim);
+  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, *tape.embeddings, *tape.stream[0]);
+  for (std::size_t i = 0; i < depth; ++i) {
+    auto& in = tape.stream[tape.keep ? i : i % 2];
+    auto& out = tape.stream[tape.keep ? i + 1 : (i + 1) % 2];
+    forward<B, T>(b, l.blocks[i], p, tape.plan.rows, *in, tape.blocks[tape.keep ? i : 0], tape.keep, *out);
+  }
+  tape.class_out.resize(b, batch.samples(), c.dim);
+  b.gather_rows(*tape.class_out, *tape.stream[tape.keep ? depth : depth % 2], tape.plan.class_rows.data());
+  forward<B, T>(b, l.norm, p, *tape.class_out, tape.norm);
+  tape.logits.resize(b, batch.samples(), c.classes);
+  forward<B, T>(b, l.head, p, *tape.norm.y, {}, *tape.logits);
+}
+
+/// What a backward pass should leave behind besides the parameter gradients.
+struct vit_backward_options {
+  bool attention_gradients = false;  ///< in `tape.blocks[i].da`
+};
+
+/// From `dlogits` `[S, K]`: adds to `gradients` (an array like the parameters; may be null) and writes d loss / d
+/// tokens
+/// `[T, D]` to `dtokens` and d loss / d patches to `dpatches` unless that is empty.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const vit<B>& model, vit_tape<B>& tape, const_view<T> dlogits, T* gradients, tensor<B>& dtokens,
+              view<T> dpatches = {}, const vit_backward_options& options = {}) {
+  require(tape.keep, "vit: backward needs a tape that was kept");
+  const vit_layout& l = model.layout();
+  const auto p = model.view_parameters();
+  const parameter_view<T> g{gradients};
+  const index samples = dlogits.rows, dim = model.config().dim;
+  dtokens.resize(b, tape.plan.rows.tokens(), dim);
+  {
+    scratch<B> dnorm(b, samples, dim), dclass(b, samples, dim);
+    backward<B, T>(b, l.head, p, g, *tape.norm.y, dlogits, *dnorm);
+    backward<B, T>(b, l.norm, p, g, *tape.class_out, tape.norm, *dnorm, *dclass);
+    b.fill(*dtokens, T(0));
+    b.scatter_add_rows(*dtokens, *dclass, tape.plan.class_rows.data());
+  }
+  for (std::size_t i = l.blocks.size(); i-- > 0;) {
+    backward<B, T>(b, l.blocks[i], p, g, tape.plan.rows, *tape.stream[i], tape.blocks[i], options.attention_gradients,
+                   *dtokens);
+  }
+  if (g || !dpatches.empty()) {
+    backward<B, T>(b, l.embedding, p, g, tape.plan, *tape.patches, *dtokens, dpatches);
+  }
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/target.hpp ====
+// What is explained, and the state that attribution methods reuse from batch to batch.
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Activations and gradients of the explained batch. One workspace serves one backend at a time.
+template <tensor_backend B>
+struct attribution_workspace {
+  vit_tape<B> tape;
+  tensor<B> dlogits, dtokens, relevance, attention_relevance;
+  std::vector<std::int32_t> classes;  ///< [S] explained class of each sample
+};
+
+/// Runs the forward pass and settles the explained classes: `targets` `[S]`, or where it is empty the largest logit.
+template <tensor_backend B>
+void explain_forward(B& b, const vit<B>& model, const token_batch& batch, std::span<const std::int32_t> targets,
+                     attribution_workspace<B>& ws) {
+  const index k = model.config().classes;
+  require(targets.empty() || static_cast<index>(targets.size()) == batch.samples(), "attribution: ", targets.size(),
+          " targets for ", batch.samples(), " samples");
+  ws.tape.keep = true;
+  forward(b, model, batch, ws.tape);
+  ws.classes.assign(targets.begin(), targets.end());
+  if (targets.empty()) {
+    const auto logits = ws.tape.logits.to_host(b);
+    for (index s = 0; s < batch.samples(); ++s) {
+      const auto row = logits.begin() + s * k;
+      ws.classes.push_back(static_cast<std::int32_t>(std::max_element(row, row + k) - row));
+    }
+  }
+  for (const std::int32_t c : ws.classes) require(c >= 0 && c < k, "attribution: class ", c, " of ", k, " classes");
+}
+
+/// Leaves d logit / d attention of every block in the tape.
+template <tensor_backend B>
+void explain_backward(B& b, const vit<B>& model, attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  const auto samples = static_cast<index>(ws.classes.size()), k = model.config().classes;
+  std::vector<T> one_hot(static_cast<std::size_t>(samples * k), T(0));
+  for (index s = 0; s < samples; ++s) {
+    one_hot[static_cast<std::size_t>(s * k + ws.classes[static_cast<std::size_t>(s)])] = T(1);
+  }
+  ws.dlogits.assign(b, samples, k, one_hot.data());
+  backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.dtokens, {}, {.attention_gradients = true});
+}
+
+/// The class-token row of one sample, carried through the blocks from the last to the first: row <- row M. This
+/// replaces the product of whole matrices, of which only that row is ever used.
+template <class T>
+class class_row {
+ public:
+  explicit class_row(index n) : row_(static_cast<std::size_t>(n), 0.0), next_(row_) { row_[0] = 1; }
+
+  /// row <- row (C + I) D with C `[n, n]` given by `element(r, c)` and D the division of each row of C + I by its sum,
+  /// if wanted.
+  template <class Element>
+  void multiply(const Element& element, bool normalise_rows) {
+    const auto n = static_cast<index>(row_.size());
+    std::fill(next_.begin(), next_.end(), 0.0);
+    std::vector<double> values(row_.size());
+    for (index r = 0; r < n; ++r) {
+      const double weight = row_[static_cast<std::size_t>(r)];
+      if (weight == 0) continue;
+      double total = 0;
+      for (index c = 0; c < n; ++c) total += values[static_cast<std::size_t>(c)] = element(r, c) + (r == c ? 1.0 : 0.0);
+      const double factor = normalise_rows ? weight / total : weight;
+      for (std::size_t c = 0; c < row_.size(); ++c) next_[c] += factor * values[c];
+    }
+    row_.swap(next_);
+  }
+  /// Relevance of the patches: the row without the class token's own entry.
+  void copy_patches(double* out) const { std::copy(row_.begin() + 1, row_.end(), out); }
+
+ private:
+  std::vector<double> row_, next_;
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/attention.hpp ====
+// Where the class token looks: raw attention of the last block, and attention rollout.
+
+
+namespace core_tokensets {
+
+/// Class-token row of the last block's attention, mean over heads.
+struct last_attention {
+  static constexpr const char* name = "attention";
+};
+
+/// Product over blocks of mean-head attention plus identity, rows normalised; class-token row (Abnar & Zuidema 2020).
+struct rollout {
+  static constexpr const char* name = "rollout";
+  index start_layer = 0;
+};
+
+namespace detail {
+template <class T>
+double mean_over_heads(const view<const T>& a, index r, index c) {
+  double sum = 0;
+  for (index h = 0; h < a.n1; ++h) sum += double(a.matrix(0, h)(r, c));
+  return sum / static_cast<double>(a.n1);
+}
+inline void check_start_layer(index start, index depth) {
+  require(start >= 0 && start < depth, "attribution: start layer ", start, " of a model with ", depth, " blocks");
+}
+}  // namespace detail
+
+template <tensor_backend B>
+std::vector<double> attribute(const last_attention&, B& b, const vit<B>& model, const token_batch& batch,
+                              std::span<const std::int32_t> targets, attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  explain_forward(b, model, batch, targets, ws);
+  const attention_layout layout(ws.tape.plan.rows, model.config().heads);
+  const auto a = ws.tape.blocks.back().a.to_host(b);
+  std::vector<double> relevance;
+  for (index s = 0; s < batch.samples(); ++s) {
+    const view<const T> as = layout.of(a.data(), s);
+    for (index c = 1; c < as.cols; ++c) relevance.push_back(detail::mean_over_heads(as, 0, c));
+  }
+  return relevance;
+}
+
+template <tensor_backend B>
+std::vector<double> attribute(const rollout& method, B& b, const vit<B>& model, const token_batch& batch,
+                              std::span<const std::int32_t> targets, attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  detail::check_start_layer(method.start_layer, model.config().depth);
+  explain_forward(b, model, batch, targets, ws);
+  const attention_layout layout(ws.tape.plan.rows, model.config().heads);
+  std::vector<std::vector<T>> maps;
+  for (const auto& block : ws.tape.blocks) maps.push_back(block.a.to_host(b));
+  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()));
+  ops::for_each_sample(b, batch.samples(), [&](index s) {
+    class_row<T> row(ws.tape.plan.rows.length(s));
+    for (index i = model.config().depth; i-- > method.start_layer;) {
+      const view<const T> a = layout.of(static_cast<const T*>(maps[static_cast<std::size_t>(i)].data()), s);
+      row.multiply([&](index r, index c) { return detail::mean_over_heads(a, r, c); }, true);
+    }
+    row.copy_patches(relevance.data() + batch.offsets[static_cast<std::size_t>(s)]);
+  });
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/grad_cam.hpp ====
+// Grad-CAM on tokens: heads of the last block weighted by the mean gradient of the class-token row (Chefer 2021,
+// baselines).
+
+
+namespace core_tokensets {
+
+struct grad_cam {
+  static constexpr const char* name = "grad_cam";
+};
+
+/// w_h = mean_j G[h, 0, j], relevance = max(0, mean_h(w_h A[h, 0, :])) over patches j.
+template <tensor_backend B>
+std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const token_batch& batch,
+                              std::span<const std::int32_t> targets, attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  explain_forward(b, model, batch, targets, ws);
+  explain_backward(b, model, ws);
+  const index heads = model.config().heads;
+  const attention_layout layout(ws.tape.plan.rows, heads);
+  const auto a = ws.tape.blocks.back().a.to_host(b), g = ws.tape.blocks.back().da.to_host(b);
+  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 0.0);
+  for (index s = 0; s < batch.samples(); ++s) {
+    const view<const T> as = layout.of(a.data(), s), gs = layout.of(g.data(), s);
+    double* out = relevance.data() + batch.offsets[static_cast<std::size_t>(s)];
+    const index patches = as.cols - 1;
+    for (index h = 0; h < heads; ++h) {
+      double weight = 0;
+      for (index c = 1; c <= patches; ++c) weight += double(gs.matrix(0, h)(0, c)) / static_cast<double>(patches);
+      for (index c = 1; c <= patches; ++c)
+        out[c - 1] += weight * double(as.matrix(0, h)(0, c)) / static_cast<double>(heads);
+    }
+    for (index c = 0; c < patches; ++c) out[c] = std::max(out[c], 0.0);
+  }
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/chefer_relevance.hpp ====
+// The relevance rules of Chefer, Gur & Wolf (CVPR 2021), "transformer attribution": alpha = 1, beta = 0 for linear
+// maps, a renormalised rule for sums, and halves for the two products of attention. Norms, GELU and softmax pass
+// relevance on. All for the tokens of one sample; x / y below is `fn::safe_divide`.
+
+#include <cmath>
+
+
+namespace core_tokensets::chefer {
+
+namespace detail {
+/// out = x sd(r1, x) + x sd(r2, x)
+struct clone {
+  template <class T>
+  constexpr void operator()(T& out, const T& r1, const T& r2, const T& x) const {
+    out = x * (fn::safe_divide(r1, x) + fn::safe_divide(r2, x));
+  }
+};
+/// ra = a sd(r, a + b), rb = b sd(r, a + b)
+struct share {
+  template <class T>
+  constexpr void operator()(T& ra, T& rb, const T& r, const T& a, const T& sum) const {
+    const T s = fn::safe_divide(r, sum);
+    const T other = sum - a;
+    ra = a * s;
+    rb = other * s;
+  }
+};
+/// Factors of the two parts of a sum from their totals and the total of the whole.
+struct share_factors {
+  template <class T>
+  constexpr void operator()(T& fa, T& fb, const T& total) const {
+    const T sa = fa < 0 ? -fa : fa, sb = fb < 0 ? -fb : fb;
+    fa = fn::safe_divide(fn::safe_divide(sa, sa + sb) * total, fa);
+    fb = fn::safe_divide(fn::safe_divide(sb, sa + sb) * total, fb);
+  }
+};
+/// out = a p + b q
+struct two_products {
+  template <class T>
+  constexpr void operator()(T& out, const T& a, const T& p, const T& b, const T& q) const {
+    out = a * p + b * q;
+  }
+};
+/// out = out x / 2
+struct half_product {
+  template <class T>
+  constexpr void operator()(T& out, const T& x) const {
+    out *= x * T(0.5);
+  }
+};
+}  // namespace detail
+
+/// Positive and negative part of a weight `[Out, In]`.
+template <tensor_backend B>
+struct split_weight {
+  scratch<B> plus, minus;
+  split_weight(B& b, const_view<typename B::scalar> w) : plus(b, w.rows, w.cols), minus(b, w.rows, w.cols) {
+    b.map(fn::positive_part{}, *plus, w);
+    b.map(fn::negative_part{}, *minus, w);
+  }
+};
+
+/// Linear map (bias ignored): Z = W+ x+ + W- x-, S = R / Z, R_in = x+ (W+^T S) + x- (W-^T S).
+template <tensor_backend B, class T = typename B::scalar>
+void linear_relevance(B& b, const split_weight<B>& w, const_view<T> x, const_view<T> r, view<T> r_in) {
+  scratch<B> plus(b, x.rows, x.cols), minus(b, x.rows, x.cols), z(b, r.rows, r.cols), p(b, x.rows, x.cols),
+      q(b, x.rows, x.cols);
+  b.map(fn::positive_part{}, *plus, x);
+  b.map(fn::negative_part{}, *minus, x);
+  b.gemm(*plus, *w.plus, *z, {.transpose_b = true});
+  b.gemm(*minus, *w.minus, *z, {.transpose_b = true, .beta = 1});
+  b.map(fn::divide_safely{}, *z, r, view<const T>(*z));
+  b.gemm(*z, *w.plus, *p);
+  b.gemm(*z, *w.minus, *q);
+  b.map(detail::two_products{}, r_in, view<const T>(*plus), view<const T>(*p), view<const T>(*minus),
+        view<const T>(*q));
+}
+
+/// Sum = a + other: each part takes its share of R, and the two totals are made to add up to the total of R again.
+template <tensor_backend B, class T = typename B::scalar>
+void add_relevance(B& b, const_view<T> r, const_view<T> a, const_view<T> sum, view<T> ra, view<T> rb) {
+  scratch<B> memory(b, 3, 1);
+  const view<T> total = (*memory).slice_rows(0, 1), fa = (*memory).slice_rows(1, 1), fb = (*memory).slice_rows(2, 1);
+  b.map(detail::share{}, ra, rb, r, a, sum);
+  b.row_reduce(fn::plus{}, fn::value{}, total, r.flat());
+  b.row_reduce(fn::plus{}, fn::value{}, fa, view<const T>(ra).flat());
+  b.row_reduce(fn::plus{}, fn::value{}, fb, view<const T>(rb).flat());
+  b.map(detail::share_factors{}, fa, fb, view<const T>(total));
+  b.map(fn::multiply{}, ra, view<const T>(fa));
+  b.map(fn::multiply{}, rb, view<const T>(fb));
+}
+
+/// Relevance of a product of attention and values, and through the scores: from R at A v `[n, C]` to R at packed qkv
+/// `[n, 3 C]` and at A (`attention_relevance`, `[H, n, n]`). S = R / (A v), R_A = A (S v^T) / 2, R_v = v (A^T S) / 2;
+/// then with Z = q k^T (no scale) S = R_A / Z, R_q = q (S k) / 2, R_k = k (S^T q) / 2.
+template <tensor_backend B, class T = typename B::scalar>
+void attention_relevance(B& b, index heads, const_view<T> qkv, const_view<T> a, const_view<T> context, const_view<T> r,
+                         view<T> r_attention, view<T> r_qkv) {
+  const index n = qkv.rows;
+  scratch<B> s(b, n, context.cols), memory(b, heads * n, n);
+  const view<T> z((*memory).data, 1, heads, n, n, 0, n * n, n);
+  const auto q = qkv_part(qkv, 0, heads), k = qkv_part(qkv, 1, heads), v = qkv_part(qkv, 2, heads);
+  const auto rq = qkv_part(r_qkv, 0, heads), rk = qkv_part(r_qkv, 1, heads), rv = qkv_part(r_qkv, 2, heads);
+  b.map(fn::divide_safely{}, *s, r, context);
+  const view<const T> sh = (*s).split_cols(heads);
+  b.gemm(sh, v, r_attention, {.transpose_b = true});
+  b.map(detail::half_product{}, r_attention, a);
+  b.gemm(a, sh, rv, {.transpose_a = true});
+  b.map(detail::half_product{}, rv, v);
+  b.gemm(q, k, z, {.transpose_b = true});
+  b.map(fn::divide_safely{}, z, view<const T>(r_attention), view<const T>(z));
+  b.gemm(z, k, rq);
+  b.map(detail::half_product{}, rq, q);
+  b.gemm(z, q, rk, {.transpose_a = true});
+  b.map(detail::half_product{}, rk, k);
+}
+
+/// From relevance at the output of a block to relevance at its input, in place in `r` `[T, C]`; each sample on its own.
+/// `x` and `y` `[T, C]` are the block's input and output, `r_attention` receives R_A in `attention_layout`.
+template <tensor_backend B, class T = typename B::scalar>
+void block_relevance(B& b, const block& l, parameter_view<const T> p, const sequences& rows, const_view<T> x,
+                     const_view<T> y, const block_tape<B>& tape, T* r_attention, view<T> r) {
+  const split_weight<B> w_qkv(b, p[l.qkv.weight]), w_proj(b, p[l.proj.weight]), w_fc1(b, p[l.fc1.weight]),
+      w_fc2(b, p[l.fc2.weight]);
+  const attention_layout layout(rows, l.heads);
+  const index dim = x.cols, hidden = l.fc1.weight.rows;
+  ops::for_each_sample(b, rows.count(), [&](index s) {
+    const index begin = rows.begin(s), n = rows.length(s);
+    const auto part = [&](const_view<T> whole) { return whole.slice_rows(begin, n); };
+    const view<T> rs = r.slice_rows(begin, n);
+    const view<const T> middle = part(*tape.middle);
+    scratch<B> r1(b, n, dim), r2(b, n, dim), wide(b, n, hidden), packed(b, n, 3 * dim);
+
+    add_relevance<B, T>(b, rs, middle, part(y), *r1, *r2);
+    linear_relevance<B, T>(b, w_fc2, part(*tape.act), *r2, *wide);
+    linear_relevance<B, T>(b, w_fc1, part(*tape.norm2.y), *wide, *r2);
+    b.map(detail::clone{}, rs, view<const T>(*r1), view<const T>(*r2), middle);
+
+    add_relevance<B, T>(b, rs, part(x), middle, *r1, *r2);
+    linear_relevance<B, T>(b, w_proj, part(*tape.context), *r2, rs);
+    attention_relevance<B, T>(b, l.heads, part(*tape.qkv), layout.of(static_cast<const T*>(tape.a.data()), s),
+                              part(*tape.context), rs, layout.of(r_attention, s), *packed);
+    linear_relevance<B, T>(b, w_qkv, part(*tape.norm1.y), *packed, *r2);
+    b.map(detail::clone{}, rs, view<const T>(*r1), view<const T>(*r2), part(x));
+  });
+}
+
+}  // namespace core_tokensets::chefer
+
+// ==== core_tokensets/attribution/grad_lrp.hpp ====
+// GradLRP, the "transformer attribution" of Chefer, Gur & Wolf (CVPR 2021), for any number of samples at once.
+
+
+namespace core_tokensets {
+
+/// Per block C = mean_h max(0, dlogit/dA * R_A) with R_A the relevance of attention, plus identity; product over blocks
+/// from `start_layer`; class-token row.
+struct grad_lrp {
+  static constexpr const char* name = "grad_lrp";
+  index start_layer = 0;
+};
+
+/// Carries relevance 1 at the explained logit of each sample down to the tokens `[T, D]` (`ws.relevance`), after
+/// `explain_forward`. `visit(i)` is called for each block from the last to the first, when `ws.relevance` is at its
+/// input and `ws.attention_relevance` at its attention.
+template <tensor_backend B, class Visit>
+void chefer_relevance(B& b, const vit<B>& model, attribution_workspace<B>& ws, const Visit& visit) {
+  using T = typename B::scalar;
+  const vit_layout& l = model.layout();
+  const auto p = model.view_parameters();
+  const auto& tape = ws.tape;
+  const index samples = tape.logits.rows(), k = tape.logits.cols(), dim = model.config().dim;
+  std::vector<T> one_hot(static_cast<std::size_t>(samples * k), T(0));
+  for (index s = 0; s < samples; ++s)
+    one_hot[static_cast<std::size_t>(s * k + ws.classes[static_cast<std::size_t>(s)])] = 1;
+  ws.dlogits.assign(b, samples, k, one_hot.data());
+  {
+    scratch<B> at_norm(b, samples, dim), zero(b, samples, dim), selected(b, samples, dim);
+    const chefer::split_weight<B> head(b, p[l.head.weight]);
+    chefer::linear_relevance<B, T>(b, head, *tape.norm.y, *ws.dlogits, *at_norm);
+    b.fill(*zero, T(0));
+    b.map(chefer::detail::clone{}, *selected, view<const T>(*at_norm), view<const T>(*zero), *tape.norm.y);
+    ws.relevance.resize(b, tape.plan.rows.tokens(), dim);
+    b.fill(*ws.relevance, T(0));
+    b.scatter_add_rows(*ws.relevance, *selected, tape.plan.class_rows.data());
+  }
+  for (std::size_t i = l.blocks.size(); i-- > 0;) {
+    ws.attention_relevance.resize(b, 1, tape.blocks[i].a.size());
+    chefer::block_relevance<B, T>(b, l.blocks[i], p, tape.plan.rows, *tape.stream[i], *tape.stream[i + 1],
+                                  tape.blocks[i], ws.attention_relevance.data(), *ws.relevance);
+    visit(static_cast<index>(i));
+  }
+}
+
+template <tensor_backend B>
+std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model, const token_batch& batch,
+                              std::span<const std::int32_t> targets, attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  const index heads = model.config().heads;
+  require(method.start_layer >= 0 && method.start_layer < model.config().depth, "grad_lrp: start layer ",
+          method.start_layer, " of a model with ", model.config().depth, " blocks");
+  explain_forward(b, model, batch, targets, ws);
+  explain_backward(b, model, ws);
+  const attention_layout layout(ws.tape.plan.rows, heads);
+  std::vector<class_row<T>> rows;
+  for (index s = 0; s < batch.samples(); ++s) rows.emplace_back(ws.tape.plan.rows.length(s));
+  chefer_relevance(b, model, ws, [&](index i) {
+    if (i < method.start_layer) return;
+    const auto cam = ws.attention_relevance.to_host(b);
+    const auto gradient = ws.tape.blocks[static_cast<std::size_t>(i)].da.to_host(b);
+    ops::for_each_sample(b, batch.samples(), [&](index s) {
+      const view<const T> c = layout.of(cam.data(), s), g = layout.of(gradient.data(), s);
+      rows[static_cast<std::size_t>(s)].multiply(
+          [&](index r, index col) {
+            double sum = 0;
+            for (index h = 0; h < heads; ++h) {
+              sum += std::max(0.0, double(c.matrix(0, h)(r, col)) * double(g.matrix(0, h)(r, col)));
+            }
+            return sum / static_cast<double>(heads);
+          },
+          false);
+    });
+  });
+  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()));
+  for (index s = 0; s < batch.samples(); ++s) {
+    rows[static_cast<std::size_t>(s)].copy_patches(relevance.data() + batch.offsets[static_cast<std::size_t>(s)]);
+  }
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/random.hpp ====
+// The control that every comparison needs: relevance by dice.
+
+
+namespace core_tokensets {
+
+struct random_relevance {
+  static constexpr const char* name = "random";
+  std::uint64_t seed = 0;
+};
+
+/// Uniform numbers `[P]`; each sample has its own stream.
+template <tensor_backend B>
+std::vector<double> attribute(const random_relevance& method, B&, const vit<B>&, const token_batch& batch,
+                              std::span<const std::int32_t>, attribution_workspace<B>&) {
+  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()));
+  random_stream random(method.seed, 0x72656c);
+  for (double& r : relevance) r = random.uniform();
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/methods.hpp ====
+// All attribution methods under one type, and by name.
+
+#include <string>
+#include <variant>
+
+
+namespace core_tokensets {
+
+using attribution_method = std::variant<random_relevance, last_attention, rollout, grad_cam, grad_lrp>;
+
+/// Relevance `[P]` of every patch of the batch for the class `targets[s]` (empty: the largest logit) of its sample.
+template <tensor_backend B>
+std::vector<double> attribute(const attribution_method& method, B& b, const vit<B>& model, const token_batch& batch,
+                              std::span<const std::int32_t> targets, attribution_workspace<B>& ws) {
+  return std::visit([&](const auto& m) { return attribute(m, b, model, batch, targets, ws); }, method);
+}
+
+namespace detail {
+template <std::size_t I = 0>
+attribution_method named_method(const std::string& name, const std::string& seen = "") {
+  if constexpr (I == std::variant_size_v<attribution_method>) {
+    fail("attribution: no method is named '", name, "'; there are ", seen);
+  } else {
+    using method = std::variant_alternative_t<I, attribution_method>;
+    if (name == method::name) return method{};
+    return named_method<I + 1>(name, seen + (I ? ", " : "") + method::name);
+  }
+}
+}  // namespace detail
+
+/// The method of that name; where it has options, `start_layer` and `seed` are taken over. Unknown names list the
+/// choices.
+inline attribution_method parse_attribution(const std::string& name, index start_layer = 0, std::uint64_t seed = 0) {
+  attribution_method method = detail::named_method(name);
+  std::visit(
+      [&](auto& m) {
+        if constexpr (requires { m.start_layer; }) m.start_layer = start_layer;
+        if constexpr (requires { m.seed; }) m.seed = seed;
+      },
+      method);
+  return method;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/core/parallel.hpp ====
+// Parallel loops over OpenMP where it is switched on, plain loops elsewhere. The pieces of work are fixed by the
+// caller's data and never by the number of threads, so results are the same to the bit for any number of them.
+
+#include <algorithm>
+#include <cstddef>
+#include <exception>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace core_tokensets {
+
+/// Threads that a loop may use when it is asked for 0 ("as many as there are").
+inline int default_threads() {
+#ifdef _OPENMP
+  return omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
+/// Number of the calling thread inside the current parallel loop, 0 outside of one.
+inline int thread_index() {
+#ifdef _OPENMP
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+/// True inside a parallel loop that runs on more than one thread.
+inline bool in_parallel() {
+#ifdef _OPENMP
+  return omp_in_parallel() != 0;
+#else
+  return false;
+#endif
+}
+
+/// Calls `body(i)` for i in [0, n), at most `threads` at a time (0: default). Nested loops run serially. The first
+/// exception thrown by a body is rethrown to the caller once the loop has ended.
+template <class Body>
+void parallel_for(int threads, std::ptrdiff_t n, const Body& body) {
+  if (threads <= 0) threads = default_threads();
+  if (threads == 1 || n <= 1 || in_parallel()) {
+    for (std::ptrdiff_t i = 0; i < n; ++i) body(i);
+    return;
+  }
+#ifdef _OPENMP
+  std::exception_ptr error;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    try {
+      body(i);
+    } catch (...) {
+#pragma omp critical(core_tokensets_parallel_for)
+      if (!error) error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
+#endif
+}
+
+/// Cuts [0, n) into pieces of `grain` (the last may be shorter) and calls `body(begin, end)` for each.
+template <class Body>
+void parallel_chunks(int threads, std::ptrdiff_t n, std::ptrdiff_t grain, const Body& body) {
+  grain = std::max<std::ptrdiff_t>(grain, 1);
+  parallel_for(threads, (n + grain - 1) / grain,
+               [&](std::ptrdiff_t piece) { body(piece * grain, std::min(n, (piece + 1) * grain)); });
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/core/progress.hpp ====
+// Progress of long work: how far, how fast, how long it will still take.
+
+#include <chrono>
+#include <cstddef>
+#include <cstdio>
+#include <functional>
+#include <string>
+#include <utility>
+
+namespace core_tokensets {
+
+/// One report of a running job: `done` of `total` steps of `what`, `seconds` since its start.
+struct progress {
+  std::string what;
+  std::ptrdiff_t done = 0, total = 0;
+  double seconds = 0;
+  std::string note;
+
+  /// Seconds that the rest will take at the pace so far.
+  double seconds_left() const {
+    return done > 0 ? seconds / static_cast<double>(done) * static_cast<double>(total - done) : 0.0;
+  }
+};
+
+/// Receives reports; an empty one means silence. It may throw to interrupt the work.
+using progress_callback = std::function<void(const progress&)>;
+
+/// Counts the steps of one job and reports each of them to a callback.
+class progress_meter {
+ public:
+  progress_meter(const progress_callback& callback, std::string what, std::ptrdiff_t total)
+      : callback_(callback), start_(std::chrono::steady_clock::now()) {
+    state_.what = std::move(what);
+    state_.total = total;
+  }
+
+  void step(const std::string& note = {}) {
+    ++state_.done;
+    if (!callback_) return;
+    state_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    state_.note = note;
+    callback_(state_);
+  }
+
+ private:
+  const progress_callback& callback_;
+  std::chrono::steady_clock::time_point start_;
+  progress state_;
+};
+
+/// A callback that keeps one line on standard error up to date, at most ten times a second.
+inline progress_callback console_progress() {
+  return [last = std::chrono::steady_clock::time_point{}](const progress& p) mutable {
+    const auto now = std::chrono::steady_clock::now();
+    const bool finished = p.done == p.total;
+    if (!finished && now - last < std::chrono::milliseconds(100)) return;
+    last = now;
+    const int left = static_cast<int>(p.seconds_left() + 0.5);
+    std::fprintf(stderr, "\r%s %td/%td  %d:%02d left  %s\033[K%s", p.what.c_str(), p.done, p.total, left / 60,
+                 left % 60, p.note.c_str(), finished ? "\n" : "");
+    std::fflush(stderr);
+  };
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/patchify.hpp ====
+// Images cut into patches.
+
+#include <span>
+
+
+namespace core_tokensets {
+
+/// Whole images `[S, C, H, W]` (already normalised) as a batch in which every patch is kept. `shape` has height, width
+/// and channels; throws where they are not made of whole patches or do not match the number of pixels.
+template <class Shape>
+token_batch patchify(std::span<const float> images, index samples, const Shape& shape, index patch) {
+  require(patch > 0 && shape.height % patch == 0 && shape.width % patch == 0, "patchify: an image of ", shape.height,
+          "x", shape.width, " is not made of whole patches of ", patch, "x", patch);
+  require(static_cast<index>(images.size()) == samples * shape.channels * shape.height * shape.width,
+          "patchify: ", images.size(), " numbers for ", samples, " images of ", shape.channels, "x", shape.height, "x",
+          shape.width);
+  const index grid_width = shape.width / patch, patches = shape.height / patch * grid_width;
+  token_batch batch;
+  batch.patch_dim = shape.channels * patch * patch;
+  batch.patches.reserve(images.size());
+  for (index s = 0; s < samples; ++s) {
+    for (index k = 0; k < patches; ++k) {
+      batch.positions.push_back(static_cast<std::int32_t>(k));
+      for (index c = 0; c < shape.channels; ++c) {
+        for (index y = 0; y < patch; ++y) {
+          const index row = ((s * shape.channels + c) * shape.height + k / grid_width * patch + y) * shape.width;
+          const float* from = images.data() + row + k % grid_width * patch;
+          batch.patches.insert(batch.patches.end(), from, from + patch);
+        }
+      }
+    }
+    batch.offsets.push_back(batch.offsets.back() + patches);
+  }
+  return batch;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/io/atomic_file.hpp ====
+// Whole files in and out. A file is written under a temporary name in its own folder, flushed to the disk and renamed,
+// so that at any moment the name holds either the old content or the new one, never a part.
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// Throws `Error` with the path, what was tried and the reason that the system gives.
+[[noreturn]] inline void fail_file(const std::filesystem::path& path, std::string_view tried, int reason = errno) {
+  fail(path.string(), ": cannot ", tried, ": ", std::generic_category().message(reason));
+}
+
+/// A file descriptor that closes itself, and removes `doomed` unless it was told that all went well.
+struct open_file {
+  int descriptor = -1;
+  std::filesystem::path doomed;
+
+  open_file(int d, std::filesystem::path remove_on_failure) : descriptor(d), doomed(std::move(remove_on_failure)) {}
+  open_file(const open_file&) = delete;
+  open_file& operator=(const open_file&) = delete;
+  ~open_file() {
+    if (descriptor >= 0) ::close(descriptor);
+    if (!doomed.empty()) ::unlink(doomed.c_str());
+  }
+};
+
+/// A new file with a name that no other has, in `folder`.
+inline std::pair<int, std::filesystem::path> create_temporary(const std::filesystem::path& folder,
+                                                              const std::filesystem::path& target) {
+  for (int attempt = 0; attempt < 10000; ++attempt) {
+    const auto name = folder / ("." + std::to_string(::getpid()) + "-" + std::to_string(attempt) + ".tmp");
+    const int descriptor = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (descriptor >= 0) return {descriptor, name};
+    if (errno != EEXIST) fail_file(target, "create a temporary file beside it");
+  }
+  fail(target.string(), ": cannot create a temporary file beside it: 10000 old ones are in the way");
+}
+
+inline void write_all(int descriptor, std::span<const std::byte> bytes, const std::filesystem::path& target) {
+  while (!bytes.empty()) {
+    const auto written = ::write(descriptor, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail_file(target, "write");
+    bytes = bytes.subspan(static_cast<std::size_t>(written));
+  }
+}
+
+}  // namespace detail
+
+/// Replaces the file at `path` by the pieces, one after the other; a link is followed, the old file's permissions stay.
+/// On `Error` the old file is untouched and no temporary file is left.
+inline void write_file(const std::filesystem::path& path, std::span<const std::span<const std::byte>> pieces) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  fs::path target = path;
+  if (fs::is_symlink(path, ignored)) target = fs::weakly_canonical(path, ignored);
+  if (target.empty() || !target.has_filename()) fail("'", path.string(), "': cannot write: expected a file name");
+  struct stat old {};
+  const bool replaces = ::stat(target.c_str(), &old) == 0;
+  require(!replaces || S_ISREG(old.st_mode), path.string(), ": cannot write: exists and is not a regular file");
+
+  const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
+  auto [descriptor, temporary] = detail::create_temporary(folder, path);
+  detail::open_file file(descriptor, std::move(temporary));
+  for (const auto piece : pieces) detail::write_all(file.descriptor, piece, path);
+  if (replaces && ::fchmod(file.descriptor, old.st_mode & 07777) != 0) detail::fail_file(path, "set its permissions");
+  if (::fsync(file.descriptor) != 0) detail::fail_file(path, "flush");
+  if (::close(std::exchange(file.descriptor, -1)) != 0) detail::fail_file(path, "close");
+  if (::rename(file.doomed.c_str(), target.c_str()) != 0) detail::fail_file(path, "rename the temporary file to it");
+  file.doomed.clear();
+
+  // Some file systems cannot flush a folder and say EINVAL; the rename itself has happened.
+  const detail::open_file parent(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), {});
+  if (parent.descriptor >= 0 && ::fsync(parent.descriptor) != 0 && errno != EINVAL)
+    detail::fail_file(path, "flush its folder");
+}
+
+inline void write_file(const std::filesystem::path& path, std::span<const std::byte> bytes) {
+  write_file(path, std::span<const std::span<const std::byte>>(&bytes, 1));
+}
+
+inline void write_file(const std::filesystem::path& path, std::string_view text) {
+  write_file(path, std::as_bytes(std::span(text)));
+}
+
+/// An open regular file of known size, read at any offset. `Error`: missing, not a regular file, shorter than asked.
+class file_reader {
+ public:
+  explicit file_reader(const std::filesystem::path& path)
+      : path_(path), file_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK), {}) {
+    if (file_.descriptor < 0) detail::fail_file(path_, "open");
+    struct stat info {};
+    if (::fstat(file_.descriptor, &info) != 0) detail::fail_file(path_, "read its size");
+    require(S_ISREG(info.st_mode), path_.string(), ": cannot read: not a regular file");
+    size_ = static_cast<index>(info.st_size);
+  }
+
+  index size() const { return size_; }
+
+  /// Fills `out` with the bytes from `offset` on.
+  void read(index offset, std::span<std::byte> out) const {
+    while (!out.empty()) {
+      const auto got = ::pread(file_.descriptor, out.data(), out.size(), static_cast<off_t>(offset));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) detail::fail_file(path_, "read");
+      require(got > 0, path_.string(), ": ends at byte ", offset, ", expected ", out.size(), " more");
+      out = out.subspan(static_cast<std::size_t>(got));
+      offset += static_cast<index>(got);
+    }
+  }
+
+ private:
+  std::filesystem::path path_;
+  detail::open_file file_;
+  index size_ = 0;
+};
+
+/// All bytes of a file.
+inline std::vector<std::byte> read_file(const std::filesystem::path& path) {
+  const file_reader file(path);
+  std::vector<std::byte> bytes(static_cast<std::size_t>(file.size()));
+  file.read(0, bytes);
+  return bytes;
+}
+
+/// All bytes of a file as a string.
+inline std::string read_text(const std::filesystem::path& path) {
+  const file_reader file(path);
+  std::string text(static_cast<std::size_t>(file.size()), '\0');
+  file.read(0, std::as_writable_bytes(std::span(text)));
+  return text;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/io/checksum.hpp ====
+// A 64-bit checksum that anyone can recompute: FNV-1a (Fowler, Noll, Vo). It finds accidents, not forgeries.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace core_tokensets {
+
+/// FNV-1a of `bytes`; hand in the checksum of what came before to go on from there.
+constexpr std::uint64_t fnv1a(std::span<const std::byte> bytes, std::uint64_t before = 0xcbf29ce484222325u) {
+  for (const std::byte b : bytes) before = (before ^ static_cast<std::uint64_t>(b)) * 0x100000001b3u;
+  return before;
+}
+
+/// Sixteen hexadecimal digits.
+inline std::string checksum_text(std::uint64_t sum) {
+  std::string text(16, '0');
+  for (std::size_t i = 16; i-- > 0; sum >>= 4) text[i] = "0123456789abcdef"[sum & 15];
+  return text;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/io/half.hpp ====
+// The two 16-bit floating-point formats as storage types: numbers are converted on the way in and out, never computed.
+
+#include <bit>
+#include <cstdint>
+#include <limits>
+
+namespace core_tokensets {
+
+/// IEEE 754 binary16 (1 sign, 5 exponent, 10 fraction bits): largest 65504, smallest 2^-24.
+struct half {
+  std::uint16_t bits = 0;
+
+  constexpr half() = default;
+  /// The nearest half, ties to even; beyond 65504 + half a step infinity; NaN stays NaN.
+  explicit constexpr half(double x) : bits(round(x)) {}
+  static constexpr half from_bits(std::uint16_t b) {
+    half h;
+    h.bits = b;
+    return h;
+  }
+
+  /// Exact.
+  explicit constexpr operator float() const {
+    const std::uint32_t sign = (bits & 0x8000u) << 16, exponent = (bits >> 10) & 31u, fraction = bits & 1023u;
+    if (exponent == 0) {
+      const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
+      return sign ? -magnitude : magnitude;
+    }
+    const std::uint32_t wide = exponent == 31 ? 255u : exponent + (127 - 15);
+    return std::bit_cast<float>(sign | (wide << 23) | (fraction << 13));
+  }
+  explicit constexpr operator double() const { return static_cast<double>(static_cast<float>(*this)); }
+
+  friend constexpr bool operator==(half a, half b) { return static_cast<float>(a) == static_cast<float>(b); }
+
+ private:
+  static constexpr std::uint16_t round(double x) {
+    const auto all = std::bit_cast<std::uint64_t>(x);
+    const auto sign = static_cast<std::uint32_t>(all >> 48) & 0x8000u;
+    const std::uint64_t magnitude = all & 0x7fffffffffffffffu;
+    std::uint64_t rest = 0;
+    if (magnitude > std::bit_cast<std::uint64_t>(std::numeric_limits<double>::infinity())) {
+      rest = 0x7e00;
+    } else if (magnitude >= std::bit_cast<std::uint64_t>(65520.0)) {
+      rest = 0x7c00;
+    } else if (magnitude >= std::bit_cast<std::uint64_t>(0x1p-14)) {
+      const std::uint64_t rebased = magnitude - (std::uint64_t{1023 - 15} << 52);
+      rest = (rebased + ((std::uint64_t{1} << 41) - 1) + ((rebased >> 42) & 1)) >> 42;
+    } else {  // steps of 2^-24, which are also the steps of double at 2^28
+      rest = std::bit_cast<std::uint64_t>(std::bit_cast<double>(magnitude) + 0x1p28) -
+             std::bit_cast<std::uint64_t>(0x1p28);
+    }
+    return static_cast<std::uint16_t>(sign | static_cast<std::uint32_t>(rest));
+  }
+};
+
+/// bfloat16: the upper half of a float (8 exponent, 7 fraction bits).
+struct bfloat16 {
+  std::uint16_t bits = 0;
+
+  constexpr bfloat16() = default;
+  /// The nearest bfloat16, ties to even; NaN stays NaN.
+  explicit constexpr bfloat16(float x) {
+    const auto all = std::bit_cast<std::uint32_t>(x);
+    const bool nan = (all & 0x7fffffffu) > 0x7f800000u;
+    bits = static_cast<std::uint16_t>(nan ? (all >> 16) | 0x40u : (all + 0x7fffu + ((all >> 16) & 1u)) >> 16);
+  }
+  static constexpr bfloat16 from_bits(std::uint16_t b) {
+    bfloat16 h;
+    h.bits = b;
+    return h;
+  }
+
+  /// Exact.
+  explicit constexpr operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+  explicit constexpr operator double() const { return static_cast<double>(static_cast<float>(*this)); }
+
+  friend constexpr bool operator==(bfloat16 a, bfloat16 b) { return static_cast<float>(a) == static_cast<float>(b); }
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/io/dtype.hpp ====
+// The element types that arrays in files have, and conversions among them that never change a number silently.
+
+#include <array>
+#include <cmath>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+
+namespace core_tokensets {
+
+/// Element type of an array; `boolean` takes one byte.
+enum class dtype : std::uint8_t { f64, f32, f16, bf16, i64, i32, i16, i8, u64, u32, u16, u8, boolean };
+
+/// Every dtype under its name in a safetensors file.
+inline constexpr std::array<std::pair<dtype, std::string_view>, 13> dtype_names{{{dtype::f64, "F64"},
+                                                                                 {dtype::f32, "F32"},
+                                                                                 {dtype::f16, "F16"},
+                                                                                 {dtype::bf16, "BF16"},
+                                                                                 {dtype::i64, "I64"},
+                                                                                 {dtype::i32, "I32"},
+                                                                                 {dtype::i16, "I16"},
+                                                                                 {dtype::i8, "I8"},
+                                                                                 {dtype::u64, "U64"},
+                                                                                 {dtype::u32, "U32"},
+                                                                                 {dtype::u16, "U16"},
+                                                                                 {dtype::u8, "U8"},
+                                                                                 {dtype::boolean, "BOOL"}}};
+
+constexpr std::string_view dtype_name(dtype type) { return dtype_names[static_cast<std::size_t>(type)].second; }
+
+/// The dtype of that name in a safetensors file, if it is one of ours.
+constexpr std::optional<dtype> dtype_named(std::string_view name) {
+  for (const auto& [type, text] : dtype_names) {
+    if (text == name) return type;
+  }
+  return std::nullopt;
+}
+
+/// Calls `f(std::type_identity<T>{})` with the C++ type of `type`.
+template <class F>
+constexpr decltype(auto) visit_dtype(dtype type, F&& f) {
+  switch (type) {
+    case dtype::f64:
+      return f(std::type_identity<double>{});
+    case dtype::f32:
+      return f(std::type_identity<float>{});
+    case dtype::f16:
+      return f(std::type_identity<half>{});
+    case dtype::bf16:
+      return f(std::type_identity<bfloat16>{});
+    case dtype::i64:
+      return f(std::type_identity<std::int64_t>{});
+    case dtype::i32:
+      return f(std::type_identity<std::int32_t>{});
+    case dtype::i16:
+      return f(std::type_identity<std::int16_t>{});
+    case dtype::i8:
+      return f(std::type_identity<std::int8_t>{});
+    case dtype::u64:
+      return f(std::type_identity<std::uint64_t>{});
+    case dtype::u32:
+      return f(std::type_identity<std::uint32_t>{});
+    case dtype::u16:
+      return f(std::type_identity<std::uint16_t>{});
+    case dtype::u8:
+      return f(std::type_identity<std::uint8_t>{});
+    case dtype::boolean:
+      break;
+  }
+  return f(std::type_identity<bool>{});
+}
+
+/// Bytes of one element.
+constexpr index byte_size(dtype type) {
+  return visit_dtype(type, []<class T>(std::type_identity<T>) { return static_cast<index>(sizeof(T)); });
+}
+
+namespace detail {
+template <class T>
+constexpr dtype find_dtype() {
+  if constexpr (std::is_same_v<T, half>) return dtype::f16;
+  if constexpr (std::is_same_v<T, bfloat16>) return dtype::bf16;
+  if constexpr (std::is_same_v<T, bool>) return dtype::boolean;
+  if constexpr (std::is_floating_point_v<T>) return sizeof(T) == 8 ? dtype::f64 : dtype::f32;
+  constexpr bool is_signed = std::is_signed_v<T>;
+  if constexpr (sizeof(T) == 8) return is_signed ? dtype::i64 : dtype::u64;
+  if constexpr (sizeof(T) == 4) return is_signed ? dtype::i32 : dtype::u32;
+  if constexpr (sizeof(T) == 2) return is_signed ? dtype::i16 : dtype::u16;
+  return is_signed ? dtype::i8 : dtype::u8;
+}
+}  // namespace detail
+
+/// A C++ type that an array can hold.
+template <class T>
+concept array_element = std::same_as<T, half> || std::same_as<T, bfloat16> || std::same_as<T, float> ||
+    std::same_as<T, double> ||(std::integral<T> && !std::same_as<T, char>);
+
+/// The dtype of a C++ type.
+template <array_element T>
+inline constexpr dtype dtype_of = detail::find_dtype<T>();
+
+/// `value` as a `To`. Floating-point types round to nearest; an integer or bool that cannot hold the value exactly
+/// (fraction, range, NaN) is an `Error`.
+template <array_element To, array_element From>
+constexpr To convert(From value) {
+  if constexpr (std::is_same_v<To, From>) {
+    return value;
+  } else if constexpr (std::is_same_v<From, half> || std::is_same_v<From, bfloat16>) {
+    return convert<To>(static_cast<float>(value));
+  } else if constexpr (std::is_same_v<To, half>) {
+    return half(static_cast<double>(value));
+  } else if constexpr (std::is_same_v<To, bfloat16>) {
+    return bfloat16(static_cast<float>(value));
+  } else if constexpr (std::is_floating_point_v<To>) {
+    return static_cast<To>(value);
+  } else {
+    bool fits = false;
+    if constexpr (std::is_same_v<To, bool>) {
+      fits = value == From(0) || value == From(1);
+    } else if constexpr (std::is_same_v<From, bool>) {
+      fits = true;
+    } else if constexpr (std::is_floating_point_v<From>) {
+      const double x = static_cast<double>(value), end = std::ldexp(1.0, std::numeric_limits<To>::digits);
+      fits = x >= (std::is_signed_v<To> ? -end : 0.0) && x < end && std::trunc(x) == x;
+    } else {
+      fits = std::in_range<To>(value);
+    }
+    require(fits, "the value ", +value, " does not fit the type ", dtype_name(dtype_of<To>));
+    return static_cast<To>(value);
+  }
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/io/host_array.hpp ====
+// An array of any element type in host memory: what files are read into and written from.
+
+#include <cstddef>
+#include <cstring>
+#include <limits>
+#include <optional>
+#include <ranges>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// "[2, 3]"
+inline std::string shape_text(std::span<const index> shape) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+/// Bytes of an array, or nothing where an extent is negative or the product is too large for `index`.
+inline std::optional<index> checked_byte_count(dtype type, std::span<const index> shape) {
+  index count = byte_size(type);
+  bool empty = false;
+  for (const index extent : shape) {
+    if (extent < 0) return std::nullopt;
+    if (extent == 0) {
+      empty = true;
+    } else {
+      if (count > std::numeric_limits<index>::max() / extent) return std::nullopt;
+      count *= extent;
+    }
+  }
+  return empty ? 0 : count;
+}
+
+/// Elements of `type` in row-major order, `bytes` holds exactly the product of `shape` of them.
+struct host_array {
+  dtype type = dtype::f32;
+  std::vector<index> shape;
+  std::vector<std::byte> bytes;
+
+  /// A copy of `values` with the shape `[values]`, or the given one, whose product must be the number of values.
+  template <array_element T>
+  static host_array of(std::span<const T> values, std::vector<index> shape) {
+    const auto expected = checked_byte_count(dtype_of<T>, shape);
+    require(expected && *expected == static_cast<index>(values.size_bytes()), "array of shape ", shape_text(shape),
+            " from ", values.size(), " values: expected as many values as the shape has");
+    host_array result{dtype_of<T>, std::move(shape), std::vector<std::byte>(values.size_bytes())};
+    if (!values.empty()) std::memcpy(result.bytes.data(), values.data(), values.size_bytes());
+    return result;
+  }
+  template <std::ranges::contiguous_range Range>
+  static host_array of(const Range& values, std::vector<index> shape) {
+    return of(std::span<const std::ranges::range_value_t<Range>>(values), std::move(shape));
+  }
+  template <std::ranges::contiguous_range Range>
+  static host_array of(const Range& values) {
+    return of(values, {static_cast<index>(std::ranges::size(values))});
+  }
+
+  /// Number of elements.
+  index size() const { return static_cast<index>(bytes.size()) / byte_size(type); }
+
+  /// The elements as `T`; floating-point types round, an integer that cannot hold a value exactly is an `Error`.
+  template <array_element T>
+  std::vector<T> as() const {
+    std::vector<T> result(static_cast<std::size_t>(size()));
+    if constexpr (!std::is_same_v<T, bool>) {
+      if (type == dtype_of<T>) {
+        if (!bytes.empty()) std::memcpy(result.data(), bytes.data(), bytes.size());
+        return result;
+      }
+    }
+    visit_dtype(type, [&]<class From>(std::type_identity<From>) {
+      for (std::size_t i = 0; i < result.size(); ++i) result[i] = convert<T>(element<From>(i));
+    });
+    return result;
+  }
+
+  /// The same array with another element type.
+  host_array to(dtype other) const {
+    return visit_dtype(other, [&]<class T>(std::type_identity<T>) {
+      host_array result{other, shape, std::vector<std::byte>(static_cast<std::size_t>(size()) * sizeof(T))};
+      visit_dtype(type, [&]<class From>(std::type_identity<From>) {
+        for (std::size_t i = 0; i < static_cast<std::size_t>(size()); ++i) {
+          const T value = convert<T>(element<From>(i));
+          std::memcpy(result.bytes.data() + i * sizeof(T), &value, sizeof(T));
+        }
+      });
+      return result;
+    });
+  }
+
+  bool operator==(const host_array&) const = default;
+
+ private:
+  template <class T>
+  T element(std::size_t i) const {
+    if constexpr (std::is_same_v<T, bool>) {
+      return bytes[i] != std::byte{0};
+    } else {
+      T value;
+      std::memcpy(&value, bytes.data() + i * sizeof(T), sizeof(T));
+      return value;
+    }
+  }
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/io/safetensors.hpp ====
+// Safetensors files: a JSON header with names, types, shapes and places, then the arrays' bytes. Everything that a file
+// says is checked before it is believed. Format: https://huggingface.co/docs/safetensors (version of 2023).
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+static_assert(std::endian::native == std::endian::little, "safetensors are little-endian, and so is this library");
+
+/// Headers longer than this are refused, as in the reference implementation.
+inline constexpr index safetensors_header_limit = 100'000'000;
+
+namespace detail {
+
+/// Levenshtein distance.
+inline std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, diagonal + 1});
+    }
+  }
+  return row.back();
+}
+
+}  // namespace detail
+
+/// The arrays and the metadata of one file.
+struct tensor_file {
+  std::map<std::string, host_array> arrays;
+  std::map<std::string, std::string> metadata;
+  std::string path;  ///< where it was read from, for messages
+
+  bool contains(const std::string& name) const { return arrays.contains(name); }
+
+  /// The array `name`; `Error` with the file and the three nearest names where there is none.
+  const host_array& at(const std::string& name) const {
+    if (const auto found = arrays.find(name); found != arrays.end()) return found->second;
+    std::vector<std::pair<std::size_t, std::string>> near;
+    for (const auto& entry : arrays) near.emplace_back(detail::edit_distance(name, entry.first), entry.first);
+    std::sort(near.begin(), near.end());
+    std::string names;
+    for (std::size_t i = 0; i < std::min<std::size_t>(near.size(), 3); ++i) names += " '" + near[i].second + "'";
+    fail(path.empty() ? "tensors" : path, ": no array '", name, "'; ",
+         names.empty() ? "there are none at all" : "nearest of " + std::to_string(arrays.size()) + ":" + names);
+  }
+};
+
+/// An array that is about to be written; its bytes belong to someone else.
+struct array_view {
+  std::string name;
+  dtype type = dtype::f32;
+  std::vector<index> shape;
+  std::span<const std::byte> bytes;
+};
+
+/// The first bytes of a file with these arrays, in this order, up to where the data begin (a multiple of 8). Looks at
+/// names, types and shapes only.
+inline std::string safetensors_header(std::span<const array_view> arrays,
+                                      const std::map<std::string, std::string>& metadata) {
+  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  std::set<std::string_view> names{"__metadata__"};
+  index offset = 0;
+  for (const auto& array : arrays) {
+    require(names.insert(array.name).second, "safetensors: two arrays named '", array.name, "'");
+    const auto bytes = checked_byte_count(array.type, array.shape);
+    require(bytes && *bytes <= std::numeric_limits<index>::max() - offset, "safetensors: array '", array.name,
+            "': impossible shape ", shape_text(array.shape));
+    auto& entry = header[array.name];
+    entry["dtype"] = dtype_name(array.type);
+    entry["shape"] = array.shape;
+    entry["data_offsets"] = {offset, offset + *bytes};
+    offset += *bytes;
+  }
+  std::string text(8, '\0');
+  try {
+    text += header.dump();
+  } catch (const nlohmann::json::exception&) {
+    fail("safetensors: a name or a metadata text is not UTF-8");
+  }
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  const std::uint64_t length = text.size() - 8;
+  require(length <= std::uint64_t{safetensors_header_limit}, "safetensors: a header of ", length,
+          " bytes, expected at most ", safetensors_header_limit);
+  std::memcpy(text.data(), &length, 8);
+  return text;
+}
+
+/// The order in which arrays are written: widest elements first (so that each array is aligned), then by name.
+inline void sort_for_safetensors(std::vector<array_view>& arrays) {
+  std::sort(arrays.begin(), arrays.end(), [](const array_view& a, const array_view& b) {
+    const auto wide_a = byte_size(a.type), wide_b = byte_size(b.type);
+    return wide_a != wide_b ? wide_a > wide_b : a.name < b.name;
+  });
+}
+
+/// Writes the arrays without copying them; all or nothing.
+inline void write_safetensors(const std::filesystem::path& path, std::vector<array_view> arrays,
+                              const std::map<std::string, std::string>& metadata) {
+  sort_for_safetensors(arrays);
+  const std::string header = safetensors_header(arrays, metadata);
+  std::vector<std::span<const std::byte>> pieces{std::as_bytes(std::span(header))};
+  for (const auto& array : arrays) {
+    require(checked_byte_count(array.type, array.shape) == static_cast<index>(array.bytes.size()), path.string(),
+            ": array '", array.name, "' of shape ", shape_text(array.shape), " and type ", dtype_name(array.type),
+            " has ", array.bytes.size(), " bytes");
+    pieces.push_back(array.bytes);
+  }
+  write_file(path, std::span<const std::span<const std::byte>>(pieces));
+}
+
+namespace detail {
+
+/// Where an array lies in the data part of a file.
+struct array_place {
+  std::string name;
+  dtype type = dtype::f32;
+  std::vector<index> shape;
+  index begin = 0, end = 0;
+};
+
+/// What the header of a file says.
+struct safetensors_layout {
+  std::vector<array_place> arrays;  ///< in the order of their data
+  std::map<std::string, std::string> metadata;
+};
+
+/// JSON of an untrusted header: an object without repeated keys, not deep.
+inline nlohmann::json parse_header_json(std::string_view text, const std::string& path) {
+  require(!text.empty() && text.front() == '{', path, ": the header does not begin with '{'");
+  require(text.find('\0') == std::string_view::npos, path, ": the header holds a zero byte");
+  std::vector<std::set<std::string>> keys(8);
+  const auto check = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& value) {
+    require(depth < 7, path, ": the header is nested too deeply");
+    const auto level = static_cast<std::size_t>(depth);
+    if (event == nlohmann::json::parse_event_t::object_start) keys[level + 1].clear();
+    if (event == nlohmann::json::parse_event_t::key) {
+      require(keys[level].insert(value.get<std::string>()).second, path, ": the header names '",
+              value.get<std::string>(), "' twice");
+    }
+    return true;
+  };
+  try {
+    return nlohmann::json::parse(text, check);
+  } catch (const nlohmann::json::exception& e) {
+    fail(path, ": the header is not valid JSON: ", e.what());
+  }
+}
+
+/// A non-negative integer that fits `index`.
+inline index header_number(const nlohmann::json& value, const std::string& what) {
+  require(value.is_number_unsigned() &&
+              value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<index>::max()),
+          what, ": expected a non-negative integer");
+  return static_cast<index>(value.get<std::uint64_t>());
+}
+
+inline array_place parse_place(const std::string& name, const nlohmann::json& entry, const std::string& what) {
+  require(entry.is_object() && entry.size() == 3 && entry.contains("dtype") && entry.contains("shape") &&
+              entry.contains("data_offsets"),
+          what, ": expected dtype, shape and data_offsets and nothing else");
+  array_place place;
+  place.name = name;
+  const auto& type_name = entry.at("dtype");
+  require(type_name.is_string(), what, ": dtype is not a string");
+  const auto type = dtype_named(type_name.get_ref<const std::string&>());
+  require(type.has_value(), what, ": unknown dtype ", type_name.get_ref<const std::string&>());
+  place.type = *type;
+  require(entry.at("shape").is_array(), what, ": shape is not a list");
+  for (const auto& extent : entry.at("shape")) place.shape.push_back(header_number(extent, what + ": shape"));
+  const auto& offsets = entry.at("data_offsets");
+  require(offsets.is_array() && offsets.size() == 2, what, ": data_offsets are not two numbers");
+  place.begin = header_number(offsets[0], what + ": data_offsets");
+  place.end = header_number(offsets[1], what + ": data_offsets");
+  const auto bytes = checked_byte_count(place.type, place.shape);
+  require(bytes.has_value(), what, ": shape ", shape_text(place.shape), " is too large");
+  require(place.begin <= place.end && place.end - place.begin == *bytes, what, ": data_offsets [", place.begin, ", ",
+          place.end, "] do not fit shape ", shape_text(place.shape), " of type ", dtype_name(place.type));
+  return place;
+}
+
+/// Reads and checks a header for a file with `data_bytes` bytes behind it: every byte belongs to exactly one array.
+inline safetensors_layout parse_safetensors_header(std::string_view text, index data_bytes, const std::string& path) {
+  const auto header = parse_header_json(text, path);
+  safetensors_layout layout;
+  for (const auto& [name, entry] : header.items()) {
+    if (name != "__metadata__") {
+      layout.arrays.push_back(parse_place(name, entry, path + ": array '" + name + "'"));
+      continue;
+    }
+    require(entry.is_object(), path, ": __metadata__ is not an object");
+    for (const auto& [key, value] : entry.items()) {
+      require(value.is_string(), path, ": metadata '", key, "' is not a string");
+      layout.metadata.emplace(key, value.get<std::string>());
+    }
+  }
+  std::sort(layout.arrays.begin(), layout.arrays.end(), [](const array_place& a, const array_place& b) {
+    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+  });
+  index offset = 0;
+  for (const auto& place : layout.arrays) {
+    require(place.begin == offset, path, ": array '", place.name, "' begins at byte ", place.begin,
+            " of the data, expected ", offset, " (no overlaps, no holes)");
+    require(place.end <= data_bytes, path, ": array '", place.name, "' ends at byte ", place.end,
+            " of the data, but the file holds ", data_bytes, " (truncated?)");
+    offset = place.end;
+  }
+  require(offset == data_bytes, path, ": ", data_bytes - offset, " bytes behind the last array");
+  return layout;
+}
+
+/// Reads a file of `size` bytes through `read(offset, out)`.
+template <class Read>
+tensor_file read_safetensors(index size, const std::string& path, const Read& read) {
+  require(size >= 8, path, ": not a safetensors file: ", size, " bytes, expected at least 8");
+  std::uint64_t length = 0;
+  read(index{0}, std::as_writable_bytes(std::span(&length, 1)));
+  require(length <= std::uint64_t{safetensors_header_limit}, path, ": not a safetensors file: a header of ", length,
+          " bytes, expected at most ", safetensors_header_limit);
+  const auto data_begin = 8 + static_cast<index>(length);
+  require(data_begin <= size, path, ": the header ends at byte ", data_begin, ", but the file has ", size,
+          " (truncated?)");
+  std::string text(static_cast<std::size_t>(length), ' ');
+  read(index{8}, std::as_writable_bytes(std::span(text)));
+
+  auto layout = parse_safetensors_header(text, size - data_begin, path);
+  tensor_file file{.arrays = {}, .metadata = std::move(layout.metadata), .path = path};
+  for (auto& place : layout.arrays) {
+    host_array array{place.type, std::move(place.shape),
+                     std::vector<std::byte>(static_cast<std::size_t>(place.end - place.begin))};
+    read(data_begin + place.begin, std::span(array.bytes));
+    file.arrays.emplace(std::move(place.name), std::move(array));
+  }
+  return file;
+}
+
+inline std::vector<array_view> array_views(const tensor_file& file) {
+  std::vector<array_view> arrays;
+  for (const auto& [name, array] : file.arrays) arrays.push_back({name, array.type, array.shape, array.bytes});
+  return arrays;
+}
+
+}  // namespace detail
+
+/// Reads a whole file. `Error` with path and reason for anything that is not exactly right.
+inline tensor_file load_safetensors(const std::filesystem::path& path) {
+  const file_reader file(path);
+  return detail::read_safetensors(file.size(), path.string(),
+                                  [&](index offset, std::span<std::byte> out) { file.read(offset, out); });
+}
+
+/// The same from bytes in memory; `name` stands for the path in messages.
+inline tensor_file safetensors_from_bytes(std::span<const std::byte> bytes, const std::string& name = "safetensors") {
+  return detail::read_safetensors(static_cast<index>(bytes.size()), name, [&](index offset, std::span<std::byte> out) {
+    std::copy_n(bytes.begin() + offset, out.size(), out.begin());
+  });
+}
+
+/// Writes a whole file, all or nothing; `file.path` is not looked at.
+inline void save_safetensors(const std::filesystem::path& path, const tensor_file& file) {
+  write_safetensors(path, detail::array_views(file), file.metadata);
+}
+
+/// The bytes that `save_safetensors` writes.
+inline std::vector<std::byte> safetensors_to_bytes(const tensor_file& file) {
+  auto arrays = detail::array_views(file);
+  sort_for_safetensors(arrays);
+  const std::string header = safetensors_header(arrays, file.metadata);
+  const auto head = std::as_bytes(std::span(header));
+  std::vector<std::byte> bytes(head.begin(), head.end());
+  for (const auto& array : arrays) {
+    require(checked_byte_count(array.type, array.shape) == static_cast<index>(array.bytes.size()),
+            "safetensors: array '", array.name, "' of shape ", shape_text(array.shape), " has ", array.bytes.size(),
+            " bytes");
+    bytes.insert(bytes.end(), array.bytes.begin(), array.bytes.end());
+  }
+  return bytes;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/budget.hpp ====
+// How large a memory may be: a number of bytes on disk, or a fraction of the data that it stands for.
+
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <string>
+#include <string_view>
+#include <utility>
+
+
+namespace core_tokensets {
+
+/// A number of bytes, or a fraction in (0, 1] of the bytes of the data.
+struct byte_budget {
+  double amount = 1;
+  bool is_fraction = true;
+
+  /// The budget in bytes for data of `total_bytes`, rounded down.
+  index resolve(index total_bytes) const {
+    require(total_bytes >= 0, "budget: data of ", total_bytes, " bytes");
+    return static_cast<index>(is_fraction ? amount * static_cast<double>(total_bytes) : amount);
+  }
+
+  bool operator==(const byte_budget&) const = default;
+};
+
+/// A budget of `n` bytes, n > 0.
+inline byte_budget bytes(index n) {
+  require(n > 0 && n <= (index{1} << 53), "budget: ", n, " bytes, expected more than 0 and at most 2^53");
+  return {.amount = static_cast<double>(n), .is_fraction = false};
+}
+
+/// A budget of `f` times the bytes of the data, 0 < f <= 1.
+inline byte_budget fraction(double f) {
+  require(f > 0 && f <= 1, "budget: a fraction of ", f, ", expected more than 0 and at most 1");
+  return {.amount = f, .is_fraction = true};
+}
+
+/// "0.01" and "1%" are fractions; "1000B", "64KiB", "2MB", "1.5 GiB" are bytes. `Error` says what is wrong with others.
+inline byte_budget parse_budget(std::string_view text) {
+  constexpr std::array<std::pair<std::string_view, double>, 9> units{{{"B", 1},
+                                                                      {"kB", 1e3},
+                                                                      {"KB", 1e3},
+                                                                      {"MB", 1e6},
+                                                                      {"GB", 1e9},
+                                                                      {"KiB", 0x1p10},
+                                                                      {"MiB", 0x1p20},
+                                                                      {"GiB", 0x1p30},
+                                                                      {"TiB", 0x1p40}}};
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  require(error == std::errc{} && std::isfinite(number), "budget '", text,
+          "': expected a number with a unit, as 64KiB, 2MB or 1%, or a fraction as 0.01");
+  std::string_view unit = text.substr(static_cast<std::size_t>(end - text.data()));
+  while (unit.starts_with(' ')) unit.remove_prefix(1);
+  if (unit.empty() || unit == "%") {
+    const double f = unit.empty() ? number : number / 100;
+    require(f > 0 && f <= 1, "budget '", text, "': a fraction must be more than 0 and at most 1",
+            unit.empty() ? " (write a unit for bytes, as in 1000B)" : "");
+    return fraction(f);
+  }
+  for (const auto& [name, factor] : units) {
+    if (unit != name) continue;
+    const double n = std::floor(number * factor);
+    require(n >= 1 && n <= 0x1p53, "budget '", text, "': expected at least one byte and at most 2^53");
+    return bytes(static_cast<index>(n));
+  }
+  fail("budget '", text, "': unknown unit '", unit, "', expected B, KB, MB, GB, KiB, MiB, GiB, TiB or %");
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/codec.hpp ====
+// How the pixels of a memory are packed into bytes. A codec is a type with a name and two functions; raw is the plain
+// one, and a lossless or lossy one is added by writing another type, without a change anywhere else.
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// What a codec may know about the tokens that it packs or unpacks; all of it is in the file besides the pixels.
+struct patch_context {
+  index channels = 0, patch = 0, grid_cols = 0;
+  std::span<const std::uint16_t> positions;  ///< [T]
+  std::span<const std::uint64_t> offsets;    ///< [S + 1]
+
+  index tokens() const { return static_cast<index>(positions.size()); }
+  index patch_dim() const { return channels * patch * patch; }
+};
+
+/// `encode` turns pixels `[T, patch_dim]` into bytes; `decode` fills `[T, patch_dim]` from them and throws `Error`
+/// where they make no sense (they come from a file). `name` is what the file says, so it must be unique and never
+/// change.
+template <class C>
+concept patch_codec = requires(const C& codec, const patch_context& context, std::span<const std::uint8_t> in,
+                               std::span<std::uint8_t> out) {
+  { C::name() } -> std::convertible_to<std::string_view>;
+  { codec.encode(context, in) } -> std::same_as<std::vector<std::uint8_t>>;
+  { codec.decode(context, in, out) } -> std::same_as<void>;
+};
+
+/// Pixels as they are; the file then holds `patches` as a matrix `[T, patch_dim]` that any reader understands.
+struct raw_codec {
+  static constexpr std::string_view name() { return "raw"; }
+
+  std::vector<std::uint8_t> encode(const patch_context&, std::span<const std::uint8_t> pixels) const {
+    return {pixels.begin(), pixels.end()};
+  }
+
+  void decode(const patch_context& context, std::span<const std::uint8_t> bytes, std::span<std::uint8_t> pixels) const {
+    require(bytes.size() == pixels.size(), "raw codec: ", bytes.size(), " bytes for ", context.tokens(),
+            " tokens, expected ", pixels.size());
+    std::copy(bytes.begin(), bytes.end(), pixels.begin());
+  }
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/format.hpp ====
+// What the tokens of a memory are: the picture grid that they come from, how their pixels are normalised, and the plain
+// arrays that hold them (a sparse matrix in compressed rows: one row a sample, one column a grid position).
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// How the relevance of each token is kept: not at all (a coreset of whole images needs none), or in 16 bits relative
+/// to the largest magnitude of its sample (so that order survives at any scale), or as it is in 32 bits.
+enum class relevance_storage { none, f16, f32 };
+
+/// Grid and normalisation of the pictures, (x / 255 - mean) / stddev per channel; empty means 0 and 1.
+struct token_memory_format {
+  index image_height = 0, image_width = 0, channels = 3, patch = 0;
+  std::vector<float> mean = {}, stddev = {};  ///< [channels] or empty
+  relevance_storage relevance = relevance_storage::f16;
+
+  index grid_rows() const { return image_height / patch; }
+  index grid_cols() const { return image_width / patch; }
+  /// Tokens of a whole image.
+  index grid_tokens() const { return grid_rows() * grid_cols(); }
+  /// Bytes of a raw token.
+  index patch_dim() const { return channels * patch * patch; }
+
+  /// `Error` unless the patches tile the image, positions fit 16 bits and the normalisation is finite.
+  void check() const {
+    constexpr index limit = 1 << 16;
+    require(image_height > 0 && image_width > 0 && channels > 0 && patch > 0 && image_height <= limit &&
+                image_width <= limit && channels <= limit && image_height % patch == 0 && image_width % patch == 0,
+            "token memory: image ", image_height, " x ", image_width, " x ", channels, " with patches of ", patch,
+            ": expected positive extents up to ", limit, ", height and width divisible by the patch");
+    require(grid_tokens() <= limit, "token memory: ", grid_tokens(), " tokens an image, expected at most ", limit);
+    const auto size = static_cast<std::size_t>(channels);
+    require((mean.empty() || mean.size() == size) && (stddev.empty() || stddev.size() == size),
+            "token memory: ", mean.size(), " means and ", stddev.size(), " standard deviations for ", channels,
+            " channels");
+    require(std::all_of(mean.begin(), mean.end(), [](float x) { return std::isfinite(x); }) &&
+                std::all_of(stddev.begin(), stddev.end(), [](float x) { return std::isfinite(x) && x > 0; }),
+            "token memory: means must be finite, standard deviations finite and positive");
+  }
+
+  bool operator==(const token_memory_format&) const = default;
+};
+
+/// One sample, owned by someone else: n tokens, their target, weight and task.
+struct stored_sample {
+  std::span<const std::uint8_t> patches;     ///< [n, patch_dim], raw pixels in the order channel, row, column
+  std::span<const std::uint16_t> positions;  ///< [n], row-major grid indices
+  std::span<const float> relevance = {};     ///< [n], or empty in a memory that keeps none
+  std::int32_t target = 0;
+  float weight = 1;
+  std::uint16_t task = 0;
+
+  index tokens() const { return static_cast<index>(positions.size()); }
+};
+
+/// S samples with T tokens: sample s owns rows `offsets[s] .. offsets[s+1]` of the per-token arrays, its positions
+/// rising.
+struct token_arrays {
+  token_memory_format format;
+  std::vector<std::uint8_t> patches;      ///< [T, patch_dim]
+  std::vector<std::uint16_t> positions;   ///< [T]
+  std::vector<float> relevance;           ///< [T], or empty
+  std::vector<std::uint64_t> offsets{0};  ///< [S + 1]
+  std::vector<std::int32_t> targets;      ///< [S]
+  std::vector<float> weights;             ///< [S]
+  std::vector<std::uint16_t> tasks;       ///< [S]
+  std::map<std::string, std::string> metadata;
+
+  index samples() const { return static_cast<index>(targets.size()); }
+  index tokens() const { return static_cast<index>(positions.size()); }
+
+  stored_sample sample(index s) const {
+    const auto i = static_cast<std::size_t>(s);
+    const auto begin = static_cast<std::size_t>(offsets[i]), count = static_cast<std::size_t>(offsets[i + 1]) - begin;
+    const auto dim = static_cast<std::size_t>(format.patch_dim());
+    return {.patches = std::span(patches).subspan(begin * dim, count * dim),
+            .positions = std::span(positions).subspan(begin, count),
+            .relevance = relevance.empty() ? std::span<const float>() : std::span(relevance).subspan(begin, count),
+            .target = targets[i],
+            .weight = weights[i],
+            .task = tasks[i]};
+  }
+
+  /// `Error` unless all arrays fit each other and the format; `name` stands for the memory in messages.
+  void check(const std::string& name) const {
+    format.check();
+    const auto s_count = targets.size(), t_count = positions.size();
+    const auto size = [&](const char* array, std::size_t got, std::size_t want) {
+      require(got == want, name, ": array '", array, "' has ", got, " elements, expected ", want);
+    };
+    size("offsets", offsets.size(), s_count + 1);
+    size("weights", weights.size(), s_count);
+    size("tasks", tasks.size(), s_count);
+    size("relevance", relevance.size(), format.relevance == relevance_storage::none ? 0 : t_count);
+    size("patches", patches.size(), t_count * static_cast<std::size_t>(format.patch_dim()));
+    require(offsets.front() == 0 && offsets.back() == t_count, name, ": array 'offsets' runs from ", offsets.front(),
+            " to ", offsets.back(), ", expected 0 to ", t_count);
+    for (std::size_t s = 0; s < s_count; ++s) {
+      require(offsets[s] < offsets[s + 1] && offsets[s + 1] <= t_count, name, ": array 'offsets': sample ", s,
+              " has no tokens, or more than there are");
+      require(std::isfinite(weights[s]), name, ": array 'weights': the weight of sample ", s, " is not finite");
+      for (std::size_t t = offsets[s]; t < offsets[s + 1]; ++t) {
+        require(positions[t] < format.grid_tokens() && (t == offsets[s] || positions[t - 1] < positions[t]), name,
+                ": array 'positions': sample ", s, ": position ", positions[t], " is outside the grid of ",
+                format.grid_tokens(), " or not above the one before");
+      }
+    }
+    require(std::all_of(relevance.begin(), relevance.end(), [](float x) { return std::isfinite(x); }), name,
+            ": array 'relevance' holds a number that is not finite");
+  }
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/memory_file.hpp ====
+// A memory as a safetensors file: one array for each of its arrays, the format and a checksum of every array in the
+// metadata. In Python: `safetensors.numpy.load_file("memory.safetensors")["patches"]`.
+
+#include <array>
+#include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Metadata names that the file format uses itself; every name that begins with "checksum." is one of them, too.
+inline bool is_reserved_metadata(std::string_view name) {
+  constexpr std::array<std::string_view, 6> ours{"kind", "version", "codec", "grid", "mean", "stddev"};
+  return name.starts_with("checksum.") || std::find(ours.begin(), ours.end(), name) != ours.end();
+}
+
+namespace detail {
+
+/// "[0.5,0.25]" with the fewest digits that read back as the same floats.
+inline std::string float_list(std::span<const float> values) {
+  std::string text = "[";
+  for (const float x : values) {
+    std::array<char, 32> digits{};
+    const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), x).ptr;
+    text.append(text.size() > 1 ? "," : "").append(digits.data(), end);
+  }
+  return text + "]";
+}
+
+/// Names, types and shapes of the arrays, as sorted as in the file; `coded` is the size of the packed pixels, -1 for
+/// raw.
+inline std::vector<array_view> memory_layout(const token_memory_format& format, index samples, index tokens,
+                                             index coded = -1) {
+  const auto patches = coded < 0 ? std::vector<index>{tokens, format.patch_dim()} : std::vector<index>{coded};
+  std::vector<array_view> arrays{{"patches", dtype::u8, patches, {}},        {"positions", dtype::u16, {tokens}, {}},
+                                 {"offsets", dtype::u64, {samples + 1}, {}}, {"targets", dtype::i32, {samples}, {}},
+                                 {"weights", dtype::f32, {samples}, {}},     {"tasks", dtype::u16, {samples}, {}}};
+  if (format.relevance != relevance_storage::none) {
+    const auto type = format.relevance == relevance_storage::f16 ? dtype::f16 : dtype::f32;
+    arrays.push_back({"relevance", type, {tokens}, {}});
+  }
+  sort_for_safetensors(arrays);
+  return arrays;
+}
+
+/// One checksum over all names and texts but the checksums' own.
+inline std::string metadata_checksum(const std::map<std::string, std::string>& metadata) {
+  std::string all;
+  for (const auto& [name, text] : metadata) {
+    if (!name.starts_with("checksum."))
+      all += std::to_string(name.size()) + ":" + name + std::to_string(text.size()) + ":" + text;
+  }
+  return checksum_text(fnv1a(std::as_bytes(std::span(all))));
+}
+
+/// What the file says about itself, with a checksum for every array (of its present bytes).
+inline std::map<std::string, std::string> memory_metadata(const token_arrays& memory, std::string_view codec,
+                                                          std::span<const array_view> arrays) {
+  auto metadata = memory.metadata;
+  for (const auto& entry : memory.metadata) {
+    require(!is_reserved_metadata(entry.first), "token memory: the metadata name '", entry.first, "' is reserved");
+  }
+  const auto& f = memory.format;
+  metadata["kind"] = "token_memory";
+  metadata["version"] = "1";
+  metadata["codec"] = codec;
+  metadata["grid"] = nlohmann::json{f.image_height, f.image_width, f.channels, f.patch}.dump();
+  metadata["mean"] = float_list(f.mean);
+  metadata["stddev"] = float_list(f.stddev);
+  for (const auto& array : arrays) metadata["checksum." + array.name] = checksum_text(fnv1a(array.bytes));
+  metadata["checksum.metadata"] = metadata_checksum(metadata);
+  return metadata;
+}
+
+inline patch_context context_of(const token_arrays& memory) {
+  return {memory.format.channels, memory.format.patch, memory.format.grid_cols(), memory.positions, memory.offsets};
+}
+
+/// Size of the file with these arrays, which need not have bytes.
+inline index memory_file_size(const token_arrays& memory, std::string_view codec, std::span<const array_view> arrays) {
+  auto size = static_cast<index>(safetensors_header(arrays, memory_metadata(memory, codec, arrays)).size());
+  for (const auto& array : arrays) size += checked_byte_count(array.type, array.shape).value();
+  return size;
+}
+
+/// The metadata text `name` as a JSON list.
+inline std::vector<nlohmann::json> memory_list(const tensor_file& file, const std::string& name) {
+  const auto found = file.metadata.find(name);
+  require(found != file.metadata.end(), file.path, ": metadata '", name, "' is missing");
+  try {
+    return nlohmann::json::parse("[" + found->second + "]").at(0).get<std::vector<nlohmann::json>>();
+  } catch (const nlohmann::json::exception&) {
+    fail(file.path, ": metadata '", name, "' makes no sense: ", found->second);
+  }
+}
+
+inline std::string memory_text(const tensor_file& file, const std::string& name) {
+  const auto found = file.metadata.find(name);
+  return found == file.metadata.end() ? std::string() : found->second;
+}
+
+/// What is wrong with the arrays of a file, one line each: missing, of another type, altered, unexpected.
+inline std::vector<std::string> memory_file_problems(const tensor_file& file) {
+  std::vector<std::string> problems;
+  if (memory_text(file, "kind") != "token_memory" || memory_text(file, "version") != "1") {
+    problems.push_back(file.path + ": not a token memory of version 1");
+    return problems;
+  }
+  if (memory_text(file, "checksum.metadata") != metadata_checksum(file.metadata))
+    problems.push_back(file.path + ": the metadata was altered (its checksum does not match)");
+  std::set<std::string> known;
+  for (const auto& array : memory_layout({.relevance = relevance_storage::f32}, 0, 0)) {
+    known.insert(array.name);
+    const auto found = file.arrays.find(array.name);
+    const bool relevance = array.name == "relevance";
+    if (found == file.arrays.end()) {
+      if (!relevance || file.metadata.contains("checksum.relevance"))
+        problems.push_back(file.path + ": array '" + array.name + "' is missing");
+      continue;
+    }
+    if (found->second.type != array.type && !(relevance && found->second.type == dtype::f16)) {
+      problems.push_back(file.path + ": array '" + array.name + "' has type " +
+                         std::string(dtype_name(found->second.type)) + ", expected " +
+                         std::string(dtype_name(array.type)));
+    }
+    if (memory_text(file, "checksum." + array.name) != checksum_text(fnv1a(found->second.bytes)))
+      problems.push_back(file.path + ": array '" + array.name + "' was altered (its checksum does not match)");
+  }
+  for (const auto& entry : file.arrays) {
+    if (!known.contains(entry.first)) problems.push_back(file.path + ": unexpected array '" + entry.first + "'");
+  }
+  return problems;
+}
+
+inline token_memory_format memory_format(const tensor_file& file) {
+  token_memory_format format{.relevance = relevance_storage::none};
+  const auto grid = memory_list(file, "grid");
+  require(grid.size() == 4, file.path, ": metadata 'grid': expected height, width, channels and patch");
+  const std::string what = file.path + ": metadata 'grid'";
+  format.image_height = header_number(grid[0], what);
+  format.image_width = header_number(grid[1], what);
+  format.channels = header_number(grid[2], what);
+  format.patch = header_number(grid[3], what);
+  for (auto* values : {&format.mean, &format.stddev}) {
+    const std::string name = values == &format.mean ? "mean" : "stddev";
+    for (const auto& value : memory_list(file, name)) {
+      require(value.is_number(), file.path, ": metadata '", name, "': expected numbers");
+      values->push_back(value.get<float>());
+    }
+  }
+  if (file.contains("relevance")) {
+    format.relevance = file.at("relevance").type == dtype::f16 ? relevance_storage::f16 : relevance_storage::f32;
+  }
+  format.check();
+  return format;
+}
+
+}  // namespace detail
+
+/// Size in bytes of the file that `save_token_arrays` would write with raw pixels, if the memory had this many samples
+/// and tokens: exact, and without the data, so that a budget can be divided before anything is chosen.
+inline index token_file_size(const token_arrays& memory, index samples, index tokens) {
+  return detail::memory_file_size(memory, raw_codec::name(), detail::memory_layout(memory.format, samples, tokens));
+}
+
+/// Size in bytes of the file with pixels packed by `codec`.
+template <patch_codec Codec>
+index token_file_size(const token_arrays& memory, const Codec& codec) {
+  if constexpr (std::is_same_v<Codec, raw_codec>) return token_file_size(memory, memory.samples(), memory.tokens());
+  const auto coded = static_cast<index>(codec.encode(detail::context_of(memory), memory.patches).size());
+  const auto layout = detail::memory_layout(memory.format, memory.samples(), memory.tokens(), coded);
+  return detail::memory_file_size(memory, Codec::name(), layout);
+}
+
+/// Writes a memory, all or nothing.
+template <patch_codec Codec = raw_codec>
+void save_token_arrays(const std::filesystem::path& path, const token_arrays& memory, const Codec& codec = {}) {
+  memory.check("token memory");
+  constexpr bool raw = std::is_same_v<Codec, raw_codec>;
+  std::vector<std::uint8_t> coded;
+  if constexpr (!raw) coded = codec.encode(detail::context_of(memory), memory.patches);
+  std::vector<half> relevance;
+  if (memory.format.relevance == relevance_storage::f16) {
+    for (const float r : memory.relevance) relevance.emplace_back(static_cast<double>(r));
+  }
+
+  auto arrays = detail::memory_layout(memory.format, memory.samples(), memory.tokens(),
+                                      raw ? -1 : static_cast<index>(coded.size()));
+  const auto bytes = [](const auto& values) { return std::as_bytes(std::span(values)); };
+  const std::map<std::string, std::span<const std::byte>> data{
+      {"patches", raw ? bytes(memory.patches) : bytes(coded)},
+      {"positions", bytes(memory.positions)},
+      {"offsets", bytes(memory.offsets)},
+      {"targets", bytes(memory.targets)},
+      {"weights", bytes(memory.weights)},
+      {"tasks", bytes(memory.tasks)},
+      {"relevance", relevance.empty() ? bytes(memory.relevance) : bytes(relevance)}};
+  for (auto& array : arrays) array.bytes = data.at(array.name);
+  const auto metadata = detail::memory_metadata(memory, Codec::name(), arrays);
+  write_safetensors(path, std::move(arrays), metadata);
+}
+
+/// Reads a memory; pixels are unpacked by that of the codecs (raw is always there) which the file names. `Error` names
+/// the array that is missing, altered or does not fit the others.
+template <patch_codec... Codecs>
+token_arrays load_token_arrays(const std::filesystem::path& path, const Codecs&... codecs) {
+  const tensor_file file = load_safetensors(path);
+  const auto problems = detail::memory_file_problems(file);
+  if (!problems.empty()) fail(problems.front());
+
+  token_arrays memory;
+  memory.format = detail::memory_format(file);
+  memory.positions = file.at("positions").as<std::uint16_t>();
+  memory.offsets = file.at("offsets").as<std::uint64_t>();
+  memory.targets = file.at("targets").as<std::int32_t>();
+  memory.weights = file.at("weights").as<float>();
+  memory.tasks = file.at("tasks").as<std::uint16_t>();
+  if (file.contains("relevance")) memory.relevance = file.at("relevance").as<float>();
+  for (const auto& [name, text] : file.metadata) {
+    if (!is_reserved_metadata(name)) memory.metadata.emplace(name, text);
+  }
+
+  const auto pixels = checked_byte_count(dtype::u8, std::vector<index>{memory.tokens(), memory.format.patch_dim()});
+  require(pixels.has_value(), file.path, ": array 'positions' has too many tokens for patches of ",
+          memory.format.patch_dim(), " bytes");
+  const auto coded = file.at("patches").as<std::uint8_t>();
+  const std::string codec_name = detail::memory_text(file, "codec");
+  require(codec_name != raw_codec::name() || static_cast<index>(coded.size()) == *pixels, file.path,
+          ": array 'patches' has ", coded.size(), " bytes, expected ", *pixels);
+  memory.patches.resize(static_cast<std::size_t>(*pixels));
+  memory.check(file.path);  // before a codec sees positions and offsets
+  bool found = false;
+  const auto try_codec = [&](const auto& codec) {
+    if (found || std::decay_t<decltype(codec)>::name() != codec_name) return;
+    found = true;
+    codec.decode(detail::context_of(memory), coded, memory.patches);
+  };
+  try_codec(raw_codec{});
+  (try_codec(codecs), ...);
+  require(found, file.path, ": array 'patches' is packed by the codec '", codec_name, "', which was not given");
+  return memory;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/token_memory.hpp ====
+// The memory: the tokens that mattered of the samples that mattered. Samples are appended, evicted, cut down to their
+// most relevant tokens, and kept in one flat file. A whole image is a sample with all of its tokens.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <numeric>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// A store of samples with some of their tokens each. All numbers of samples and tokens count from 0.
+class token_memory {
+ public:
+  explicit token_memory(token_memory_format format) {
+    format.check();
+    arrays_.format = std::move(format);
+  }
+  /// Takes over arrays that fit each other (`Error` where they do not).
+  explicit token_memory(token_arrays arrays) : arrays_(std::move(arrays)) { arrays_.check("token memory"); }
+
+  const token_memory_format& format() const { return arrays_.format; }
+  const token_arrays& arrays() const { return arrays_; }
+  index samples() const { return arrays_.samples(); }
+  index tokens() const { return arrays_.tokens(); }
+  bool empty() const { return samples() == 0; }
+
+  /// Free texts that travel in the file (model hash, recipe, seed); see `is_reserved_metadata` for names not to use.
+  std::map<std::string, std::string>& metadata() { return arrays_.metadata; }
+  const std::map<std::string, std::string>& metadata() const { return arrays_.metadata; }
+
+  /// Sample s; valid until the memory changes.
+  stored_sample sample(index s) const {
+    require(s >= 0 && s < samples(), "token memory: no sample ", s, ", there are ", samples());
+    return arrays_.sample(s);
+  }
+
+  /// Adds one sample with at least one token, no position twice; tokens are put into the order of their positions.
+  void append(const stored_sample& sample);
+  /// Adds all samples of a memory of the same format; metadata stay as they are.
+  void append(const token_memory& other) {
+    require(other.format() == format(), "token memory: cannot append a memory of another format");
+    const index count = other.samples();
+    for (index s = 0; s < count; ++s) append(other.sample(s));
+  }
+
+  /// Keeps exactly these samples, in this order.
+  void keep(std::span<const index> chosen) {
+    std::vector<bool> seen(static_cast<std::size_t>(samples()));
+    for (const index s : chosen) {
+      require(s >= 0 && s < samples(), "token memory: no sample ", s, ", there are ", samples());
+      require(!seen[static_cast<std::size_t>(s)], "token memory: sample ", s, " is to be kept twice");
+      seen[static_cast<std::size_t>(s)] = true;
+    }
+    gather(chosen, {});
+  }
+
+  /// Removes these samples; the others keep their order.
+  void evict(std::span<const index> unwanted) {
+    std::vector<bool> gone(static_cast<std::size_t>(samples()));
+    for (const index s : unwanted) {
+      require(s >= 0 && s < samples(), "token memory: no sample ", s, ", there are ", samples());
+      gone[static_cast<std::size_t>(s)] = true;
+    }
+    std::vector<index> rest;
+    for (index s = 0; s < samples(); ++s) {
+      if (!gone[static_cast<std::size_t>(s)]) rest.push_back(s);
+    }
+    gather(rest, {});
+  }
+
+  /// Cuts sample s down to its `tokens_per_sample[s]` most relevant tokens (ties: the earlier position stays); a sample
+  /// that has fewer stays whole.
+  void shrink(std::span<const index> tokens_per_sample) {
+    require(static_cast<index>(tokens_per_sample.size()) == samples(), "token memory: ", tokens_per_sample.size(),
+            " token budgets for ", samples(), " samples");
+    bool cuts = false;
+    for (index s = 0; s < samples(); ++s) {
+      const index limit = tokens_per_sample[static_cast<std::size_t>(s)];
+      require(limit >= 1, "token memory: cannot shrink sample ", s, " to ", limit, " tokens, expected at least 1");
+      cuts = cuts || limit < arrays_.sample(s).tokens();
+    }
+    if (!cuts) return;
+    require(format().relevance != relevance_storage::none, "token memory: cannot shrink, it keeps no relevance");
+    std::vector<index> all(static_cast<std::size_t>(samples()));
+    std::iota(all.begin(), all.end(), index{0});
+    gather(all, tokens_per_sample);
+  }
+  void shrink(index tokens_per_sample) {
+    shrink(std::vector<index>(static_cast<std::size_t>(samples()), tokens_per_sample));
+  }
+
+  /// The samples of one task, in order.
+  std::vector<index> samples_of_task(std::uint16_t task) const {
+    std::vector<index> result;
+    for (index s = 0; s < samples(); ++s) {
+      if (arrays_.tasks[static_cast<std::size_t>(s)] == task) result.push_back(s);
+    }
+    return result;
+  }
+
+  /// Size of the file that `save` would write, to the byte.
+  index bytes_on_disk() const { return token_file_size(arrays_, samples(), tokens()); }
+  /// The same with packed pixels, which takes packing them.
+  template <patch_codec Codec>
+  index bytes_on_disk(const Codec& codec) const {
+    return token_file_size(arrays_, codec);
+  }
+  /// The size with raw pixels if the memory had that many samples and tokens.
+  index bytes_on_disk(index samples, index tokens) const { return token_file_size(arrays_, samples, tokens); }
+
+  /// Writes the memory, all or nothing.
+  template <patch_codec Codec = raw_codec>
+  void save(const std::filesystem::path& path, const Codec& codec = {}) const {
+    save_token_arrays(path, arrays_, codec);
+  }
+
+ private:
+  /// Makes this the memory of `samples` in that order, each with at most `limits[s]` tokens where there are limits.
+  void gather(std::span<const index> samples, std::span<const index> limits);
+
+  token_arrays arrays_;
+};
+
+/// Reads a memory that was saved; hand in the codecs besides raw that it may use.
+template <patch_codec... Codecs>
+token_memory load_token_memory(const std::filesystem::path& path, const Codecs&... codecs) {
+  return token_memory(load_token_arrays(path, codecs...));
+}
+
+inline void token_memory::append(const stored_sample& sample) {
+  const auto& f = format();
+  const auto count = sample.positions.size(), dim = static_cast<std::size_t>(f.patch_dim());
+  const bool relevant = f.relevance != relevance_storage::none;
+  require(count > 0, "token memory: a sample without tokens");
+  require(sample.patches.size() == count * dim, "token memory: ", sample.patches.size(), " pixel values for ", count,
+          " tokens of ", dim);
+  require(!relevant || sample.relevance.size() == count, "token memory: ", sample.relevance.size(), " relevances for ",
+          count, " tokens");
+  require(std::isfinite(sample.weight), "token memory: a weight that is not finite");
+
+  std::vector<std::size_t> order(count);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t a, std::size_t b) { return sample.positions[a] < sample.positions[b]; });
+  // Copies first: the sample may lie in this very memory.
+  std::vector<std::uint8_t> patches;
+  std::vector<std::uint16_t> positions;
+  std::vector<float> relevance;
+  patches.reserve(count * dim);
+  float largest = 0;
+  for (const std::size_t t : order) {
+    const auto position = sample.positions[t];
+    require(position < f.grid_tokens(), "token memory: position ", position, " outside the grid of ", f.grid_tokens());
+    require(positions.empty() || positions.back() != position, "token memory: position ", position, " twice");
+    positions.push_back(position);
+    const auto patch = sample.patches.subspan(t * dim, dim);
+    patches.insert(patches.end(), patch.begin(), patch.end());
+    if (!relevant) continue;
+    relevance.push_back(sample.relevance[t]);
+    require(std::isfinite(relevance.back()), "token memory: the relevance at position ", position, " is not finite");
+    largest = std::max(largest, std::abs(relevance.back()));
+  }
+  if (f.relevance == relevance_storage::f16) {
+    for (float& r : relevance) r = static_cast<float>(half(largest > 0 ? double{r} / double{largest} : 0.0));
+  }
+  arrays_.patches.insert(arrays_.patches.end(), patches.begin(), patches.end());
+  arrays_.positions.insert(arrays_.positions.end(), positions.begin(), positions.end());
+  arrays_.relevance.insert(arrays_.relevance.end(), relevance.begin(), relevance.end());
+  arrays_.offsets.push_back(arrays_.positions.size());
+  arrays_.targets.push_back(sample.target);
+  arrays_.weights.push_back(sample.weight);
+  arrays_.tasks.push_back(sample.task);
+}
+
+inline void token_memory::gather(std::span<const index> samples, std::span<const index> limits) {
+  token_arrays next;
+  next.format = arrays_.format;
+  next.metadata = arrays_.metadata;
+  const auto dim = static_cast<std::size_t>(format().patch_dim());
+  std::vector<std::size_t> kept;
+  for (const index s : samples) {
+    const auto old = arrays_.sample(s);
+    kept.resize(old.positions.size());
+    std::iota(kept.begin(), kept.end(), std::size_t{0});
+    if (!limits.empty() && limits[static_cast<std::size_t>(s)] < old.tokens()) {
+      std::stable_sort(kept.begin(), kept.end(),
+                       [&](std::size_t a, std::size_t b) { return old.relevance[a] > old.relevance[b]; });
+      kept.resize(static_cast<std::size_t>(limits[static_cast<std::size_t>(s)]));
+      std::sort(kept.begin(), kept.end());
+    }
+    for (const std::size_t t : kept) {
+      const auto patch = old.patches.subspan(t * dim, dim);
+      next.patches.insert(next.patches.end(), patch.begin(), patch.end());
+      next.positions.push_back(old.positions[t]);
+      if (!old.relevance.empty()) next.relevance.push_back(old.relevance[t]);
+    }
+    next.offsets.push_back(next.positions.size());
+    next.targets.push_back(old.target);
+    next.weights.push_back(old.weight);
+    next.tasks.push_back(old.task);
+  }
+  arrays_ = std::move(next);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/describe.hpp ====
+// What a person wants to know about a memory: what is in it, and whether its file is whole.
+
+#include <algorithm>
+#include <cstddef>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Numbers of a memory: samples, tokens, bytes, where they go, counts by class and task, format and metadata.
+inline nlohmann::json describe(const token_memory& memory) {
+  const auto& arrays = memory.arrays();
+  const auto& f = memory.format();
+  std::map<std::string, index> tokens_per_task, samples_per_task, samples_per_class;
+  index fewest = 0, most = 0, whole = 0;
+  for (index s = 0; s < memory.samples(); ++s) {
+    const auto sample = arrays.sample(s);
+    const index n = sample.tokens();
+    fewest = s == 0 ? n : std::min(fewest, n);
+    most = std::max(most, n);
+    whole += n == f.grid_tokens();
+    ++samples_per_class[std::to_string(sample.target)];
+    ++samples_per_task[std::to_string(sample.task)];
+    tokens_per_task[std::to_string(sample.task)] += n;
+  }
+  nlohmann::json bytes_per_array = nlohmann::json::object();
+  index data_bytes = 0;
+  for (const auto& array : detail::memory_layout(f, memory.samples(), memory.tokens())) {
+    const index size = checked_byte_count(array.type, array.shape).value();
+    bytes_per_array[array.name] = size;
+    data_bytes += size;
+  }
+  const index total = memory.bytes_on_disk();
+  bytes_per_array["header"] = total - data_bytes;
+  const auto per = [](index a, index b) { return b == 0 ? 0.0 : static_cast<double>(a) / static_cast<double>(b); };
+  return {{"samples", memory.samples()},
+          {"tokens", memory.tokens()},
+          {"bytes", total},
+          {"bytes_per_array", bytes_per_array},
+          {"bytes_of_raw_images", memory.samples() * f.image_height * f.image_width * f.channels},
+          {"tokens_per_sample", {{"mean", per(memory.tokens(), memory.samples())}, {"fewest", fewest}, {"most", most}}},
+          {"kept_fraction", per(memory.tokens(), memory.samples() * f.grid_tokens())},
+          {"whole_images", whole},
+          {"samples_per_class", samples_per_class},
+          {"samples_per_task", samples_per_task},
+          {"tokens_per_task", tokens_per_task},
+          {"image", {f.image_height, f.image_width, f.channels}},
+          {"patch", f.patch},
+          {"mean", f.mean},
+          {"stddev", f.stddev},
+          {"relevance", f.relevance == relevance_storage::none  ? "none"
+                        : f.relevance == relevance_storage::f16 ? "f16"
+                                                                : "f32"},
+          {"metadata", memory.metadata()}};
+}
+
+/// Everything that is wrong with a memory's file, one line each, naming the array; empty means whole. Never throws for
+/// what the file holds.
+template <patch_codec... Codecs>
+std::vector<std::string> verify_token_memory(const std::filesystem::path& path, const Codecs&... codecs) {
+  try {
+    auto problems = detail::memory_file_problems(load_safetensors(path));
+    if (problems.empty()) (void)load_token_memory(path, codecs...);
+    return problems;
+  } catch (const Error& e) {
+    return {e.what()};
+  }
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/normalise.hpp ====
+// Pixels of the memory to numbers for the model and back.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// A table `[channels, 256]` of (x / 255 - mean) / stddev for every pixel value.
+inline std::vector<float> normalisation_table(const token_memory_format& format) {
+  std::vector<float> table;
+  table.reserve(static_cast<std::size_t>(format.channels) * 256);
+  for (std::size_t c = 0; c < static_cast<std::size_t>(format.channels); ++c) {
+    const float mean = format.mean.empty() ? 0.0f : format.mean[c];
+    const float stddev = format.stddev.empty() ? 1.0f : format.stddev[c];
+    for (int x = 0; x < 256; ++x) table.push_back((static_cast<float>(x) / 255.0f - mean) / stddev);
+  }
+  return table;
+}
+
+/// Normalised patches `[n, patch_dim]` back to pixels: exact for what came from pixels, else rounded and clamped to
+/// 0..255. This is how a batch that a model has seen enters the memory. NaN becomes 0.
+inline std::vector<std::uint8_t> to_pixels(const token_memory_format& format, std::span<const float> patches) {
+  const auto dim = static_cast<std::size_t>(format.patch_dim());
+  const auto area = static_cast<std::size_t>(format.patch * format.patch);
+  require(patches.size() % dim == 0, "to_pixels: ", patches.size(), " numbers, expected a multiple of ", dim);
+  std::vector<std::uint8_t> pixels(patches.size());
+  for (std::size_t i = 0; i < patches.size(); ++i) {
+    const std::size_t c = i % dim / area;
+    const float mean = format.mean.empty() ? 0.0f : format.mean[c];
+    const float stddev = format.stddev.empty() ? 1.0f : format.stddev[c];
+    const float x = (patches[i] * stddev + mean) * 255.0f;
+    pixels[i] = static_cast<std::uint8_t>(x >= 0.0f ? std::lround(std::min(x, 255.0f)) : 0);
+  }
+  return pixels;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/replay.hpp ====
+// Replay: which samples of the memory come next, and the batch that a model trains on.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Deals the numbers 0 .. samples-1 in random order, then again in another: every sample comes once a cycle, and a
+/// draw costs O(1) on average. Small enough a state to be saved: the order of a cycle is a function of `cycle_start`.
+class replay_sampler {
+ public:
+  /// Everything that the future depends on.
+  struct state {
+    index samples = 0;
+    std::uint64_t seed = 0, stream = 0;
+    std::uint64_t cycle_start = 0;  ///< position of the random stream before this cycle's shuffle
+    index cursor = 0;               ///< samples dealt in this cycle
+    bool operator==(const state&) const = default;
+  };
+
+  replay_sampler(index samples, std::uint64_t seed, std::uint64_t stream = 0)
+      : replay_sampler(state{.samples = samples, .seed = seed, .stream = stream}) {}
+
+  /// Goes on exactly where `position()` was taken.
+  explicit replay_sampler(const state& from) : state_(from), random_(from.seed, from.stream, from.cycle_start) {
+    require(from.samples > 0 && from.cursor >= 0 && from.cursor <= from.samples, "replay: ", from.cursor, " of ",
+            from.samples, " samples dealt, expected at least one sample and no more dealt than there are");
+    order_ = random_.permutation(from.samples);
+  }
+
+  const state& position() const { return state_; }
+
+  /// Fills `out` with the next samples; a batch may run over the end of a cycle.
+  void draw(std::span<index> out) {
+    for (index& s : out) {
+      if (state_.cursor == state_.samples) {
+        state_.cycle_start = random_.position();
+        state_.cursor = 0;
+        order_ = random_.permutation(state_.samples);
+      }
+      s = order_[static_cast<std::size_t>(state_.cursor++)];
+    }
+  }
+  std::vector<index> draw(index count) {
+    require(count >= 0, "replay: a draw of ", count);
+    std::vector<index> out(static_cast<std::size_t>(count));
+    draw(std::span(out));
+    return out;
+  }
+
+ private:
+  state state_;
+  random_stream random_;
+  std::vector<index> order_;
+};
+
+/// Turns stored samples into a batch, normalised. `drop`: the kept tokens only. `zero` and `rescaled`: the whole grid,
+/// where tokens that are not kept are 0 and have scale 0, kept ones scale 1 (the authors never rescale the memory).
+/// `out` is overwritten and its storage reused.
+inline void make_batch(const token_memory& memory, std::span<const index> samples, missing_tokens missing,
+                       token_batch& out) {
+  const auto& arrays = memory.arrays();
+  const auto& format = memory.format();
+  const bool whole_grid = missing != missing_tokens::drop;
+  const index grid = format.grid_tokens(), dim = format.patch_dim(), area = format.patch * format.patch;
+
+  out.patch_dim = dim;
+  out.offsets.assign(1, 0);
+  out.targets.clear();
+  out.weights.clear();
+  for (const index s : samples) {
+    const auto sample = memory.sample(s);
+    out.offsets.push_back(out.offsets.back() + (whole_grid ? grid : sample.tokens()));
+    out.targets.push_back(sample.target);
+    out.weights.push_back(sample.weight);
+  }
+  const auto rows = static_cast<std::size_t>(out.tokens());
+  out.patches.resize(rows * static_cast<std::size_t>(dim));
+  out.positions.resize(rows);
+  out.scale.resize(whole_grid ? rows : 0);
+
+  const auto table = normalisation_table(format);
+  const auto write_patch = [&](const std::uint8_t* pixels, float* row) {
+    for (index c = 0; c < format.channels; ++c) {
+      const float* lookup = table.data() + c * 256;
+      for (index i = c * area; i < (c + 1) * area; ++i) row[i] = lookup[pixels[i]];
+    }
+  };
+  const auto write_sample = [&](index i) {
+    const auto sample = arrays.sample(samples[static_cast<std::size_t>(i)]);
+    const index begin = out.offsets[static_cast<std::size_t>(i)], end = out.offsets[static_cast<std::size_t>(i) + 1];
+    if (whole_grid) {
+      std::fill(out.patches.begin() + begin * dim, out.patches.begin() + end * dim, 0.0f);
+      std::fill(out.scale.begin() + begin, out.scale.begin() + end, 0.0f);
+      for (index t = begin; t < end; ++t)
+        out.positions[static_cast<std::size_t>(t)] = static_cast<std::int32_t>(t - begin);
+    }
+    for (index t = 0; t < sample.tokens(); ++t) {
+      const auto position = sample.positions[static_cast<std::size_t>(t)];
+      const index row = begin + (whole_grid ? index{position} : t);
+      write_patch(sample.patches.data() + t * dim, out.patches.data() + row * dim);
+      out.positions[static_cast<std::size_t>(row)] = position;
+      if (whole_grid) out.scale[static_cast<std::size_t>(row)] = 1.0f;
+    }
+  };
+  const bool small = out.patches.size() < 100'000;  // threads cost more than they bring
+  parallel_for(small ? 1 : 0, static_cast<index>(samples.size()), write_sample);
+}
+
+inline token_batch make_batch(const token_memory& memory, std::span<const index> samples, missing_tokens missing) {
+  token_batch batch;
+  make_batch(memory, samples, missing, batch);
+  return batch;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/model/vit_weights.hpp ====
+// Weights in and out as safetensors under timm's names; the configuration is read off the shapes where it can be.
+
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+
+namespace core_tokensets {
+
+/// What shapes cannot tell. The file's metadata `config` is used where these are empty; without either, the number of
+/// heads is an error and the image is taken to be square.
+struct vit_hints {
+  std::optional<index> heads;
+  std::optional<image_shape> image;
+};
+
+/// The configuration of the model stored in `file`. Throws with the name of what is missing or does not fit.
+inline vit_config read_config(const tensor_file& file, const vit_hints& hints = {}) {
+  const auto shape = [&](const std::string& name, std::size_t rank) {
+    const auto& s = file.at(name).shape;
+    require(s.size() == rank, file.path, ": '", name, "' has ", s.size(), " dimensions, expected ", rank);
+    return s;
+  };
+  vit_config c;
+  const auto proj = shape("patch_embed.proj.weight", 4), positions = shape("pos_embed", 3),
+             head = shape("head.weight", 2);
+  require(proj[2] == proj[3], file.path, ": 'patch_embed.proj.weight' has patches of ", proj[2], "x", proj[3],
+          ", expected square ones");
+  c.dim = proj[0];
+  c.patch = proj[2];
+  c.classes = head[0];
+  c.mlp_ratio = static_cast<double>(shape("blocks.0.mlp.fc1.weight", 2)[0]) / static_cast<double>(c.dim);
+  c.qkv_bias = file.contains("blocks.0.attn.qkv.bias");
+  for (c.depth = 0; file.contains("blocks." + std::to_string(c.depth) + ".norm1.weight");) ++c.depth;
+
+  nlohmann::json config;
+  if (const auto found = file.metadata.find("config"); found != file.metadata.end()) {
+    config = nlohmann::json::parse(found->second, nullptr, false);
+  }
+  const auto number = [&](const char* key, double fallback) {
+    return config.is_object() && config.contains(key) && config[key].is_number() ? config[key].get<double>() : fallback;
+  };
+  const index patches = positions[1] - 1;
+  const auto side = static_cast<index>(std::llround(std::sqrt(static_cast<double>(patches)))) * c.patch;
+  c.image = hints.image.value_or(image_shape{static_cast<index>(number("H", double(side))),
+                                             static_cast<index>(number("W", double(side))), proj[1]});
+  c.image.channels = proj[1];
+  c.layer_norm_eps = number("layernorm_eps", number("layer_norm_eps", 1e-6));
+  const double heads = hints.heads ? double(*hints.heads) : number("heads", 0);
+  require(heads >= 1, file.path, ": the number of heads does not follow from the shapes; name it (--heads)");
+  c.heads = static_cast<index>(heads);
+  require(c.patches() == patches, file.path, ": 'pos_embed' has places for ", patches, " patches, an image of ",
+          c.image.height, "x", c.image.width, " has ", c.patches(), "; name the image size");
+  check(c);
+  return c;
+}
+
+/// Copies the arrays of `file` into the model. Every parameter must be there with its shape, and nothing else.
+template <tensor_backend B>
+void load_parameters(B& b, vit<B>& model, const tensor_file& file) {
+  using T = typename B::scalar;
+  const parameter_layout& layout = model.layout().parameters;
+  std::vector<T> values(static_cast<std::size_t>(layout.size()), T(0));
+  for (const parameter& p : layout.table()) {
+    const host_array& array = file.at(p.name);
+    require(array.shape == p.shape, file.path, ": '", p.name, "' has shape ", shape_text(array.shape), ", expected ",
+            shape_text(p.shape));
+    const auto numbers = array.template as<T>();
+    for (const T x : numbers)
+      require(std::isfinite(x), file.path, ": '", p.name, "' holds a number that is not finite");
+    std::copy(numbers.begin(), numbers.end(), values.begin() + p.where.offset);
+  }
+  for (const auto& [name, array] : file.arrays) layout.at(name);
+  model.parameters().assign(b, 1, layout.size(), values.data());
+}
+
+/// The model stored in a file.
+template <tensor_backend B>
+vit<B> load_vit(B& b, const std::filesystem::path& path, const vit_hints& hints = {}) {
+  const tensor_file file = load_safetensors(path);
+  vit<B> model(b, read_config(file, hints));
+  load_parameters(b, model, file);
+  return model;
+}
+
+/// An array laid out like the parameters (they themselves, or their gradients) as named arrays; `prefix` goes before
+/// each name.
+template <tensor_backend B>
+void put_parameters(B& b, const vit<B>& model, const tensor<B>& values, const std::string& prefix, tensor_file& file) {
+  using T = typename B::scalar;
+  const std::vector<T> host = values.to_host(b);
+  for (const parameter& p : model.layout().parameters.table()) {
+    const std::span<const T> part(host.data() + p.where.offset, static_cast<std::size_t>(p.where.size()));
+    file.arrays[prefix + p.name] = host_array::of(part, p.shape);
+  }
+}
+
+/// The model as a file that timm, and `load_vit`, can open.
+template <tensor_backend B>
+tensor_file to_file(B& b, const vit<B>& model) {
+  tensor_file file;
+  put_parameters(b, model, model.parameters(), "", file);
+  const vit_config& c = model.config();
+  file.metadata["config"] = nlohmann::json{
+      {"H", c.image.height},
+      {"W", c.image.width},
+      {"chans", c.image.channels},
+      {"patch", c.patch},
+      {"dim", c.dim},
+      {"depth", c.depth},
+      {"heads", c.heads},
+      {"classes", c.classes},
+      {"mlp_ratio", c.mlp_ratio},
+      {"qkv_bias", c.qkv_bias},
+      {"layernorm_eps",
+       c.layer_norm_eps}}.dump();
+  return file;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/loss.hpp ====
+// Cross-entropy with weights per sample, label smoothing, and a choice of classes that compete.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct cross_entropy_options {
+  double label_smoothing = 0;  ///< share of the target spread evenly over the competing classes
+  /// [S]: sample s competes among classes `first_class[s]` .. K-1 only (asymmetric cross-entropy, ER-ACE, Caccia 2022:
+  /// new samples do not push old classes down). Empty: all classes.
+  std::span<const std::int32_t> first_class = {};
+};
+
+/// The mean over the batch of weight times loss, and its gradient.
+template <class T>
+struct cross_entropy_result {
+  double loss = 0;
+  std::vector<double> per_sample;  ///< [S] without weights
+  std::vector<T> dlogits;          ///< [S, K]
+};
+
+/// logits `[S, K]`, targets `[S]` below K, weights `[S]` or empty. Throws where a target is out of range or the loss is
+/// not finite.
+template <class T>
+cross_entropy_result<T> cross_entropy(std::span<const T> logits, index classes, std::span<const std::int32_t> targets,
+                                      std::span<const float> weights = {}, const cross_entropy_options& options = {}) {
+  const auto samples = targets.size();
+  const auto k = static_cast<std::size_t>(classes);
+  require(logits.size() == samples * k, "cross_entropy: ", logits.size(), " logits for ", samples, " targets of ",
+          classes, " classes");
+  cross_entropy_result<T> result{0, std::vector<double>(samples), std::vector<T>(samples * k, T(0))};
+  std::vector<double> p(k);
+  for (std::size_t s = 0; s < samples; ++s) {
+    const auto first = options.first_class.empty() ? std::size_t{0} : static_cast<std::size_t>(options.first_class[s]);
+    const auto target = static_cast<std::size_t>(targets[s]);
+    require(targets[s] >= 0 && target < k && target >= first, "cross_entropy: target ", targets[s], " of sample ", s,
+            " is not among the classes ", first, " .. ", classes - 1);
+    const T* row = logits.data() + s * k;
+    double top = row[first], total = 0;
+    for (std::size_t c = first; c < k; ++c) top = std::max(top, double(row[c]));
+    for (std::size_t c = first; c < k; ++c) total += p[c] = std::exp(double(row[c]) - top);
+    const double even = options.label_smoothing / static_cast<double>(k - first);
+    const double scale = (weights.empty() ? 1.0 : double(weights[s])) / static_cast<double>(samples);
+    for (std::size_t c = first; c < k; ++c) {
+      const double wanted = even + (c == target ? 1 - options.label_smoothing : 0.0);
+      result.per_sample[s] -= wanted * (double(row[c]) - top - std::log(total));
+      result.dlogits[s * k + c] = T(scale * (p[c] / total - wanted));
+    }
+    result.loss += scale * result.per_sample[s];
+  }
+  require(std::isfinite(result.loss), "cross_entropy: the loss is ", result.loss,
+          "; the learning rate may be too high or the input may hold NaN");
+  return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/optimiser.hpp ====
+// AdamW and SGD with momentum over the whole parameter array, gradient clipping, and the cosine schedule.
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+
+namespace core_tokensets {
+
+/// AdamW (Loshchilov & Hutter 2019), decay decoupled and only on matrices. Without decay it is Adam.
+struct adamw {
+  double learning_rate = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.05;
+};
+
+/// SGD: buffer = momentum buffer + g, then p -= lr buffer, or p -= lr (g + momentum buffer) for Nesterov. The decay is
+/// coupled: g += weight_decay p on all parameters.
+struct sgd {
+  double learning_rate = 1e-2, momentum = 0.9, weight_decay = 0;
+  bool nesterov = false;
+};
+
+namespace fn {
+
+template <class T>
+struct adamw_update {
+  T learning_rate, beta1, beta2, eps, weight_decay, correction1, correction2;
+  constexpr void operator()(T& p, T& m, T& v, const T& g, const T& decay) const {
+    m = beta1 * m + (T(1) - beta1) * g;
+    v = beta2 * v + (T(1) - beta2) * g * g;
+    p = p * (T(1) - learning_rate * weight_decay * decay) -
+        learning_rate * (m / correction1) / (std::sqrt(v / correction2) + eps);
+  }
+};
+
+template <class T>
+struct sgd_update {
+  T learning_rate, momentum, weight_decay;
+  bool nesterov;
+  constexpr void operator()(T& p, T& buffer, const T& gradient) const {
+    const T g = gradient + weight_decay * p;
+    buffer = momentum * buffer + g;
+    p -= learning_rate * (nesterov ? g + momentum * buffer : buffer);
+  }
+};
+
+}  // namespace fn
+
+/// Moments and step count; saved in checkpoints.
+template <tensor_backend B>
+struct optimiser_state {
+  tensor<B> first, second, decay;
+  index steps = 0;
+
+  /// Zero moments for `layout`.
+  void reset(B& b, const parameter_layout& layout) {
+    using T = typename B::scalar;
+    std::vector<T> mask(static_cast<std::size_t>(layout.size()), T(0));
+    for (const parameter& p : layout.table()) {
+      if (p.decay) std::fill_n(mask.begin() + p.where.offset, p.where.size(), T(1));
+    }
+    decay.assign(b, 1, layout.size(), mask.data());
+    first.resize(b, 1, layout.size());
+    second.resize(b, 1, layout.size());
+    b.fill(*first, T(0));
+    b.fill(*second, T(0));
+    steps = 0;
+  }
+};
+
+/// One step with the learning rate multiplied by `factor` (of a schedule).
+template <tensor_backend B>
+void step(B& b, const adamw& o, optimiser_state<B>& state, tensor<B>& parameters, const tensor<B>& gradients,
+          double factor = 1) {
+  using T = typename B::scalar;
+  ++state.steps;
+  const double t = static_cast<double>(state.steps);
+  b.map(fn::adamw_update<T>{T(o.learning_rate * factor), T(o.beta1), T(o.beta2), T(o.eps), T(o.weight_decay),
+                            T(1 - std::pow(o.beta1, t)), T(1 - std::pow(o.beta2, t))},
+        *parameters, *state.first, *state.second, *gradients, *std::as_const(state.decay));
+}
+
+template <tensor_backend B>
+void step(B& b, const sgd& o, optimiser_state<B>& state, tensor<B>& parameters, const tensor<B>& gradients,
+          double factor = 1) {
+  using T = typename B::scalar;
+  ++state.steps;
+  b.map(fn::sgd_update<T>{T(o.learning_rate * factor), T(o.momentum), T(o.weight_decay), o.nesterov}, *parameters,
+        *state.first, *gradients);
+}
+
+/// Scales the gradients down to the norm `limit` where they exceed it; returns their norm before.
+template <tensor_backend B>
+double clip_gradients(B& b, tensor<B>& gradients, double limit) {
+  using T = typename B::scalar;
+  scratch<B> total(b, 1, 1);
+  b.row_reduce(fn::plus{}, fn::square{}, *total, *std::as_const(gradients));
+  T sum = 0;
+  b.download(&sum, (*total).data, 1);
+  const double norm = std::sqrt(double(sum));
+  if (norm > limit) b.map(fn::scale<T>{T(limit / norm)}, *gradients);
+  return norm;
+}
+
+/// Linear warm-up over `warm_up` steps, then half a cosine down to 0 at `total`. Step 0 is the first.
+inline double cosine_schedule(index step, index total, index warm_up) {
+  if (step < warm_up) return static_cast<double>(step + 1) / static_cast<double>(warm_up);
+  const double done = static_cast<double>(step - warm_up) / static_cast<double>(std::max<index>(1, total - warm_up));
+  return 0.5 * (1 + std::cos(std::numbers::pi * std::min(1.0, done)));
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/tensor/host_buffer.hpp ====
+// Owner of aligned memory on the host: the buffer of the CPU backends.
+
+#include <cstddef>
+#include <memory>
+#include <new>
+
+
+namespace core_tokensets {
+
+/// `n` uninitialised elements on a 64-byte boundary.
+template <class T>
+class host_buffer {
+ public:
+  host_buffer() = default;
+  explicit host_buffer(index n)
+      : memory_(n > 0 ? static_cast<T*>(::operator new(static_cast<std::size_t>(n) * sizeof(T), alignment)) : nullptr) {
+  }
+  T* data() const { return memory_.get(); }
+
+ private:
+  static constexpr std::align_val_t alignment{64};
+  struct release {
+    void operator()(T* p) const { ::operator delete(p, alignment); }
+  };
+  std::unique_ptr<T, release> memory_;
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/tensor/host_kernels.hpp ====
+// The loops that CPU backends share: map, reductions, gather and scatter over views, with threads over pieces that
+// depend on the shapes only.
+
+#include <array>
+#include <cstdint>
+#include <tuple>
+#include <utility>
+
+
+namespace core_tokensets::host {
+
+/// Elements that are worth a thread of their own.
+inline constexpr index grain_elements = 1 << 14;
+
+/// First element of row r of matrix (i, j), and the step between columns (0 where one column repeats).
+template <class T>
+constexpr T* row_begin(const view<T>& v, index i, index j, index r) {
+  return v.data + (v.n0 == 1 ? 0 : i * v.s0) + (v.n1 == 1 ? 0 : j * v.s1) + (v.rows == 1 ? 0 : r * v.ld);
+}
+
+template <class First, class T>
+void check_operand(const First& first, const view<T>& v, const char* where) {
+  const auto fits = [](index extent, index wanted) { return extent == wanted || extent == 1; };
+  require(fits(v.n0, first.n0) && fits(v.n1, first.n1) && fits(v.rows, first.rows) && fits(v.cols, first.cols), where,
+          ": operand [", v.n0, ", ", v.n1, ", ", v.rows, ", ", v.cols, "] does not repeat to [", first.n0, ", ",
+          first.n1, ", ", first.rows, ", ", first.cols, "]");
+}
+
+/// One row of map. The common case, unit steps everywhere, is a loop of its own so that it is vectorised; `simd`
+/// promises that operands are either the same memory or apart.
+template <class F, class... T>
+void map_row(const F& f, index cols, const std::array<index, sizeof...(T)>& steps, T*... p) {
+  bool dense = true;
+  for (const index step : steps) dense = dense && step == 1;
+  if (dense) {
+#pragma omp simd
+    for (index c = 0; c < cols; ++c) f(p[c]...);
+  } else {
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+      for (index c = 0; c < cols; ++c) f(p[c * steps[I]]...);
+    }
+    (std::index_sequence_for<T...>{});
+  }
+}
+
+/// op over c in [0, n) of term(c): 16 partial results side by side, then combined pairwise. The order depends on n
+/// only, not on addresses or threads.
+template <class T, class Op, class F>
+T fold(index n, const Op& op, const F& term) {
+  constexpr index lanes = 16;
+  T partial[lanes];
+  for (T& p : partial) p = Op::template identity<T>();
+  index c = 0;
+  for (; c + lanes <= n; c += lanes) {
+#pragma omp simd
+    for (index lane = 0; lane < lanes; ++lane) partial[lane] = op(partial[lane], T(term(c + lane)));
+  }
+  for (index lane = 0; c < n; ++c, ++lane) partial[lane] = op(partial[lane], T(term(c)));
+  for (index width = lanes / 2; width > 0; width /= 2) {
+    for (index lane = 0; lane < width; ++lane) partial[lane] = op(partial[lane], partial[lane + width]);
+  }
+  return partial[0];
+}
+
+template <class F, class First, class... Rest>
+void map(int threads, const F& f, const view<First>& first, const view<Rest>&... rest) {
+  (check_operand(first, rest, "map"), ...);
+  if (first.empty()) return;
+  const index rows = first.n0 * first.n1 * first.rows;
+  const std::array<index, 1 + sizeof...(Rest)> steps{1, (rest.cols == 1 && first.cols != 1 ? index{0} : index{1})...};
+  parallel_chunks(threads, rows, grain_elements / first.cols + 1, [&](index begin, index end) {
+    for (index n = begin; n < end; ++n) {
+      const index r = n % first.rows, batch = n / first.rows;
+      const index i = batch / first.n1, j = batch % first.n1;
+      map_row(f, first.cols, steps, row_begin(first, i, j, r), row_begin(rest, i, j, r)...);
+    }
+  });
+}
+
+/// out[r] = op over c of term(in[r, c]...), in the order of `fold`.
+template <class Op, class F, class T, class First, class... Rest>
+void row_reduce(int threads, const Op& op, const F& term, const view<T>& out, const view<First>& first,
+                const view<Rest>&... rest) {
+  (check_operand(first, rest, "row_reduce"), ...);
+  require(out.rows == first.rows && out.n0 == first.n0 && out.n1 == first.n1, "row_reduce: the result has ", out.rows,
+          " rows, the operand ", first.rows);
+  const index rows = first.n0 * first.n1 * first.rows;
+  const std::array<index, 1 + sizeof...(Rest)> steps{1, (rest.cols == 1 && first.cols != 1 ? index{0} : index{1})...};
+  parallel_chunks(threads, rows, grain_elements / (first.cols + 1) + 1, [&](index begin, index end) {
+    for (index n = begin; n < end; ++n) {
+      const index r = n % first.rows, batch = n / first.rows;
+      const index i = batch / first.n1, j = batch % first.n1;
+      const auto reduce = [&](auto*... p) {
+        return [&]<std::size_t... I>(std::index_sequence<I...>) {
+          return fold<T>(first.cols, op, [&](index c) { return term(p[c * steps[I]]...); });
+        }
+        (std::index_sequence_for<First, Rest...>{});
+      };
+      *row_begin(out, i, j, r) = reduce(row_begin(first, i, j, r), row_begin(rest, i, j, r)...);
+    }
+  });
+}
+
+/// out[c] = beta out[c] op (over rows of term(in[r, c]...)), rows in order; threads share out the columns.
+template <class Op, class F, class T, class First, class... Rest>
+void col_reduce(int threads, const Op& op, const F& term, std::type_identity_t<T> beta, const view<T>& out,
+                const view<First>& first, const view<Rest>&... rest) {
+  (check_operand(first, rest, "col_reduce"), ...);
+  require(out.cols == first.cols && first.n0 * first.n1 == 1, "col_reduce: the result has ", out.cols,
+          " columns, the operand ", first.cols);
+  constexpr index width = 64;
+  const std::array<index, 1 + sizeof...(Rest)> steps{1, (rest.cols == 1 && first.cols != 1 ? index{0} : index{1})...};
+  parallel_chunks(threads, first.cols, width, [&](index begin, index end) {
+    T partial[width];
+    for (T& p : partial) p = Op::template identity<T>();
+    const auto row = [&](auto*... p) {
+      [&]<std::size_t... I>(std::index_sequence<I...>) {
+#pragma omp simd
+        for (index c = begin; c < end; ++c) partial[c - begin] = op(partial[c - begin], T(term(p[c * steps[I]]...)));
+      }
+      (std::index_sequence_for<First, Rest...>{});
+    };
+    for (index r = 0; r < first.rows; ++r) row(row_begin(first, 0, 0, r), row_begin(rest, 0, 0, r)...);
+    for (index c = begin; c < end; ++c) {
+      out.data[c] = beta == T(0) ? partial[c - begin] : op(beta * out.data[c], partial[c - begin]);
+    }
+  });
+}
+
+template <class T>
+void gather_rows(int threads, const view<T>& out, const view<const T>& in, const std::int32_t* rows) {
+  parallel_chunks(threads, out.rows, grain_elements / (out.cols + 1) + 1, [&](index begin, index end) {
+    for (index i = begin; i < end; ++i) std::copy_n(in.row(rows[i]), out.cols, out.row(i));
+  });
+}
+
+/// Threads share out the columns, so that equal row numbers are added in order.
+template <class T>
+void scatter_add_rows(int threads, const view<T>& out, const view<const T>& in, const std::int32_t* rows) {
+  constexpr index width = 64;
+  parallel_chunks(threads, out.cols, width, [&](index begin, index end) {
+    for (index i = 0; i < in.rows; ++i) {
+      T* to = out.row(rows[i]);
+      const T* from = in.row(i);
+#pragma omp simd
+      for (index c = begin; c < end; ++c) to[c] += from[c];
+    }
+  });
+}
+
+/// Checks op(A) op(B) against C; the batches of A and B may repeat.
+template <class T>
+void check_gemm(const view<const T>& a, const view<const T>& b, const view<T>& c, bool transpose_a, bool transpose_b) {
+  const index m = transpose_a ? a.cols : a.rows, k = transpose_a ? a.rows : a.cols;
+  const index n = transpose_b ? b.rows : b.cols, k2 = transpose_b ? b.cols : b.rows;
+  require(m == c.rows && n == c.cols && k == k2, "gemm: [", m, ", ", k, "] times [", k2, ", ", n, "] does not give [",
+          c.rows, ", ", c.cols, "]");
+}
+
+}  // namespace core_tokensets::host
+
+// ==== core_tokensets/tensor/workspace.hpp ====
+// A stack of reusable host memory: taking and releasing costs nothing once it has grown to its working size.
+
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Memory is released in the opposite order of taking (scopes). A full block is followed by a larger one; blocks stay
+/// for the next round.
+class stack_workspace {
+ public:
+  template <class T>
+  T* take(index count) {
+    const index bytes = (count * static_cast<index>(sizeof(T)) + 63) / 64 * 64;
+    marks_.push_back({current_, top_});
+    while (current_ < blocks_.size() && top_ + bytes > blocks_[current_].size) {
+      ++current_;
+      top_ = 0;
+    }
+    if (current_ == blocks_.size()) {
+      const index size = std::max({bytes, index{1} << 20, blocks_.empty() ? 0 : 2 * blocks_.back().size});
+      blocks_.push_back({host_buffer<std::byte>(size), size});
+    }
+    std::byte* memory = blocks_[current_].memory.data() + top_;
+    top_ += bytes;
+    return reinterpret_cast<T*>(memory);
+  }
+
+  void release() {
+    current_ = marks_.back().block;
+    top_ = marks_.back().top;
+    marks_.pop_back();
+  }
+
+ private:
+  struct block {
+    host_buffer<std::byte> memory;
+    index size;
+  };
+  struct mark {
+    std::size_t block;
+    index top;
+  };
+  std::vector<block> blocks_;
+  std::vector<mark> marks_;
+  std::size_t current_ = 0;
+  index top_ = 0;
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/tensor/eigen.hpp ====
+// The default backend: Eigen's matrix product on pieces that depend on the shapes only, OpenMP over the pieces, and
+// fused versions of the operations that benchmarks justify. Results are the same to the bit for any number of threads.
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace eigen_detail {
+
+template <class T>
+using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+template <class T>
+using map_of = Eigen::Map<matrix<T>, 0, Eigen::OuterStride<>>;
+template <class T>
+using const_map_of = Eigen::Map<const matrix<T>, 0, Eigen::OuterStride<>>;
+
+template <class T>
+map_of<T> mutable_map(const view<T>& v) {
+  return {v.data, v.rows, v.cols, Eigen::OuterStride<>(v.ld)};
+}
+template <class T>
+const_map_of<T> const_map(const view<const T>& v) {
+  return {v.data, v.rows, v.cols, Eigen::OuterStride<>(v.ld)};
+}
+
+/// c (+)= alpha op(a) op(b) on the calling thread. Not inlined: one instance of each product a program.
+template <class T>
+[[gnu::noinline]] void product(bool ta, bool tb, T alpha, T beta, view<const T> av, view<const T> bv, view<T> cv) {
+  const auto a = const_map<T>(av), b = const_map<T>(bv);
+  auto c = mutable_map<T>(cv);
+  if (beta == T(0)) {
+    c.setZero();
+  } else if (beta != T(1)) {
+    c *= beta;
+  }
+  if (ta && tb) {
+    c.noalias() += alpha * a.transpose() * b.transpose();
+  } else if (ta) {
+    c.noalias() += alpha * a.transpose() * b;
+  } else if (tb) {
+    c.noalias() += alpha * a * b.transpose();
+  } else {
+    c.noalias() += alpha * a * b;
+  }
+}
+
+/// While it lives, Eigen's own threading is off for the calling thread (it would make results depend on their number).
+class serial_eigen {
+ public:
+#ifdef _OPENMP
+  serial_eigen() : threads_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~serial_eigen() { omp_set_num_threads(threads_); }
+
+ private:
+  int threads_;
+#endif
+};
+
+/// Softmax of one row of n numbers, scaled by `scale` before the exponential.
+template <class T>
+void softmax_row(T* x, index n, T scale) {
+  const T top = host::fold<T>(n, fn::maximum{}, [x](index c) { return x[c]; });
+#pragma omp simd
+  for (index c = 0; c < n; ++c) x[c] = fn::exp((x[c] - top) * scale);
+  const T factor = T(1) / host::fold<T>(n, fn::plus{}, [x](index c) { return x[c]; });
+#pragma omp simd
+  for (index c = 0; c < n; ++c) x[c] *= factor;
+}
+
+}  // namespace eigen_detail
+
+/// Tensors in host memory, computed with Eigen. A copy has a workspace of its own; one value serves one caller at a
+/// time.
+template <std::floating_point T>
+class eigen_backend {
+ public:
+  using scalar = T;
+
+  /// `threads`: how many may work at once, 0 for OpenMP's default.
+  explicit eigen_backend(int threads = 0) : threads_(threads > 0 ? threads : default_threads()) { make_workspaces(); }
+  eigen_backend(const eigen_backend& other) : threads_(other.threads_) { make_workspaces(); }
+  eigen_backend& operator=(const eigen_backend& other) {
+    threads_ = other.threads_;
+    make_workspaces();
+    return *this;
+  }
+
+  int threads() const { return threads_; }
+  stack_workspace& workspace() {
+    const auto i = static_cast<std::size_t>(in_parallel() ? thread_index() : 0);
+    return *workspaces_[std::min(i, workspaces_.size() - 1)];
+  }
+
+  template <class U>
+  host_buffer<U> allocate(index n) {
+    return host_buffer<U>(n);
+  }
+  template <class U>
+  void upload(U* device, const U* from, index n) {
+    std::copy_n(from, n, device);
+  }
+  template <class U>
+  void download(U* to, const U* device, index n) {
+    std::copy_n(device, n, to);
+  }
+  void fill(view<T> out, T value) {
+    map([value](T& x) { x = value; }, out);
+  }
+
+  /// `body(i)` for i in [0, n) on the backend's threads; inside, operations run serially.
+  template <class Body>
+  void parallel(index n, const Body& body) {
+    parallel_for(threads_, n, [&](index i) {
+      const eigen_detail::serial_eigen guard;
+      body(i);
+    });
+  }
+
+  void gemm(const_view<T> a, const_view<T> b, view<T> c, gemm_options o = {}) {
+    host::check_gemm<T>(a, b, c, o.transpose_a, o.transpose_b);
+    if (c.empty()) return;
+    const index row_tiles = tiles(c.rows), col_tiles = c.rows >= c.cols ? 1 : tiles(c.cols);
+    const index per_matrix = row_tiles * col_tiles;
+    parallel(c.n0 * c.n1 * per_matrix, [&](index piece) {
+      const index batch = piece / per_matrix, tile = piece % per_matrix;
+      const index i = batch / c.n1, j = batch % c.n1;
+      const auto [r0, r1] = cut(c.rows, row_tiles, tile / col_tiles);
+      const auto [c0, c1] = cut(c.cols, col_tiles, tile % col_tiles);
+      const auto am = a.matrix(a.n0 == 1 ? 0 : i, a.n1 == 1 ? 0 : j),
+                 bm = b.matrix(b.n0 == 1 ? 0 : i, b.n1 == 1 ? 0 : j);
+      eigen_detail::product<T>(o.transpose_a, o.transpose_b, T(o.alpha), T(o.beta),
+                               o.transpose_a ? am.slice_cols(r0, r1 - r0) : am.slice_rows(r0, r1 - r0),
+                               o.transpose_b ? bm.slice_rows(c0, c1 - c0) : bm.slice_cols(c0, c1 - c0),
+                               c.matrix(i, j).slice_rows(r0, r1 - r0).slice_cols(c0, c1 - c0));
+    });
+  }
+
+  template <class F, class... V>
+  void map(const F& f, const V&... operands) {
+    host::map(threads_, f, operands...);
+  }
+  template <class Op, class F, class... V>
+  void row_reduce(const Op& op, const F& term, view<T> out, const V&... in) {
+    host::row_reduce(threads_, op, term, out, in...);
+  }
+  template <class Op, class F, class... V>
+  void col_reduce(const Op& op, const F& term, T beta, view<T> out, const V&... in) {
+    host::col_reduce(threads_, op, term, beta, out, in...);
+  }
+  void gather_rows(view<T> out, const_view<T> in, const std::int32_t* rows) {
+    host::gather_rows<T>(threads_, out, in, rows);
+  }
+  void scatter_add_rows(view<T> out, const_view<T> in, const std::int32_t* rows) {
+    host::scatter_add_rows<T>(threads_, out, in, rows);
+  }
+
+  // ---- overrides ------------------------------------------------------------------------------------------------
+
+  void softmax(view<T> x) {
+    const index rows = x.n0 * x.n1 * x.rows;
+    parallel_chunks(threads_, rows, host::grain_elements / (x.cols + 1) + 1, [&](index begin, index end) {
+      for (index n = begin; n < end; ++n) {
+        const index r = n % x.rows, batch = n / x.rows;
+        eigen_detail::softmax_row(host::row_begin(x, batch / x.n1, batch % x.n1, r), x.cols, T(1));
+      }
+    });
+  }
+
+  void layer_norm(const_view<T> x, const_view<T> gamma, const_view<T> beta, view<T> y, view<T> mean, view<T> rstd,
+                  T eps) {
+    parallel_chunks(threads_, x.rows, row_grain, [&](index begin, index end) {
+      for (index r = begin; r < end; ++r) {
+        const T *in = x.row(r), *g = gamma.data, *o = beta.data;
+        const T n = static_cast<T>(x.cols);
+        const T m = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return in[c]; }) / n;
+        const T var = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return (in[c] - m) * (in[c] - m); }) / n;
+        const T s = T(1) / std::sqrt(var + eps);
+        T* out = y.row(r);
+#pragma omp simd
+        for (index c = 0; c < x.cols; ++c) out[c] = (in[c] - m) * s * g[c] + o[c];
+        mean(r, 0) = m;
+        rstd(r, 0) = s;
+      }
+    });
+  }
+
+  void layer_norm_backward(const_view<T> x, const_view<T> gamma, const_view<T> mean, const_view<T> rstd,
+                           const_view<T> dy, view<T> dx) {
+    parallel_chunks(threads_, x.rows, row_grain, [&](index begin, index end) {
+      for (index r = begin; r < end; ++r) {
+        const T *px = x.row(r), *pg = gamma.data, *pd = dy.row(r);
+        const T m = mean(r, 0), s = rstd(r, 0), n = static_cast<T>(x.cols);
+        const T s1 = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return pd[c] * pg[c]; }) / n;
+        const T s2 = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return pd[c] * pg[c] * (px[c] - m); }) * s / n;
+        T* out = dx.row(r);
+#pragma omp simd
+        for (index c = 0; c < x.cols; ++c) out[c] = s * (pd[c] * pg[c] - (s1 + (px[c] - m) * s * s2));
+      }
+    });
+  }
+
+  void linear(const_view<T> x, const_view<T> weight, const_view<T> bias, const_view<T> residual, view<T> y) {
+    const bool start = !bias.empty() || !residual.empty();
+    row_tiles_of(y.rows, [&](index r, index n) {
+      const auto out = y.slice_rows(r, n);
+      if (!residual.empty() && !bias.empty()) {
+        host::map(1, fn::sum{}, out, residual.slice_rows(r, n), bias);
+      } else if (start) {
+        host::map(1, fn::copy{}, out, residual.empty() ? bias : residual.slice_rows(r, n));
+      }
+      eigen_detail::product<T>(false, true, T(1), start ? T(1) : T(0), x.slice_rows(r, n), weight, out);
+    });
+  }
+
+  void linear_gelu(const_view<T> x, const_view<T> weight, const_view<T> bias, view<T> pre, view<T> y) {
+    row_tiles_of(y.rows, [&](index r, index n) {
+      const auto out = pre.slice_rows(r, n);
+      if (!bias.empty()) host::map(1, fn::copy{}, out, bias);
+      eigen_detail::product<T>(false, true, T(1), bias.empty() ? T(0) : T(1), x.slice_rows(r, n), weight, out);
+      host::map(1, fn::apply_gelu{}, y.slice_rows(r, n), view<const T>(out));
+    });
+  }
+
+  void linear_gelu_backward_input(const_view<T> dy, const_view<T> weight, const_view<T> pre, view<T> dpre) {
+    row_tiles_of(dy.rows, [&](index r, index n) {
+      const auto out = dpre.slice_rows(r, n);
+      eigen_detail::product<T>(false, false, T(1), T(0), dy.slice_rows(r, n), weight, out);
+      host::map(1, fn::multiply_gelu_derivative{}, out, pre.slice_rows(r, n));
+    });
+  }
+
+  void attention(const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale, view<T> out,
+                 T* probabilities) {
+    const attention_layout layout(rows, q.n1);
+    parallel(rows.count() * q.n1, [&](index piece) {
+      const index s = piece / q.n1, h = piece % q.n1, begin = rows.begin(s), n = rows.length(s);
+      if (n == 0) return;
+      stack_workspace& ws = workspace();
+      T* memory = probabilities ? layout.of(probabilities, s).matrix(0, h).data : ws.template take<T>(n * n);
+      const view<T> a(memory, n, n);
+      const auto part = [&](auto x) { return x.matrix(0, h).slice_rows(begin, n); };
+      eigen_detail::product<T>(false, true, T(1), T(0), part(q), part(k), a);
+      for (index r = 0; r < n; ++r) eigen_detail::softmax_row(a.row(r), n, scale);
+      eigen_detail::product<T>(false, false, T(1), T(0), a, part(v), part(out));
+      if (!probabilities) ws.release();
+    });
+  }
+
+  void attention_backward(const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+                          const T* probabilities, const_view<T> dout, view<T> dq, view<T> dk, view<T> dv,
+                          T* dprobabilities) {
+    const attention_layout layout(rows, q.n1);
+    parallel(rows.count() * q.n1, [&](index piece) {
+      const index s = piece / q.n1, h = piece % q.n1, begin = rows.begin(s), n = rows.length(s);
+      if (n == 0) return;
+      stack_workspace& ws = workspace();
+      const auto part = [&](auto x) { return x.matrix(0, h).slice_rows(begin, n); };
+      const view<const T> a = layout.of(probabilities, s).matrix(0, h);
+      const view<T> ds(ws.template take<T>(n * n), n, n);
+      eigen_detail::product<T>(true, false, T(1), T(0), a, part(dout), part(dv));
+      eigen_detail::product<T>(false, true, T(1), T(0), part(dout), part(v), ds);
+      if (dprobabilities) host::map(1, fn::copy{}, layout.of(dprobabilities, s).matrix(0, h), view<const T>(ds));
+      for (index r = 0; r < n; ++r) {
+        const T* pa = a.row(r);
+        T* pd = ds.row(r);
+        const T inner = host::fold<T>(n, fn::plus{}, [&](index c) { return pa[c] * pd[c]; });
+#pragma omp simd
+        for (index c = 0; c < n; ++c) pd[c] = pa[c] * (pd[c] - inner) * scale;
+      }
+      eigen_detail::product<T>(false, false, T(1), T(0), ds, part(k), part(dq));
+      eigen_detail::product<T>(true, false, T(1), T(0), ds, part(q), part(dk));
+      ws.release();
+    });
+  }
+
+ private:
+  static constexpr index row_tile = 256, row_grain = 64;
+
+  void make_workspaces() {
+    workspaces_.clear();
+    for (int i = 0; i < threads_; ++i) workspaces_.push_back(std::make_unique<stack_workspace>());
+  }
+  /// An even number of pieces of at most `row_tile` rows, so that they divide well among threads; small extents stay
+  /// whole.
+  static index tiles(index extent) { return extent < 64 ? 1 : 2 * ((extent + 2 * row_tile - 1) / (2 * row_tile)); }
+  /// Piece `i` of `pieces` equal ones, cut at multiples of 16 where possible.
+  static std::pair<index, index> cut(index extent, index pieces, index i) {
+    const index step = ((extent + pieces - 1) / pieces + 15) / 16 * 16;
+    return {std::min(extent, i * step), std::min(extent, (i + 1) * step)};
+  }
+  template <class Body>
+  void row_tiles_of(index rows, const Body& body) {
+    const index pieces = tiles(rows);
+    parallel(pieces, [&](index i) {
+      const auto [begin, end] = cut(rows, pieces, i);
+      if (end > begin) body(begin, end - begin);
+    });
+  }
+
+  int threads_;
+  std::vector<std::unique_ptr<stack_workspace>> workspaces_;
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/tensor/reference.hpp ====
+// The specification: a backend of plain loops on one thread, without any dependency. Slow, short, and the oracle
+// that the others are tested against.
+
+#include <algorithm>
+#include <cstdint>
+
+
+namespace core_tokensets {
+
+/// Only the ten required functions; every other operation takes its default from ops.hpp.
+template <std::floating_point T>
+struct reference_backend {
+  using scalar = T;
+
+  template <class U>
+  host_buffer<U> allocate(index n) {
+    return host_buffer<U>(n);
+  }
+  template <class U>
+  void upload(U* device, const U* from, index n) {
+    std::copy_n(from, n, device);
+  }
+  template <class U>
+  void download(U* to, const U* device, index n) {
+    std::copy_n(device, n, to);
+  }
+  void fill(view<T> out, T value) {
+    map([value](T& x) { x = value; }, out);
+  }
+
+  void gemm(const_view<T> a, const_view<T> b, view<T> c, gemm_options o = {}) {
+    host::check_gemm<T>(a, b, c, o.transpose_a, o.transpose_b);
+    const index k_extent = o.transpose_a ? a.rows : a.cols;
+    for (index i = 0; i < c.n0; ++i) {
+      for (index j = 0; j < c.n1; ++j) {
+        const auto am = a.matrix(a.n0 == 1 ? 0 : i, a.n1 == 1 ? 0 : j),
+                   bm = b.matrix(b.n0 == 1 ? 0 : i, b.n1 == 1 ? 0 : j);
+        const auto cm = c.matrix(i, j);
+        for (index row = 0; row < c.rows; ++row) {
+          for (index col = 0; col < c.cols; ++col) {
+            T sum = 0;
+            for (index k = 0; k < k_extent; ++k) {
+              sum += (o.transpose_a ? am(k, row) : am(row, k)) * (o.transpose_b ? bm(col, k) : bm(k, col));
+            }
+            cm(row, col) = T(o.alpha) * sum + (o.beta == 0 ? T(0) : T(o.beta) * cm(row, col));
+          }
+        }
+      }
+    }
+  }
+
+  template <class F, class... V>
+  void map(const F& f, const V&... operands) {
+    host::map(1, f, operands...);
+  }
+  template <class Op, class F, class... V>
+  void row_reduce(const Op& op, const F& term, view<T> out, const V&... in) {
+    host::row_reduce(1, op, term, out, in...);
+  }
+  template <class Op, class F, class... V>
+  void col_reduce(const Op& op, const F& term, T beta, view<T> out, const V&... in) {
+    host::col_reduce(1, op, term, beta, out, in...);
+  }
+  void gather_rows(view<T> out, const_view<T> in, const std::int32_t* rows) { host::gather_rows<T>(1, out, in, rows); }
+  void scatter_add_rows(view<T> out, const_view<T> in, const std::int32_t* rows) {
+    host::scatter_add_rows<T>(1, out, in, rows);
+  }
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/core_tokensets.hpp ====
+// The whole library. Optional backends have headers of their own.
+

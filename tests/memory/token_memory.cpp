@@ -1,0 +1,408 @@
+#include "core_tokensets/memory/token_memory.hpp"
+
+#include <unistd.h>
+
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "core_tokensets/core/random.hpp"
+#include "core_tokensets/memory/describe.hpp"
+#include "support/catch.hpp"
+
+namespace cts = core_tokensets;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// A grid of 3 x 4 patches of 2 x 2 x 3.
+const cts::token_memory_format grid{.image_height = 6,
+                                    .image_width = 8,
+                                    .channels = 3,
+                                    .patch = 2,
+                                    .mean = {0.485f, 0.456f, 0.406f},
+                                    .stddev = {0.229f, 0.224f, 0.225f}};
+
+/// A sample that owns its tokens, filled from its number.
+struct owned_sample {
+  std::vector<std::uint8_t> patches;
+  std::vector<std::uint16_t> positions;
+  std::vector<float> relevance;
+  cts::stored_sample view(std::int32_t target = 0, float weight = 1, std::uint16_t task = 0) const {
+    return {patches, positions, relevance, target, weight, task};
+  }
+};
+
+owned_sample sample_of(std::vector<std::uint16_t> positions, std::vector<float> relevance, int seed) {
+  owned_sample s{{}, std::move(positions), std::move(relevance)};
+  for (const auto p : s.positions) {
+    for (int i = 0; i < 12; ++i) s.patches.push_back(static_cast<std::uint8_t>(seed * 40 + p * 12 + i));
+  }
+  return s;
+}
+
+/// Three samples of two tasks with 3, 1 and 12 tokens.
+cts::token_memory example(cts::relevance_storage relevance = cts::relevance_storage::f32) {
+  auto format = grid;
+  format.relevance = relevance;
+  cts::token_memory memory(format);
+  memory.append(sample_of({7, 2, 11}, {0.5f, -1, 2}, 1).view(4, 0.25f, 0));
+  memory.append(sample_of({0}, {3}, 2).view(-1, 1, 0));
+  memory.append(
+      sample_of({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, {1, 9, 3, 3, 8, 3, 3, 0, 0, 0, 0, 7}, 3).view(4, 2, 1));
+  memory.metadata() = {{"recipe", "GradLRP \"10 %\""}, {"seed", "7"}};
+  return memory;
+}
+
+bool same(const cts::token_memory& a, const cts::token_memory& b) {
+  const auto &x = a.arrays(), &y = b.arrays();
+  return x.format == y.format && x.patches == y.patches && x.positions == y.positions && x.relevance == y.relevance &&
+         x.offsets == y.offsets && x.targets == y.targets && x.weights == y.weights && x.tasks == y.tasks &&
+         x.metadata == y.metadata;
+}
+
+template <class T>
+std::vector<T> copy(std::span<const T> values) {
+  return {values.begin(), values.end()};
+}
+
+template <class F>
+std::string message_of(F&& f) {
+  try {
+    f();
+  } catch (const cts::Error& e) {
+    return e.what();
+  }
+  return "(no Error)";
+}
+
+bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+/// The path of a file that goes away with its object.
+struct scratch_file {
+  fs::path path = fs::temp_directory_path() / ("cts-memory-" + std::to_string(::getpid()) + ".safetensors");
+  ~scratch_file() { fs::remove(path); }
+};
+
+/// Packs runs of equal bytes: (count, value) pairs.
+struct run_codec {
+  static constexpr std::string_view name() { return "run"; }
+  std::vector<std::uint8_t> encode(const cts::patch_context&, std::span<const std::uint8_t> in) const {
+    std::vector<std::uint8_t> out;
+    for (std::size_t i = 0; i < in.size();) {
+      std::uint8_t n = 1;
+      while (n < 255 && i + n < in.size() && in[i + n] == in[i]) ++n;
+      out.insert(out.end(), {n, in[i]});
+      i += n;
+    }
+    return out;
+  }
+  void decode(const cts::patch_context&, std::span<const std::uint8_t> in, std::span<std::uint8_t> out) const {
+    std::size_t to = 0;
+    for (std::size_t i = 0; i + 1 < in.size(); i += 2) {
+      for (int n = 0; n < in[i]; ++n) out[to++] = in[i + 1];
+    }
+    cts::require(to == out.size(), "run codec: wrong length");
+  }
+};
+static_assert(cts::patch_codec<cts::raw_codec> && cts::patch_codec<run_codec> && !cts::patch_codec<int>);
+
+}  // namespace
+
+TEST_CASE("a sample comes back as it was appended, in the order of positions") {
+  const auto memory = example();
+  CHECK(memory.samples() == 3);
+  CHECK(memory.tokens() == 16);
+  const auto s = memory.sample(0);
+  CHECK(copy(s.positions) == std::vector<std::uint16_t>{2, 7, 11});
+  CHECK(copy(s.relevance) == std::vector<float>{-1, 0.5f, 2});
+  CHECK(copy(s.patches) == sample_of({2, 7, 11}, {}, 1).patches);
+  CHECK(s.target == 4);
+  CHECK(s.weight == 0.25f);
+  CHECK(memory.sample(2).task == 1);
+  CHECK(memory.sample(2).tokens() == memory.format().grid_tokens());
+  CHECK(memory.samples_of_task(0) == std::vector<cts::index>{0, 1});
+  CHECK_THROWS_AS(memory.sample(3), cts::Error);
+  CHECK_THROWS_AS(memory.sample(-1), cts::Error);
+}
+
+TEST_CASE("a memory can be appended to another and to itself") {
+  auto memory = example(cts::relevance_storage::f16);
+  memory.append(memory);
+  CHECK(memory.samples() == 6);
+  for (cts::index i = 0; i < 3; ++i) {
+    const auto a = memory.sample(i), b = memory.sample(i + 3);
+    CHECK(copy(a.patches) == copy(b.patches));
+    CHECK(copy(a.relevance) == copy(b.relevance));
+    CHECK(copy(a.positions) == copy(b.positions));
+    CHECK(a.target == b.target);
+  }
+  CHECK_THROWS_AS(memory.append(example(cts::relevance_storage::f32)), cts::Error);
+}
+
+TEST_CASE("f16 relevance keeps the order of a sample at any scale") {
+  cts::token_memory memory(grid);
+  memory.append(sample_of({0, 1, 2}, {1e-20f, 3e-20f, -2e-20f}, 0).view());
+  memory.append(sample_of({0, 1}, {0, 0}, 0).view());
+  CHECK(memory.sample(0).relevance[0] == static_cast<float>(cts::half(1.0 / 3)));
+  CHECK(memory.sample(0).relevance[1] == 1);
+  CHECK(memory.sample(0).relevance[2] == static_cast<float>(cts::half(-2.0 / 3)));
+  CHECK(memory.sample(1).relevance[0] == 0);
+}
+
+TEST_CASE("what does not fit is refused and changes nothing") {
+  auto memory = example();
+  const auto before = example();
+  const auto refused = [&](const owned_sample& s, float weight = 1) {
+    return message_of([&] { memory.append(s.view(0, weight)); });
+  };
+  CHECK(has(refused(sample_of({12}, {1}, 0)), "position 12 outside the grid of 12"));
+  CHECK(has(refused(sample_of({3, 1, 3}, {1, 1, 1}, 0)), "position 3 twice"));
+  CHECK(has(refused(sample_of({3, 1}, {1}, 0)), "1 relevances for 2 tokens"));
+  CHECK(has(refused(sample_of({3}, {NAN}, 0)), "not finite"));
+  CHECK(has(refused(sample_of({}, {}, 0)), "without tokens"));
+  CHECK(has(refused(sample_of({3}, {1}, 0), INFINITY), "not finite"));
+  auto thin = sample_of({3}, {1}, 0);
+  thin.patches.pop_back();
+  CHECK(has(refused(thin), "11 pixel values for 1 tokens of 12"));
+  CHECK(same(memory, before));
+
+  auto format = grid;
+  format.patch = 4;
+  CHECK_THROWS_AS(cts::token_memory(format), cts::Error);
+  format.patch = 0;
+  CHECK_THROWS_AS(cts::token_memory(format), cts::Error);
+  format = grid;
+  format.stddev = {1, 0, 1};
+  CHECK_THROWS_AS(cts::token_memory(format), cts::Error);
+  format.stddev = {1};
+  CHECK_THROWS_AS(cts::token_memory(format), cts::Error);
+  CHECK_THROWS_AS(cts::token_memory({.image_height = 512, .image_width = 512, .channels = 1, .patch = 1}), cts::Error);
+  CHECK_NOTHROW(cts::token_memory({.image_height = 256, .image_width = 256, .channels = 1, .patch = 1}));
+}
+
+TEST_CASE("keep and evict choose samples") {
+  auto memory = example();
+  memory.keep(std::vector<cts::index>{2, 0});
+  CHECK(memory.samples() == 2);
+  CHECK(memory.tokens() == 15);
+  CHECK(memory.sample(0).weight == 2);
+  CHECK(copy(memory.sample(1).patches) == copy(example().sample(0).patches));
+  CHECK(memory.metadata() == example().metadata());
+
+  auto other = example();
+  other.evict(std::vector<cts::index>{1});
+  other.keep(std::vector<cts::index>{1, 0});
+  CHECK(same(memory, other));
+  CHECK_THROWS_AS(memory.keep(std::vector<cts::index>{0, 0}), cts::Error);
+  CHECK_THROWS_AS(memory.keep(std::vector<cts::index>{2}), cts::Error);
+  CHECK_THROWS_AS(memory.evict(std::vector<cts::index>{-1}), cts::Error);
+  memory.evict(std::vector<cts::index>{0, 1});
+  CHECK(memory.empty());
+  CHECK(memory.tokens() == 0);
+}
+
+TEST_CASE("shrink keeps the most relevant tokens, earlier ones first where equal") {
+  auto memory = example();
+  memory.shrink(5);
+  CHECK(copy(memory.sample(0).positions) == std::vector<std::uint16_t>{2, 7, 11});
+  CHECK(copy(memory.sample(2).positions) == std::vector<std::uint16_t>{1, 2, 3, 4, 11});
+  CHECK(copy(memory.sample(2).relevance) == std::vector<float>{9, 3, 3, 8, 7});
+  CHECK(copy(memory.sample(2).patches) == sample_of({1, 2, 3, 4, 11}, {}, 3).patches);
+  memory.shrink(std::vector<cts::index>{1, 9, 2});
+  CHECK(copy(memory.sample(0).positions) == std::vector<std::uint16_t>{11});
+  CHECK(copy(memory.sample(1).positions) == std::vector<std::uint16_t>{0});
+  CHECK(copy(memory.sample(2).positions) == std::vector<std::uint16_t>{1, 4});
+  CHECK_THROWS_AS(memory.shrink(0), cts::Error);
+  CHECK_THROWS_AS(memory.shrink(std::vector<cts::index>{1}), cts::Error);
+
+  auto coreset = example(cts::relevance_storage::none);
+  CHECK(coreset.sample(0).relevance.empty());
+  CHECK_NOTHROW(coreset.shrink(12));
+  CHECK(has(message_of([&] { coreset.shrink(3); }), "keeps no relevance"));
+}
+
+TEST_CASE("a memory survives its file to the bit, and its size is known before") {
+  const scratch_file file;
+  for (const auto relevance :
+       {cts::relevance_storage::none, cts::relevance_storage::f16, cts::relevance_storage::f32}) {
+    auto memory = example(relevance);
+    memory.save(file.path);
+    CHECK(static_cast<cts::index>(fs::file_size(file.path)) == memory.bytes_on_disk());
+    CHECK(same(cts::load_token_memory(file.path), memory));
+    CHECK(cts::verify_token_memory(file.path).empty());
+
+    memory.metadata()["model_hash"] = "0123 \x01 \\ ü";
+    const auto predicted = memory.bytes_on_disk(30, 160);
+    for (int i = 0; i < 9; ++i) memory.append(example(relevance));
+    CHECK(memory.bytes_on_disk() == predicted);
+    memory.save(file.path);
+    CHECK(static_cast<cts::index>(fs::file_size(file.path)) == predicted);
+    CHECK(same(cts::load_token_memory(file.path), memory));
+  }
+  const cts::token_memory nothing({.image_height = 4, .image_width = 4, .channels = 1, .patch = 2});
+  nothing.save(file.path);
+  CHECK(static_cast<cts::index>(fs::file_size(file.path)) == nothing.bytes_on_disk());
+  CHECK(same(cts::load_token_memory(file.path), nothing));
+}
+
+TEST_CASE("the file is plain safetensors under the documented names") {
+  const scratch_file file;
+  example(cts::relevance_storage::f16).save(file.path);
+  const auto plain = cts::load_safetensors(file.path);
+  CHECK(plain.at("patches").shape == std::vector<cts::index>{16, 12});
+  CHECK(plain.at("positions").as<int>()[1] == 7);
+  CHECK(plain.at("offsets").as<int>() == std::vector<int>{0, 3, 4, 16});
+  CHECK(plain.at("targets").as<int>() == std::vector<int>{4, -1, 4});
+  CHECK(plain.at("weights").as<float>() == std::vector<float>{0.25f, 1, 2});
+  CHECK(plain.at("tasks").as<int>() == std::vector<int>{0, 0, 1});
+  CHECK(plain.at("relevance").type == cts::dtype::f16);
+  CHECK(plain.metadata.at("recipe") == "GradLRP \"10 %\"");
+  CHECK(plain.metadata.at("mean") == "[0.485,0.456,0.406]");
+  CHECK(plain.metadata.at("grid") == "[6,8,3,2]");
+
+  auto reserved = example();
+  reserved.metadata()["checksum.patches"] = "x";
+  CHECK(has(message_of([&] { reserved.save(file.path); }), "reserved"));
+}
+
+TEST_CASE("other codecs plug in, and the file says which one it needs") {
+  const scratch_file file;
+  cts::token_memory memory({.image_height = 8, .image_width = 8, .channels = 1, .patch = 4});
+  const std::vector<std::uint8_t> flat(32, 9);
+  memory.append(
+      {.patches = flat, .positions = std::vector<std::uint16_t>{0, 3}, .relevance = std::vector<float>{1, 2}});
+  memory.save(file.path, run_codec{});
+  CHECK(static_cast<cts::index>(fs::file_size(file.path)) == memory.bytes_on_disk(run_codec{}));
+  CHECK(memory.bytes_on_disk(cts::raw_codec{}) == memory.bytes_on_disk());
+  CHECK(cts::load_safetensors(file.path).at("patches").shape == std::vector<cts::index>{2});
+  CHECK(same(cts::load_token_memory(file.path, run_codec{}), memory));
+  CHECK(has(message_of([&] { cts::load_token_memory(file.path); }), "packed by the codec 'run'"));
+  memory.save(file.path);
+  CHECK(same(cts::load_token_memory(file.path, run_codec{}), memory));
+}
+
+TEST_CASE("an altered array is named") {
+  const scratch_file file;
+  example(cts::relevance_storage::f16).save(file.path);
+  const auto good = cts::load_safetensors(file.path);
+  for (const auto& entry : good.arrays) {
+    INFO(entry.first);
+    auto broken = good;
+    broken.arrays[entry.first].bytes.back() ^= std::byte{1};
+    cts::save_safetensors(file.path, broken);
+    const auto message = message_of([&] { cts::load_token_memory(file.path); });
+    CHECK(has(message, "'" + entry.first + "' was altered"));
+    CHECK(has(message, file.path.string()));
+    CHECK(cts::verify_token_memory(file.path).size() == 1);
+
+    broken = good;
+    broken.arrays.erase(entry.first);
+    cts::save_safetensors(file.path, broken);
+    CHECK(has(message_of([&] { cts::load_token_memory(file.path); }), "'" + entry.first + "' is missing"));
+  }
+  auto broken = good;
+  broken.arrays["targets"].bytes[0] ^= std::byte{1};
+  broken.arrays["weights"].bytes[0] ^= std::byte{1};
+  broken.metadata["seed"] = "8";
+  broken.arrays["extra"] = good.at("tasks");
+  cts::save_safetensors(file.path, broken);
+  CHECK(cts::verify_token_memory(file.path).size() == 4);
+
+  const auto bytes = cts::safetensors_to_bytes(good);
+  cts::write_file(file.path, std::span(bytes).first(bytes.size() - 1));
+  CHECK(has(message_of([&] { cts::load_token_memory(file.path); }), "array 'patches' ends at byte"));
+  cts::save_safetensors(file.path, cts::tensor_file{});
+  CHECK(has(message_of([&] { cts::load_token_memory(file.path); }), "not a token memory"));
+  CHECK(cts::verify_token_memory(file.path.string() + ".none").size() == 1);
+}
+
+TEST_CASE("any single bit that turns is found") {
+  const scratch_file file;
+  cts::token_memory memory({.image_height = 4, .image_width = 4, .channels = 1, .patch = 2});
+  memory.append({.patches = std::vector<std::uint8_t>(8, 77),
+                 .positions = std::vector<std::uint16_t>{1, 2},
+                 .relevance = std::vector<float>{1, 0.5f}});
+  memory.metadata()["seed"] = "3";
+  memory.save(file.path);
+  const auto good = cts::read_file(file.path);
+  std::string missed;
+  for (std::size_t bit = 0; bit < good.size() * 8; ++bit) {
+    auto bytes = good;
+    bytes[bit / 8] ^= static_cast<std::byte>(1 << (bit % 8));
+    try {  // the checks of load, without 10000 files
+      const auto problems = cts::detail::memory_file_problems(cts::safetensors_from_bytes(bytes));
+      if (problems.empty()) missed += " " + std::to_string(bit);
+    } catch (const cts::Error&) {
+    }
+  }
+  CHECK(missed == "");
+}
+
+TEST_CASE("arrays with right checksums that do not fit each other are refused") {
+  const scratch_file file;
+  const auto forged = [&](auto&& change) {
+    auto arrays = example().arrays();
+    change(arrays);
+    return message_of([&] { cts::token_memory{arrays}; });
+  };
+  CHECK(forged([](auto&) {}) == "(no Error)");
+  CHECK(has(forged([](auto& a) { a.positions[1] = 12; }), "'positions'"));
+  CHECK(has(forged([](auto& a) { a.positions[1] = a.positions[0]; }), "'positions'"));
+  CHECK(has(forged([](auto& a) { a.offsets[2] = 3; }), "'offsets'"));
+  CHECK(has(forged([](auto& a) { a.offsets[1] = ~std::uint64_t{0}; }), "'offsets'"));
+  CHECK(has(forged([](auto& a) { a.offsets.back() = 17; }), "'offsets'"));
+  CHECK(has(forged([](auto& a) { a.patches.pop_back(); }), "'patches'"));
+  CHECK(has(forged([](auto& a) { a.weights[0] = NAN; }), "'weights'"));
+  CHECK(has(forged([](auto& a) { a.tasks.pop_back(); }), "'tasks'"));
+  CHECK(has(forged([](auto& a) { a.relevance[0] = NAN; }), "'relevance'"));
+
+  // The same through a file: shapes, types and settings with matching checksums.
+  const auto rewritten = [&](auto&& change) {
+    example().save(file.path);
+    auto tensors = cts::load_safetensors(file.path);
+    change(tensors);
+    for (const auto& [name, array] : tensors.arrays)
+      tensors.metadata["checksum." + name] = cts::checksum_text(cts::fnv1a(array.bytes));
+    tensors.metadata["checksum.metadata"] = cts::detail::metadata_checksum(tensors.metadata);
+    cts::save_safetensors(file.path, tensors);
+    return message_of([&] { cts::load_token_memory(file.path); });
+  };
+  CHECK(rewritten([](auto&) {}) == "(no Error)");
+  CHECK(has(rewritten([](auto& t) {
+              t.arrays["offsets"] = cts::host_array::of(std::vector<std::uint64_t>{0, 16});
+            }),
+            "'offsets'"));
+  CHECK(has(rewritten([](auto& t) { t.arrays["offsets"] = cts::host_array::of(std::vector<std::uint64_t>{}); }),
+            "'offsets'"));
+  CHECK(has(rewritten([](auto& t) { t.arrays["targets"] = t.arrays["targets"].to(cts::dtype::i64); }), "has type I64"));
+  CHECK(has(rewritten([](auto& t) { t.metadata["grid"] = "[6,8,3,1]"; }), "'patches'"));
+  CHECK(has(rewritten([](auto& t) { t.metadata["grid"] = "[6,8,3,0]"; }), "patches of 0"));
+  CHECK(has(rewritten([](auto& t) { t.metadata["grid"] = "[6e30,8,3,2]"; }), "non-negative integer"));
+  CHECK(has(rewritten([](auto& t) { t.metadata["grid"] = "6"; }), "makes no sense"));
+  CHECK(has(rewritten([](auto& t) { t.metadata["grid"] = "[6,8,3,2"; }), "makes no sense"));
+  CHECK(has(rewritten([](auto& t) { t.metadata.erase("grid"); }), "'grid' is missing"));
+  CHECK(has(rewritten([](auto& t) { t.metadata["mean"] = "[\"x\"]"; }), "expected numbers"));
+  CHECK(has(rewritten([](auto& t) { t.metadata["version"] = "2"; }), "version 1"));
+}
+
+TEST_CASE("describe counts what is there") {
+  const auto d = cts::describe(example());
+  CHECK(d["samples"] == 3);
+  CHECK(d["tokens"] == 16);
+  CHECK(d["bytes"] == example().bytes_on_disk());
+  CHECK(d["samples_per_class"] == nlohmann::json{{"4", 2}, {"-1", 1}});
+  CHECK(d["samples_per_task"] == nlohmann::json{{"0", 2}, {"1", 1}});
+  CHECK(d["tokens_per_task"] == nlohmann::json{{"0", 4}, {"1", 12}});
+  CHECK(d["tokens_per_sample"]["fewest"] == 1);
+  CHECK(d["tokens_per_sample"]["most"] == 12);
+  CHECK(d["tokens_per_sample"]["mean"].get<double>() == Approx(16.0 / 3));
+  CHECK(d["kept_fraction"].get<double>() == Approx(16.0 / 36));
+  CHECK(d["whole_images"] == 1);
+  CHECK(d["bytes_of_raw_images"] == 3 * 6 * 8 * 3);
+  CHECK(d["metadata"]["seed"] == "7");
+  cts::index sum = 0;
+  for (const auto& [name, size] : d["bytes_per_array"].items()) sum += size.get<cts::index>();
+  CHECK(sum == example().bytes_on_disk());
+  CHECK(cts::describe(cts::token_memory(grid))["kept_fraction"] == 0.0);
+}

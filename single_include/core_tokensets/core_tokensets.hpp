@@ -3148,6 +3148,7 @@ struct token_arrays {
 // A memory as a safetensors file: one array for each of its arrays, the format and a checksum of every array in the
 // metadata. In Python: `safetensors.numpy.load_file("memory.safetensors")["patches"]`.
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstddef>
@@ -3836,7 +3837,7 @@ inline void make_batch(const token_memory& memory, std::span<const index> sample
     const index begin = out.offsets[static_cast<std::size_t>(i)], end = out.offsets[static_cast<std::size_t>(i) + 1];
     if (whole_grid) {
       std::fill(out.patches.begin() + begin * dim, out.patches.begin() + end * dim, 0.0f);
-      std::fill(out.scale.begin() + begin, out.scale.begin() + end, 0.0f);
+      std::fill(out.scale.begin() + begin, out.scale.begin() + end, 0);
       for (index t = begin; t < end; ++t)
         out.positions[static_cast<std::size_t>(t)] = static_cast<std::int32_t>(t - begin);
     }
@@ -3845,7 +3846,7 @@ inline void make_batch(const token_memory& memory, std::span<const index> sample
       const index row = begin + (whole_grid ? index{position} : t);
       write_patch(sample.patches.data() + t * dim, out.patches.data() + row * dim);
       out.positions[static_cast<std::size_t>(row)] = position;
-      if (whole_grid) out.scale[static_cast<std::size_t>(row)] = 1.0f;
+      if (whole_grid) out.scale[static_cast<std::size_t>(row)] = 1;
     }
   };
   const bool small = out.patches.size() < 100'000;  // threads cost more than they bring

@@ -237,27 +237,34 @@ TEST_CASE("broken files only ever throw Error") {
 }
 
 TEST_CASE("the golden files load") {
-  const char* shared = std::getenv("CTS_SHARED");
-  const fs::path root = fs::path(shared ? shared : "../shared") / "goldens";
-  if (!fs::is_directory(root)) {
-    WARN("skipped: no golden files at " << root);
-    return;
+  std::vector<fs::path> roots{fs::path(CTS_TEST_DIR) / "goldens"};
+  if (const char* shared = std::getenv("CTS_SHARED")) {
+    roots.push_back(fs::path(shared) / "goldens");
+  } else {
+    WARN("only the committed golden files: CTS_SHARED does not name the folder of the others");
   }
   int files = 0;
-  for (const auto& entry : fs::recursive_directory_iterator(root)) {
-    if (entry.path().extension() != ".safetensors") continue;
-    INFO(entry.path());
-    const auto file = cts::load_safetensors(entry.path());
-    CHECK_FALSE(file.arrays.empty());
-    const auto again = cts::safetensors_from_bytes(cts::safetensors_to_bytes(file));
-    CHECK(again.arrays == file.arrays);
-    CHECK(again.metadata == file.metadata);
-    ++files;
+  for (const auto& root : roots) {
+    if (!fs::is_directory(root)) {
+      WARN("skipped: no golden files at " << root);
+      continue;
+    }
+    for (const auto& entry : fs::recursive_directory_iterator(root)) {
+      if (entry.path().extension() != ".safetensors") continue;
+      INFO(entry.path());
+      const auto file = cts::load_safetensors(entry.path());
+      CHECK_FALSE(file.arrays.empty());
+      const auto again = cts::safetensors_from_bytes(cts::safetensors_to_bytes(file));
+      CHECK(again.arrays == file.arrays);
+      CHECK(again.metadata == file.metadata);
+      ++files;
+    }
+    const auto inputs = cts::load_safetensors(root / "vit_c" / "inputs.safetensors");
+    CHECK(inputs.at("images").shape == std::vector<cts::index>{2, 1, 12, 12});
+    CHECK(inputs.at("images").type == cts::dtype::f32);
+    CHECK(inputs.at("labels").as<int>().size() == 2);
+    CHECK(files > 0);
   }
-  CHECK(files > 0);
-  const auto inputs = cts::load_safetensors(root / "vit_a" / "inputs.safetensors");
-  CHECK(inputs.at("images").shape == std::vector<cts::index>{3, 3, 32, 32});
-  CHECK(inputs.at("labels").as<int>().size() == 3);
 }
 
 TEST_CASE("FNV-1a has its published values") {

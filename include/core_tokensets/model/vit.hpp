@@ -18,7 +18,7 @@ struct image_shape {
 };
 
 struct vit_config {
-  image_shape image;
+  image_shape image = {};
   index patch = 4, dim = 192, depth = 6, heads = 3, classes = 10;
   double mlp_ratio = 4;
   bool qkv_bias = true;

@@ -1,0 +1,42 @@
+#pragma once
+// Small ragged batches of noise, the same for every backend.
+
+#include "core_tokensets/core/random.hpp"
+#include "core_tokensets/model/vit.hpp"
+
+namespace ragged {
+
+namespace cts = core_tokensets;
+
+/// Samples with the given numbers of patches (0 is allowed: the class token stays alone), at rising random positions.
+inline cts::token_batch noise(const cts::vit_config& c, const std::vector<int>& patches, std::uint64_t seed = 7) {
+  cts::random_stream random(seed);
+  cts::token_batch batch;
+  batch.patch_dim = c.patch_dim();
+  for (const int n : patches) {
+    auto order = random.permutation(c.patches());
+    order.resize(static_cast<std::size_t>(n));
+    std::sort(order.begin(), order.end());
+    for (const auto position : order) {
+      batch.positions.push_back(static_cast<std::int32_t>(position));
+      for (cts::index i = 0; i < batch.patch_dim; ++i) batch.patches.push_back(static_cast<float>(random.normal()));
+    }
+    batch.offsets.push_back(static_cast<cts::index>(batch.positions.size()));
+    batch.targets.push_back(static_cast<std::int32_t>(random.below(c.classes)));
+  }
+  return batch;
+}
+
+/// A model whose parameters are all well away from 0, so that every gradient shows.
+template <class B>
+cts::vit<B> lively_model(B& b, const cts::vit_config& c) {
+  using T = typename B::scalar;
+  cts::vit<B> model(b, c);
+  auto values = model.parameters().to_host(b);
+  cts::random_stream random(3);
+  for (T& x : values) x += static_cast<T>(0.2 * random.normal());
+  model.parameters().assign(b, 1, model.parameters().size(), values.data());
+  return model;
+}
+
+}  // namespace ragged

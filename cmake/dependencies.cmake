@@ -15,6 +15,14 @@ if(NOT nlohmann_json_FOUND)
   FetchContent_MakeAvailable(json)
 endif()
 
+# stb_image has no package of its own: a folder that holds stb/stb_image.h or stb_image.h.
+find_path(STB_INCLUDE_DIR NAMES stb/stb_image.h stb_image.h PATH_SUFFIXES stb)
+if(NOT STB_INCLUDE_DIR)
+  FetchContent_Declare(stb GIT_REPOSITORY https://github.com/nothings/stb.git GIT_TAG master GIT_SHALLOW ON)
+  FetchContent_MakeAvailable(stb)
+  set(STB_INCLUDE_DIR ${stb_SOURCE_DIR})
+endif()
+
 find_package(OpenMP QUIET COMPONENTS CXX)
 
 if(CTS_EXAMPLES)

@@ -8,7 +8,7 @@ case "$goal" in
   *) echo "usage: sh cmake/quickstart.sh demo|test" >&2; exit 2 ;;
 esac
 
-packages="g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-dev"
+packages="g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-dev libstb-dev"
 if [ "$goal" = test ]; then packages="$packages catch2 clang-format-14 ccache"; fi
 missing=""
 for package in $packages; do
@@ -28,5 +28,5 @@ cmake --build --preset "$goal"
 if [ "$goal" = test ]; then
   ctest --preset test
 else
-  build/demo/examples/example_relevance
+  build/demo/examples/cts demo
 fi

@@ -365,7 +365,7 @@ struct normal_pair {
 };
 
 /// Phi(x) = (1 + erf(x / sqrt 2)) / 2 and its derivative. Float: the tail is exp(-x^2/2) times a polynomial in
-/// 1 / (1 + 0.3 |x|), relative error below 3e-7 for |x| < 5 and 4e-6 far out, where 1 + erf would cancel. Other types:
+/// 1 / (1 + 0.3 |x|), relative error below 7e-7 for |x| < 5 and 4e-6 far out (x^2 / 2 is rounded), where 1 + erf would cancel. Other types:
 /// std::erfc.
 template <class T>
 constexpr normal_pair<T> normal(T x) {
@@ -1203,7 +1203,7 @@ struct image_shape {
 };
 
 struct vit_config {
-  image_shape image;
+  image_shape image = {};
   index patch = 4, dim = 192, depth = 6, heads = 3, classes = 10;
   double mlp_ratio = 4;
   bool qkv_bias = true;
@@ -1292,21 +1292,32 @@ class vit {
   void grow_head(B& b, index classes) {
     require(classes >= config_.classes, "vit: the head has ", config_.classes, " classes and cannot shrink to ",
             classes);
-    if (classes == config_.classes) return;
-    vit_config c = config_;
-    c.classes = classes;
-    vit grown(b, c);
-    auto values = grown.parameters_.to_host(b);
-    const auto old = parameters_.to_host(b);
-    for (const parameter& p : layout_.parameters.table()) {
-      std::copy_n(old.begin() + p.where.offset, p.where.size(),
-                  values.begin() + grown.layout_.parameters.at(p.name).where.offset);
-    }
-    grown.parameters_.assign(b, 1, grown.layout_.parameters.size(), values.data());
-    *this = std::move(grown);
+    if (classes != config_.classes) rebuild(b, classes, [](const parameter&) { return true; });
+  }
+
+  /// Gives the model a fresh head of `classes`; everything below it is kept.
+  void replace_head(B& b, index classes) {
+    rebuild(b, classes, [](const parameter& p) { return !p.name.starts_with("head."); });
   }
 
  private:
+  /// A fresh model of so many classes, into which the parameters that `keep` names are copied.
+  template <class Keep>
+  void rebuild(B& b, index classes, const Keep& keep) {
+    vit_config c = config_;
+    c.classes = classes;
+    vit other(b, c);
+    auto values = other.parameters_.to_host(b);
+    const auto old = parameters_.to_host(b);
+    for (const parameter& p : layout_.parameters.table()) {
+      if (!keep(p)) continue;
+      std::copy_n(old.begin() + p.where.offset, p.where.size(),
+                  values.begin() + other.layout_.parameters.at(p.name).where.offset);
+    }
+    other.parameters_.assign(b, 1, other.layout_.parameters.size(), values.data());
+    *this = std::move(other);
+  }
+
   vit_config config_;
   vit_layout layout_;
   tensor<B> parameters_;
@@ -2037,41 +2048,232 @@ inline progress_callback console_progress() {
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/patchify.hpp ====
-// Images cut into patches.
+// ==== core_tokensets/data/image.hpp ====
+// Pictures of 8 bits a channel, height x width x channels, and what is done to them before they become tokens.
 
-#include <span>
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <utility>
+#include <vector>
 
 
 namespace core_tokensets {
 
-/// Whole images `[S, C, H, W]` (already normalised) as a batch in which every patch is kept. `shape` has height, width
-/// and channels; throws where they are not made of whole patches or do not match the number of pixels.
-template <class Shape>
-token_batch patchify(std::span<const float> images, index samples, const Shape& shape, index patch) {
-  require(patch > 0 && shape.height % patch == 0 && shape.width % patch == 0, "patchify: an image of ", shape.height,
-          "x", shape.width, " is not made of whole patches of ", patch, "x", patch);
-  require(static_cast<index>(images.size()) == samples * shape.channels * shape.height * shape.width,
-          "patchify: ", images.size(), " numbers for ", samples, " images of ", shape.channels, "x", shape.height, "x",
-          shape.width);
-  const index grid_width = shape.width / patch, patches = shape.height / patch * grid_width;
-  token_batch batch;
-  batch.patch_dim = shape.channels * patch * patch;
-  batch.patches.reserve(images.size());
-  for (index s = 0; s < samples; ++s) {
-    for (index k = 0; k < patches; ++k) {
-      batch.positions.push_back(static_cast<std::int32_t>(k));
-      for (index c = 0; c < shape.channels; ++c) {
-        for (index y = 0; y < patch; ++y) {
-          const index row = ((s * shape.channels + c) * shape.height + k / grid_width * patch + y) * shape.width;
-          const float* from = images.data() + row + k % grid_width * patch;
-          batch.patches.insert(batch.patches.end(), from, from + patch);
-        }
+/// A picture that someone else owns: `[height, width, channels]` without gaps.
+struct image_view {
+  index height = 0, width = 0, channels = 0;
+  const std::uint8_t* pixels = nullptr;
+
+  const std::uint8_t* at(index y, index x) const { return pixels + (y * width + x) * channels; }
+  index size() const { return height * width * channels; }
+};
+
+/// A picture: `pixels` is `[height, width, channels]`, red before green before blue.
+struct image {
+  index height = 0, width = 0, channels = 0;
+  std::vector<std::uint8_t> pixels = {};
+
+  image() = default;
+  /// A picture of the given extents, all pixels `fill`.
+  image(index h, index w, index c, std::uint8_t fill = 0)
+      : height(h), width(w), channels(c), pixels(static_cast<std::size_t>(h * w * c), fill) {}
+  explicit image(const image_view& from)
+      : height(from.height),
+        width(from.width),
+        channels(from.channels),
+        pixels(from.pixels, from.pixels + from.size()) {}
+
+  operator image_view() const { return {height, width, channels, pixels.data()}; }
+  std::uint8_t* at(index y, index x) { return pixels.data() + (y * width + x) * channels; }
+  const std::uint8_t* at(index y, index x) const { return pixels.data() + (y * width + x) * channels; }
+  bool operator==(const image&) const = default;
+};
+
+/// How new pixels come from old ones: the two nearest, weighted (bilinear); the mean of the area that they cover
+/// (area); or area along an axis that shrinks and bilinear along one that grows (automatic).
+enum class resampling { automatic, bilinear, area };
+
+namespace detail {
+
+/// The old pixels `first ..` and their weights (sum 1) that make one new pixel along one axis.
+struct resampling_weights {
+  index first = 0;
+  std::vector<float> weights;
+};
+
+inline std::vector<resampling_weights> resample_axis(index from, index to, resampling how) {
+  const double ratio = static_cast<double>(from) / static_cast<double>(to);
+  const bool area = how == resampling::area || (how == resampling::automatic && to < from);
+  std::vector<resampling_weights> axis;
+  axis.reserve(static_cast<std::size_t>(to));
+  for (index i = 0; i < to; ++i) {
+    const double begin = static_cast<double>(i) * ratio, end = begin + ratio;
+    resampling_weights w;
+    if (area) {
+      w.first = std::min(static_cast<index>(begin), from - 1);
+      const index last = std::clamp(static_cast<index>(std::ceil(end - 1e-9)), w.first + 1, from);
+      for (index j = w.first; j < last; ++j) {
+        const double covered = std::min(end, static_cast<double>(j + 1)) - std::max(begin, static_cast<double>(j));
+        w.weights.push_back(static_cast<float>(covered / ratio));
+      }
+    } else {
+      const double centre = std::clamp((begin + end) / 2 - 0.5, 0.0, static_cast<double>(from - 1));
+      w.first = std::min(static_cast<index>(centre), std::max<index>(from - 2, 0));
+      const auto share = static_cast<float>(centre - static_cast<double>(w.first));
+      w.weights = from > 1 ? std::vector<float>{1 - share, share} : std::vector<float>{1};
+    }
+    axis.push_back(std::move(w));
+  }
+  return axis;
+}
+
+}  // namespace detail
+
+/// The picture at another size; pixel centres lie at half integers. `Error`: an extent that is not positive.
+inline image resize(const image_view& from, index height, index width, resampling how = resampling::automatic) {
+  require(from.height > 0 && from.width > 0 && from.channels > 0 && height > 0 && width > 0, "resize: ", from.height,
+          " x ", from.width, " x ", from.channels, " to ", height, " x ", width, ": expected positive extents");
+  if (from.height == height && from.width == width) return image(from);
+  const index row = width * from.channels;
+  std::vector<float> wide(static_cast<std::size_t>(from.height * row), 0.0f);
+  const auto columns = detail::resample_axis(from.width, width, how);
+  for (index y = 0; y < from.height; ++y) {
+    float* out = wide.data() + y * row;
+    for (const auto& column : columns) {
+      const std::uint8_t* in = from.at(y, column.first);
+      for (const float weight : column.weights) {
+        for (index c = 0; c < from.channels; ++c) out[c] += weight * static_cast<float>(*in++);
+      }
+      out += from.channels;
+    }
+  }
+  image to(height, width, from.channels);
+  const auto rows = detail::resample_axis(from.height, height, how);
+  std::vector<float> sums(static_cast<std::size_t>(row));
+  std::uint8_t* out = to.pixels.data();
+  for (const auto& line : rows) {
+    std::fill(sums.begin(), sums.end(), 0.5f);
+    const float* in = wide.data() + line.first * row;
+    for (const float weight : line.weights) {
+      for (float& sum : sums) sum += weight * *in++;
+    }
+    for (const float sum : sums) *out++ = static_cast<std::uint8_t>(std::clamp(sum, 0.0f, 255.0f));
+  }
+  return to;
+}
+
+/// Three equal channels from one; a picture of three channels as it is. `Error`: any other number of channels.
+inline image grey_to_rgb(const image_view& from) {
+  require(from.channels == 1 || from.channels == 3, "grey_to_rgb: ", from.channels, " channels, expected 1 or 3");
+  if (from.channels == 3) return image(from);
+  image to(from.height, from.width, 3);
+  for (index i = 0; i < from.size(); ++i) std::fill_n(to.pixels.data() + 3 * i, 3, from.pixels[i]);
+  return to;
+}
+
+/// Rows `top ..` and columns `left ..` of the picture. `Error`: the window leaves the picture.
+inline image crop(const image_view& from, index top, index left, index height, index width) {
+  require(top >= 0 && left >= 0 && height > 0 && width > 0 && top <= from.height - height && left <= from.width - width,
+          "crop: ", height, " x ", width, " at row ", top, ", column ", left, " leaves the picture of ", from.height,
+          " x ", from.width);
+  image to(height, width, from.channels);
+  for (index y = 0; y < height; ++y) std::copy_n(from.at(top + y, left), width * from.channels, to.at(y, 0));
+  return to;
+}
+
+/// The mirror image: left becomes right.
+inline image flip_horizontally(const image_view& from) {
+  image to(from.height, from.width, from.channels);
+  for (index y = 0; y < from.height; ++y) {
+    for (index x = 0; x < from.width; ++x) {
+      std::copy_n(from.at(y, from.width - 1 - x), from.channels, to.at(y, x));
+    }
+  }
+  return to;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/augment.hpp ====
+// Random shifts and mirror images of training pictures. Each draw depends on (seed, epoch, sample) only, so it is the
+// same in any order and on any number of threads.
+
+#include <algorithm>
+#include <cstdint>
+
+
+namespace core_tokensets {
+
+/// What a shifted picture shows beyond its border: the pixels at the border again, or black.
+enum class padding { edge, zero };
+
+struct augmentation {
+  index shift = 0;  ///< pad by so many pixels on each side and crop at random ("pad and crop")
+  double flip = 0;  ///< probability of the mirror image
+  padding border = padding::edge;
+};
+
+/// One draw: pixel (y, x) of the result is (y + dy, x + dx) of the picture, mirrored if `flip`.
+struct augmentation_draw {
+  index dy = 0, dx = 0;
+  bool flip = false;
+  padding border = padding::edge;
+
+  /// Offset of the source pixel in `[height, width]`, or -1 for black.
+  index source(index y, index x, index height, index width) const {
+    y += dy;
+    x = (flip ? width - 1 - x : x) + dx;
+    const bool outside = y < 0 || y >= height || x < 0 || x >= width;
+    if (outside && border == padding::zero) return -1;
+    return std::clamp<index>(y, 0, height - 1) * width + std::clamp<index>(x, 0, width - 1);
+  }
+};
+
+/// The draw for one sample in one epoch. `Error`: a negative shift, a probability outside of 0 .. 1.
+inline augmentation_draw draw_augmentation(const augmentation& options, std::uint64_t seed, std::uint64_t epoch,
+                                           index sample) {
+  require(options.shift >= 0 && options.flip >= 0 && options.flip <= 1, "augmentation: shift ", options.shift,
+          ", flip ", options.flip, ": expected a shift of at least 0 and a probability");
+  random_stream random(seed ^ 0x6175676d656e7421u, (epoch << 40) + static_cast<std::uint64_t>(sample));
+  augmentation_draw draw;
+  draw.border = options.border;
+  draw.dy = random.below(2 * options.shift + 1) - options.shift;
+  draw.dx = random.below(2 * options.shift + 1) - options.shift;
+  draw.flip = random.uniform() < options.flip;
+  return draw;
+}
+
+/// Writes the augmented picture to `to` `[height, width, channels]`, which must not be the picture itself.
+inline void augment_into(const image_view& from, const augmentation_draw& draw, std::uint8_t* to) {
+  for (index y = 0; y < from.height; ++y) {
+    for (index x = 0; x < from.width; ++x, to += from.channels) {
+      const index source = draw.source(y, x, from.height, from.width);
+      if (source < 0) {
+        std::fill_n(to, from.channels, std::uint8_t{0});
+      } else {
+        std::copy_n(from.pixels + source * from.channels, from.channels, to);
       }
     }
-    batch.offsets.push_back(batch.offsets.back() + patches);
   }
-  return batch;
+}
+
+/// The same as normalised numbers; `table` comes from `pixel_table`.
+inline void augment_into(const image_view& from, const augmentation_draw& draw, const float* table, float* to) {
+  for (index y = 0; y < from.height; ++y) {
+    for (index x = 0; x < from.width; ++x) {
+      const index source = draw.source(y, x, from.height, from.width);
+      for (index c = 0; c < from.channels; ++c) {
+        *to++ = table[c * 256 + (source < 0 ? 0 : from.pixels[source * from.channels + c])];
+      }
+    }
+  }
+}
+
+inline image augment(const image_view& from, const augmentation_draw& draw) {
+  image to(from.height, from.width, from.channels);
+  augment_into(from, draw, to.pixels.data());
+  return to;
 }
 
 }  // namespace core_tokensets
@@ -2250,6 +2452,1918 @@ inline std::string checksum_text(std::uint64_t sum) {
   std::string text(16, '0');
   for (std::size_t i = 16; i-- > 0; sum >>= 4) text[i] = "0123456789abcdef"[sum & 15];
   return text;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/cache.hpp ====
+// A cache of decoded pictures: one file per folder and options, which holds the exact list of the picture files that it
+// was made from. Whatever does not match (a changed file, a damaged cache) counts as absent and is made anew.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// $XDG_CACHE_HOME/core_tokensets, or ~/.cache/core_tokensets; empty (no cache) where neither is set.
+inline std::filesystem::path default_cache_folder() {
+  namespace fs = std::filesystem;
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache == '/') {
+    return fs::path(cache) / "core_tokensets";
+  }
+  if (const char* home = std::getenv("HOME"); home != nullptr && *home == '/') {
+    return fs::path(home) / ".cache" / "core_tokensets";
+  }
+  return {};
+}
+
+/// Decoded pictures of one size: `[n, height, width, channels]`.
+struct decoded_pixels {
+  index n = 0, height = 0, width = 0, channels = 0;
+  std::vector<std::uint8_t> pixels = {};
+};
+
+namespace detail {
+
+constexpr std::uint64_t cache_magic = 0x3130637064737463u;  // "ctsdpc01" in the file
+
+/// FNV-1a over the FNV-1a sums of pieces of 1 MiB, which are computed in parallel.
+inline std::uint64_t checksum_in_pieces(std::span<const std::byte> bytes, int threads) {
+  constexpr index grain = index{1} << 20;
+  const auto size = static_cast<index>(bytes.size());
+  std::vector<std::uint64_t> sums(static_cast<std::size_t>((size + grain - 1) / grain));
+  parallel_chunks(threads, size, grain, [&](index begin, index end) {
+    sums[static_cast<std::size_t>(begin / grain)] =
+        fnv1a(bytes.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)));
+  });
+  return fnv1a(std::as_bytes(std::span<const std::uint64_t>(sums)));
+}
+
+inline std::filesystem::path cache_path(const std::filesystem::path& folder, std::string_view key) {
+  return folder / ("pixels-" + checksum_text(fnv1a(std::as_bytes(std::span(key)))) + ".bin");
+}
+
+}  // namespace detail
+
+/// The pictures stored under `key` if they were made from exactly this `listing`, otherwise nothing. Never throws.
+inline std::optional<decoded_pixels> load_decoded(const std::filesystem::path& folder, std::string_view key,
+                                                  std::string_view listing, int threads = 0) {
+  if (folder.empty()) return std::nullopt;
+  const auto path = detail::cache_path(folder, key);
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) return std::nullopt;
+  try {
+    const file_reader file(path);
+    std::array<std::uint64_t, 8> header{};  // magic, n, height, width, channels, listing size, two checksums
+    constexpr index header_size = sizeof header;
+    if (file.size() < header_size) return std::nullopt;
+    file.read(0, std::as_writable_bytes(std::span(header)));
+    if (header[0] != detail::cache_magic || header[5] != listing.size()) return std::nullopt;
+    std::uint64_t expected = 1;
+    for (std::size_t i = 1; i <= 4; ++i) {
+      if (header[i] == 0 || header[i] > static_cast<std::uint64_t>(file.size()) / expected) return std::nullopt;
+      expected *= header[i];
+    }
+    const auto listed = static_cast<index>(listing.size());
+    if (header_size + listed + static_cast<index>(expected) != file.size()) return std::nullopt;
+    std::string found(listing.size(), '\0');
+    file.read(header_size, std::as_writable_bytes(std::span(found)));
+    if (found != listing || header[6] != fnv1a(std::as_bytes(std::span(header).first(6)))) return std::nullopt;
+    decoded_pixels result{static_cast<index>(header[1]), static_cast<index>(header[2]), static_cast<index>(header[3]),
+                          static_cast<index>(header[4])};
+    result.pixels.resize(expected);
+    const auto bytes = std::as_writable_bytes(std::span(result.pixels));
+    file.read(header_size + listed, bytes);
+    if (detail::checksum_in_pieces(bytes, threads) != header[7]) return std::nullopt;
+    return result;
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
+/// Stores pictures for the next time; false where that is not possible (read-only, full). Never throws.
+inline bool store_decoded(const std::filesystem::path& folder, std::string_view key, std::string_view listing, index n,
+                          index height, index width, index channels, std::span<const std::uint8_t> pixels,
+                          int threads = 0) {
+  if (folder.empty()) return false;
+  std::error_code failed;
+  std::filesystem::create_directories(folder, failed);
+  if (failed) return false;
+  const auto word = [](auto x) { return static_cast<std::uint64_t>(x); };
+  std::array<std::uint64_t, 8> header{
+      detail::cache_magic, word(n), word(height), word(width), word(channels), word(listing.size()), 0, 0};
+  header[6] = fnv1a(std::as_bytes(std::span(header).first(6)));
+  header[7] = detail::checksum_in_pieces(std::as_bytes(pixels), threads);
+  const std::array<std::span<const std::byte>, 3> pieces{std::as_bytes(std::span(header)),
+                                                         std::as_bytes(std::span(listing)), std::as_bytes(pixels)};
+  try {
+    write_file(detail::cache_path(folder, key), std::span<const std::span<const std::byte>>(pieces));
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/dataset.hpp ====
+// Labelled pictures of one size, packed one after the other, and ways to take a part of them.
+
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// S pictures with a class each. `names`, `source_bytes` and `masks` may be empty.
+struct dataset {
+  index height = 0, width = 0, channels = 0;
+  std::vector<std::uint8_t> pixels;         ///< [S, height, width, channels]
+  std::vector<std::int32_t> labels;         ///< [S] in [0, classes())
+  std::vector<std::string> class_names;     ///< [K]
+  std::vector<std::string> names;           ///< [S] where each picture came from
+  std::vector<std::uint64_t> source_bytes;  ///< [S] size of each picture as it came (JPEG, PNG, raw)
+  std::vector<std::uint8_t> masks;          ///< [S, height, width]: 0 background, o + 1 where object o is seen
+
+  index n() const { return static_cast<index>(labels.size()); }
+  index classes() const { return static_cast<index>(class_names.size()); }
+  /// Bytes of one picture in `pixels`.
+  index image_size() const { return height * width * channels; }
+  image_view view_of(index i) const { return {height, width, channels, pixels.data() + i * image_size()}; }
+  /// The mask of picture i, `[height, width]`; empty if there are none.
+  std::span<const std::uint8_t> mask_of(index i) const {
+    if (masks.empty()) return {};
+    return {masks.data() + i * height * width, static_cast<std::size_t>(height * width)};
+  }
+  /// Sum of `source_bytes`: what the data weigh as they came.
+  std::uint64_t total_source_bytes() const {
+    return std::accumulate(source_bytes.begin(), source_bytes.end(), std::uint64_t{0});
+  }
+
+  /// `Error` naming `what` unless all arrays have the same number of pictures and labels name classes.
+  void check(std::string_view what = "dataset") const {
+    const auto s = labels.size();
+    require(pixels.size() == s * static_cast<std::size_t>(image_size()), what, ": ", pixels.size(),
+            " bytes of pixels, expected ", s, " x ", height, " x ", width, " x ", channels);
+    require((names.empty() || names.size() == s) && (source_bytes.empty() || source_bytes.size() == s), what, ": ",
+            names.size(), " names and ", source_bytes.size(), " sizes for ", s, " pictures");
+    require(masks.empty() || masks.size() == s * static_cast<std::size_t>(height * width), what, ": ", masks.size(),
+            " bytes of masks, expected ", s, " x ", height, " x ", width);
+    for (const std::int32_t label : labels) {
+      require(label >= 0 && label < classes(), what, ": label ", label, " but only ", classes(), " classes");
+    }
+  }
+};
+
+/// Pictures to learn from and pictures to measure on, with the same classes.
+struct dataset_split {
+  dataset train, test;
+};
+
+/// The pictures at `indices`, in that order; classes keep their numbers. `Error`: an index out of range.
+inline dataset subset(const dataset& from, std::span<const index> indices) {
+  dataset to;
+  to.height = from.height, to.width = from.width, to.channels = from.channels;
+  to.class_names = from.class_names;
+  const index size = from.image_size(), area = from.height * from.width;
+  to.pixels.reserve(indices.size() * static_cast<std::size_t>(size));
+  for (const index i : indices) {
+    require(i >= 0 && i < from.n(), "subset: picture ", i, " of ", from.n());
+    const auto at = static_cast<std::size_t>(i);
+    to.pixels.insert(to.pixels.end(), from.pixels.data() + i * size, from.pixels.data() + (i + 1) * size);
+    to.labels.push_back(from.labels[at]);
+    if (!from.names.empty()) to.names.push_back(from.names[at]);
+    if (!from.source_bytes.empty()) to.source_bytes.push_back(from.source_bytes[at]);
+    if (!from.masks.empty()) {
+      to.masks.insert(to.masks.end(), from.masks.data() + i * area, from.masks.data() + (i + 1) * area);
+    }
+  }
+  return to;
+}
+
+/// Classes `first` to `last`, both included.
+struct class_range {
+  index first = 0, last = 0;
+  index count() const { return last - first + 1; }
+};
+
+/// "A-B" or "A". `Error`: anything else.
+inline class_range parse_class_range(std::string_view text) {
+  class_range range;
+  const char *const begin = text.data(), *const end = begin + text.size();
+  auto [after, bad] = std::from_chars(begin, end, range.first);
+  range.last = range.first;
+  if (bad == std::errc() && after != end && *after == '-') {
+    const auto second = std::from_chars(after + 1, end, range.last);
+    after = second.ptr, bad = second.ec;
+  }
+  require(bad == std::errc() && after == end && range.first >= 0 && range.last >= range.first, "classes '", text,
+          "': expected A-B with 0 <= A <= B");
+  return range;
+}
+
+/// The pictures of the classes in `range`, renumbered from 0. `Error`: the range leaves the classes.
+inline dataset select_classes(const dataset& from, class_range range) {
+  require(range.first >= 0 && range.first <= range.last && range.last < from.classes(), "select_classes: ", range.first,
+          "-", range.last, ", expected a range within 0-", from.classes() - 1);
+  std::vector<index> kept;
+  for (index i = 0; i < from.n(); ++i) {
+    const index label = from.labels[static_cast<std::size_t>(i)];
+    if (label >= range.first && label <= range.last) kept.push_back(i);
+  }
+  dataset to = subset(from, kept);
+  for (auto& label : to.labels) label -= static_cast<std::int32_t>(range.first);
+  to.class_names.assign(from.class_names.begin() + range.first, from.class_names.begin() + range.last + 1);
+  return to;
+}
+
+inline dataset_split select_classes(const dataset_split& from, class_range range) {
+  return {select_classes(from.train, range), select_classes(from.test, range)};
+}
+
+/// At most `limit` pictures of each class, chosen at random by `seed`, in their old order.
+inline dataset limit_per_class(const dataset& from, index limit, std::uint64_t seed = 0) {
+  require(limit > 0, "limit_per_class: ", limit, ", expected at least 1");
+  std::vector<index> kept;
+  std::vector<index> members;
+  for (index k = 0; k < from.classes(); ++k) {
+    members.clear();
+    for (index i = 0; i < from.n(); ++i) {
+      if (from.labels[static_cast<std::size_t>(i)] == k) members.push_back(i);
+    }
+    if (static_cast<index>(members.size()) > limit) {
+      random_stream(seed, static_cast<std::uint64_t>(k)).shuffle(std::span(members));
+      members.resize(static_cast<std::size_t>(limit));
+    }
+    kept.insert(kept.end(), members.begin(), members.end());
+  }
+  std::sort(kept.begin(), kept.end());
+  return subset(from, kept);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/cifar.hpp ====
+// CIFAR-10 and CIFAR-100 in their binary form (Krizhevsky 2009): records of labels and 3 x 32 x 32 bytes.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// Adds the records of a file: `label_bytes` labels, of which number `used` counts, then red, green and blue planes.
+inline void append_cifar(const std::filesystem::path& path, index label_bytes, index used, index classes,
+                         dataset& data) {
+  constexpr index area = 32 * 32, size = 3 * area;
+  const auto bytes = read_file(path);
+  const index record = label_bytes + size, n = static_cast<index>(bytes.size()) / record;
+  require(n > 0 && n * record == static_cast<index>(bytes.size()), path.string(), ": ", bytes.size(),
+          " bytes, expected a multiple of ", record, " (", label_bytes, " label bytes and 32 x 32 x 3 pixels)");
+  const std::string file = path.filename().string();
+  data.pixels.reserve(data.pixels.size() + static_cast<std::size_t>(n * size));
+  for (index i = 0; i < n; ++i) {
+    const std::byte* p = bytes.data() + i * record;
+    const auto label = std::to_integer<std::int32_t>(p[used]);
+    require(label < classes, path.string(), ": record ", i, " has label ", label, ", expected less than ", classes);
+    data.labels.push_back(label);
+    data.names.push_back(file + ":" + std::to_string(i));
+    p += label_bytes;
+    for (index k = 0; k < area; ++k) {
+      for (index c = 0; c < 3; ++c) data.pixels.push_back(std::to_integer<std::uint8_t>(p[c * area + k]));
+    }
+  }
+  data.source_bytes.resize(data.labels.size(), static_cast<std::uint64_t>(size));
+}
+
+/// The lines of a text file that are not empty.
+inline std::vector<std::string> read_lines(const std::filesystem::path& path) {
+  std::vector<std::string> lines;
+  std::ifstream text(path);
+  for (std::string line; std::getline(text, line);) {
+    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
+    if (!line.empty()) lines.push_back(line);
+  }
+  return lines;
+}
+
+/// Class names from a file if it has as many lines as there are classes, else numbers.
+inline std::vector<std::string> class_names_or_numbers(const std::filesystem::path& path, index classes) {
+  auto names = read_lines(path);
+  if (static_cast<index>(names.size()) == classes) return names;
+  names.clear();
+  for (index k = 0; k < classes; ++k) names.push_back(std::to_string(k));
+  return names;
+}
+
+inline dataset empty_cifar(std::vector<std::string> names) {
+  dataset data;
+  data.height = data.width = 32, data.channels = 3;
+  data.class_names = std::move(names);
+  return data;
+}
+
+}  // namespace detail
+
+/// CIFAR-10 from the folder with data_batch_*.bin and test_batch.bin. `Error`: a file missing or of a wrong size.
+inline dataset_split load_cifar10(const std::filesystem::path& dir) {
+  namespace fs = std::filesystem;
+  require(fs::is_directory(dir), dir.string(), ": no such folder");
+  std::vector<fs::path> batches;
+  for (const auto& entry : fs::directory_iterator(dir)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("data_batch_") && name.ends_with(".bin")) batches.push_back(entry.path());
+  }
+  require(!batches.empty(), dir.string(), ": expected data_batch_1.bin and so on in it");
+  std::sort(batches.begin(), batches.end());
+  const auto names = detail::class_names_or_numbers(dir / "batches.meta.txt", 10);
+  dataset_split split{detail::empty_cifar(names), detail::empty_cifar(names)};
+  for (const auto& path : batches) detail::append_cifar(path, 1, 0, 10, split.train);
+  detail::append_cifar(dir / "test_batch.bin", 1, 0, 10, split.test);
+  return split;
+}
+
+/// CIFAR-100 from the folder with train.bin and test.bin: its 100 classes, or with `coarse` the 20 groups of them.
+inline dataset_split load_cifar100(const std::filesystem::path& dir, bool coarse = false) {
+  const index classes = coarse ? 20 : 100;
+  const auto names =
+      detail::class_names_or_numbers(dir / (coarse ? "coarse_label_names.txt" : "fine_label_names.txt"), classes);
+  dataset_split split{detail::empty_cifar(names), detail::empty_cifar(names)};
+  detail::append_cifar(dir / "train.bin", 2, coarse ? 0 : 1, classes, split.train);
+  detail::append_cifar(dir / "test.bin", 2, coarse ? 0 : 1, classes, split.test);
+  return split;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/image_io.hpp ====
+// Picture files: JPEG and PNG in, PNG and JPEG out. The work is done by the stb headers, which stay inside a namespace
+// and a translation unit of their own; what they are lenient about (cut-off or damaged files) is checked here first.
+
+#include <array>
+#include <climits>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+// What the stb headers include, so that they include nothing inside the namespace below.
+#include <assert.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+#ifdef __ARM_NEON
+#include <arm_neon.h>
+#endif
+
+
+// The switches of stb are set for these two includes only; a program may use stb in its own way before and after.
+#pragma push_macro("STBI_INCLUDE_STB_IMAGE_H")
+#pragma push_macro("STB_IMAGE_IMPLEMENTATION")
+#pragma push_macro("STB_IMAGE_STATIC")
+#pragma push_macro("STBI_NO_STDIO")
+#pragma push_macro("STBIDEF")
+#pragma push_macro("INCLUDE_STB_IMAGE_WRITE_H")
+#pragma push_macro("STB_IMAGE_WRITE_IMPLEMENTATION")
+#pragma push_macro("STB_IMAGE_WRITE_STATIC")
+#pragma push_macro("STBI_WRITE_NO_STDIO")
+#pragma push_macro("STBIWDEF")
+#undef STBI_INCLUDE_STB_IMAGE_H
+#undef STB_IMAGE_IMPLEMENTATION
+#undef STB_IMAGE_STATIC
+#undef STBI_NO_STDIO
+#undef STBIDEF
+#undef INCLUDE_STB_IMAGE_WRITE_H
+#undef STB_IMAGE_WRITE_IMPLEMENTATION
+#undef STB_IMAGE_WRITE_STATIC
+#undef STBI_WRITE_NO_STDIO
+#undef STBIWDEF
+#define STB_IMAGE_IMPLEMENTATION
+#define STB_IMAGE_STATIC
+#define STBI_NO_STDIO
+#define STB_IMAGE_WRITE_IMPLEMENTATION
+#define STB_IMAGE_WRITE_STATIC
+#define STBI_WRITE_NO_STDIO
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+#pragma GCC diagnostic ignored "-Wshadow"
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
+#pragma GCC diagnostic ignored "-Wcast-qual"
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wsign-compare"
+#pragma GCC diagnostic ignored "-Wdouble-promotion"
+#pragma GCC diagnostic ignored "-Wold-style-cast"
+namespace core_tokensets::detail::stb {
+#if __has_include(<stb/stb_image.h>)
+#include <stb/stb_image.h>
+#include <stb/stb_image_write.h>
+#else
+#include <stb_image.h>
+#include <stb_image_write.h>
+#endif
+}  // namespace core_tokensets::detail::stb
+#pragma GCC diagnostic pop
+#pragma pop_macro("STBI_INCLUDE_STB_IMAGE_H")
+#pragma pop_macro("STB_IMAGE_IMPLEMENTATION")
+#pragma pop_macro("STB_IMAGE_STATIC")
+#pragma pop_macro("STBI_NO_STDIO")
+#pragma pop_macro("STBIDEF")
+#pragma pop_macro("INCLUDE_STB_IMAGE_WRITE_H")
+#pragma pop_macro("STB_IMAGE_WRITE_IMPLEMENTATION")
+#pragma pop_macro("STB_IMAGE_WRITE_STATIC")
+#pragma pop_macro("STBI_WRITE_NO_STDIO")
+#pragma pop_macro("STBIWDEF")
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// True if the markers of a JPEG file lead from its start to its end-of-image marker.
+inline bool jpeg_is_whole(std::span<const std::uint8_t> b) {
+  std::size_t i = 2;
+  while (i + 1 < b.size()) {
+    if (b[i] != 0xFF) return false;
+    const unsigned marker = b[i + 1];
+    if (marker == 0xFF) {  // a fill byte
+      ++i;
+      continue;
+    }
+    i += 2;
+    if (marker == 0xD9) return true;
+    if (marker == 0x01 || (marker >= 0xD0 && marker <= 0xD7)) continue;
+    if (i + 1 >= b.size()) return false;
+    i += static_cast<std::size_t>(b[i] << 8 | b[i + 1]);
+    if (marker != 0xDA) continue;
+    // Coded data: it ends at the first marker that is neither an escaped 0xFF nor a restart.
+    while (i + 1 < b.size() && (b[i] != 0xFF || b[i + 1] == 0 || (b[i + 1] >= 0xD0 && b[i + 1] <= 0xD7))) ++i;
+  }
+  return false;
+}
+
+/// CRC-32 as PNG uses it (ISO 3309).
+constexpr std::uint32_t crc32(std::span<const std::uint8_t> bytes) {
+  constexpr auto table = [] {
+    std::array<std::uint32_t, 256> t{};
+    for (std::uint32_t n = 0; n < 256; ++n) {
+      std::uint32_t c = n;
+      for (int k = 0; k < 8; ++k) c = (c & 1) != 0 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
+      t[n] = c;
+    }
+    return t;
+  }();
+  std::uint32_t crc = 0xFFFFFFFFu;
+  for (const std::uint8_t b : bytes) crc = table[(crc ^ b) & 255u] ^ (crc >> 8);
+  return ~crc;
+}
+
+/// True if all chunks of a PNG file up to IEND are there and have the right checksum.
+inline bool png_is_whole(std::span<const std::uint8_t> b) {
+  const auto word = [&](std::size_t i) {
+    return static_cast<std::uint32_t>(b[i]) << 24 | static_cast<std::uint32_t>(b[i + 1]) << 16 |
+           static_cast<std::uint32_t>(b[i + 2]) << 8 | static_cast<std::uint32_t>(b[i + 3]);
+  };
+  for (std::size_t i = 8; i + 12 <= b.size();) {
+    const std::size_t length = word(i);
+    if (length > b.size() - i - 12 || crc32(b.subspan(i + 4, length + 4)) != word(i + 8 + length)) return false;
+    if (word(i + 4) == 0x49454E44u) return true;
+    i += length + 12;
+  }
+  return false;
+}
+
+inline void append_bytes(void* context, void* data, int size) {
+  const auto* first = static_cast<const std::byte*>(data);
+  static_cast<std::vector<std::byte>*>(context)->insert(static_cast<std::vector<std::byte>*>(context)->end(), first,
+                                                        first + size);
+}
+
+inline void check_encodable(const char* what, const image_view& from) {
+  require(from.height > 0 && from.width > 0 && from.channels >= 1 && from.channels <= 4 && from.height < (1 << 24) &&
+              from.width < (1 << 24) && from.size() < INT_MAX,
+          what, ": ", from.height, " x ", from.width, " x ", from.channels, ": expected a picture of 1 to 4 channels");
+}
+
+}  // namespace detail
+
+/// The picture in the bytes of a JPEG or PNG file, with 1, 3 or 4 channels, or as many as it has (0). Grey becomes
+/// colour and back, alpha is left out. `Error` naming `name`: another format, cut off, damaged.
+inline image decode_image(std::span<const std::byte> bytes, index channels = 0, const std::string& name = "image") {
+  const std::span b(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size());
+  constexpr std::array<std::uint8_t, 8> png{0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
+  const bool is_jpeg = b.size() >= 3 && b[0] == 0xFF && b[1] == 0xD8 && b[2] == 0xFF;
+  const bool is_png = b.size() >= 8 && std::memcmp(b.data(), png.data(), 8) == 0;
+  require(is_jpeg || is_png, name, ": neither a JPEG nor a PNG file (", b.size(), " bytes)");
+  require(b.size() < INT_MAX, name, ": ", b.size(), " bytes, expected fewer than 2 GiB");
+  require(channels == 0 || channels == 1 || channels == 3 || channels == 4, name, ": asked for ", channels,
+          " channels, expected 0, 1, 3 or 4");
+  if (is_jpeg) require(detail::jpeg_is_whole(b), name, ": JPEG file is cut off or damaged: no end-of-image marker");
+  if (is_png) require(detail::png_is_whole(b), name, ": PNG file is cut off or damaged: missing or wrong chunks");
+  int width = 0, height = 0, found = 0;
+  const std::unique_ptr<std::uint8_t, decltype(&std::free)> pixels(
+      detail::stb::stbi_load_from_memory(b.data(), static_cast<int>(b.size()), &width, &height, &found,
+                                         static_cast<int>(channels)),
+      &std::free);
+  if (!pixels) fail(name, ": damaged ", is_jpeg ? "JPEG" : "PNG", " file: ", detail::stb::stbi_failure_reason());
+  return image(image_view{height, width, channels == 0 ? found : channels, pixels.get()});
+}
+
+/// The picture in a JPEG or PNG file; see `decode_image`.
+inline image read_image(const std::filesystem::path& path, index channels = 0) {
+  return decode_image(read_file(path), channels, path.string());
+}
+
+/// The bytes of a PNG file with this picture (no loss). `Error`: no pixels, more than 4 channels.
+inline std::vector<std::byte> encode_png(const image_view& from) {
+  detail::check_encodable("encode_png", from);
+  std::vector<std::byte> bytes;
+  const int ok = detail::stb::stbi_write_png_to_func(detail::append_bytes, &bytes, static_cast<int>(from.width),
+                                                     static_cast<int>(from.height), static_cast<int>(from.channels),
+                                                     from.pixels, static_cast<int>(from.width * from.channels));
+  require(ok != 0, "encode_png: out of memory");
+  return bytes;
+}
+
+/// The bytes of a baseline JPEG file with this picture, quality 1 to 100.
+inline std::vector<std::byte> encode_jpeg(const image_view& from, int quality = 90) {
+  detail::check_encodable("encode_jpeg", from);
+  require(quality >= 1 && quality <= 100, "encode_jpeg: quality ", quality, ", expected 1 to 100");
+  std::vector<std::byte> bytes;
+  const int ok = detail::stb::stbi_write_jpg_to_func(detail::append_bytes, &bytes, static_cast<int>(from.width),
+                                                     static_cast<int>(from.height), static_cast<int>(from.channels),
+                                                     from.pixels, quality);
+  require(ok != 0, "encode_jpeg: out of memory");
+  return bytes;
+}
+
+/// Writes the picture as a PNG file; the name holds the old file or the whole new one, never a part.
+inline void write_png(const std::filesystem::path& path, const image_view& from) { write_file(path, encode_png(from)); }
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/folder.hpp ====
+// Pictures from folders: DIR/train and DIR/test (or DIR/val), in each one folder a class, in it JPEG and PNG files.
+
+#include <algorithm>
+#include <cctype>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct folder_options {
+  index size = 0;      ///< height and width to resize to; 0: as they are, all must be of one size
+  index channels = 3;  ///< 3 or 1; others are converted
+  bool cache = true;   ///< keep the decoded pictures for the next time
+  std::filesystem::path cache_folder = default_cache_folder();
+  int threads = 0;
+  progress_callback on_progress = {};
+};
+
+namespace detail {
+
+/// A path as messages and caches name it, the same on every system.
+inline std::string portable_name(const std::filesystem::path& path) { return path.generic_string(); }
+
+inline bool is_picture_name(const std::filesystem::path& path) {
+  std::string ending = path.extension().string();
+  for (char& c : ending) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return (ending == ".jpg" || ending == ".jpeg" || ending == ".png") && path.filename().string().front() != '.';
+}
+
+/// The folders in `where` by name; hidden ones do not count.
+inline std::vector<std::string> class_folders(const std::filesystem::path& where) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(where)) {
+    const std::string name = entry.path().filename().string();
+    if (entry.is_directory() && name.front() != '.') names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+struct picture_file {
+  std::string name;  ///< relative to the folder of classes
+  std::int32_t label = 0;
+  std::uint64_t bytes = 0;
+};
+
+/// All pictures below `where`, class by class and by name, and a text with their names, sizes and times.
+inline std::pair<std::vector<picture_file>, std::string> list_pictures(const std::filesystem::path& where,
+                                                                       const std::vector<std::string>& classes) {
+  namespace fs = std::filesystem;
+  std::vector<picture_file> files;
+  std::string listing;
+  for (const std::string& found : class_folders(where)) {
+    const auto place = std::lower_bound(classes.begin(), classes.end(), found);
+    require(place != classes.end() && *place == found, portable_name(where / found), ": no such class to learn from");
+    std::vector<fs::path> members;
+    for (const auto& entry : fs::recursive_directory_iterator(where / found)) {
+      if (entry.is_regular_file() && is_picture_name(entry.path())) members.push_back(entry.path());
+    }
+    require(!members.empty(), portable_name(where / found), ": no jpg, jpeg or png files in this class");
+    std::sort(members.begin(), members.end());
+    for (const fs::path& path : members) {
+      const fs::directory_entry entry(path);
+      const auto bytes = static_cast<std::uint64_t>(entry.file_size());
+      files.push_back(
+          {portable_name(path.lexically_relative(where)), static_cast<std::int32_t>(place - classes.begin()), bytes});
+      listing += files.back().name + '\t' + std::to_string(bytes) + '\t' +
+                 std::to_string(entry.last_write_time().time_since_epoch().count()) + '\n';
+    }
+  }
+  return {std::move(files), std::move(listing)};
+}
+
+/// One picture file at the asked size and channels.
+inline image read_for_dataset(const std::filesystem::path& path, const folder_options& options) {
+  const image found = read_image(path, options.channels);
+  return options.size > 0 ? resize(found, options.size, options.size) : found;
+}
+
+/// Decodes all files into `data.pixels`.
+inline void decode_all(const std::filesystem::path& where, const std::vector<picture_file>& files,
+                       const folder_options& options, dataset& data) {
+  const image first = read_for_dataset(where / files.front().name, options);
+  data.height = first.height, data.width = first.width;
+  const auto n = static_cast<index>(files.size());
+  data.pixels.resize(static_cast<std::size_t>(n * data.image_size()));
+  constexpr index grain = 64, round = 64 * grain;
+  progress_meter meter(options.on_progress, "decode " + portable_name(where), (n + round - 1) / round);
+  for (index start = 0; start < n; start += round) {
+    const index count = std::min(round, n - start);
+    parallel_chunks(options.threads, count, grain, [&](index begin, index end) {
+      for (index i = start + begin; i < start + end; ++i) {
+        const auto path = where / files[static_cast<std::size_t>(i)].name;
+        const image picture = read_for_dataset(path, options);
+        require(picture.height == data.height && picture.width == data.width, portable_name(path), ": ", picture.height,
+                " x ", picture.width, " pixels, others have ", data.height, " x ", data.width,
+                ": choose a size to resize to");
+        std::copy(picture.pixels.begin(), picture.pixels.end(), data.pixels.data() + i * data.image_size());
+      }
+    });
+    meter.step();
+  }
+}
+
+}  // namespace detail
+
+/// The pictures of `where`, one folder a class; classes are numbered as in `classes` (sorted), or by name if that is
+/// empty. `Error`: no such folder, no pictures, an unknown class, a damaged file, different sizes.
+inline dataset load_class_folders(const std::filesystem::path& where, const folder_options& options = {},
+                                  std::vector<std::string> classes = {}) {
+  namespace fs = std::filesystem;
+  require(fs::is_directory(where), where.string(), ": no such folder of classes");
+  require(options.size >= 0 && (options.channels == 1 || options.channels == 3), "load_folder: size ", options.size,
+          " with ", options.channels, " channels, expected a size of at least 0 and 1 or 3 channels");
+  if (classes.empty()) classes = detail::class_folders(where);
+  require(!classes.empty(), where.string(), ": expected one folder a class, found none");
+  const auto [files, listing] = detail::list_pictures(where, classes);
+  require(!files.empty(), where.string(), ": no jpg, jpeg or png files in its class folders");
+
+  dataset data;
+  data.channels = options.channels;
+  data.class_names = std::move(classes);
+  for (const auto& file : files) {
+    data.labels.push_back(file.label);
+    data.names.push_back(file.name);
+    data.source_bytes.push_back(file.bytes);
+  }
+  const fs::path cache = options.cache ? options.cache_folder : fs::path{};
+  const std::string key = detail::portable_name(fs::weakly_canonical(where)) + "\tsize " +
+                          std::to_string(options.size) + "\tchannels " + std::to_string(options.channels);
+  if (auto stored = load_decoded(cache, key, key + '\n' + listing, options.threads); stored && stored->n == data.n()) {
+    data.height = stored->height, data.width = stored->width, data.channels = stored->channels;
+    data.pixels = std::move(stored->pixels);
+  } else {
+    detail::decode_all(where, files, options, data);
+    store_decoded(cache, key, key + '\n' + listing, data.n(), data.height, data.width, data.channels, data.pixels,
+                  options.threads);
+  }
+  return data;
+}
+
+/// Reads DIR/train and DIR/test, or DIR/val if there is no test. Classes are numbered by folder name; where DIR has a
+/// `classes.tsv` (folder, tab, description), the descriptions become their names. `Error`: see `load_class_folders`.
+inline dataset_split load_folder(const std::filesystem::path& dir, const folder_options& options = {}) {
+  namespace fs = std::filesystem;
+  require(fs::is_directory(dir), dir.string(), ": no such folder");
+  const fs::path test = fs::is_directory(dir / "test") ? dir / "test" : dir / "val";
+  require(fs::is_directory(dir / "train") && fs::is_directory(test), dir.string(),
+          ": expected the folders train and test (or val) in it");
+  dataset_split split;
+  split.train = load_class_folders(dir / "train", options);
+  split.test = load_class_folders(test, options, split.train.class_names);
+  require(split.train.height == split.test.height && split.train.width == split.test.width, dir.string(),
+          ": train has ", split.train.height, " x ", split.train.width, " pixels, test ", split.test.height, " x ",
+          split.test.width, ": choose a size to resize to");
+  if (std::ifstream table(dir / "classes.tsv"); table) {
+    std::map<std::string, std::string> described;
+    for (std::string line; std::getline(table, line);) {
+      const auto tab = line.find('\t');
+      if (tab != std::string::npos) described[line.substr(0, tab)] = line.substr(tab + 1);
+    }
+    for (auto& name : split.train.class_names) {
+      if (const auto found = described.find(name); found != described.end()) name = found->second;
+    }
+    split.test.class_names = split.train.class_names;
+  }
+  return split;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/idx.hpp ====
+// The IDX format of MNIST and its relatives (LeCun, Cortes, Burges): big-endian extents, then bytes.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// An array of bytes with its extents.
+struct idx_array {
+  std::vector<index> shape;
+  std::vector<std::uint8_t> values;
+};
+
+/// Reads an IDX file of unsigned bytes. `Error`: compressed, another type, another size than its extents say.
+inline idx_array read_idx(const std::filesystem::path& path) {
+  const auto bytes = read_file(path);
+  const auto at = [&](std::size_t i) { return std::to_integer<std::uint64_t>(bytes[i]); };
+  require(bytes.size() < 2 || at(0) != 0x1f || at(1) != 0x8b, path.string(), ": compressed, unpack it with gunzip");
+  require(bytes.size() >= 4 && at(0) == 0 && at(1) == 0 && at(2) == 8 && at(3) >= 1 && at(3) <= 4, path.string(),
+          ": not an IDX file of unsigned bytes with 1 to 4 dimensions");
+  const auto dimensions = static_cast<std::size_t>(at(3)), start = 4 + 4 * dimensions;
+  require(bytes.size() >= start, path.string(), ": ends within its header");
+  const std::uint64_t payload = bytes.size() - start;
+  idx_array result;
+  std::uint64_t expected = 1;
+  for (std::size_t d = 0; d < dimensions; ++d) {
+    const std::size_t i = 4 + 4 * d;
+    const std::uint64_t extent = at(i) << 24 | at(i + 1) << 16 | at(i + 2) << 8 | at(i + 3);
+    require(extent > 0 && extent <= payload / expected, path.string(), ": dimension ", d, " is ", extent,
+            ", which does not fit its ", payload, " bytes of data");
+    expected *= extent;
+    result.shape.push_back(static_cast<index>(extent));
+  }
+  require(payload == expected, path.string(), ": ", payload, " bytes of data, expected ", expected);
+  result.values.resize(payload);
+  std::transform(bytes.begin() + static_cast<index>(start), bytes.end(), result.values.begin(),
+                 [](std::byte b) { return std::to_integer<std::uint8_t>(b); });
+  return result;
+}
+
+/// Pictures `[n, height, width]` or `[n, height, width, channels]` and labels `[n]` from two IDX files.
+inline dataset load_idx_pair(const std::filesystem::path& images, const std::filesystem::path& labels) {
+  auto pixels = read_idx(images);
+  const auto classes = read_idx(labels);
+  require(pixels.shape.size() >= 3, images.string(), ": ", pixels.shape.size(), " dimensions, expected 3 or 4");
+  require(classes.shape.size() == 1 && classes.shape[0] == pixels.shape[0], labels.string(), ": expected ",
+          pixels.shape[0], " labels in 1 dimension");
+  dataset data;
+  data.height = pixels.shape[1], data.width = pixels.shape[2];
+  data.channels = pixels.shape.size() == 4 ? pixels.shape[3] : 1;
+  data.pixels = std::move(pixels.values);
+  data.labels.assign(classes.values.begin(), classes.values.end());
+  const auto last = *std::max_element(data.labels.begin(), data.labels.end());
+  for (std::int32_t k = 0; k <= last; ++k) data.class_names.push_back(std::to_string(k));
+  const std::string file = images.filename().string();
+  for (index i = 0; i < data.n(); ++i) data.names.push_back(file + ":" + std::to_string(i));
+  data.source_bytes.assign(data.labels.size(), static_cast<std::uint64_t>(data.image_size()));
+  return data;
+}
+
+/// MNIST and its relatives from the folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k
+/// (a dot in place of the second hyphen also counts).
+inline dataset_split load_idx(const std::filesystem::path& dir) {
+  const auto pair = [&](const std::string& part) {
+    const auto either = [&](const std::string& kind, const std::string& ending) {
+      const auto dotted = dir / (part + "-" + kind + "." + ending);
+      return std::filesystem::exists(dotted) ? dotted : dir / (part + "-" + kind + "-" + ending);
+    };
+    return load_idx_pair(either("images", "idx3-ubyte"), either("labels", "idx1-ubyte"));
+  };
+  dataset_split split{pair("train"), pair("t10k")};
+  auto& shorter = split.train.classes() < split.test.classes() ? split.train : split.test;
+  const auto& longer = split.train.classes() < split.test.classes() ? split.test : split.train;
+  shorter.class_names = longer.class_names;
+  require(split.train.image_size() == split.test.image_size() && split.train.height == split.test.height, dir.string(),
+          ": train and t10k pictures differ in size");
+  return split;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/normalise.hpp ====
+// Pixels to the numbers that a model sees, (x / 255 - mean) / stddev per channel, and back.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Mean and standard deviation of each channel in units of full brightness; a single value serves all channels.
+struct pixel_normalisation {
+  std::vector<float> mean = {0.5f};    ///< [channels] or [1]
+  std::vector<float> stddev = {0.5f};  ///< [channels] or [1]
+
+  /// The same with one value for each channel. `Error`: another number of values, or one that is not usable.
+  pixel_normalisation for_channels(index channels) const {
+    const auto c = static_cast<std::size_t>(channels);
+    require((mean.size() == 1 || mean.size() == c) && (stddev.size() == 1 || stddev.size() == c),
+            "normalisation: ", mean.size(), " means and ", stddev.size(), " standard deviations for ", channels,
+            " channels");
+    pixel_normalisation full;
+    full.mean = mean.size() == c ? mean : std::vector<float>(c, mean.front());
+    full.stddev = stddev.size() == c ? stddev : std::vector<float>(c, stddev.front());
+    for (std::size_t i = 0; i < c; ++i) {
+      require(std::isfinite(full.mean[i]) && std::isfinite(full.stddev[i]) && full.stddev[i] > 0,
+              "normalisation: mean ", full.mean[i], ", standard deviation ", full.stddev[i],
+              ": expected finite ones, the second positive");
+    }
+    return full;
+  }
+
+  bool operator==(const pixel_normalisation&) const = default;
+};
+
+/// `[channels, 256]`: the number for every value that a pixel can have.
+inline std::vector<float> pixel_table(const pixel_normalisation& normalisation, index channels) {
+  const auto full = normalisation.for_channels(channels);
+  std::vector<float> table;
+  table.reserve(static_cast<std::size_t>(channels) * 256);
+  for (std::size_t c = 0; c < static_cast<std::size_t>(channels); ++c) {
+    for (int x = 0; x < 256; ++x) table.push_back((static_cast<float>(x) / 255.0f - full.mean[c]) / full.stddev[c]);
+  }
+  return table;
+}
+
+/// The pixel nearest to a normalised number; NaN is 0.
+inline std::uint8_t to_pixel(float x, float mean, float stddev) {
+  const float scaled = (x * stddev + mean) * 255.0f;
+  return static_cast<std::uint8_t>(scaled > 0.0f ? std::lround(std::min(scaled, 255.0f)) : 0);
+}
+
+/// Mean and standard deviation of each channel over all pixels; a constant channel gets 1 / 255. Exact sums of
+/// integers, so the result is the same for any number of threads. `Error`: no pictures.
+inline pixel_normalisation measure_normalisation(const dataset& data, int threads = 0) {
+  require(data.n() > 0, "measure_normalisation: no pictures");
+  const index channels = data.channels, grain = 256, pieces = (data.n() + grain - 1) / grain;
+  std::vector<std::uint64_t> sums(static_cast<std::size_t>(pieces * channels * 2), 0);
+  parallel_chunks(threads, data.n(), grain, [&](index begin, index end) {
+    std::uint64_t* sum = sums.data() + begin / grain * channels * 2;
+    const std::uint8_t* p = data.view_of(begin).pixels;
+    for (index i = (end - begin) * data.height * data.width; i > 0; --i) {
+      for (index c = 0; c < channels; ++c, ++p) {
+        sum[2 * c] += *p;
+        sum[2 * c + 1] += static_cast<std::uint64_t>(*p) * *p;
+      }
+    }
+  });
+  pixel_normalisation result{{}, {}};
+  const auto count = static_cast<double>(data.n() * data.height * data.width);
+  for (index c = 0; c < channels; ++c) {
+    std::uint64_t first = 0, second = 0;
+    for (index piece = 0; piece < pieces; ++piece) {
+      first += sums[static_cast<std::size_t>((piece * channels + c) * 2)];
+      second += sums[static_cast<std::size_t>((piece * channels + c) * 2 + 1)];
+    }
+    const double mean = static_cast<double>(first) / count;
+    const double variance = static_cast<double>(second) / count - mean * mean;
+    result.mean.push_back(static_cast<float>(mean / 255.0));
+    result.stddev.push_back(static_cast<float>(std::max(std::sqrt(std::max(variance, 0.0)), 1.0) / 255.0));
+  }
+  return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/patchify.hpp ====
+// Images cut into patches.
+
+#include <span>
+
+
+namespace core_tokensets {
+
+/// Whole images `[S, C, H, W]` (already normalised) as a batch in which every patch is kept. `shape` has height, width
+/// and channels; throws where they are not made of whole patches or do not match the number of pixels.
+template <class Shape>
+token_batch patchify(std::span<const float> images, index samples, const Shape& shape, index patch) {
+  require(patch > 0 && shape.height % patch == 0 && shape.width % patch == 0, "patchify: an image of ", shape.height,
+          "x", shape.width, " is not made of whole patches of ", patch, "x", patch);
+  require(static_cast<index>(images.size()) == samples * shape.channels * shape.height * shape.width,
+          "patchify: ", images.size(), " numbers for ", samples, " images of ", shape.channels, "x", shape.height, "x",
+          shape.width);
+  const index grid_width = shape.width / patch, patches = shape.height / patch * grid_width;
+  token_batch batch;
+  batch.patch_dim = shape.channels * patch * patch;
+  batch.patches.reserve(images.size());
+  for (index s = 0; s < samples; ++s) {
+    for (index k = 0; k < patches; ++k) {
+      batch.positions.push_back(static_cast<std::int32_t>(k));
+      for (index c = 0; c < shape.channels; ++c) {
+        for (index y = 0; y < patch; ++y) {
+          const index row = ((s * shape.channels + c) * shape.height + k / grid_width * patch + y) * shape.width;
+          const float* from = images.data() + row + k % grid_width * patch;
+          batch.patches.insert(batch.patches.end(), from, from + patch);
+        }
+      }
+    }
+    batch.offsets.push_back(batch.offsets.back() + patches);
+  }
+  return batch;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/patches.hpp ====
+// Pictures cut into patches and put together again. Patch k = row of the grid * columns of the grid + column; within a
+// patch the order is channel, row, column, as in the weight of a convolution.
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// How pictures are cut.
+struct patch_grid {
+  index height = 0, width = 0, channels = 0, patch = 0;
+
+  index rows() const { return height / patch; }
+  index cols() const { return width / patch; }
+  index tokens() const { return rows() * cols(); }
+  index patch_dim() const { return channels * patch * patch; }
+  /// `Error` unless patches tile the picture.
+  void check() const {
+    require(height > 0 && width > 0 && channels > 0 && patch > 0 && height % patch == 0 && width % patch == 0,
+            "patches of ", patch, " do not tile a picture of ", height, " x ", width, " x ", channels);
+  }
+  /// Calls `visit(y, x, c)` for the elements of a whole picture in the order of its patches.
+  template <class Visit>
+  void for_each(const Visit& visit) const {
+    for (index k = 0; k < tokens(); ++k) {
+      const index top = k / cols() * patch, left = k % cols() * patch;
+      for (index c = 0; c < channels; ++c) {
+        for (index y = top; y < top + patch; ++y) {
+          for (index x = left; x < left + patch; ++x) visit(y, x, c);
+        }
+      }
+    }
+  }
+};
+
+/// Patches `[P, C p p]` of a picture as bytes.
+inline std::vector<std::uint8_t> patchify(const image_view& from, index patch) {
+  const patch_grid grid{from.height, from.width, from.channels, patch};
+  grid.check();
+  std::vector<std::uint8_t> patches;
+  patches.reserve(static_cast<std::size_t>(from.size()));
+  grid.for_each([&](index y, index x, index c) { patches.push_back(from.at(y, x)[c]); });
+  return patches;
+}
+
+/// Normalised patches `[P, C p p]` of a picture.
+inline std::vector<float> patchify(const image_view& from, index patch, const pixel_normalisation& normalisation) {
+  const patch_grid grid{from.height, from.width, from.channels, patch};
+  grid.check();
+  const auto table = pixel_table(normalisation, from.channels);
+  std::vector<float> patches;
+  patches.reserve(static_cast<std::size_t>(from.size()));
+  grid.for_each([&](index y, index x, index c) { patches.push_back(table.data()[c * 256 + from.at(y, x)[c]]); });
+  return patches;
+}
+
+/// The picture from some of its patches, `positions` saying which; pixels of missing patches are `missing`. `Error`:
+/// sizes that do not fit, a position outside of the grid.
+inline image unpatchify(std::span<const std::uint8_t> patches, std::span<const std::int32_t> positions,
+                        const patch_grid& grid, std::uint8_t missing = 0) {
+  grid.check();
+  require(patches.size() == positions.size() * static_cast<std::size_t>(grid.patch_dim()),
+          "unpatchify: ", patches.size(), " bytes for ", positions.size(), " patches of ", grid.patch_dim());
+  image to(grid.height, grid.width, grid.channels, missing);
+  const std::uint8_t* p = patches.data();
+  for (const index k : positions) {
+    require(k >= 0 && k < grid.tokens(), "unpatchify: position ", k, " of ", grid.tokens());
+    const index top = k / grid.cols() * grid.patch, left = k % grid.cols() * grid.patch;
+    for (index c = 0; c < grid.channels; ++c) {
+      for (index y = top; y < top + grid.patch; ++y) {
+        for (index x = left; x < left + grid.patch; ++x) to.at(y, x)[c] = *p++;
+      }
+    }
+  }
+  return to;
+}
+
+/// The picture from all of its patches in order.
+inline image unpatchify(std::span<const std::uint8_t> patches, const patch_grid& grid) {
+  grid.check();
+  std::vector<std::int32_t> all;
+  for (index k = 0; k < grid.tokens(); ++k) all.push_back(static_cast<std::int32_t>(k));
+  return unpatchify(patches, all, grid);
+}
+
+/// The picture of sample s of a batch; pixels of missing patches are `missing`.
+inline image unpatchify(const token_batch& batch, index s, const patch_grid& grid,
+                        const pixel_normalisation& normalisation, std::uint8_t missing = 0) {
+  require(s >= 0 && s < batch.samples() && batch.patch_dim == grid.patch_dim(), "unpatchify: sample ", s, " of ",
+          batch.samples(), ", patches of ", batch.patch_dim, ", expected ", grid.patch_dim());
+  const auto full = normalisation.for_channels(grid.channels);
+  const index begin = batch.offsets.data()[s], count = batch.offsets.data()[s + 1] - begin;
+  const float* from = batch.patches.data() + begin * batch.patch_dim;
+  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(count * batch.patch_dim));
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    const std::size_t c =
+        i % static_cast<std::size_t>(grid.patch_dim()) / static_cast<std::size_t>(grid.patch * grid.patch);
+    bytes[i] = to_pixel(from[i], full.mean[c], full.stddev[c]);
+  }
+  return unpatchify(
+      bytes, std::span(batch.positions).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count)), grid,
+      missing);
+}
+
+namespace detail {
+
+/// Shapes a batch for `samples` whole pictures; memory is reused.
+inline void shape_whole_batch(const patch_grid& grid, index samples, token_batch& out) {
+  const index tokens = grid.tokens();
+  out.patch_dim = grid.patch_dim();
+  out.patches.resize(static_cast<std::size_t>(samples * tokens * out.patch_dim));
+  out.positions.resize(static_cast<std::size_t>(samples * tokens));
+  out.offsets.resize(static_cast<std::size_t>(samples + 1));
+  out.scale.clear(), out.targets.clear(), out.weights.clear();
+  for (index s = 0; s <= samples; ++s) out.offsets.data()[s] = s * tokens;
+  for (index t = 0; t < samples * tokens; ++t) out.positions.data()[t] = static_cast<std::int32_t>(t % tokens);
+}
+
+}  // namespace detail
+
+/// Numbers `[B, C, H, W]` as a batch of whole pictures, taken as they are.
+inline token_batch patchify(std::span<const float> images, const patch_grid& grid) {
+  grid.check();
+  const index size = grid.height * grid.width * grid.channels, samples = static_cast<index>(images.size()) / size;
+  require(samples * size == static_cast<index>(images.size()), "patchify: ", images.size(),
+          " numbers, expected a multiple of ", size);
+  return patchify(images, samples, grid, grid.patch);
+}
+
+/// A batch of whole pictures back to numbers `[B, C, H, W]`; patches may come in any order.
+inline std::vector<float> unpatchify(const token_batch& batch, const patch_grid& grid) {
+  grid.check();
+  require(batch.patch_dim == grid.patch_dim(), "unpatchify: patches of ", batch.patch_dim, ", expected ",
+          grid.patch_dim());
+  const index area = grid.patch * grid.patch, size = grid.height * grid.width * grid.channels;
+  std::vector<float> images(static_cast<std::size_t>(batch.samples() * size), 0.0f);
+  for (index s = 0; s < batch.samples(); ++s) {
+    for (index t = batch.offsets.data()[s]; t < batch.offsets.data()[s + 1]; ++t) {
+      const index k = batch.positions.data()[t];
+      require(k >= 0 && k < grid.tokens(), "unpatchify: position ", k, " of ", grid.tokens());
+      for (index e = 0; e < grid.patch_dim(); ++e) {
+        const index y = k / grid.cols() * grid.patch + e % area / grid.patch;
+        const index x = k % grid.cols() * grid.patch + e % grid.patch;
+        images.data()[s * size + (e / area * grid.height + y) * grid.width + x] =
+            batch.patches.data()[t * grid.patch_dim() + e];
+      }
+    }
+  }
+  return images;
+}
+
+struct batch_options {
+  index patch = 8;
+  pixel_normalisation normalisation = {};
+  augmentation augment = {};
+  std::uint64_t seed = 0, epoch = 0;  ///< of the augmentation
+  int threads = 0;
+};
+
+/// The pictures at `indices`, augmented, normalised and cut, with their labels as targets. `Error`: patches that do not
+/// tile the pictures, an index out of range.
+inline void make_batch(const dataset& data, std::span<const index> indices, const batch_options& options,
+                       token_batch& out) {
+  const patch_grid grid{data.height, data.width, data.channels, options.patch};
+  grid.check();
+  const auto samples = static_cast<index>(indices.size());
+  const auto table = pixel_table(options.normalisation, data.channels);
+  detail::shape_whole_batch(grid, samples, out);
+  out.targets.resize(indices.size());
+  for (index s = 0; s < samples; ++s) {
+    const index i = indices.data()[s];
+    require(i >= 0 && i < data.n(), "make_batch: picture ", i, " of ", data.n());
+    out.targets.data()[s] = data.labels.data()[i];
+  }
+  const bool plain = options.augment.shift == 0 && options.augment.flip == 0;
+  parallel_chunks(options.threads, samples, 4, [&](index begin, index end) {
+    for (index s = begin; s < end; ++s) {
+      const image_view from = data.view_of(indices.data()[s]);
+      float* to = out.patches.data() + s * data.image_size();
+      if (plain) {
+        grid.for_each([&](index y, index x, index c) { *to++ = table.data()[c * 256 + from.at(y, x)[c]]; });
+      } else {
+        const auto draw = draw_augmentation(options.augment, options.seed, options.epoch, indices.data()[s]);
+        grid.for_each([&](index y, index x, index c) {
+          const index source = draw.source(y, x, from.height, from.width);
+          *to++ = table.data()[c * 256 + (source < 0 ? 0 : from.pixels[source * from.channels + c])];
+        });
+      }
+    }
+  });
+}
+
+inline token_batch make_batch(const dataset& data, std::span<const index> indices, const batch_options& options = {}) {
+  token_batch out;
+  make_batch(data, indices, options, out);
+  return out;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/scene_words.hpp ====
+// The words for what a scene shows. Captions, questions and answers are made of them, so they are few and fixed.
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+
+namespace core_tokensets {
+
+enum class scene_shape : std::uint8_t {
+  circle,
+  square,
+  triangle,
+  star,
+  ring,
+  cross,
+  diamond,
+  crescent,
+  heart,
+  arrow,
+  hexagon,
+  hourglass
+};
+enum class scene_texture : std::uint8_t { plain, striped, checked, dotted };
+enum class scene_colour : std::uint8_t { red, orange, yellow, green, blue, purple, white, black };
+enum class scene_size : std::uint8_t { small, medium, large };
+
+inline constexpr std::array<std::string_view, 12> scene_shape_names{"circle", "square", "triangle", "star",
+                                                                    "ring",   "cross",  "diamond",  "crescent",
+                                                                    "heart",  "arrow",  "hexagon",  "hourglass"};
+inline constexpr std::array<std::string_view, 4> scene_texture_names{"plain", "striped", "checked", "dotted"};
+inline constexpr std::array<std::string_view, 8> scene_colour_names{"red",  "orange", "yellow", "green",
+                                                                    "blue", "purple", "white",  "black"};
+inline constexpr std::array<std::string_view, 3> scene_size_names{"small", "medium", "large"};
+
+inline constexpr std::string_view name_of(scene_shape s) { return scene_shape_names[static_cast<std::size_t>(s)]; }
+inline constexpr std::string_view name_of(scene_texture t) { return scene_texture_names[static_cast<std::size_t>(t)]; }
+inline constexpr std::string_view name_of(scene_colour c) { return scene_colour_names[static_cast<std::size_t>(c)]; }
+inline constexpr std::string_view name_of(scene_size s) { return scene_size_names[static_cast<std::size_t>(s)]; }
+
+/// Pixels that an object covers: rows `top .. bottom`, columns `left .. right`, the last ones not included.
+struct scene_box {
+  index top = 0, left = 0, bottom = 0, right = 0;
+  bool operator==(const scene_box&) const = default;
+};
+
+/// One object: what it is, where its centre lies, how far it reaches (in pixels) and how it is turned (in radians).
+struct scene_object {
+  scene_shape shape = scene_shape::circle;
+  scene_texture texture = scene_texture::plain;
+  scene_colour colour = scene_colour::red;
+  scene_size size = scene_size::medium;
+  double row = 0, column = 0, radius = 0, angle = 0;
+  scene_box box = {};
+  bool operator==(const scene_object&) const = default;
+
+  /// "a large red striped star"; plain goes without saying.
+  std::string text() const {
+    std::string words = "a ";
+    words.append(name_of(size)).append(" ");
+    words.append(name_of(colour)).append(" ");
+    if (texture != scene_texture::plain) words.append(name_of(texture)).append(" ");
+    return words.append(name_of(shape));
+  }
+};
+
+/// Everything that a scene shows; the first object is the one that the label means.
+struct scene_description {
+  std::vector<scene_object> objects;
+  bool operator==(const scene_description&) const = default;
+
+  /// "a large red striped star, a small blue circle and a small green ring"
+  std::string text() const {
+    std::string words;
+    for (std::size_t i = 0; i < objects.size(); ++i) {
+      if (i > 0) words += i + 1 == objects.size() ? " and " : ", ";
+      words += objects[i].text();
+    }
+    return words;
+  }
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/scene_shapes.hpp ====
+// The geometry of a scene's objects: which points a shape covers and which of its two colours a point has.
+
+#include <array>
+#include <cmath>
+#include <numbers>
+
+
+namespace core_tokensets::detail {
+
+/// A point in the frame of an object: x to the right, y down, the shape within the unit circle.
+struct scene_point {
+  double x = 0, y = 0;
+};
+
+/// True in the five-pointed star with outer radius 1: fold the plane into one tenth and test against one edge.
+inline bool in_star(scene_point p) {
+  constexpr double inner = 0.45, pi = std::numbers::pi, half = pi / 5;
+  const double r = std::hypot(p.x, p.y);
+  double a = std::fmod(std::atan2(p.x, -p.y) + 2 * pi, 2 * half);
+  a = a > half ? 2 * half - a : a;
+  // Edge from the tip (angle 0, radius 1) to the notch (angle half, radius inner).
+  const double ex = inner * std::cos(half) - 1, ey = inner * std::sin(half);
+  return ex * (r * std::sin(a)) - ey * (r * std::cos(a) - 1) <= 0 ? false : true;
+}
+
+inline bool in_regular_polygon(scene_point p, int sides, double radius) {
+  const double half = std::numbers::pi / sides;
+  double a = std::fmod(std::atan2(p.x, -p.y) + 2 * std::numbers::pi, 2 * half);
+  a -= half;
+  return std::hypot(p.x, p.y) * std::cos(a) <= radius * std::cos(half);
+}
+
+inline bool in_heart(scene_point p) {
+  const double x = std::abs(p.x) / 0.82, y = -(p.y - 0.08) / 0.82;  // (x^2 + y^2 - 1)^3 <= x^2 y^3
+  const double q = x * x + y * y - 1;
+  return q * q * q <= x * x * y * y * y;
+}
+
+/// True where the shape covers the point.
+inline bool covers(scene_shape shape, scene_point p) {
+  const double x = std::abs(p.x), y = std::abs(p.y), r2 = p.x * p.x + p.y * p.y;
+  switch (shape) {
+    case scene_shape::circle:
+      return r2 <= 0.85 * 0.85;
+    case scene_shape::square:
+      return x <= 0.72 && y <= 0.72;
+    case scene_shape::triangle:
+      return in_regular_polygon(p, 3, 1.0);
+    case scene_shape::star:
+      return in_star(p);
+    case scene_shape::ring:
+      return r2 <= 0.92 * 0.92 && r2 >= 0.5 * 0.5;
+    case scene_shape::cross:
+      return std::min(x, y) <= 0.27 && std::max(x, y) <= 0.92;
+    case scene_shape::diamond:
+      return x / 0.56 + y <= 1;
+    case scene_shape::crescent:
+      return r2 <= 0.92 * 0.92 && std::hypot(p.x - 0.45, p.y) >= 0.72;
+    case scene_shape::heart:
+      return in_heart(p);
+    case scene_shape::arrow:
+      return (p.y <= 0 && p.y >= -0.95 && x <= 0.8 * (p.y + 0.95)) || (p.y > 0 && p.y <= 0.9 && x <= 0.24);
+    case scene_shape::hexagon:
+      return in_regular_polygon(p, 6, 0.92);
+    case scene_shape::hourglass:
+      return y <= 0.88 && x <= 0.1 + 0.62 * y;
+  }
+  return false;
+}
+
+/// True where the texture shows the second colour; `x`, `y` in pixels of the object's frame, `period` in pixels.
+inline bool second_colour(scene_texture texture, double x, double y, double period) {
+  const auto phase = [period](double v) { return v / period - std::floor(v / period); };
+  switch (texture) {
+    case scene_texture::plain:
+      return false;
+    case scene_texture::striped:
+      return phase(y) < 0.5;
+    case scene_texture::checked:
+      return (phase(x) < 0.5) != (phase(y) < 0.5);
+    case scene_texture::dotted:
+      return std::hypot(phase(x) - 0.5, phase(y) - 0.5) < 0.32;
+  }
+  return false;
+}
+
+/// Red, green, blue in 0 .. 1.
+using scene_rgb = std::array<double, 3>;
+
+inline scene_rgb rgb_of(scene_colour colour) {
+  switch (colour) {
+    case scene_colour::red:
+      return {0.86, 0.12, 0.12};
+    case scene_colour::orange:
+      return {0.96, 0.53, 0.08};
+    case scene_colour::yellow:
+      return {0.96, 0.88, 0.16};
+    case scene_colour::green:
+      return {0.12, 0.66, 0.20};
+    case scene_colour::blue:
+      return {0.12, 0.28, 0.88};
+    case scene_colour::purple:
+      return {0.56, 0.16, 0.70};
+    case scene_colour::white:
+      return {0.96, 0.96, 0.96};
+    case scene_colour::black:
+      return {0.05, 0.05, 0.05};
+  }
+  return {};
+}
+
+inline double distance(const scene_rgb& a, const scene_rgb& b) {
+  return std::hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
+}
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/data/scene_render.hpp ====
+// Paints a scene: a background of soft noise with blobs and lines that mean nothing, then the objects, each pixel the
+// mean of sixteen points.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numbers>
+#include <vector>
+
+
+namespace core_tokensets::detail {
+
+/// A square picture of colours in 0 .. 1 while it is painted.
+struct scene_canvas {
+  index side = 0;
+  std::vector<scene_rgb> pixels;
+
+  explicit scene_canvas(index n) : side(n), pixels(static_cast<std::size_t>(n * n)) {}
+  scene_rgb& at(index y, index x) { return pixels.data()[y * side + x]; }
+  scene_rgb mean() const {
+    scene_rgb sum{};
+    for (const auto& p : pixels) {
+      for (std::size_t c = 0; c < 3; ++c) sum[c] += p[c];
+    }
+    for (double& s : sum) s /= static_cast<double>(pixels.size());
+    return sum;
+  }
+};
+
+inline void blend(scene_rgb& under, const scene_rgb& over, double share) {
+  for (std::size_t c = 0; c < 3; ++c) under[c] += share * (over[c] - under[c]);
+}
+
+/// Adds one octave of value noise: random values on a lattice of `cells` x `cells`, smoothly joined.
+inline void add_octave(scene_canvas& canvas, index cells, double strength, double colourful, random_stream& random) {
+  const index lattice = cells + 2;
+  std::vector<scene_rgb> values(static_cast<std::size_t>(lattice * lattice));
+  for (auto& v : values) {
+    const double grey = random.uniform(-1, 1);
+    for (double& c : v) c = strength * ((1 - colourful) * grey + colourful * random.uniform(-1, 1));
+  }
+  const double shift_y = random.uniform(), shift_x = random.uniform();
+  const double step = static_cast<double>(cells) / static_cast<double>(canvas.side);
+  const auto smooth = [](double t) { return t * t * (3 - 2 * t); };
+  for (index y = 0; y < canvas.side; ++y) {
+    const double v = (static_cast<double>(y) + 0.5) * step + shift_y;
+    const auto row = static_cast<index>(v);
+    const double b = smooth(v - static_cast<double>(row));
+    for (index x = 0; x < canvas.side; ++x) {
+      const double u = (static_cast<double>(x) + 0.5) * step + shift_x;
+      const auto column = static_cast<index>(u);
+      const double a = smooth(u - static_cast<double>(column));
+      const scene_rgb* top = values.data() + row * lattice + column;
+      scene_rgb& pixel = canvas.at(y, x);
+      for (std::size_t c = 0; c < 3; ++c) {
+        pixel[c] +=
+            (1 - b) * ((1 - a) * top[0][c] + a * top[1][c]) + b * ((1 - a) * top[lattice][c] + a * top[lattice + 1][c]);
+      }
+    }
+  }
+}
+
+/// A muted colour of earth, plants, sky or stone.
+inline scene_rgb muted_colour(random_stream& random) {
+  const double light = random.uniform(0.22, 0.78);
+  scene_rgb colour{};
+  for (double& c : colour) c = light + random.uniform(-0.16, 0.16);
+  return colour;
+}
+
+/// Soft ellipses and lines in muted colours, some of them as bright as an object.
+inline void add_distractors(scene_canvas& canvas, random_stream& random) {
+  const auto side = static_cast<double>(canvas.side);
+  for (index i = 1 + random.below(3); i > 0; --i) {  // blobs
+    const scene_rgb colour = muted_colour(random);
+    const double row = random.uniform(0, side), column = random.uniform(0, side), turn = random.uniform(0, 3.2);
+    const double a = random.uniform(0.08, 0.24) * side, b = random.uniform(0.06, 0.14) * side;
+    const double strength = random.uniform(0.4, 0.9), cosine = std::cos(turn), sine = std::sin(turn);
+    for (index y = 0; y < canvas.side; ++y) {
+      for (index x = 0; x < canvas.side; ++x) {
+        const double dy = static_cast<double>(y) + 0.5 - row, dx = static_cast<double>(x) + 0.5 - column;
+        const double d = std::hypot((cosine * dx + sine * dy) / a, (cosine * dy - sine * dx) / b);
+        if (d < 1) blend(canvas.at(y, x), colour, strength * std::min(1.0, 3 * (1 - d)));
+      }
+    }
+  }
+  for (index i = 1 + random.below(4); i > 0; --i) {  // lines
+    const scene_rgb colour =
+        random.uniform() < 0.3 ? rgb_of(static_cast<scene_colour>(random.below(8))) : muted_colour(random);
+    const double turn = random.uniform(0, 2 * std::numbers::pi), cosine = std::cos(turn), sine = std::sin(turn);
+    const double row = random.uniform(0, side), column = random.uniform(0, side);
+    const double length = random.uniform(0.1, 0.5) * side, width = random.uniform(0.012, 0.035) * side;
+    const double strength = random.uniform(0.4, 0.9);
+    for (index y = 0; y < canvas.side; ++y) {
+      for (index x = 0; x < canvas.side; ++x) {
+        const double dy = static_cast<double>(y) + 0.5 - row, dx = static_cast<double>(x) + 0.5 - column;
+        const double along = std::abs(cosine * dx + sine * dy), across = std::abs(cosine * dy - sine * dx);
+        const double cover =
+            std::clamp(width + 0.5 - across, 0.0, 1.0) * std::clamp(length / 2 + 0.5 - along, 0.0, 1.0);
+        if (cover > 0) blend(canvas.at(y, x), colour, strength * cover);
+      }
+    }
+  }
+}
+
+inline void paint_background(scene_canvas& canvas, random_stream& random) {
+  const scene_rgb top = muted_colour(random), bottom = muted_colour(random);
+  const double turn = random.uniform(0, 2 * std::numbers::pi), cosine = std::cos(turn), sine = std::sin(turn);
+  for (index y = 0; y < canvas.side; ++y) {
+    for (index x = 0; x < canvas.side; ++x) {
+      const double v = (static_cast<double>(y) + 0.5) / static_cast<double>(canvas.side) - 0.5;
+      const double u = (static_cast<double>(x) + 0.5) / static_cast<double>(canvas.side) - 0.5;
+      canvas.at(y, x) = top;
+      blend(canvas.at(y, x), bottom, std::clamp(0.5 + u * cosine + v * sine, 0.0, 1.0));
+    }
+  }
+  add_octave(canvas, 2, 0.16, 0.5, random);
+  add_octave(canvas, 5, 0.11, 0.4, random);
+  add_octave(canvas, 11, 0.07, 0.3, random);
+  add_distractors(canvas, random);
+}
+
+/// Paints the object and returns its box; `mask` `[side, side]` becomes `number` where at least half of a pixel is
+/// covered. The second colour of a texture is a darker or lighter shade of the first.
+inline scene_box paint_object(scene_canvas& canvas, const scene_object& object, std::uint8_t number, std::uint8_t* mask,
+                              random_stream& random) {
+  scene_rgb first = rgb_of(object.colour);
+  for (double& c : first) c = std::clamp(c + random.uniform(-0.06, 0.06), 0.0, 1.0);
+  scene_rgb second = first;
+  const double light = 0.3 * first[0] + 0.6 * first[1] + 0.1 * first[2];
+  blend(second, light > 0.45 ? scene_rgb{0, 0, 0} : scene_rgb{1, 1, 1}, 0.62);
+  const double period = std::max(3.6, 0.13 * static_cast<double>(canvas.side)), offset = random.uniform(0, period);
+  const double cosine = std::cos(object.angle), sine = std::sin(object.angle);
+  const auto low = [&](double centre) { return std::max<index>(0, static_cast<index>(centre - object.radius) - 1); };
+  const auto high = [&](double centre) {
+    return std::min<index>(canvas.side, static_cast<index>(centre + object.radius) + 2);
+  };
+  scene_box box{canvas.side, canvas.side, 0, 0};
+  for (index y = low(object.row); y < high(object.row); ++y) {
+    for (index x = low(object.column); x < high(object.column); ++x) {
+      int covered = 0;
+      scene_rgb sum{};
+      for (int k = 0; k < 16; ++k) {
+        const double dy = static_cast<double>(y) + (k / 4 + 0.5) / 4 - object.row;
+        const double dx = static_cast<double>(x) + (k % 4 + 0.5) / 4 - object.column;
+        const double u = cosine * dx + sine * dy, v = cosine * dy - sine * dx;
+        if (!covers(object.shape, {u / object.radius, v / object.radius})) continue;
+        ++covered;
+        const scene_rgb& colour = second_colour(object.texture, u + offset, v + offset, period) ? second : first;
+        for (std::size_t c = 0; c < 3; ++c) sum[c] += colour[c];
+      }
+      if (covered == 0) continue;
+      for (double& c : sum) c /= covered;
+      blend(canvas.at(y, x), sum, covered / 16.0);
+      if (covered < 8) continue;
+      mask[y * canvas.side + x] = number;
+      box = {std::min(box.top, y), std::min(box.left, x), std::max(box.bottom, y + 1), std::max(box.right, x + 1)};
+    }
+  }
+  return box;
+}
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/data/scenes.hpp ====
+// The built-in pictures: shapes of any colour, size, place and turn on cluttered backgrounds. Nothing but the shape
+// (and the texture, where there are more classes than shapes) tells the class. The exact masks of all objects come with
+// them, so attributions can be measured. The same seed gives the same pictures on any number of threads.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <numbers>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct scene_options {
+  index classes = 10;  ///< up to 12: shapes with any texture; up to 48: pairs of shape and texture
+  index train_per_class = 500, test_per_class = 100;
+  index image = 32;   ///< height and width
+  index objects = 1;  ///< at most so many in a picture; with more than one their number varies and they are smaller
+  std::uint64_t seed = 0;
+  int threads = 0;
+};
+
+/// Pictures together with what they show.
+struct described_scenes {
+  dataset_split data;
+  std::vector<scene_description> train, test;
+};
+
+namespace detail {
+
+constexpr index scene_shapes = static_cast<index>(scene_shape_names.size());
+constexpr index scene_textures = static_cast<index>(scene_texture_names.size());
+
+template <class Word>
+Word random_word(index count, random_stream& random) {
+  return static_cast<Word>(random.below(count));
+}
+
+/// An object of random size, place and turn, free of those before it; false where none fits.
+inline bool place_object(const scene_options& options, const scene_description& before, scene_object& object,
+                         random_stream& random) {
+  constexpr std::array<std::array<double, 2>, 3> reach{{{0.20, 0.24}, {0.26, 0.31}, {0.34, 0.40}}};  // of the side
+  const double smaller = options.objects > 2 ? 0.55 : options.objects > 1 ? 0.68 : 1.0;
+  const auto side = static_cast<double>(options.image);
+  for (int attempt = 0; attempt < 40; ++attempt) {
+    object.size = random_word<scene_size>(3, random);
+    const auto& range = reach[static_cast<std::size_t>(object.size)];
+    object.radius = random.uniform(range[0], range[1]) * side * smaller;
+    object.row = random.uniform(object.radius, side - object.radius);
+    object.column = random.uniform(object.radius, side - object.radius);
+    object.angle = random.uniform(0, 2 * std::numbers::pi);
+    const bool free = std::all_of(before.objects.begin(), before.objects.end(), [&](const scene_object& other) {
+      return std::hypot(other.row - object.row, other.column - object.column) > other.radius + object.radius;
+    });
+    if (free) return true;
+  }
+  return false;
+}
+
+/// Paints scene number `stream` of class `label` into `pixels` `[side, side, 3]` and `mask` `[side, side]`.
+inline scene_description make_scene(const scene_options& options, index label, std::uint64_t stream,
+                                    std::uint8_t* pixels, std::uint8_t* mask) {
+  random_stream random(options.seed ^ 0x7363656e65733031u, stream);
+  scene_canvas canvas(options.image);
+  paint_background(canvas, random);
+  const scene_rgb behind = canvas.mean();
+  std::fill_n(mask, options.image * options.image, std::uint8_t{0});
+  scene_description scene;
+  const index count = options.objects > 1 ? 1 + random.below(options.objects) : 1;
+  for (index o = 0; o < count; ++o) {
+    scene_object object;
+    object.shape =
+        o == 0 ? static_cast<scene_shape>(label % scene_shapes) : random_word<scene_shape>(scene_shapes, random);
+    object.texture = random_word<scene_texture>(scene_textures, random);
+    if (o == 0 && options.classes > scene_shapes) object.texture = static_cast<scene_texture>(label / scene_shapes);
+    do {
+      object.colour = random_word<scene_colour>(8, random);
+    } while (distance(rgb_of(object.colour), behind) < 0.45);
+    if (!place_object(options, scene, object, random)) break;
+    object.box = paint_object(canvas, object, static_cast<std::uint8_t>(o + 1), mask, random);
+    scene.objects.push_back(object);
+  }
+  for (const scene_rgb& colour : canvas.pixels) {
+    for (const double c : colour) {
+      const double noisy = c + 0.015 * random.uniform(-1, 1);
+      *pixels++ = static_cast<std::uint8_t>(std::lround(std::clamp(noisy, 0.0, 1.0) * 255));
+    }
+  }
+  return scene;
+}
+
+/// Pictures number i of class i % classes.
+inline std::pair<dataset, std::vector<scene_description>> make_scenes(const scene_options& options, index per_class,
+                                                                      const std::string& part,
+                                                                      std::uint64_t first_stream) {
+  dataset data;
+  data.height = data.width = options.image, data.channels = 3;
+  const index n = per_class * options.classes, area = options.image * options.image;
+  for (index k = 0; k < options.classes; ++k) {
+    std::string name(name_of(static_cast<scene_shape>(k % scene_shapes)));
+    if (options.classes > scene_shapes) {
+      name = std::string(name_of(static_cast<scene_texture>(k / scene_shapes))) + " " + name;
+    }
+    data.class_names.push_back(name);
+  }
+  for (index i = 0; i < n; ++i) {
+    data.labels.push_back(static_cast<std::int32_t>(i % options.classes));
+    data.names.push_back(part + "/" + std::to_string(i));
+  }
+  data.pixels.resize(static_cast<std::size_t>(n * area * 3));
+  data.masks.resize(static_cast<std::size_t>(n * area));
+  data.source_bytes.assign(data.labels.size(), static_cast<std::uint64_t>(area * 3));
+  std::vector<scene_description> described(data.labels.size());
+  parallel_chunks(options.threads, n, 16, [&](index begin, index end) {
+    for (index i = begin; i < end; ++i) {
+      described[static_cast<std::size_t>(i)] =
+          make_scene(options, i % options.classes, first_stream + static_cast<std::uint64_t>(i),
+                     data.pixels.data() + i * area * 3, data.masks.data() + i * area);
+    }
+  });
+  return {std::move(data), std::move(described)};
+}
+
+}  // namespace detail
+
+/// Pictures, masks and descriptions. `source_bytes` are raw sizes. `Error`: more classes than there are pairs of shape
+/// and texture, a side outside of 16 .. 1024, no pictures, more than 8 objects.
+inline described_scenes scenes_with_descriptions(const scene_options& options = {}) {
+  const index pairs = detail::scene_shapes * detail::scene_textures;
+  require(options.classes >= 1 && options.classes <= pairs, "scenes: ", options.classes, " classes, expected 1 to ",
+          pairs);
+  require(options.image >= 16 && options.image <= 1024, "scenes: side ", options.image, ", expected 16 to 1024");
+  require(options.train_per_class >= 1 && options.test_per_class >= 0 && options.objects >= 1 && options.objects <= 8,
+          "scenes: ", options.train_per_class, " and ", options.test_per_class, " pictures a class, ", options.objects,
+          " objects: expected at least 1 and 0, and 1 to 8");
+  described_scenes result;
+  std::tie(result.data.train, result.train) = detail::make_scenes(options, options.train_per_class, "train", 0);
+  std::tie(result.data.test, result.test) =
+      detail::make_scenes(options, options.test_per_class, "test", std::uint64_t{1} << 40);
+  return result;
+}
+
+/// The same without the descriptions.
+inline dataset_split scenes(const scene_options& options = {}) { return scenes_with_descriptions(options).data; }
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/tasks.hpp ====
+// A dataset cut into tasks that arrive one after another, each with classes of its own.
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// One task: its classes, numbered in order of appearance over the whole stream, and its pictures by index.
+struct task {
+  std::string name;
+  std::vector<std::int32_t> classes;
+  std::vector<index> train, test;  ///< indices into the stream's train and test pictures
+};
+
+/// Tasks in order and the pictures that they index. The classes seen up to task t are 0 .. seen_classes(t) - 1.
+struct task_stream {
+  dataset_split data;
+  std::vector<task> tasks;
+
+  index size() const { return static_cast<index>(tasks.size()); }
+  const task& operator[](index t) const { return tasks[static_cast<std::size_t>(t)]; }
+  auto begin() const { return tasks.begin(); }
+  auto end() const { return tasks.end(); }
+  index classes() const { return data.train.classes(); }
+  index seen_classes(index t) const { return (*this)[t].classes.back() + 1; }
+  /// Test pictures of the tasks 0 .. t.
+  std::vector<index> seen_test(index t) const {
+    std::vector<index> all;
+    for (index i = 0; i <= t; ++i) all.insert(all.end(), (*this)[i].test.begin(), (*this)[i].test.end());
+    return all;
+  }
+};
+
+struct class_incremental_options {
+  index tasks = 5;
+  bool shuffle = false;    ///< deal the classes out in a random order
+  std::uint64_t seed = 0;  ///< of that order
+};
+
+/// Gives class k of the data the number `number[k]`; names move along.
+inline void renumber_classes(dataset& data, std::span<const std::int32_t> number) {
+  require(static_cast<index>(number.size()) == data.classes(), "renumber_classes: ", number.size(), " numbers for ",
+          data.classes(), " classes");
+  std::vector<std::string> names(data.class_names.size());
+  for (std::size_t k = 0; k < number.size(); ++k) names[static_cast<std::size_t>(number[k])] = data.class_names[k];
+  for (auto& label : data.labels) label = number[static_cast<std::size_t>(label)];
+  data.class_names = std::move(names);
+}
+
+/// Cuts the classes into tasks of equal size, in their order or shuffled, and renumbers them in order of appearance.
+/// `Error`: classes that do not divide into tasks, a class without pictures to learn from.
+inline task_stream class_incremental(dataset_split split, const class_incremental_options& options = {}) {
+  const index classes = split.train.classes();
+  require(classes == split.test.classes(), "class_incremental: ", classes, " classes in train, ", split.test.classes(),
+          " in test");
+  require(options.tasks > 0 && options.tasks <= classes && classes % options.tasks == 0, "class_incremental: ", classes,
+          " classes do not divide into ", options.tasks, " tasks");
+  split.train.check("class_incremental: train");
+  split.test.check("class_incremental: test");
+  if (options.shuffle) {
+    const auto order = random_stream(options.seed).permutation(classes);
+    std::vector<std::int32_t> number(order.size());
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      number[static_cast<std::size_t>(order[i])] = static_cast<std::int32_t>(i);
+    }
+    renumber_classes(split.train, number);
+    renumber_classes(split.test, number);
+  }
+  task_stream stream{std::move(split), {}};
+  const index each = classes / options.tasks;
+  for (index t = 0; t < options.tasks; ++t) {
+    task next;
+    next.name = "task " + std::to_string(t + 1);
+    for (index k = t * each; k < (t + 1) * each; ++k) next.classes.push_back(static_cast<std::int32_t>(k));
+    stream.tasks.push_back(std::move(next));
+  }
+  std::vector<index> counts(static_cast<std::size_t>(classes), 0);
+  for (index i = 0; i < stream.data.train.n(); ++i) {
+    const auto label = static_cast<std::size_t>(stream.data.train.labels[static_cast<std::size_t>(i)]);
+    stream.tasks[label / static_cast<std::size_t>(each)].train.push_back(i);
+    ++counts[label];
+  }
+  for (index i = 0; i < stream.data.test.n(); ++i) {
+    const auto label = static_cast<std::size_t>(stream.data.test.labels[static_cast<std::size_t>(i)]);
+    stream.tasks[label / static_cast<std::size_t>(each)].test.push_back(i);
+  }
+  for (std::size_t k = 0; k < counts.size(); ++k) {
+    require(counts[k] > 0, "class_incremental: class '", stream.data.train.class_names[k], "' has no train pictures");
+  }
+  return stream;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/token_drop.hpp ====
+// Tokens left out of a batch, at random or by a mask, under one of the three meanings of a missing token.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Tokens that stay of `tokens` when the share `rate` in [0, 1) is dropped: the nearest whole number, at least 1.
+inline index tokens_kept(index tokens, double rate) {
+  require(rate >= 0 && rate < 1, "token drop: rate ", rate, ", expected 0 <= rate < 1");
+  return std::min(tokens, std::max<index>(1, std::lround((1 - rate) * static_cast<double>(tokens))));
+}
+
+/// Leaves out the tokens whose `keep` `[T]` is 0: `drop` removes their rows; `zero` keeps them with scale 0; `rescaled`
+/// also multiplies the scale of the others by `rescale` `[S]`, or by tokens / kept if that is empty. Order is kept.
+/// `Error`: another number of tokens, a sample without any, `out` is the batch itself.
+inline void apply_token_mask(const token_batch& whole, std::span<const std::uint8_t> keep, missing_tokens how,
+                             token_batch& out, std::span<const double> rescale = {}) {
+  require(&whole != &out, "token drop: the result must be another batch");
+  require(static_cast<index>(keep.size()) == whole.tokens(), "token drop: mask of ", keep.size(), " for ",
+          whole.tokens(), " tokens");
+  require(rescale.empty() || static_cast<index>(rescale.size()) == whole.samples(), "token drop: ", rescale.size(),
+          " factors for ", whole.samples(), " samples");
+  const index dim = whole.patch_dim;
+  out.patch_dim = dim;
+  out.targets = whole.targets;
+  out.weights = whole.weights;
+  out.offsets.assign(1, 0);
+  out.scale.clear();
+  if (how == missing_tokens::drop) {
+    out.patches.clear(), out.positions.clear();
+    out.patches.reserve(whole.patches.size());
+  } else {
+    out.patches = whole.patches, out.positions = whole.positions;
+  }
+  for (index s = 0; s < whole.samples(); ++s) {
+    const index begin = whole.offsets.data()[s], end = whole.offsets.data()[s + 1];
+    const auto kept = std::count_if(keep.begin() + begin, keep.begin() + end, [](std::uint8_t k) { return k != 0; });
+    require(kept > 0, "token drop: no token of sample ", s, " is left");
+    const double given = rescale.empty() ? static_cast<double>(end - begin) / static_cast<double>(kept)
+                                         : rescale[static_cast<std::size_t>(s)];
+    const double factor = how == missing_tokens::rescaled ? given : 1.0;
+    for (index t = begin; t < end; ++t) {
+      const bool stays = keep.data()[t] != 0;
+      const double old = whole.scale.empty() ? 1.0 : whole.scale.data()[t];
+      if (how != missing_tokens::drop) {
+        out.scale.push_back(stays ? old * factor : 0.0);
+      } else if (stays) {
+        const float* row = whole.patches.data() + t * dim;
+        out.patches.insert(out.patches.end(), row, row + dim);
+        out.positions.push_back(whole.positions.data()[t]);
+        if (!whole.scale.empty()) out.scale.push_back(old);
+      }
+    }
+    out.offsets.push_back(how == missing_tokens::drop ? static_cast<index>(out.positions.size()) : end);
+  }
+}
+
+/// A mask `[T]` that keeps `counts[s]` tokens of sample s, every subset equally likely. `Error`: a count outside of
+/// 1 .. tokens of its sample.
+inline std::vector<std::uint8_t> random_token_mask(const token_batch& whole, std::span<const index> counts,
+                                                   random_stream& random) {
+  require(static_cast<index>(counts.size()) == whole.samples(), "token drop: ", counts.size(), " counts for ",
+          whole.samples(), " samples");
+  std::vector<std::uint8_t> keep(static_cast<std::size_t>(whole.tokens()), 0);
+  std::vector<index> order;
+  for (index s = 0; s < whole.samples(); ++s) {
+    const index begin = whole.offsets.data()[s], tokens = whole.offsets.data()[s + 1] - begin, kept = counts.data()[s];
+    require(kept >= 1 && kept <= tokens, "token drop: keep ", kept, " of the ", tokens, " tokens of sample ", s);
+    order.resize(static_cast<std::size_t>(tokens));
+    std::iota(order.begin(), order.end(), index{0});
+    for (index i = 0; i < kept; ++i) {
+      std::swap(order.data()[i], order.data()[i + random.below(tokens - i)]);
+      keep.data()[begin + order.data()[i]] = 1;
+    }
+  }
+  return keep;
+}
+
+/// Leaves out the share `rates[s]` of the tokens of sample s, a random subset of exactly that size; survivors are
+/// rescaled by 1 / (1 - rate) in the `rescaled` meaning (Paul et al. 2024, training on new data).
+inline void drop_tokens(const token_batch& whole, std::span<const double> rates, random_stream& random,
+                        missing_tokens how, token_batch& out) {
+  require(static_cast<index>(rates.size()) == whole.samples(), "token drop: ", rates.size(), " rates for ",
+          whole.samples(), " samples");
+  std::vector<index> counts;
+  std::vector<double> rescale;
+  for (index s = 0; s < whole.samples(); ++s) {
+    const double rate = rates.data()[s];
+    counts.push_back(tokens_kept(whole.offsets.data()[s + 1] - whole.offsets.data()[s], rate));
+    rescale.push_back(1.0 / (1.0 - rate));
+  }
+  apply_token_mask(whole, random_token_mask(whole, counts, random), how, out, rescale);
+}
+
+/// The same with one rate for all samples.
+inline void drop_tokens(const token_batch& whole, double rate, random_stream& random, missing_tokens how,
+                        token_batch& out) {
+  drop_tokens(whole, std::vector<double>(static_cast<std::size_t>(whole.samples()), rate), random, how, out);
 }
 
 }  // namespace core_tokensets
@@ -4161,6 +6275,1171 @@ inline double cosine_schedule(index step, index total, index warm_up) {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/report/font.hpp ====
+// A font of 5 x 7 dots for captions in pictures: the printable ASCII characters, drawn for this library.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+
+namespace core_tokensets {
+
+/// Width and height of a character's cell, one empty column and row included, at scale 1.
+inline constexpr index glyph_width = 6, glyph_height = 8;
+
+namespace detail {
+
+/// Five columns a character from ' ' to '~'; bit 0 is the top dot.
+inline constexpr std::array<std::array<std::uint8_t, 5>, 95> glyphs{{
+    // clang-format off
+    {0x00, 0x00, 0x00, 0x00, 0x00}, {0x00, 0x00, 0x5F, 0x00, 0x00}, {0x00, 0x03, 0x00, 0x03, 0x00},
+    {0x14, 0x7F, 0x14, 0x7F, 0x14}, {0x24, 0x2A, 0x7F, 0x2A, 0x12}, {0x63, 0x13, 0x08, 0x64, 0x63},
+    {0x36, 0x49, 0x55, 0x22, 0x50}, {0x00, 0x00, 0x03, 0x00, 0x00}, {0x00, 0x1C, 0x22, 0x41, 0x00},
+    {0x00, 0x41, 0x22, 0x1C, 0x00}, {0x14, 0x08, 0x3E, 0x08, 0x14}, {0x08, 0x08, 0x3E, 0x08, 0x08},
+    {0x00, 0x40, 0x20, 0x00, 0x00}, {0x08, 0x08, 0x08, 0x08, 0x08}, {0x00, 0x00, 0x60, 0x00, 0x00},
+    {0x60, 0x10, 0x08, 0x04, 0x03}, {0x3E, 0x51, 0x49, 0x45, 0x3E}, {0x00, 0x42, 0x7F, 0x40, 0x00},
+    {0x42, 0x61, 0x51, 0x49, 0x46}, {0x41, 0x49, 0x49, 0x49, 0x36}, {0x18, 0x14, 0x12, 0x7F, 0x10},
+    {0x27, 0x45, 0x45, 0x45, 0x39}, {0x3C, 0x4A, 0x49, 0x49, 0x30}, {0x01, 0x01, 0x79, 0x05, 0x03},
+    {0x36, 0x49, 0x49, 0x49, 0x36}, {0x06, 0x49, 0x49, 0x29, 0x1E}, {0x00, 0x00, 0x36, 0x00, 0x00},
+    {0x00, 0x40, 0x36, 0x00, 0x00}, {0x08, 0x14, 0x22, 0x41, 0x00}, {0x14, 0x14, 0x14, 0x14, 0x14},
+    {0x00, 0x41, 0x22, 0x14, 0x08}, {0x02, 0x01, 0x51, 0x09, 0x06}, {0x3E, 0x41, 0x5D, 0x55, 0x1E},
+    {0x7E, 0x09, 0x09, 0x09, 0x7E}, {0x7F, 0x49, 0x49, 0x49, 0x36}, {0x3E, 0x41, 0x41, 0x41, 0x41},
+    {0x7F, 0x41, 0x41, 0x41, 0x3E}, {0x7F, 0x49, 0x49, 0x49, 0x41}, {0x7F, 0x09, 0x09, 0x09, 0x01},
+    {0x3E, 0x41, 0x49, 0x49, 0x79}, {0x7F, 0x08, 0x08, 0x08, 0x7F}, {0x00, 0x41, 0x7F, 0x41, 0x00},
+    {0x20, 0x40, 0x41, 0x3F, 0x01}, {0x7F, 0x08, 0x14, 0x22, 0x41}, {0x7F, 0x40, 0x40, 0x40, 0x40},
+    {0x7F, 0x02, 0x0C, 0x02, 0x7F}, {0x7F, 0x02, 0x0C, 0x10, 0x7F}, {0x3E, 0x41, 0x41, 0x41, 0x3E},
+    {0x7F, 0x09, 0x09, 0x09, 0x06}, {0x3E, 0x41, 0x51, 0x21, 0x5E}, {0x7F, 0x09, 0x19, 0x29, 0x46},
+    {0x46, 0x49, 0x49, 0x49, 0x31}, {0x01, 0x01, 0x7F, 0x01, 0x01}, {0x3F, 0x40, 0x40, 0x40, 0x3F},
+    {0x0F, 0x30, 0x40, 0x30, 0x0F}, {0x7F, 0x20, 0x18, 0x20, 0x7F}, {0x63, 0x14, 0x08, 0x14, 0x63},
+    {0x03, 0x04, 0x78, 0x04, 0x03}, {0x61, 0x51, 0x49, 0x45, 0x43}, {0x00, 0x7F, 0x41, 0x41, 0x00},
+    {0x03, 0x04, 0x08, 0x10, 0x60}, {0x00, 0x41, 0x41, 0x7F, 0x00}, {0x04, 0x02, 0x01, 0x02, 0x04},
+    {0x40, 0x40, 0x40, 0x40, 0x40}, {0x00, 0x01, 0x02, 0x00, 0x00}, {0x20, 0x54, 0x54, 0x54, 0x78},
+    {0x7F, 0x44, 0x44, 0x44, 0x38}, {0x38, 0x44, 0x44, 0x44, 0x44}, {0x38, 0x44, 0x44, 0x44, 0x7F},
+    {0x38, 0x54, 0x54, 0x54, 0x58}, {0x04, 0x7E, 0x05, 0x05, 0x00}, {0x08, 0x54, 0x54, 0x54, 0x3C},
+    {0x7F, 0x04, 0x04, 0x04, 0x78}, {0x00, 0x44, 0x7D, 0x40, 0x00}, {0x20, 0x40, 0x44, 0x3D, 0x00},
+    {0x7F, 0x10, 0x28, 0x44, 0x00}, {0x00, 0x41, 0x7F, 0x40, 0x00}, {0x7C, 0x04, 0x78, 0x04, 0x78},
+    {0x7C, 0x04, 0x04, 0x04, 0x78}, {0x38, 0x44, 0x44, 0x44, 0x38}, {0x7C, 0x14, 0x14, 0x14, 0x08},
+    {0x08, 0x14, 0x14, 0x14, 0x7C}, {0x7C, 0x08, 0x04, 0x04, 0x00}, {0x48, 0x54, 0x54, 0x54, 0x24},
+    {0x04, 0x3F, 0x44, 0x44, 0x00}, {0x3C, 0x40, 0x40, 0x40, 0x7C}, {0x1C, 0x20, 0x40, 0x20, 0x1C},
+    {0x3C, 0x40, 0x38, 0x40, 0x3C}, {0x44, 0x28, 0x10, 0x28, 0x44}, {0x0C, 0x50, 0x50, 0x50, 0x3C},
+    {0x44, 0x64, 0x54, 0x4C, 0x44}, {0x00, 0x08, 0x36, 0x41, 0x41}, {0x00, 0x00, 0x7F, 0x00, 0x00},
+    {0x41, 0x41, 0x36, 0x08, 0x00}, {0x08, 0x04, 0x08, 0x10, 0x08}
+    // clang-format on
+}};
+
+}  // namespace detail
+
+/// Width in pixels of a line of text.
+inline index text_width(std::string_view text, index scale = 1) {
+  return static_cast<index>(text.size()) * glyph_width * scale;
+}
+
+/// Writes a line of text with its upper left corner at (y, x); dots outside of the picture are left out, other
+/// characters than printable ASCII become '?'. `rgb`: one value a channel of the picture, at most 3.
+inline void draw_text(image& picture, std::string_view text, index y, index x, const std::array<std::uint8_t, 3>& rgb,
+                      index scale = 1) {
+  for (const char c : text) {
+    const char known = c >= ' ' && c <= '~' ? c : '?';
+    const auto& glyph = detail::glyphs[static_cast<std::size_t>(known - ' ')];
+    for (index dot = 0; dot < 5 * 7 * scale * scale; ++dot) {
+      const index dx = dot % (5 * scale), dy = dot / (5 * scale);
+      if ((glyph[static_cast<std::size_t>(dx / scale)] >> (dy / scale) & 1) == 0) continue;
+      if (y + dy < 0 || y + dy >= picture.height || x + dx < 0 || x + dx >= picture.width) continue;
+      auto* pixel = picture.at(y + dy, x + dx);
+      for (index k = 0; k < picture.channels && k < 3; ++k) pixel[k] = rgb[static_cast<std::size_t>(k)];
+    }
+    x += glyph_width * scale;
+  }
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/report/heatmap.hpp ====
+// Relevance as a picture: scores of patches become a smooth map over the pixels, then colours, then an overlay.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+using colour = std::array<std::uint8_t, 3>;
+
+/// Colour scales that look evenly spaced and stay readable in grey (van der Walt & Smith, SciPy 2015).
+enum class colour_scale { viridis, inferno };
+
+/// Colour of a value in [0, 1], interpolated between samples of the scale; values beyond are clamped, NaN is 0.
+inline colour colour_of(double value, colour_scale scale = colour_scale::inferno) {
+  static constexpr std::array<colour, 10> viridis{{{0x44, 0x01, 0x54},
+                                                   {0x48, 0x28, 0x78},
+                                                   {0x3E, 0x4A, 0x89},
+                                                   {0x31, 0x68, 0x8E},
+                                                   {0x26, 0x82, 0x8E},
+                                                   {0x1F, 0x9E, 0x89},
+                                                   {0x35, 0xB7, 0x79},
+                                                   {0x6D, 0xCD, 0x59},
+                                                   {0xB4, 0xDE, 0x2C},
+                                                   {0xFD, 0xE7, 0x25}}};
+  static constexpr std::array<colour, 10> inferno{{{0x00, 0x00, 0x04},
+                                                   {0x1B, 0x0C, 0x41},
+                                                   {0x4A, 0x0C, 0x6B},
+                                                   {0x78, 0x1C, 0x6D},
+                                                   {0xA5, 0x2C, 0x60},
+                                                   {0xCF, 0x44, 0x46},
+                                                   {0xED, 0x69, 0x25},
+                                                   {0xFB, 0x9B, 0x06},
+                                                   {0xF7, 0xD1, 0x3D},
+                                                   {0xFC, 0xFF, 0xA4}}};
+  const auto& samples = scale == colour_scale::viridis ? viridis : inferno;
+  const double place = (value > 0 ? std::min(value, 1.0) : 0.0) * 9;
+  const auto left = static_cast<std::size_t>(std::min(place, 8.0));
+  const double share = place - static_cast<double>(left);
+  colour result{};
+  for (std::size_t c = 0; c < 3; ++c)
+    result[c] = static_cast<std::uint8_t>(std::lround((1 - share) * samples[left][c] + share * samples[left + 1][c]));
+  return result;
+}
+
+/// Black or white, whichever is easier to read on a background.
+inline colour text_colour_on(const colour& background) {
+  const double light = 0.299 * background[0] + 0.587 * background[1] + 0.114 * background[2];
+  return light > 140 ? colour{0, 0, 0} : colour{255, 255, 255};
+}
+
+/// Values moved and scaled to 0 .. 1; all 0 where they are all equal. `Error`: a value that is not finite.
+inline std::vector<double> min_max(std::span<const double> values) {
+  for (const double v : values) require(std::isfinite(v), "min_max: a value is not finite (", v, ")");
+  std::vector<double> result(values.size(), 0.0);
+  if (values.empty()) return result;
+  const auto [low, high] = std::minmax_element(values.begin(), values.end());
+  if (*high > *low) {
+    const double from = *low, range = *high - *low;
+    std::transform(values.begin(), values.end(), result.begin(), [=](double v) { return (v - from) / range; });
+  }
+  return result;
+}
+
+/// Scores of a grid [rows, columns] at the pixels [height, width]: bilinear, centres at half integers, edges clamped.
+inline std::vector<double> upsample(std::span<const double> scores, index rows, index columns, index height,
+                                    index width) {
+  require(rows > 0 && columns > 0 && height > 0 && width > 0 && static_cast<index>(scores.size()) == rows * columns,
+          "upsample: ", scores.size(), " scores as a grid of ", rows, " x ", columns, " to ", height, " x ", width);
+  struct place {
+    index low, high;
+    double share;
+  };
+  const auto place_of = [](index i, index from, index to) {
+    const double centre = (static_cast<double>(i) + 0.5) * static_cast<double>(from) / static_cast<double>(to) - 0.5;
+    const double inside = std::clamp(centre, 0.0, static_cast<double>(from - 1));
+    const auto low = static_cast<index>(inside);
+    return place{low, std::min(low + 1, from - 1), inside - static_cast<double>(low)};
+  };
+  std::vector<place> across;
+  for (index x = 0; x < width; ++x) across.push_back(place_of(x, columns, width));
+  std::vector<double> result;
+  result.reserve(static_cast<std::size_t>(height * width));
+  for (index y = 0; y < height; ++y) {
+    const auto v = place_of(y, rows, height);
+    const double *top = scores.data() + v.low * columns, *bottom = scores.data() + v.high * columns;
+    for (const auto& h : across) {
+      const double above = (1 - h.share) * top[h.low] + h.share * top[h.high];
+      const double below = (1 - h.share) * bottom[h.low] + h.share * bottom[h.high];
+      result.push_back((1 - v.share) * above + v.share * below);
+    }
+  }
+  return result;
+}
+
+/// The relevance of patches [rows, columns] as values 0 .. 1 of the pixels [height, width]: `upsample`, then `min_max`.
+inline std::vector<double> heatmap(std::span<const double> scores, index rows, index columns, index height,
+                                   index width) {
+  return min_max(upsample(scores, rows, columns, height, width));
+}
+
+/// Values 0 .. 1 [height, width] as colours.
+inline image colour_map(std::span<const double> values, index height, index width,
+                        colour_scale scale = colour_scale::inferno) {
+  require(height > 0 && width > 0 && static_cast<index>(values.size()) == height * width, "colour_map: ", values.size(),
+          " values, expected ", height, " x ", width);
+  image result(height, width, 3);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const auto rgb = colour_of(values[i], scale);
+    std::copy(rgb.begin(), rgb.end(), result.pixels.begin() + static_cast<std::ptrdiff_t>(3 * i));
+  }
+  return result;
+}
+
+/// How a heat map lies on its picture: its share of the colour where relevance is 0 and where it is 1.
+struct overlay_options {
+  double least = 0.35, most = 0.75;
+  colour_scale scale = colour_scale::inferno;
+};
+
+/// The picture (grey or colour) under the relevance of its patches [rows, columns].
+inline image overlay(const image_view& picture, std::span<const double> scores, index rows, index columns,
+                     const overlay_options& options = {}) {
+  image result = grey_to_rgb(picture);
+  const auto values = heatmap(scores, rows, columns, picture.height, picture.width);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const auto rgb = colour_of(values[i], options.scale);
+    const double share = options.least + (options.most - options.least) * values[i];
+    for (std::size_t c = 0; c < 3; ++c) {
+      auto& pixel = result.pixels[3 * i + c];
+      pixel = static_cast<std::uint8_t>(std::lround((1 - share) * pixel + share * rgb[c]));
+    }
+  }
+  return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/report/mosaic.hpp ====
+// Contact sheets: many small pictures with captions on one, and pictures of which only the kept patches are seen.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// The picture with only the kept patches: `positions` are grid indices, row-major, of squares of `patch` pixels; what
+/// is missing becomes a quiet grey, checked by patch. `Error`: a patch that does not divide the picture, a position
+/// outside.
+inline image kept_patches(const image_view& picture, index patch, std::span<const std::int32_t> positions) {
+  require(patch > 0 && picture.height % patch == 0 && picture.width % patch == 0, "kept_patches: patches of ", patch,
+          " pixels in a picture of ", picture.height, " x ", picture.width);
+  const image from = grey_to_rgb(picture);
+  const index columns = from.width / patch, rows = from.height / patch;
+  image result(from.height, from.width, 3);
+  for (index y = 0; y < from.height; ++y) {
+    for (index x = 0; x < from.width; ++x)
+      std::fill_n(result.at(y, x), 3, std::uint8_t((y / patch + x / patch) % 2 == 0 ? 214 : 206));
+  }
+  for (const auto position : positions) {
+    require(position >= 0 && position < rows * columns, "kept_patches: position ", position, ", expected 0 to ",
+            rows * columns - 1);
+    const index top = position / columns * patch, left = position % columns * patch;
+    for (index y = top; y < top + patch; ++y) std::copy_n(from.at(y, left), 3 * patch, result.at(y, left));
+  }
+  return result;
+}
+
+/// The picture `times` as large, every pixel a square.
+inline image enlarge(const image_view& picture, index times) {
+  require(times > 0, "enlarge: ", times, " times, expected 1 or more");
+  image result(picture.height * times, picture.width * times, picture.channels);
+  for (index y = 0; y < result.height; ++y) {
+    for (index x = 0; x < result.width; ++x)
+      std::copy_n(picture.at(y / times, x / times), picture.channels, result.at(y, x));
+  }
+  return result;
+}
+
+/// A picture of a contact sheet, its caption below it and a frame around it where a colour is given.
+struct sheet_cell {
+  image picture;
+  std::string caption;
+  std::optional<std::array<std::uint8_t, 3>> border;
+};
+
+/// How a contact sheet is laid out. `zoom` enlarges the pictures, `text` the captions; lengths in pixels.
+struct sheet_options {
+  index columns = 8, margin = 6, border = 2, zoom = 1, text = 1;
+  std::string title;
+  std::array<std::uint8_t, 3> background{250, 250, 248}, ink{40, 40, 44};
+};
+
+/// All cells on one picture, row by row; cells are as large as the largest. Captions are cut, with "..", to the width
+/// of a cell. `Error`: no cells, lengths that are not positive, a picture that is neither grey nor colour.
+inline image contact_sheet(std::span<const sheet_cell> cells, const sheet_options& options = {}) {
+  require(!cells.empty(), "contact sheet: no pictures");
+  require(options.columns > 0 && options.zoom > 0 && options.text > 0 && options.margin >= 0 && options.border >= 0,
+          "contact sheet: ", options.columns, " columns, zoom ", options.zoom, ", text ", options.text, ", margin ",
+          options.margin, ", border ", options.border, ", expected positive numbers");
+  const auto count = static_cast<index>(cells.size());
+  const index columns = std::min(options.columns, count), rows = (count + columns - 1) / columns;
+  index height = 0, width = 0;
+  bool captions = false, borders = false;
+  for (const auto& cell : cells) {
+    height = std::max(height, cell.picture.height * options.zoom);
+    width = std::max(width, cell.picture.width * options.zoom);
+    captions = captions || !cell.caption.empty();
+    borders = borders || cell.border;
+  }
+  const index frame = borders ? options.border : 0;
+  const index line = glyph_height * options.text, below = captions ? line + 2 : 0;
+  const index head = options.title.empty() ? 0 : 2 * line + options.margin;
+  const index cell_height = height + 2 * frame + below + options.margin,
+              cell_width = width + 2 * frame + options.margin;
+  const auto fit = [&](std::string text, index space, index scale) {
+    if (text_width(text, scale) <= space) return text;
+    const auto room = static_cast<std::size_t>(std::max<index>(space / (glyph_width * scale) - 2, 0));
+    text.resize(std::min(room, text.size()));
+    return text + "..";
+  };
+
+  image sheet(options.margin + head + rows * cell_height, options.margin + columns * cell_width, 3);
+  for (std::size_t i = 0; i < sheet.pixels.size(); ++i) sheet.pixels[i] = options.background[i % 3];
+  draw_text(sheet, fit(options.title, sheet.width - 2 * options.margin, 2 * options.text), options.margin,
+            options.margin, options.ink, 2 * options.text);
+  for (index i = 0; i < count; ++i) {
+    const auto& cell = cells[static_cast<std::size_t>(i)];
+    const image picture = enlarge(grey_to_rgb(cell.picture), options.zoom);
+    const index top = options.margin + head + i / columns * cell_height;
+    const index left = options.margin + i % columns * cell_width;
+    const index y0 = top + frame + (height - picture.height) / 2, x0 = left + frame + (width - picture.width) / 2;
+    if (cell.border) {
+      for (index y = y0 - frame; y < y0 + picture.height + frame; ++y) {
+        for (index x = x0 - frame; x < x0 + picture.width + frame; ++x)
+          std::copy(cell.border->begin(), cell.border->end(), sheet.at(y, x));
+      }
+    }
+    for (index y = 0; y < picture.height; ++y) std::copy_n(picture.at(y, 0), 3 * picture.width, sheet.at(y0 + y, x0));
+    draw_text(sheet, fit(cell.caption, cell_width, options.text), top + 2 * frame + height + 2, left + frame,
+              options.ink, options.text);
+  }
+  return sheet;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/selection/evidence.hpp ====
+// What a selector knows of the samples: the two factors of each sample's last-layer gradient, and its class. The
+// gradient itself, K (d + 1) numbers a sample, is never formed.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Last-layer gradients of n samples, factored: the gradient of the cross-entropy of sample i with respect to the
+/// head's bias is delta_i = softmax - onehot, with respect to its weight the outer product delta_i h_i^T, h_i being the
+/// class-token feature before the head. So <g_i, g_j> = (delta_i . delta_j) (h_i . h_j + 1).
+struct evidence {
+  index samples = 0, classes = 0, features = 0;
+  std::vector<double> delta;         ///< [n, K]
+  std::vector<float> feature;        ///< [n, d]
+  std::vector<std::int32_t> labels;  ///< [n]
+  /// A gradient `[K] + [K, d]` (bias, then weight) that the chosen samples shall sum up to, as of a validation set;
+  /// empty: the mean over the samples themselves.
+  std::vector<double> target;
+
+  const double* delta_of(index i) const { return delta.data() + i * classes; }
+  const float* feature_of(index i) const { return feature.data() + i * features; }
+  /// Length of a gradient: K (d + 1).
+  index gradient_size() const { return classes * (features + 1); }
+};
+
+/// Evidence from the model's outputs: logits [n, K] and class-token features [n, d]; `Error` unless the sizes agree.
+inline evidence make_evidence(std::span<const float> logits, std::span<const float> feature,
+                              std::span<const std::int32_t> labels, index classes) {
+  const auto n = static_cast<index>(labels.size());
+  require(n > 0 && classes > 0, "evidence: ", n, " samples of ", classes, " classes, expected at least one of each");
+  require(static_cast<index>(logits.size()) == n * classes, "evidence: ", logits.size(), " logits, expected ", n, " x ",
+          classes);
+  require(!feature.empty() && static_cast<index>(feature.size()) % n == 0, "evidence: ", feature.size(),
+          " feature values, expected a multiple of ", n, " samples");
+  evidence e{.samples = n,
+             .classes = classes,
+             .features = static_cast<index>(feature.size()) / n,
+             .delta = std::vector<double>(logits.begin(), logits.end()),
+             .feature = {feature.begin(), feature.end()},
+             .labels = {labels.begin(), labels.end()},
+             .target = {}};
+  for (index i = 0; i < n; ++i) {
+    double* row = e.delta.data() + i * classes;
+    const index label = labels[static_cast<std::size_t>(i)];
+    require(label >= 0 && label < classes, "evidence: label ", label, " of sample ", i, ", expected 0 to ",
+            classes - 1);
+    const double top = *std::max_element(row, row + classes);
+    double sum = 0;
+    for (index c = 0; c < classes; ++c) sum += row[c] = std::exp(row[c] - top);
+    for (index c = 0; c < classes; ++c) row[c] /= sum;
+    row[label] -= 1;
+  }
+  return e;
+}
+
+/// `Error` that names what is wrong: no samples, sizes that disagree, labels out of range, values that are not finite.
+inline void check(const evidence& e) {
+  require(e.samples > 0 && e.classes > 0 && e.features > 0, "evidence: ", e.samples, " samples, ", e.classes,
+          " classes, ", e.features, " features, expected at least one of each");
+  const auto length = [](const char* name, std::size_t got, index want) {
+    require(static_cast<index>(got) == want, "evidence: ", name, " has ", got, " values, expected ", want);
+  };
+  length("delta", e.delta.size(), e.samples * e.classes);
+  length("feature", e.feature.size(), e.samples * e.features);
+  length("labels", e.labels.size(), e.samples);
+  if (!e.target.empty()) length("target", e.target.size(), e.gradient_size());
+  const auto finite = [](const char* name, const auto& values, index width) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      require(std::isfinite(values[i]), "evidence: ", name, " of sample ", static_cast<index>(i) / width,
+              " is not finite (", values[i], ")");
+    }
+  };
+  finite("delta", e.delta, e.classes);
+  finite("feature", e.feature, e.features);
+  finite("target", e.target, e.gradient_size());
+  for (index i = 0; i < e.samples; ++i) {
+    const index label = e.labels[static_cast<std::size_t>(i)];
+    require(label >= 0 && label < e.classes, "evidence: label ", label, " of sample ", i, ", expected 0 to ",
+            e.classes - 1);
+  }
+}
+
+namespace detail {
+
+/// Inner product in 16 running sums: compilers make vector instructions of it without reordering anything.
+template <class Sum, class A, class B>
+Sum dot(const A* a, const B* b, index n) {
+  constexpr index lanes = 16;
+  Sum sums[lanes] = {};
+  index i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    for (index l = 0; l < lanes; ++l) sums[l] += static_cast<Sum>(a[i + l]) * static_cast<Sum>(b[i + l]);
+  }
+  Sum total = 0;
+  for (; i < n; ++i) total += static_cast<Sum>(a[i]) * static_cast<Sum>(b[i]);
+  for (index l = 0; l < lanes; ++l) total += sums[l];
+  return total;
+}
+
+}  // namespace detail
+
+/// <g_i, g_j> = (delta_i . delta_j) (h_i . h_j + 1), in double precision.
+inline double inner(const evidence& e, index i, index j) {
+  return detail::dot<double>(e.delta_of(i), e.delta_of(j), e.classes) *
+         (detail::dot<double>(e.feature_of(i), e.feature_of(j), e.features) + 1);
+}
+
+/// Inner products of all `rows` with all `columns`, [rows, columns].
+inline std::vector<double> gram_block(const evidence& e, std::span<const index> rows, std::span<const index> columns) {
+  std::vector<double> block(rows.size() * columns.size());
+  parallel_for(0, static_cast<index>(rows.size()), [&](index r) {
+    for (std::size_t c = 0; c < columns.size(); ++c) {
+      block[static_cast<std::size_t>(r) * columns.size() + c] = inner(e, rows[static_cast<std::size_t>(r)], columns[c]);
+    }
+  });
+  return block;
+}
+
+/// Sum of the gradients of `members`, `[K] + [K, d]`. Summed in the order of `members`.
+inline std::vector<double> gradient_sum(const evidence& e, std::span<const index> members) {
+  std::vector<double> sum(static_cast<std::size_t>(e.gradient_size()));
+  parallel_for(0, e.classes, [&](index c) {
+    double* row = sum.data() + e.classes + c * e.features;
+    for (const index i : members) {
+      const double factor = e.delta_of(i)[c];
+      const float* h = e.feature_of(i);
+      sum[static_cast<std::size_t>(c)] += factor;
+      for (index f = 0; f < e.features; ++f) row[f] += factor * static_cast<double>(h[f]);
+    }
+  });
+  return sum;
+}
+
+/// Mean of the gradients of `members`, at least one.
+inline std::vector<double> gradient_mean(const evidence& e, std::span<const index> members) {
+  require(!members.empty(), "evidence: the mean gradient of no samples");
+  auto mean = gradient_sum(e, members);
+  for (double& value : mean) value /= static_cast<double>(members.size());
+  return mean;
+}
+
+/// <g_i, gradient> = delta_i . (gradient's bias + gradient's weight h_i) for all `members`.
+inline std::vector<double> inner_with(const evidence& e, std::span<const index> members,
+                                      std::span<const double> gradient) {
+  require(static_cast<index>(gradient.size()) == e.gradient_size(), "gradient of ", gradient.size(),
+          " values, expected ", e.gradient_size());
+  std::vector<double> result(members.size());
+  parallel_chunks(0, static_cast<index>(members.size()), 64, [&](index begin, index end) {
+    for (index m = begin; m < end; ++m) {
+      const index i = members[static_cast<std::size_t>(m)];
+      double total = 0;
+      for (index c = 0; c < e.classes; ++c) {
+        const double* weight = gradient.data() + e.classes + c * e.features;
+        total += e.delta_of(i)[c] *
+                 (gradient[static_cast<std::size_t>(c)] + detail::dot<double>(weight, e.feature_of(i), e.features));
+      }
+      result[static_cast<std::size_t>(m)] = total;
+    }
+  });
+  return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/selection/cholesky.hpp ====
+// A Cholesky factor that grows and shrinks by one row at a time, in O(p^2) instead of O(p^3) for a new one.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// The lower factor L of a symmetric positive definite matrix A = L L^T whose rows and columns come and go.
+class growing_cholesky {
+ public:
+  index size() const { return static_cast<index>(rows_.size()); }
+
+  /// Adds a last row and column of A: `row` [size + 1], its last entry the diagonal. False, with nothing changed, where
+  /// A would no longer be positive definite to working precision.
+  bool append(std::span<const double> row) {
+    const auto p = rows_.size();
+    std::vector<double> l(row.begin(), row.end());
+    for (std::size_t i = 0; i < p; ++i) {
+      const auto& other = rows_[i];
+      l[i] = (l[i] - detail::dot<double>(l.data(), other.data(), static_cast<index>(i))) / other[i];
+    }
+    const double pivot = row[p] - detail::dot<double>(l.data(), l.data(), static_cast<index>(p));
+    if (!(pivot > 1e-12 * row[p])) return false;
+    l[p] = std::sqrt(pivot);
+    rows_.push_back(std::move(l));
+    return true;
+  }
+
+  /// Takes row and column i of A away: rotations push what is left of row i into the diagonal below it.
+  void remove(index i) {
+    rows_.erase(rows_.begin() + i);
+    const auto p = rows_.size();
+    for (auto k = static_cast<std::size_t>(i); k < p; ++k) {
+      auto& pivot = rows_[k];
+      const double r = std::hypot(pivot[k], pivot[k + 1]), c = pivot[k] / r, s = pivot[k + 1] / r;
+      for (auto m = k; m < p; ++m) {
+        const double a = rows_[m][k], b = rows_[m][k + 1];
+        rows_[m][k] = c * a + s * b;
+        rows_[m][k + 1] = c * b - s * a;
+      }
+      pivot.resize(k + 1);
+    }
+  }
+
+  /// x with A x = b.
+  std::vector<double> solve(std::span<const double> b) const {
+    std::vector<double> x(b.begin(), b.end());
+    for (std::size_t i = 0; i < rows_.size(); ++i)
+      x[i] = (x[i] - detail::dot<double>(rows_[i].data(), x.data(), static_cast<index>(i))) / rows_[i][i];
+    for (std::size_t i = rows_.size(); i-- > 0;) {
+      x[i] /= rows_[i][i];
+      for (std::size_t j = 0; j < i; ++j) x[j] -= rows_[i][j] * x[i];
+    }
+    return x;
+  }
+
+ private:
+  std::vector<std::vector<double>> rows_;
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/selection/gram.hpp ====
+// Inner products of atoms as pursuits and least squares need them: from a matrix, or from factored gradients.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// A Gram matrix G [n, n] that is there already.
+struct dense_gram {
+  std::span<const double> values;
+  index n = 0;
+
+  /// Relative accuracy of `subtract`.
+  static constexpr double noise = 1e-13;
+  index size() const { return n; }
+  double entry(index i, index j) const { return values[static_cast<std::size_t>(i * n + j)]; }
+  /// c -= G[:, chosen] x
+  void subtract(std::span<const index> chosen, std::span<const double> x, std::span<double> c) {
+    for (std::size_t k = 0; k < chosen.size(); ++k) {
+      const double* row = values.data() + chosen[k] * n;
+      for (index i = 0; i < n; ++i) c[static_cast<std::size_t>(i)] -= x[k] * row[i];
+    }
+  }
+};
+
+/// The Gram matrix of the last-layer gradients of some samples. Entries are computed in double precision when asked
+/// for; whole columns, of chosen atoms only, once and kept in float: [chosen, members] numbers.
+class factored_gram {
+ public:
+  static constexpr double noise = 1e-7;
+
+  factored_gram(const evidence& e, std::span<const index> members)
+      : evidence_(e), members_(members), slot_(members.size(), -1) {}
+
+  index size() const { return static_cast<index>(members_.size()); }
+  double entry(index i, index j) const {
+    return inner(evidence_, members_[static_cast<std::size_t>(i)], members_[static_cast<std::size_t>(j)]);
+  }
+
+  /// c -= G[:, chosen] x, in pieces of members that stay in cache.
+  void subtract(std::span<const index> chosen, std::span<const double> x, std::span<double> c) {
+    std::vector<const float*> columns;
+    for (const index j : chosen) columns.push_back(column(j));
+    parallel_chunks(0, size(), 512, [&](index begin, index end) {
+      double* out = c.data();
+      std::size_t k = 0;
+      for (; k + 4 <= columns.size(); k += 4) {
+        const float *a0 = columns[k], *a1 = columns[k + 1], *a2 = columns[k + 2], *a3 = columns[k + 3];
+        const double x0 = x[k], x1 = x[k + 1], x2 = x[k + 2], x3 = x[k + 3];
+        for (index i = begin; i < end; ++i) {
+          out[i] -= (x0 * static_cast<double>(a0[i]) + x1 * static_cast<double>(a1[i])) +
+                    (x2 * static_cast<double>(a2[i]) + x3 * static_cast<double>(a3[i]));
+        }
+      }
+      for (; k < columns.size(); ++k) {
+        const float* a = columns[k];
+        for (index i = begin; i < end; ++i) out[i] -= x[k] * static_cast<double>(a[i]);
+      }
+    });
+  }
+
+ private:
+  const float* column(index j) {
+    auto& slot = slot_[static_cast<std::size_t>(j)];
+    if (slot < 0) {
+      slot = static_cast<index>(columns_.size());
+      std::vector<float> values(members_.size());
+      const index atom = members_[static_cast<std::size_t>(j)];
+      parallel_chunks(0, size(), 256, [&](index begin, index end) {
+        for (index m = begin; m < end; ++m) {
+          const index i = members_[static_cast<std::size_t>(m)];
+          const double d = detail::dot<double>(evidence_.delta_of(i), evidence_.delta_of(atom), evidence_.classes);
+          const float h = detail::dot<float>(evidence_.feature_of(i), evidence_.feature_of(atom), evidence_.features);
+          values[static_cast<std::size_t>(m)] = static_cast<float>(d * (static_cast<double>(h) + 1));
+        }
+      });
+      columns_.push_back(std::move(values));
+    }
+    return columns_[static_cast<std::size_t>(slot)].data();
+  }
+
+  const evidence& evidence_;
+  std::span<const index> members_;
+  std::vector<index> slot_;
+  std::vector<std::vector<float>> columns_;
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/selection/nnls.hpp ====
+// Least squares with weights that are not negative, by the active-set method, on inner products alone.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <span>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Atoms with a positive weight, in the order in which they came.
+struct sparse_weights {
+  std::vector<index> atoms;
+  std::vector<double> weights;
+};
+
+namespace detail {
+
+/// Row of G + lambda I of a new atom against the chosen ones, its diagonal last.
+template <class Gram>
+std::vector<double> gram_row(const Gram& gram, std::span<const index> chosen, index atom, double lambda) {
+  std::vector<double> row;
+  row.reserve(chosen.size() + 1);
+  for (const index j : chosen) row.push_back(gram.entry(atom, j));
+  row.push_back(gram.entry(atom, atom) + lambda);
+  return row;
+}
+
+}  // namespace detail
+
+/// Minimises |A x - b|^2 + lambda |x|^2 over x >= 0 with at most `limit` atoms, given G = A^T A and `correlation` = A^T
+/// b. Lawson & Hanson (1974, ch. 23): the atom most correlated with the residual comes in, atoms whose weight would
+/// turn negative leave, so the error falls with every step. Stopped at `limit` it is a matching pursuit; if it ends
+/// with fewer atoms, that is the exact minimum. Ties: the lower atom.
+template <class Gram>
+sparse_weights lawson_hanson(Gram& gram, std::span<const double> correlation, double lambda, index limit) {
+  require(static_cast<index>(correlation.size()) == gram.size(), "least squares: ", correlation.size(),
+          " correlations for ", gram.size(), " atoms");
+  sparse_weights found;
+  auto& [atoms, x] = found;
+  growing_cholesky factor;
+  std::vector<char> out_of_play(correlation.size(), 0);
+  std::vector<index> refused;
+  std::vector<double> c(correlation.begin(), correlation.end()), b;
+  double scale = 0;
+  for (const double value : correlation) scale = std::max(scale, std::abs(value));
+
+  const auto drop = [&](std::size_t i) {
+    factor.remove(static_cast<index>(i));
+    out_of_play[static_cast<std::size_t>(atoms[i])] = 0;
+    const auto at = static_cast<std::ptrdiff_t>(i);
+    atoms.erase(atoms.begin() + at);
+    x.erase(x.begin() + at);
+    b.erase(b.begin() + at);
+  };
+
+  for (index step = 0; static_cast<index>(atoms.size()) < limit && step < 10 * gram.size(); ++step) {
+    index best = -1;
+    for (index j = 0; j < gram.size(); ++j) {
+      const auto at = static_cast<std::size_t>(j);
+      if (!out_of_play[at] && c[at] > (best < 0 ? Gram::noise * scale : c[static_cast<std::size_t>(best)])) best = j;
+    }
+    if (best < 0) break;
+    out_of_play[static_cast<std::size_t>(best)] = 1;
+    if (!factor.append(detail::gram_row(gram, atoms, best, lambda))) {
+      refused.push_back(best);
+      continue;
+    }
+    atoms.push_back(best);
+    x.push_back(0);
+    b.push_back(correlation[static_cast<std::size_t>(best)]);
+    auto s = factor.solve(b);
+    if (!(s.back() > 0)) {  // only rounding made it look useful
+      drop(atoms.size() - 1);
+      out_of_play[static_cast<std::size_t>(best)] = 1;
+      refused.push_back(best);
+      continue;
+    }
+    while (!s.empty() && *std::min_element(s.begin(), s.end()) <= 0) {
+      double t = 1;  // how far x can go towards s and stay >= 0
+      std::size_t first = 0;
+      for (std::size_t i = 0; i < s.size(); ++i) {
+        if (s[i] <= 0 && x[i] / (x[i] - s[i]) <= t) {
+          t = x[i] / (x[i] - s[i]);
+          first = i;
+        }
+      }
+      for (std::size_t i = 0; i < s.size(); ++i) x[i] += t * (s[i] - x[i]);
+      x[first] = 0;
+      for (std::size_t i = s.size(); i-- > 0;) {
+        if (x[i] <= 0) drop(i);
+      }
+      s = factor.solve(b);
+    }
+    x = std::move(s);
+    for (const index j : refused) out_of_play[static_cast<std::size_t>(j)] = 0;
+    refused.clear();
+    std::copy(correlation.begin(), correlation.end(), c.begin());
+    gram.subtract(atoms, x, c);
+  }
+  return found;
+}
+
+/// x >= 0 that minimises |M x - a|, M symmetric [p, p]. `Error`: sizes that disagree.
+inline std::vector<double> nnls_symmetric(std::span<const double> m, std::span<const double> a) {
+  const auto p = static_cast<index>(a.size());
+  require(static_cast<index>(m.size()) == p * p, "nnls: a matrix of ", m.size(), " values, expected ", p, " x ", p);
+  std::vector<double> square(m.size()), correlation(a.size());
+  parallel_for(0, p, [&](index i) {
+    const double* row = m.data() + i * p;
+    correlation[static_cast<std::size_t>(i)] = detail::dot<double>(row, a.data(), p);
+    for (index j = 0; j < p; ++j)
+      square[static_cast<std::size_t>(i * p + j)] = detail::dot<double>(row, m.data() + j * p, p);
+  });
+  dense_gram gram{square, p};
+  const auto found = lawson_hanson(gram, correlation, 0.0, p);
+  std::vector<double> x(a.size(), 0.0);
+  for (std::size_t i = 0; i < found.atoms.size(); ++i) x[static_cast<std::size_t>(found.atoms[i])] = found.weights[i];
+  return x;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/selection/matching_pursuit.hpp ====
+// Orthogonal matching pursuit on last-layer gradients: few samples whose weighted gradients sum up to a given one.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <span>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// How weights are kept from being negative. With A the gradients as columns, b the target and M = A_S^T A_S + lambda
+/// I:
+/// - `nonnegative`: |A x - b|^2 + lambda |x|^2 is minimal over x >= 0 at every step, and all chosen weights are
+/// positive
+///   (`lawson_hanson`, stopped at the budget). Fewer samples than the budget only where more would not help.
+/// - `deepcore`: weights of any sign while choosing; at the end x >= 0 that minimises |M x - A_S^T b|, many of them 0.
+///   What DeepCore's GradMatch does.
+/// - `cords`: after each step the most negative weight leaves until none is; ends when the residual is small or a
+/// chosen
+///   sample would be chosen again, so often early. What CORDS' OrthogonalMP_REG and _Parallel do.
+/// - `cords_nnls`: |M x - A_S^T b| minimal over x >= 0 at every step, as CORDS' NNLS variant. Slow beyond a few hundred
+///   samples (a cube in the number of samples a step); kept for comparison.
+enum class pursuit { nonnegative, deepcore, cords, cords_nnls };
+
+/// Samples in the order of their choice, their weights, and the error |A w - b|.
+struct pursuit_result {
+  std::vector<index> order;
+  std::vector<double> weights;
+  double residual = 0, target_norm = 0;
+};
+
+namespace detail {
+
+/// |A w - b| by gradients: exact where differences of squares would cancel.
+inline double residual_norm(const evidence& e, std::span<const index> order, std::span<const double> weights,
+                            std::span<const double> target) {
+  std::vector<double> rest(target.begin(), target.end());
+  for (std::size_t k = 0; k < order.size(); ++k) {
+    const double* delta = e.delta_of(order[k]);
+    const float* h = e.feature_of(order[k]);
+    for (index c = 0; c < e.classes; ++c) {
+      const double factor = weights[k] * delta[c];
+      rest[static_cast<std::size_t>(c)] -= factor;
+      double* row = rest.data() + e.classes + c * e.features;
+      for (index f = 0; f < e.features; ++f) row[f] -= factor * static_cast<double>(h[f]);
+    }
+  }
+  return std::sqrt(dot<double>(rest.data(), rest.data(), static_cast<index>(rest.size())));
+}
+
+/// G + lambda I of the chosen atoms, [p, p].
+inline std::vector<double> regularised_gram(const factored_gram& gram, std::span<const index> chosen, double lambda) {
+  const auto p = chosen.size();
+  std::vector<double> m(p * p);
+  parallel_for(0, static_cast<index>(p), [&](index row) {
+    const auto i = static_cast<std::size_t>(row);
+    for (std::size_t j = 0; j <= i; ++j) m[i * p + j] = gram.entry(chosen[i], chosen[j]) + (i == j ? lambda : 0);
+  });
+  for (std::size_t i = 0; i < p; ++i) {
+    for (std::size_t j = 0; j < i; ++j) m[j * p + i] = m[i * p + j];
+  }
+  return m;
+}
+
+/// The pursuits of DeepCore and CORDS; atoms are numbers into the Gram matrix.
+inline sparse_weights authors_pursuit(factored_gram& gram, std::span<const double> correlation, double target_square,
+                                      index budget, double lambda, pursuit variant) {
+  sparse_weights found;
+  auto& [atoms, x] = found;
+  growing_cholesky factor;
+  std::vector<char> chosen(correlation.size(), 0), dependent(correlation.size(), 0);
+  std::vector<double> c(correlation.begin(), correlation.end()), b;
+  const auto clip = [&] {
+    if (*std::min_element(x.begin(), x.end()) < 0) x = nnls_symmetric(regularised_gram(gram, atoms, lambda), b);
+  };
+  double error_square = target_square;
+  for (index step = 0; step < budget; ++step) {
+    if (variant == pursuit::cords && error_square < 1e-8 * target_square) break;
+    index best = -1;
+    for (index j = 0; j < gram.size(); ++j) {
+      const auto at = static_cast<std::size_t>(j);
+      const bool allowed = !dependent[at] && !(variant == pursuit::deepcore && chosen[at]);
+      if (allowed && (best < 0 || c[at] > c[static_cast<std::size_t>(best)])) best = j;
+    }
+    if (best < 0) break;
+    const auto at = static_cast<std::size_t>(best);
+    if (chosen[at]) break;
+    if (!factor.append(gram_row(gram, atoms, best, lambda))) {
+      dependent[at] = 1;  // adds no direction to those that are there
+      --step;
+      continue;
+    }
+    chosen[at] = 1;
+    atoms.push_back(best);
+    b.push_back(correlation[at]);
+    double ridge = lambda;
+    if (atoms.size() == 1) {
+      const double square = gram.entry(best, best);
+      x = {square > 0 ? correlation[at] / square : 0.0};
+      ridge = 0;
+    } else {
+      x = factor.solve(b);
+    }
+    if (variant == pursuit::cords_nnls) clip();
+    if (variant == pursuit::cords) {
+      for (auto worst = std::min_element(x.begin(), x.end()); worst != x.end() && *worst < 0;
+           worst = std::min_element(x.begin(), x.end())) {
+        const auto i = worst - x.begin();
+        factor.remove(i);
+        chosen[static_cast<std::size_t>(atoms[static_cast<std::size_t>(i)])] = 0;
+        atoms.erase(atoms.begin() + i);
+        b.erase(b.begin() + i);
+        x = factor.solve(b);
+      }
+      // A_S^T (b - A_S x) = ridge x, hence |b - A_S x|^2 = b.b - x.(A_S^T b) - ridge x.x
+      error_square = target_square;
+      for (std::size_t i = 0; i < x.size(); ++i) error_square -= x[i] * (b[i] + ridge * x[i]);
+    }
+    std::copy(correlation.begin(), correlation.end(), c.begin());
+    gram.subtract(atoms, x, c);
+  }
+  if (variant == pursuit::deepcore && atoms.size() > 1) clip();
+  if (variant == pursuit::deepcore && atoms.size() == 1) x = {1.0};
+  return found;
+}
+
+}  // namespace detail
+
+/// Chooses at most `budget` of `members` and weights them so that the sum of their gradients comes near `target`,
+/// `[K] + [K, d]`. Weights are as large as the target asks for: a mean gives a sum near 1, a sum one near n. The
+/// evidence is taken as checked. Cost: a Gram column and one pass over the kept columns a step, O(members (d + K +
+/// budget)).
+inline pursuit_result match_gradient(const evidence& e, std::span<const index> members, std::span<const double> target,
+                                     index budget, double lambda, pursuit variant = pursuit::nonnegative) {
+  require(budget > 0 && budget <= static_cast<index>(members.size()), "matching pursuit: a budget of ", budget,
+          ", expected 1 to ", members.size());
+  require(lambda >= 0 && std::isfinite(lambda), "matching pursuit: lambda ", lambda, ", expected 0 or more");
+  factored_gram gram(e, members);
+  const auto correlation = inner_with(e, members, target);
+  const double square = detail::dot<double>(target.data(), target.data(), static_cast<index>(target.size()));
+  auto found = variant == pursuit::nonnegative
+                   ? lawson_hanson(gram, correlation, lambda, budget)
+                   : detail::authors_pursuit(gram, correlation, square, budget, lambda, variant);
+  for (index& atom : found.atoms) atom = members[static_cast<std::size_t>(atom)];
+  const double residual = detail::residual_norm(e, found.atoms, found.weights, target);
+  return {std::move(found.atoms), std::move(found.weights), residual, std::sqrt(square)};
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/selection/selection.hpp ====
+// What a selector is and what it returns; budgets divided among classes; weights scaled for the replay loss.
+
+#include <algorithm>
+#include <cmath>
+#include <concepts>
+#include <cstddef>
+#include <numeric>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// The samples that were chosen, each once, and what each counts in the replay loss. Every selector of the library
+/// returns weights that are not negative and have mean 1, so that the loss keeps its scale whatever the budget.
+struct selection_result {
+  std::vector<index> indices;
+  std::vector<float> weights;
+};
+
+/// A selector: `select(method, evidence, k)` returns k samples (fewer only where its documentation says so).
+template <class M>
+concept selector = requires(const M& method, const evidence& e, index k) {
+  { select(method, e, k) } -> std::same_as<selection_result>;
+};
+
+/// `Error` unless the evidence is sound and 0 < k <= n.
+inline void check_budget(const evidence& e, index k) {
+  check(e);
+  require(k > 0 && k <= e.samples, "selection: a budget of ", k, " samples, expected 1 to ", e.samples);
+}
+
+/// Weights with mean 1. All zero (nothing to scale): all 1. `Error`: a weight that is negative or not finite.
+inline std::vector<float> normalise_weights(std::span<const double> weights) {
+  double sum = 0;
+  for (const double w : weights) {
+    require(std::isfinite(w) && w >= 0, "weights: ", w, ", expected finite numbers from 0 on");
+    sum += w;
+  }
+  std::vector<float> result(weights.size(), 1.0f);
+  if (sum > 0) {
+    const double scale = static_cast<double>(weights.size()) / sum;
+    for (std::size_t i = 0; i < weights.size(); ++i) result[i] = static_cast<float>(weights[i] * scale);
+  }
+  return result;
+}
+
+/// The samples of each class, rising: K lists.
+inline std::vector<std::vector<index>> members_by_class(const evidence& e) {
+  std::vector<std::vector<index>> members(static_cast<std::size_t>(e.classes));
+  for (index i = 0; i < e.samples; ++i)
+    members[static_cast<std::size_t>(e.labels[static_cast<std::size_t>(i)])].push_back(i);
+  return members;
+}
+
+/// The sizes of lists.
+inline std::vector<index> sizes_of(const std::vector<std::vector<index>>& lists) {
+  std::vector<index> sizes;
+  for (const auto& list : lists) sizes.push_back(static_cast<index>(list.size()));
+  return sizes;
+}
+
+namespace detail {
+
+inline index check_quota(std::span<const index> counts, index k) {
+  index total = 0;
+  for (const index c : counts) {
+    require(c >= 0, "quotas: a class of ", c, " samples");
+    total += c;
+  }
+  require(k >= 0 && k <= total, "quotas: a budget of ", k, ", expected 0 to the ", total, " samples there are");
+  return total;
+}
+
+}  // namespace detail
+
+/// Budget k in proportion to the classes' sizes, by largest remainders (ties: the lower class); sums to k exactly.
+inline std::vector<index> proportional_quotas(std::span<const index> counts, index k) {
+  const index total = detail::check_quota(counts, k);
+  std::vector<index> quotas(counts.size()), order(counts.size());
+  if (total == 0) return quotas;
+  std::iota(order.begin(), order.end(), index{0});
+  index left = k;
+  for (std::size_t c = 0; c < counts.size(); ++c) left -= quotas[c] = counts[c] * k / total;
+  const auto remainder = [&](index c) { return counts[static_cast<std::size_t>(c)] * k % total; };
+  std::stable_sort(order.begin(), order.end(), [&](index a, index b) { return remainder(a) > remainder(b); });
+  for (index i = 0; i < left; ++i) ++quotas[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])];
+  return quotas;
+}
+
+/// Budget k in equal parts; what a small class cannot fill goes to the others; sums to k exactly, and the quotas of
+/// classes that are not exhausted differ by at most 1 (the lower class gets more).
+inline std::vector<index> balanced_quotas(std::span<const index> counts, index k) {
+  detail::check_quota(counts, k);
+  std::vector<index> quotas(counts.size());
+  for (index left = k; left > 0;) {
+    index open = 0;
+    for (std::size_t c = 0; c < counts.size(); ++c) open += quotas[c] < counts[c];
+    const index share = std::max<index>(left / open, 1);
+    for (std::size_t c = 0; c < counts.size() && left > 0; ++c) {
+      const index more = std::min({share, counts[c] - quotas[c], left});
+      quotas[c] += more;
+      left -= more;
+    }
+  }
+  return quotas;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/selection/grad_match.hpp ====
+// GradMatch (Killamsetty et al., ICML 2021): the samples whose weighted gradients replace the gradient of all of them.
+
+#include <cstddef>
+#include <numeric>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Matching pursuit on the evidence. `lambda` is relative to the mean squared length of the gradients unless
+/// `absolute_lambda` (as DeepCore and CORDS have it). `per_class`: each class alone, its share of the budget in
+/// proportion to its size, its own mean as the target; otherwise all at once against `evidence.target` or the mean.
+struct grad_match {
+  double lambda = 0.1;
+  bool per_class = true;
+  pursuit variant = pursuit::nonnegative;
+  bool absolute_lambda = false;
+};
+
+/// At most k samples, class by class, and weights with mean 1; see `pursuit` for when there are fewer than k or
+/// weights of 0. `Error`: a budget outside 1 to n, evidence that is not sound, a target with `per_class`.
+inline selection_result select(const grad_match& method, const evidence& e, index k) {
+  check_budget(e, k);
+  require(!method.per_class || e.target.empty(),
+          "grad_match: a target gradient with per_class, expected one of the two");
+  double lambda = method.lambda;
+  if (!method.absolute_lambda) {
+    double trace = 0;
+    for (index i = 0; i < e.samples; ++i) trace += inner(e, i, i);
+    lambda *= trace / static_cast<double>(e.samples);
+  }
+  selection_result result;
+  std::vector<double> weights;
+  // The target is a mean, so that weights come near a sum of 1; `mass` says how many samples it stands for.
+  const auto pursue = [&](std::span<const index> members, std::span<const double> target, double mass, index budget) {
+    if (budget == 0) return;
+    const auto found = match_gradient(e, members, target, budget, lambda, method.variant);
+    result.indices.insert(result.indices.end(), found.order.begin(), found.order.end());
+    for (const double w : found.weights) weights.push_back(w * mass);
+  };
+  if (method.per_class) {
+    const auto members = members_by_class(e);
+    const auto quotas = proportional_quotas(sizes_of(members), k);
+    for (std::size_t c = 0; c < members.size(); ++c) {
+      if (!members[c].empty())
+        pursue(members[c], gradient_mean(e, members[c]), static_cast<double>(members[c].size()), quotas[c]);
+    }
+  } else {
+    std::vector<index> all(static_cast<std::size_t>(e.samples));
+    std::iota(all.begin(), all.end(), index{0});
+    pursue(all, e.target.empty() ? gradient_mean(e, all) : e.target, 1.0, k);
+  }
+  result.weights = normalise_weights(weights);
+  return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/selection/random.hpp ====
+// The control that every selector must beat: samples at random.
+
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// k samples at random, all of weight 1; `balanced`: the same number from every class, as far as it has them.
+struct random_selection {
+  std::uint64_t seed = 0;
+  bool balanced = true;
+};
+
+/// The same samples for the same seed, labels and budget, ordered by class if balanced. Looks at labels only.
+inline selection_result select(const random_selection& method, const evidence& e, index k) {
+  check_budget(e, k);
+  selection_result result;
+  const auto draw = [&](std::vector<index> members, index count, std::uint64_t stream) {
+    random_stream random(method.seed, stream);
+    random.shuffle(std::span(members));
+    result.indices.insert(result.indices.end(), members.begin(), members.begin() + count);
+  };
+  if (method.balanced) {
+    const auto members = members_by_class(e);
+    const auto quotas = balanced_quotas(sizes_of(members), k);
+    for (std::size_t c = 0; c < members.size(); ++c) draw(members[c], quotas[c], c);
+  } else {
+    std::vector<index> all(static_cast<std::size_t>(e.samples));
+    std::iota(all.begin(), all.end(), index{0});
+    draw(std::move(all), k, 0);
+  }
+  result.weights.assign(result.indices.size(), 1.0f);
+  return result;
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/tensor/host_buffer.hpp ====
 // Owner of aligned memory on the host: the buffer of the CPU backends.
 
@@ -4787,6 +8066,695 @@ struct reference_backend {
   void scatter_add_rows(view<T> out, const_view<T> in, const std::int32_t* rows) {
     host::scatter_add_rows<T>(1, out, in, rows);
   }
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/evaluate.hpp ====
+// A trained model on pictures: logits and features in batches, and accuracy.
+
+#include <algorithm>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Outputs of a model for n pictures: logits `[n, K]` and the normalised class tokens `[n, D]` below the head.
+struct model_outputs {
+  std::vector<float> logits, features;
+  std::vector<std::int32_t> labels;
+};
+
+/// Runs the model on whole pictures.
+template <tensor_backend B>
+model_outputs run_model(B& b, const vit<B>& model, const dataset& data, std::span<const index> indices,
+                        const pixel_normalisation& normalisation, index batch_size = 128) {
+  model_outputs out;
+  vit_tape<B> tape;
+  tape.keep = false;
+  token_batch batch;
+  for (std::size_t begin = 0; begin < indices.size(); begin += static_cast<std::size_t>(batch_size)) {
+    const auto part = indices.subspan(begin, std::min(static_cast<std::size_t>(batch_size), indices.size() - begin));
+    make_batch(data, part, {.patch = model.config().patch, .normalisation = normalisation}, batch);
+    forward(b, model, batch, tape);
+    const auto logits = tape.logits.to_host(b), features = tape.norm.y.to_host(b);
+    out.logits.insert(out.logits.end(), logits.begin(), logits.end());
+    out.features.insert(out.features.end(), features.begin(), features.end());
+    out.labels.insert(out.labels.end(), batch.targets.begin(), batch.targets.end());
+  }
+  return out;
+}
+
+/// Share of rows `[n, K]` whose largest entry is at the label.
+template <class T>
+double accuracy(std::span<const T> scores, std::span<const std::int32_t> labels) {
+  require(!labels.empty() && scores.size() % labels.size() == 0, "accuracy: ", scores.size(), " scores for ",
+          labels.size(), " labels");
+  const auto classes = static_cast<std::ptrdiff_t>(scores.size() / labels.size());
+  double right = 0;
+  auto row = scores.begin();
+  for (const std::int32_t label : labels) {
+    right += std::max_element(row, row + classes) - row == label ? 1 : 0;
+    row += classes;
+  }
+  return right / static_cast<double>(labels.size());
+}
+
+/// Class means of features `[n, D]`, and the negative squared distances of other features to them: a classifier without
+/// training (nearest class mean; Mensink et al. 2013).
+class nearest_class_mean {
+ public:
+  nearest_class_mean(std::span<const float> features, std::span<const std::int32_t> labels, index classes)
+      : dim_(static_cast<index>(features.size() / labels.size())),
+        means_(static_cast<std::size_t>(classes * dim_), 0.0) {
+    std::vector<double> counts(static_cast<std::size_t>(classes), 0.0);
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+      counts[static_cast<std::size_t>(labels[i])] += 1;
+      for (index d = 0; d < dim_; ++d)
+        mean(labels[i])[d] += double(features[i * static_cast<std::size_t>(dim_) + static_cast<std::size_t>(d)]);
+    }
+    for (index c = 0; c < classes; ++c) {
+      const double count = std::max(1.0, counts[static_cast<std::size_t>(c)]);
+      for (index d = 0; d < dim_; ++d) mean(c)[d] /= count;
+    }
+  }
+  /// `[n, K]` for features `[n, D]`.
+  std::vector<double> scores(std::span<const float> features) const {
+    std::vector<double> result;
+    const index classes = static_cast<index>(means_.size()) / dim_;
+    for (std::size_t i = 0; i < features.size(); i += static_cast<std::size_t>(dim_)) {
+      for (index c = 0; c < classes; ++c) {
+        double distance = 0;
+        for (index d = 0; d < dim_; ++d) {
+          const double difference =
+              double(features[i + static_cast<std::size_t>(d)]) - means_[static_cast<std::size_t>(c * dim_ + d)];
+          distance += difference * difference;
+        }
+        result.push_back(-distance);
+      }
+    }
+    return result;
+  }
+
+ private:
+  double* mean(index c) { return means_.data() + c * dim_; }
+  index dim_;
+  std::vector<double> means_;
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/fit.hpp ====
+// Training on new pictures together with a memory: one ragged batch holds both, one pass serves both.
+
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// How new and replayed samples meet in the loss. `sum` (the paper): all classes compete for both. `ace` (ER-ACE,
+/// Caccia et al. 2022): new samples compete among the classes of their own task only, so that they do not push the old
+/// ones down.
+enum class replay_loss { sum, ace };
+
+struct fit_options {
+  index epochs = 3, batch = 64;
+  index replay_batch = 64;  ///< samples of the memory in each step
+  adamw optimiser = {.learning_rate = 1e-3};
+  double warm_up = 0.05;  ///< share of the steps
+  double clip = 1.0;      ///< largest norm of the gradient
+  double label_smoothing = 0;
+  replay_loss loss = replay_loss::ace;
+  missing_tokens missing = missing_tokens::drop;
+  double token_drop = 0;        ///< share of the tokens that is left out of new pictures ...
+  double token_drop_often = 1;  ///< ... in this share of the batches; the others stay whole
+  pixel_normalisation normalisation = {};
+  augmentation augment = {};
+  std::uint64_t seed = 0;
+  progress_callback on_progress = {};
+};
+
+/// Everything that a training step writes to; kept from step to step.
+template <tensor_backend B>
+struct training_state {
+  vit_tape<B> tape;
+  tensor<B> gradients, dlogits, dtokens;
+  optimiser_state<B> optimiser;
+};
+
+/// Appends the samples of `more` to `batch`.
+inline void append(token_batch& batch, const token_batch& more) {
+  require(batch.patch_dim == more.patch_dim, "append: patches of ", more.patch_dim,
+          " numbers to a batch with patches of ", batch.patch_dim);
+  if (!batch.scale.empty() || !more.scale.empty()) {
+    batch.scale.resize(static_cast<std::size_t>(batch.tokens()), 1.0);
+    batch.scale.insert(batch.scale.end(), more.scale.begin(), more.scale.end());
+    batch.scale.resize(static_cast<std::size_t>(batch.tokens() + more.tokens()), 1.0);
+  }
+  if (!batch.weights.empty() || !more.weights.empty()) {
+    batch.weights.resize(static_cast<std::size_t>(batch.samples()), 1.0f);
+    batch.weights.insert(batch.weights.end(), more.weights.begin(), more.weights.end());
+    batch.weights.resize(static_cast<std::size_t>(batch.samples() + more.samples()), 1.0f);
+  }
+  const index shift = batch.tokens();
+  for (std::size_t s = 1; s < more.offsets.size(); ++s) batch.offsets.push_back(shift + more.offsets[s]);
+  batch.patches.insert(batch.patches.end(), more.patches.begin(), more.patches.end());
+  batch.positions.insert(batch.positions.end(), more.positions.begin(), more.positions.end());
+  batch.targets.insert(batch.targets.end(), more.targets.begin(), more.targets.end());
+}
+
+/// One optimiser step on a batch; returns the loss.
+template <tensor_backend B>
+double training_step(B& b, vit<B>& model, const token_batch& batch, const cross_entropy_options& loss_options,
+                     const fit_options& o, double schedule, training_state<B>& state) {
+  using T = typename B::scalar;
+  forward(b, model, batch, state.tape);
+  const index classes = model.config().classes;
+  const auto loss = cross_entropy<T>(state.tape.logits.to_host(b), classes, batch.targets, batch.weights, loss_options);
+  state.dlogits.assign(b, batch.samples(), classes, loss.dlogits.data());
+  state.gradients.resize(b, 1, model.parameters().size());
+  b.fill(*state.gradients, T(0));
+  backward<B, T>(b, model, state.tape, *std::as_const(state.dlogits), state.gradients.data(), state.dtokens);
+  clip_gradients(b, state.gradients, o.clip);
+  step(b, o.optimiser, state.optimiser, model.parameters(), state.gradients, schedule);
+  return loss.loss;
+}
+
+/// Trains on the pictures `indices` of `data`, whose classes start at `first_class`, with replay from `memory` (may be
+/// null or empty). The loss is the mean over the new samples plus the weighted mean over the replayed ones. Every
+/// random choice is a function of `options.seed`. Throws where the loss is not finite.
+template <tensor_backend B>
+void fit(B& b, vit<B>& model, const dataset& data, std::span<const index> indices, const token_memory* memory,
+         std::int32_t first_class, const fit_options& o, const std::string& what = "fit") {
+  require(!indices.empty() && o.epochs > 0 && o.batch > 0, "fit: ", indices.size(), " pictures, ", o.epochs,
+          " epochs, batches of ", o.batch, ", expected more than 0 of each");
+  training_state<B> state;
+  state.optimiser.reset(b, model.layout().parameters);
+  const bool replay = memory != nullptr && !memory->empty();
+  replay_sampler sampler(replay ? memory->samples() : 1, o.seed, 2);
+  const auto n = static_cast<index>(indices.size());
+  const index steps_per_epoch = (n + o.batch - 1) / o.batch, steps = steps_per_epoch * o.epochs;
+  const auto warm_up = static_cast<index>(o.warm_up * static_cast<double>(steps));
+  progress_meter meter(o.on_progress, what, steps);
+  token_batch whole, fresh, replayed;
+  std::vector<index> order(indices.begin(), indices.end());
+  for (index epoch = 0, done = 0; epoch < o.epochs; ++epoch) {
+    random_stream(o.seed, 1000 + static_cast<std::uint64_t>(epoch)).shuffle(std::span(order));
+    for (index begin = 0; begin < n; begin += o.batch, ++done) {
+      const auto part = std::span(order).subspan(static_cast<std::size_t>(begin),
+                                                 static_cast<std::size_t>(std::min(o.batch, n - begin)));
+      make_batch(data, part,
+                 {.patch = model.config().patch,
+                  .normalisation = o.normalisation,
+                  .augment = o.augment,
+                  .seed = o.seed,
+                  .epoch = static_cast<std::uint64_t>(epoch)},
+                 whole);
+      random_stream random(o.seed, 1'000'000 + static_cast<std::uint64_t>(done));
+      const bool thin = o.token_drop > 0 && random.uniform() < o.token_drop_often;
+      if (thin) drop_tokens(whole, o.token_drop, random, o.missing, fresh);
+      token_batch& batch = thin ? fresh : whole;
+      const index fresh_samples = batch.samples();
+      if (replay) {
+        const auto chosen = sampler.draw(std::min(o.replay_batch, memory->samples()));
+        make_batch(*memory, chosen, o.missing, replayed);
+        append(batch, replayed);
+      }
+      // cross_entropy takes the mean over the whole batch; these factors make it the sum of two means.
+      const auto total = static_cast<float>(batch.samples());
+      batch.weights.resize(static_cast<std::size_t>(batch.samples()), 1.0f);
+      std::vector<std::int32_t> first(static_cast<std::size_t>(batch.samples()), 0);
+      for (index s = 0; s < batch.samples(); ++s) {
+        const bool is_new = s < fresh_samples;
+        const auto mates = static_cast<float>(is_new ? fresh_samples : batch.samples() - fresh_samples);
+        batch.weights[static_cast<std::size_t>(s)] *= total / mates;
+        if (is_new && o.loss == replay_loss::ace) first[static_cast<std::size_t>(s)] = first_class;
+      }
+      const double loss = training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first},
+                                        o, cosine_schedule(done, steps, warm_up), state);
+      meter.step("loss " + std::to_string(loss));
+    }
+  }
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/metrics.hpp ====
+// What continual learning is judged by: the accuracy matrix and the numbers that are read off it.
+
+#include <algorithm>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// R[t][i]: accuracy on the test pictures of task i after learning task t, for i <= t, in [0, 1].
+using accuracy_matrix = std::vector<std::vector<double>>;
+
+/// Numbers of an accuracy matrix of T tasks (Lopez-Paz & Ranzato 2017; Chaudhry et al. 2018).
+struct continual_metrics {
+  double average_accuracy = 0;              ///< mean over i of R[T-1][i]
+  double average_incremental_accuracy = 0;  ///< mean over t of the mean over i <= t of R[t][i]
+  double forgetting = 0;                    ///< mean over i < T-1 of max_t<T-1 R[t][i] - R[T-1][i]
+  double backward_transfer = 0;             ///< mean over i < T-1 of R[T-1][i] - R[i][i]
+};
+
+inline continual_metrics measure(const accuracy_matrix& r) {
+  require(!r.empty(), "metrics: the accuracy matrix is empty");
+  continual_metrics m;
+  const std::size_t tasks = r.size();
+  for (std::size_t t = 0; t < tasks; ++t) {
+    require(r[t].size() == t + 1, "metrics: row ", t, " of the accuracy matrix has ", r[t].size(),
+            " entries, expected ", t + 1);
+    double sum = 0;
+    for (const double a : r[t]) sum += a;
+    m.average_accuracy = sum / static_cast<double>(t + 1);
+    m.average_incremental_accuracy += m.average_accuracy / static_cast<double>(tasks);
+  }
+  for (std::size_t i = 0; i + 1 < tasks; ++i) {
+    double best = 0;
+    for (std::size_t t = i; t + 1 < tasks; ++t) best = std::max(best, r[t][i]);
+    m.forgetting += (best - r.back()[i]) / static_cast<double>(tasks - 1);
+    m.backward_transfer += (r.back()[i] - r[i][i]) / static_cast<double>(tasks - 1);
+  }
+  return m;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/recipe.hpp ====
+// How a task enters the memory: which samples, which of their tokens, how many bytes.
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+#include <variant>
+#include <vector>
+
+
+namespace core_tokensets {
+
+using selection_method = std::variant<random_selection, grad_match>;
+
+/// "random" or "grad_match"; anything else is an error that lists them.
+inline selection_method parse_selection(const std::string& name, std::uint64_t seed = 0) {
+  if (name == "random") return random_selection{.seed = seed};
+  if (name == "grad_match") return grad_match{};
+  fail("selection: no method is named '", name, "'; there are random, grad_match");
+}
+
+/// Samples by `select`, ranked tokens by `attribute`, of which the share `keep` is stored. The share 1 is a coreset.
+struct core_tokenset {
+  selection_method select = grad_match{};
+  attribution_method attribute = grad_lrp{};
+  double keep = 0.1;
+};
+
+/// What a whole picture costs in the budget: the file that it came as (JPEG, PNG), which is what a sensible user would
+/// store, or its raw pixels.
+enum class picture_price { source, raw };
+
+/// Bytes of label and weight beside a stored picture file.
+inline constexpr index picture_overhead = 8;
+
+/// How many of `available` samples with `tokens` each may join the memory before its file exceeds `bytes`. Throws where
+/// not even one fits an empty memory.
+inline index affordable_samples(const token_memory& memory, index tokens, index available, index bytes) {
+  index low = 0, high = available;
+  while (low < high) {
+    const index middle = (low + high + 1) / 2;
+    const bool fits = memory.bytes_on_disk(memory.samples() + middle, memory.tokens() + middle * tokens) <= bytes;
+    (fits ? low : high) = fits ? middle : middle - 1;
+  }
+  require(low > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ", tokens,
+          " tokens, which takes ", memory.bytes_on_disk(1, tokens));
+  return low;
+}
+
+/// How many pictures of `indices` on average fit `bytes` when each costs its source file.
+inline index affordable_pictures(const dataset& data, std::span<const index> indices, index bytes) {
+  double total = 0;
+  for (const index i : indices)
+    total += double(data.source_bytes[static_cast<std::size_t>(i)]) + double(picture_overhead);
+  const double mean = total / static_cast<double>(indices.size());
+  require(mean <= static_cast<double>(bytes), "memory: a budget of ", bytes, " bytes is too small for one picture of ",
+          mean);
+  return std::min(static_cast<index>(indices.size()), static_cast<index>(static_cast<double>(bytes) / mean));
+}
+
+/// Positions of the `count` largest values, rising; equal ones: the earlier first.
+inline std::vector<std::uint16_t> most_relevant(std::span<const double> relevance, index count) {
+  std::vector<std::uint16_t> order(relevance.size());
+  std::iota(order.begin(), order.end(), std::uint16_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto c) { return relevance[a] > relevance[c]; });
+  order.resize(static_cast<std::size_t>(count));
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
+/// Seconds that the two halves of a consolidation took.
+struct consolidation_times {
+  double select = 0, attribute = 0;
+};
+
+/// Chooses `k` of the pictures `indices` and appends their most relevant tokens to the memory, as of task
+/// `task_number`.
+template <tensor_backend B>
+consolidation_times consolidate(B& b, const vit<B>& model, const dataset& data, std::span<const index> indices,
+                                const core_tokenset& recipe, index k, const pixel_normalisation& normalisation,
+                                std::uint16_t task_number, token_memory& memory) {
+  using clock = std::chrono::steady_clock;
+  const auto seconds = [](clock::time_point from) {
+    return std::chrono::duration<double>(clock::now() - from).count();
+  };
+  require(recipe.keep > 0 && recipe.keep <= 1, "core tokenset: keep ", recipe.keep,
+          ", expected more than 0 and at most 1");
+  const auto start = clock::now();
+  const model_outputs outputs = run_model(b, model, data, indices, normalisation);
+  const auto known = make_evidence(outputs.logits, outputs.features, outputs.labels, model.config().classes);
+  const selection_result chosen = std::visit([&](const auto& m) { return select(m, known, k); }, recipe.select);
+  consolidation_times times{seconds(start), 0};
+
+  const auto attribution_start = clock::now();
+  const index patches = model.config().patches();
+  const auto count = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
+  attribution_workspace<B> workspace;
+  token_batch batch;
+  constexpr std::size_t batch_size = 32;
+  for (std::size_t begin = 0; begin < chosen.indices.size(); begin += batch_size) {
+    std::vector<index> part;
+    for (std::size_t i = begin; i < std::min(begin + batch_size, chosen.indices.size()); ++i) {
+      part.push_back(indices[static_cast<std::size_t>(chosen.indices[i])]);
+    }
+    make_batch(data, part, {.patch = model.config().patch, .normalisation = normalisation}, batch);
+    const std::vector<double> relevance = count == patches
+                                              ? std::vector<double>(static_cast<std::size_t>(batch.tokens()), 0.0)
+                                              : attribute(recipe.attribute, b, model, batch, batch.targets, workspace);
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      const auto of_sample =
+          std::span(relevance).subspan(i * static_cast<std::size_t>(patches), static_cast<std::size_t>(patches));
+      const auto positions = most_relevant(of_sample, count);
+      const auto pixels = patchify(data.view_of(part[i]), model.config().patch);
+      std::vector<std::uint8_t> kept;
+      std::vector<float> kept_relevance;
+      for (const std::uint16_t p : positions) {
+        const auto from = pixels.begin() + p * memory.format().patch_dim();
+        kept.insert(kept.end(), from, from + memory.format().patch_dim());
+        kept_relevance.push_back(static_cast<float>(of_sample[p]));
+      }
+      if (memory.format().relevance == relevance_storage::none) kept_relevance.clear();
+      memory.append({.patches = kept,
+                     .positions = positions,
+                     .relevance = kept_relevance,
+                     .target = data.labels[static_cast<std::size_t>(part[i])],
+                     .weight = chosen.weights[begin + i],
+                     .task = task_number});
+    }
+  }
+  times.attribute = seconds(attribution_start);
+  return times;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/sequence.hpp ====
+// The sequential loop: task after task, with one of the memories, checkpointed at the end of each task.
+
+#include <chrono>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+
+namespace core_tokensets {
+
+/// What is kept of old tasks. `core_tokens`: random samples, relevant tokens; `random_tokens`: both random; `joint`:
+/// all data (upper bound); `ncm`: no training after the first task, nearest class mean on its features (no training at
+/// all with given weights).
+enum class memory_kind { none, coreset, core_tokens, random_tokens, core_tokenset, joint, ncm };
+
+inline constexpr const char* memory_kind_names[] = {"none",          "coreset", "core-tokens", "random-tokens",
+                                                    "core-tokenset", "joint",   "ncm"};
+
+inline memory_kind parse_memory_kind(const std::string& name) {
+  std::string all;
+  for (int i = 0; i < 7; ++i) {
+    if (name == memory_kind_names[i]) return static_cast<memory_kind>(i);
+    all += (i ? ", " : "") + std::string(memory_kind_names[i]);
+  }
+  fail("memory: no kind is named '", name, "'; there are ", all);
+}
+
+struct sequence_options {
+  memory_kind memory = memory_kind::core_tokenset;
+  core_tokenset recipe = {};
+  byte_budget budget = fraction(0.01);  ///< of the training data as they came, for the memory after the last task
+  picture_price price = picture_price::source;
+  fit_options fit = {};
+  bool frozen_start = false;       ///< the model comes with trained weights (for `ncm`)
+  std::filesystem::path out = {};  ///< folder of checkpoints; empty: none
+  bool resume = false;             ///< go on from the last checkpoint in `out`, to the same bits
+};
+
+struct sequence_result {
+  accuracy_matrix accuracy;
+  index memory_bytes = 0, memory_tokens = 0, memory_samples = 0, budget_bytes = 0;
+  double train_seconds = 0, select_seconds = 0, attribute_seconds = 0, evaluate_seconds = 0;
+};
+
+namespace detail {
+
+inline bool stores_samples(memory_kind kind) {
+  return kind == memory_kind::coreset || kind == memory_kind::core_tokens || kind == memory_kind::random_tokens ||
+         kind == memory_kind::core_tokenset;
+}
+
+/// The recipe of a memory: the controls replace selection, attribution or both by chance.
+inline core_tokenset recipe_of(const sequence_options& o, std::uint64_t task) {
+  core_tokenset r = o.recipe;
+  const std::uint64_t seed = o.fit.seed * 1000 + task;
+  if (o.memory == memory_kind::coreset) r.keep = 1;
+  if (o.memory == memory_kind::core_tokens || o.memory == memory_kind::random_tokens)
+    r.select = random_selection{.seed = seed};
+  if (o.memory == memory_kind::random_tokens) r.attribute = random_relevance{seed};
+  if (auto* chance = std::get_if<random_selection>(&r.select)) chance->seed = seed;
+  return r;
+}
+
+/// What the memory weighs by the rules of the budget.
+inline index priced_bytes(const token_memory& memory, const sequence_options& o, double spent_on_pictures) {
+  if (memory.empty()) return 0;
+  const bool as_files = o.memory == memory_kind::coreset && o.price == picture_price::source;
+  return as_files ? static_cast<index>(spent_on_pictures) : memory.bytes_on_disk();
+}
+
+inline nlohmann::json to_json(const sequence_result& r) {
+  return {{"accuracy", r.accuracy},
+          {"memory_bytes", r.memory_bytes},
+          {"memory_tokens", r.memory_tokens},
+          {"memory_samples", r.memory_samples},
+          {"budget_bytes", r.budget_bytes},
+          {"seconds",
+           {{"train", r.train_seconds},
+            {"select", r.select_seconds},
+            {"attribute", r.attribute_seconds},
+            {"evaluate", r.evaluate_seconds}}}};
+}
+
+}  // namespace detail
+
+/// Results as JSON: the accuracy matrix, its metrics, bytes and seconds.
+inline nlohmann::json to_json(const sequence_result& r) {
+  auto json = detail::to_json(r);
+  const continual_metrics m = measure(r.accuracy);
+  json["average_accuracy"] = m.average_accuracy;
+  json["average_incremental_accuracy"] = m.average_incremental_accuracy;
+  json["forgetting"] = m.forgetting;
+  json["backward_transfer"] = m.backward_transfer;
+  return json;
+}
+
+/// Runs the whole sequence on `model` and fills `memory`. `fingerprint` describes everything that the results depend
+/// on; a checkpoint with another one is refused.
+template <tensor_backend B>
+class sequence_runner {
+ public:
+  sequence_runner(B& b, vit<B>& model, const task_stream& stream, sequence_options options, std::string fingerprint)
+      : b_(b),
+        model_(model),
+        stream_(stream),
+        o_(std::move(options)),
+        fingerprint_(std::move(fingerprint)),
+        memory_(format()) {
+    require(stream.size() > 0, "sequence: there are no tasks");
+    const dataset& train = stream.data.train;
+    double total = static_cast<double>(train.pixels.size());
+    if (!train.source_bytes.empty()) {
+      total =
+          static_cast<double>(train.total_source_bytes()) + double(picture_overhead) * static_cast<double>(train.n());
+    } else {
+      o_.price = picture_price::raw;
+    }
+    result_.budget_bytes = o_.budget.resolve(static_cast<index>(total));
+  }
+
+  sequence_result run() {
+    index first = 0;
+    if (o_.resume && !o_.out.empty() && std::filesystem::exists(o_.out / "checkpoint.json")) first = restore();
+    for (index t = first; t < stream_.size(); ++t) {
+      learn(t);
+      if (detail::stores_samples(o_.memory)) remember(t);
+      judge(t);
+      if (!o_.out.empty()) checkpoint(t);
+    }
+    return result_;
+  }
+
+  const token_memory& memory() const { return memory_; }
+
+ private:
+  using clock = std::chrono::steady_clock;
+  static double since(clock::time_point start) { return std::chrono::duration<double>(clock::now() - start).count(); }
+
+  token_memory_format format() const {
+    const vit_config& c = model_.config();
+    const auto n = o_.fit.normalisation.for_channels(c.image.channels);
+    return {.image_height = c.image.height,
+            .image_width = c.image.width,
+            .channels = c.image.channels,
+            .patch = c.patch,
+            .mean = n.mean,
+            .stddev = n.stddev,
+            .relevance = o_.memory == memory_kind::coreset ? relevance_storage::none : relevance_storage::f16};
+  }
+
+  void learn(index t) {
+    const auto start = clock::now();
+    const task& now = stream_[t];
+    const index classes = stream_.seen_classes(t);
+    if (t == 0) {
+      if (model_.config().classes != classes || o_.frozen_start) model_.replace_head(b_, classes);
+    } else {
+      model_.grow_head(b_, classes);
+    }
+    if (o_.memory == memory_kind::ncm && (t > 0 || o_.frozen_start)) return;
+    std::vector<index> pictures = now.train;
+    std::int32_t first_class = now.classes.front();
+    if (o_.memory == memory_kind::joint) {
+      for (index i = 0; i < t; ++i) pictures.insert(pictures.end(), stream_[i].train.begin(), stream_[i].train.end());
+      first_class = 0;
+    }
+    fit_options f = o_.fit;
+    f.seed = o_.fit.seed * 1000 + static_cast<std::uint64_t>(t);
+    fit(b_, model_, stream_.data.train, pictures, &memory_, first_class, f,
+        "task " + std::to_string(t + 1) + "/" + std::to_string(stream_.size()));
+    result_.train_seconds += since(start);
+  }
+
+  void remember(index t) {
+    const task& now = stream_[t];
+    const core_tokenset recipe = detail::recipe_of(o_, static_cast<std::uint64_t>(t));
+    const index patches = model_.config().patches();
+    const index bytes = result_.budget_bytes * (t + 1) / stream_.size();
+    const dataset& train = stream_.data.train;
+    index k = 0;
+    if (o_.memory == memory_kind::coreset && o_.price == picture_price::source) {
+      k = affordable_pictures(train, now.train, bytes - static_cast<index>(spent_));
+    } else {
+      const index tokens = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
+      k = affordable_samples(memory_, tokens, static_cast<index>(now.train.size()), bytes);
+    }
+    if (k == 0) return;
+    const index before = memory_.samples();
+    const auto times = consolidate(b_, model_, train, now.train, recipe, k, o_.fit.normalisation,
+                                   static_cast<std::uint16_t>(t), memory_);
+    result_.select_seconds += times.select;
+    result_.attribute_seconds += times.attribute;
+    if (o_.memory == memory_kind::coreset && o_.price == picture_price::source) {
+      double mean = 0;
+      for (const index i : now.train)
+        mean += double(train.source_bytes[static_cast<std::size_t>(i)]) / double(now.train.size());
+      spent_ += (mean + double(picture_overhead)) * static_cast<double>(memory_.samples() - before);
+    }
+  }
+
+  void judge(index t) {
+    const auto start = clock::now();
+    std::optional<nearest_class_mean> means;
+    if (o_.memory == memory_kind::ncm) {
+      std::vector<index> seen;
+      for (index i = 0; i <= t; ++i) seen.insert(seen.end(), stream_[i].train.begin(), stream_[i].train.end());
+      const auto known = run_model(b_, model_, stream_.data.train, seen, o_.fit.normalisation);
+      means.emplace(known.features, known.labels, stream_.seen_classes(t));
+    }
+    std::vector<double> row;
+    for (index i = 0; i <= t; ++i) {
+      const auto got = run_model(b_, model_, stream_.data.test, stream_[i].test, o_.fit.normalisation);
+      row.push_back(means ? accuracy<double>(means->scores(got.features), got.labels)
+                          : accuracy<float>(got.logits, got.labels));
+    }
+    result_.accuracy.push_back(std::move(row));
+    result_.memory_bytes = detail::priced_bytes(memory_, o_, spent_);
+    result_.memory_tokens = memory_.tokens();
+    result_.memory_samples = memory_.samples();
+    result_.evaluate_seconds += since(start);
+  }
+
+  /// Model and memory first, the file that names them last: whenever the program dies, a whole checkpoint is there.
+  void checkpoint(index t) {
+    std::filesystem::create_directories(o_.out);
+    const std::string tag = std::to_string(t);
+    save_safetensors(o_.out / ("checkpoint-model-" + tag + ".safetensors"), to_file(b_, model_));
+    memory_.save(o_.out / ("checkpoint-memory-" + tag + ".safetensors"));
+    nlohmann::json state = detail::to_json(result_);
+    state["tasks_done"] = t + 1;
+    state["spent"] = spent_;
+    state["fingerprint"] = fingerprint_;
+    write_file(o_.out / "checkpoint.json", std::string_view(state.dump(1)));
+    if (t > 0) {
+      const std::string old = std::to_string(t - 1);
+      std::filesystem::remove(o_.out / ("checkpoint-model-" + old + ".safetensors"));
+      std::filesystem::remove(o_.out / ("checkpoint-memory-" + old + ".safetensors"));
+    }
+  }
+
+  index restore() {
+    const auto path = o_.out / "checkpoint.json";
+    const auto state = nlohmann::json::parse(read_text(path), nullptr, false);
+    require(state.is_object() && state.contains("tasks_done") && state.contains("fingerprint"), path.string(),
+            ": not a checkpoint");
+    require(state["fingerprint"] == fingerprint_, path.string(),
+            ": the checkpoint belongs to a run with other settings; choose another folder or leave --resume out");
+    const auto done = state["tasks_done"].get<index>();
+    const std::string tag = std::to_string(done - 1);
+    const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors");
+    const tensor_file file = load_safetensors(model_path);
+    model_.replace_head(b_, read_config(file).classes);
+    load_parameters(b_, model_, file);
+    memory_ = load_token_memory(o_.out / ("checkpoint-memory-" + tag + ".safetensors"));
+    result_.accuracy = state["accuracy"].get<accuracy_matrix>();
+    spent_ = state["spent"].get<double>();
+    const auto& seconds = state["seconds"];
+    result_.train_seconds = seconds["train"];
+    result_.select_seconds = seconds["select"];
+    result_.attribute_seconds = seconds["attribute"];
+    result_.evaluate_seconds = seconds["evaluate"];
+    result_.memory_bytes = state["memory_bytes"];
+    result_.memory_tokens = state["memory_tokens"];
+    result_.memory_samples = state["memory_samples"];
+    return done;
+  }
+
+  B& b_;
+  vit<B>& model_;
+  const task_stream& stream_;
+  sequence_options o_;
+  std::string fingerprint_;
+  token_memory memory_;
+  sequence_result result_;
+  double spent_ = 0;  ///< bytes of the pictures of a coreset, as files
 };
 
 }  // namespace core_tokensets

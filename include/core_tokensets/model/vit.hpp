@@ -107,21 +107,32 @@ class vit {
   void grow_head(B& b, index classes) {
     require(classes >= config_.classes, "vit: the head has ", config_.classes, " classes and cannot shrink to ",
             classes);
-    if (classes == config_.classes) return;
-    vit_config c = config_;
-    c.classes = classes;
-    vit grown(b, c);
-    auto values = grown.parameters_.to_host(b);
-    const auto old = parameters_.to_host(b);
-    for (const parameter& p : layout_.parameters.table()) {
-      std::copy_n(old.begin() + p.where.offset, p.where.size(),
-                  values.begin() + grown.layout_.parameters.at(p.name).where.offset);
-    }
-    grown.parameters_.assign(b, 1, grown.layout_.parameters.size(), values.data());
-    *this = std::move(grown);
+    if (classes != config_.classes) rebuild(b, classes, [](const parameter&) { return true; });
+  }
+
+  /// Gives the model a fresh head of `classes`; everything below it is kept.
+  void replace_head(B& b, index classes) {
+    rebuild(b, classes, [](const parameter& p) { return !p.name.starts_with("head."); });
   }
 
  private:
+  /// A fresh model of so many classes, into which the parameters that `keep` names are copied.
+  template <class Keep>
+  void rebuild(B& b, index classes, const Keep& keep) {
+    vit_config c = config_;
+    c.classes = classes;
+    vit other(b, c);
+    auto values = other.parameters_.to_host(b);
+    const auto old = parameters_.to_host(b);
+    for (const parameter& p : layout_.parameters.table()) {
+      if (!keep(p)) continue;
+      std::copy_n(old.begin() + p.where.offset, p.where.size(),
+                  values.begin() + other.layout_.parameters.at(p.name).where.offset);
+    }
+    other.parameters_.assign(b, 1, other.layout_.parameters.size(), values.data());
+    *this = std::move(other);
+  }
+
   vit_config config_;
   vit_layout layout_;
   tensor<B> parameters_;

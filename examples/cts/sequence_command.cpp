@@ -1,0 +1,223 @@
+// cts sequence and cts demo: tasks that arrive one after another, with every kind of memory.
+
+#include <filesystem>
+#include <memory>
+
+#include "commands.hpp"
+#include "core_tokensets/core_tokensets.hpp"
+
+namespace cts_command {
+
+namespace cts = core_tokensets;
+
+namespace {
+
+using backend = cts::eigen_backend<float>;
+
+struct sequence_arguments {
+  std::string data = "scenes", classes, memory = "core-tokenset", select = "grad_match", attribute = "grad_lrp",
+              budget = "0.01", missing = "drop", replay_loss = "ace", coreset_price = "source", weights, out;
+  std::ptrdiff_t tasks = 5, per_class = 0, image = 0, patch = 4, dim = 96, depth = 4, heads = 3, epochs = 5, batch = 64;
+  double keep = 0.25, token_drop = 0.75, token_drop_often = 0.5, learning_rate = 1e-3;
+  std::uint64_t seed = 0;
+  int threads = 0;
+  bool resume = false, quiet = false;
+};
+
+/// Reads scenes, folder:DIR, cifar:DIR or idx:DIR, then takes the classes and pictures that were asked for.
+cts::dataset_split read_data(const sequence_arguments& a) {
+  const auto colon = a.data.find(':');
+  const std::string kind = a.data.substr(0, colon), where = colon == std::string::npos ? "" : a.data.substr(colon + 1);
+  cts::dataset_split split;
+  if (kind == "scenes" && where.empty()) {
+    split = cts::scenes({.train_per_class = a.per_class > 0 ? a.per_class : 200,
+                         .test_per_class = 50,
+                         .image = a.image > 0 ? a.image : 32,
+                         .seed = a.seed,
+                         .threads = a.threads});
+  } else if (kind == "folder") {
+    split = cts::load_folder(where, {.size = a.image, .threads = a.threads});
+  } else if (kind == "cifar") {
+    const bool ten = std::filesystem::exists(std::filesystem::path(where) / "test_batch.bin");
+    split = ten ? cts::load_cifar10(where) : cts::load_cifar100(where);
+  } else if (kind == "idx") {
+    split = cts::load_idx(where);
+  } else {
+    cts::fail("--data '", a.data, "': expected scenes, folder:DIR, cifar:DIR or idx:DIR");
+  }
+  if (!a.classes.empty()) split = cts::select_classes(split, cts::parse_class_range(a.classes));
+  if (a.per_class > 0) split.train = cts::limit_per_class(split.train, a.per_class, a.seed);
+  return split;
+}
+
+/// Everything that results depend on, as JSON: the `config` of the results, and what a checkpoint is recognised by.
+nlohmann::json config_of(const sequence_arguments& a) {
+  return {{"data", a.data},
+          {"classes", a.classes},
+          {"per_class", a.per_class},
+          {"image", a.image},
+          {"patch", a.patch},
+          {"dim", a.dim},
+          {"depth", a.depth},
+          {"heads", a.heads},
+          {"epochs", a.epochs},
+          {"batch", a.batch},
+          {"tasks", a.tasks},
+          {"memory", a.memory},
+          {"select", a.select},
+          {"attribute", a.attribute},
+          {"budget", a.budget},
+          {"keep", a.keep},
+          {"missing", a.missing},
+          {"token_drop", a.token_drop},
+          {"seed", a.seed},
+          {"replay_loss", a.replay_loss},
+          {"token_drop_often", a.token_drop_often},
+          {"weights", a.weights},
+          {"coreset_price", a.coreset_price},
+          {"learning_rate", a.learning_rate}};
+}
+
+cts::sequence_options options_of(const sequence_arguments& a) {
+  cts::sequence_options o;
+  o.memory = cts::parse_memory_kind(a.memory);
+  o.recipe = {cts::parse_selection(a.select, a.seed), cts::parse_attribution(a.attribute, 0, a.seed), a.keep};
+  o.budget = cts::parse_budget(a.budget);
+  o.price = a.coreset_price == "raw" ? cts::picture_price::raw : cts::picture_price::source;
+  o.fit.epochs = a.epochs;
+  o.fit.batch = o.fit.replay_batch = a.batch;
+  o.fit.optimiser.learning_rate = a.learning_rate;
+  o.fit.loss = a.replay_loss == "sum" ? cts::replay_loss::sum : cts::replay_loss::ace;
+  o.fit.missing = a.missing == "zero" ? cts::missing_tokens::zero : cts::missing_tokens::drop;
+  o.fit.token_drop = a.token_drop;
+  o.fit.token_drop_often = a.token_drop_often;
+  o.fit.augment = {.shift = 2, .flip = 0.5};
+  o.fit.seed = a.seed;
+  o.frozen_start = !a.weights.empty();
+  o.out = a.out;
+  o.resume = a.resume;
+  if (!a.quiet) o.fit.on_progress = cts::console_progress();
+  return o;
+}
+
+nlohmann::json run_sequence(const sequence_arguments& a) {
+  const auto options = options_of(a);  // bad names are told before any work is done
+  if (!a.out.empty()) {
+    std::error_code error;
+    std::filesystem::create_directories(a.out, error);
+    cts::require(!error, a.out, ": the folder cannot be made: ", error.message());
+  }
+  const auto split = read_data(a);
+  const auto stream = cts::class_incremental(split, {.tasks = a.tasks});
+  backend b(a.threads);
+  const cts::dataset& train = stream.data.train;
+  auto model = a.weights.empty() ? cts::vit<backend>(b, {.image = {train.height, train.width, train.channels},
+                                                         .patch = a.patch,
+                                                         .dim = a.dim,
+                                                         .depth = a.depth,
+                                                         .heads = a.heads,
+                                                         .classes = stream.seen_classes(0),
+                                                         .seed = a.seed})
+                                 : cts::load_vit(b, a.weights);
+  const auto& image = model.config().image;
+  cts::require(image.height == train.height && image.width == train.width && image.channels == train.channels,
+               "the model sees images of ", image.height, "x", image.width, "x", image.channels, ", the data have ",
+               train.height, "x", train.width, "x", train.channels);
+  const auto config = config_of(a);
+  cts::sequence_runner<backend> runner(b, model, stream, options, config.dump());
+  auto results = cts::to_json(runner.run());
+  results["config"] = config;
+  results["class_names"] = train.class_names;
+  if (!a.out.empty()) {
+    const std::filesystem::path out(a.out);
+    cts::save_safetensors(out / "model.safetensors", cts::to_file(b, model));
+    runner.memory().save(out / "memory.safetensors");
+    cts::write_file(out / "results.json", std::string_view(results.dump(1)));
+  }
+  return results;
+}
+
+void print_line(const std::string& name, const nlohmann::json& r) {
+  std::printf("%-14s %7.1f %%  %9.1f %%  %10.1f %%  %9td  %8td  %8.1f s\n", name.c_str(),
+              100 * r["average_accuracy"].get<double>(), 100 * r["average_incremental_accuracy"].get<double>(),
+              100 * r["forgetting"].get<double>(), r["memory_bytes"].get<std::ptrdiff_t>(),
+              r["memory_samples"].get<std::ptrdiff_t>(), r["seconds"]["train"].get<double>());
+  std::fflush(stdout);
+}
+
+void print_heading() {
+  std::printf("memory         accuracy  incremental  forgetting      bytes   samples  training\n");
+}
+
+void demo(sequence_arguments a) {
+  std::printf(
+      "Ten classes of built-in pictures in five tasks of two, one after the other; every memory has %s of the\n"
+      "bytes of the raw pictures. Chance is 10 %%.\n\n",
+      a.budget.c_str());
+  print_heading();
+  for (const char* memory : {"none", "coreset", "random-tokens", "core-tokens", "core-tokenset", "joint"}) {
+    a.memory = memory;
+    print_line(memory, run_sequence(a));
+  }
+}
+
+}  // namespace
+
+void add_sequence(CLI::App& app) {
+  auto a = std::make_shared<sequence_arguments>();
+  auto* c = app.add_subcommand("sequence", "learn tasks one after another with a memory; writes DIR/results.json");
+  c->add_option("--data", a->data, "scenes, folder:DIR (train/ and val/ or test/), cifar:DIR or idx:DIR");
+  c->add_option("--tasks", a->tasks, "tasks that the classes are cut into");
+  c->add_option("--classes", a->classes, "A-B: these classes only");
+  c->add_option("--per-class", a->per_class, "training pictures of each class, 0: all");
+  c->add_option("--image", a->image, "side of the pictures in pixels, 0: as they are");
+  c->add_option("--patch", a->patch, "side of a patch in pixels");
+  c->add_option("--dim", a->dim, "channels of a token");
+  c->add_option("--depth", a->depth, "blocks");
+  c->add_option("--heads", a->heads, "attention heads");
+  c->add_option("--epochs", a->epochs, "times that each task's data are seen");
+  c->add_option("--batch", a->batch, "new samples, and replayed samples, in a step");
+  c->add_option("--learning-rate", a->learning_rate, "of AdamW, at its highest");
+  c->add_option("--memory", a->memory, "none, coreset, core-tokens, random-tokens, core-tokenset, joint or ncm");
+  c->add_option("--select", a->select, "how samples are chosen: random or grad_match");
+  c->add_option("--attribute", a->attribute, "how tokens are ranked: random, attention, rollout, grad_cam or grad_lrp");
+  c->add_option("--budget", a->budget, "of the whole memory: 64KiB, or 0.01 of the data's bytes");
+  c->add_option("--coreset-price", a->coreset_price, "bytes of a whole picture: its source file, or its raw pixels")
+      ->check(CLI::IsMember({"source", "raw"}));
+  c->add_option("--keep", a->keep, "share of a sample's tokens that is stored");
+  c->add_option("--missing", a->missing, "what a left-out token is: drop or zero")
+      ->check(CLI::IsMember({"drop", "zero"}));
+  c->add_option("--token-drop", a->token_drop, "share of tokens left out of new pictures, 0: none")
+      ->check(CLI::Range(0.0, 0.99));
+  c->add_option("--token-drop-often", a->token_drop_often, "share of new batches in which it is")
+      ->check(CLI::Range(0.0, 1.0));
+  c->add_option("--replay-loss", a->replay_loss, "sum (the paper's) or ace (asymmetric)")
+      ->check(CLI::IsMember({"sum", "ace"}));
+  c->add_option("--weights", a->weights, "start from this model");
+  c->add_option("--seed", a->seed, "of all random choices");
+  c->add_option("--threads", a->threads, "0: as many as there are; results do not depend on it");
+  c->add_flag("--resume", a->resume, "go on from the last checkpoint in DIR");
+  c->add_flag("--quiet", a->quiet, "no progress line");
+  c->add_option("--out", a->out, "folder of the results")->required();
+  c->final_callback([a] {
+    const auto results = run_sequence(*a);
+    print_heading();
+    print_line(a->memory, results);
+  });
+}
+
+void add_demo(CLI::App& app) {
+  auto a = std::make_shared<sequence_arguments>();
+  a->budget = "0.02";
+  a->coreset_price = "raw";
+  a->dim = 64;
+  a->depth = 3;
+  a->heads = 2;
+  a->epochs = 4;
+  auto* c = app.add_subcommand("demo", "all memories on built-in pictures, in a few minutes");
+  c->add_option("--seed", a->seed, "of all random choices");
+  c->add_option("--threads", a->threads, "0: as many as there are");
+  c->final_callback([a] { demo(*a); });
+}
+
+}  // namespace cts_command

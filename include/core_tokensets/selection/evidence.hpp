@@ -1,0 +1,173 @@
+#pragma once
+// What a selector knows of the samples: the two factors of each sample's last-layer gradient, and its class. The
+// gradient itself, K (d + 1) numbers a sample, is never formed.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core_tokensets/core/error.hpp"
+#include "core_tokensets/core/parallel.hpp"
+#include "core_tokensets/core/view.hpp"
+
+namespace core_tokensets {
+
+/// Last-layer gradients of n samples, factored: the gradient of the cross-entropy of sample i with respect to the
+/// head's bias is delta_i = softmax - onehot, with respect to its weight the outer product delta_i h_i^T, h_i being the
+/// class-token feature before the head. So <g_i, g_j> = (delta_i . delta_j) (h_i . h_j + 1).
+struct evidence {
+  index samples = 0, classes = 0, features = 0;
+  std::vector<double> delta;         ///< [n, K]
+  std::vector<float> feature;        ///< [n, d]
+  std::vector<std::int32_t> labels;  ///< [n]
+  /// A gradient `[K] + [K, d]` (bias, then weight) that the chosen samples shall sum up to, as of a validation set;
+  /// empty: the mean over the samples themselves.
+  std::vector<double> target;
+
+  const double* delta_of(index i) const { return delta.data() + i * classes; }
+  const float* feature_of(index i) const { return feature.data() + i * features; }
+  /// Length of a gradient: K (d + 1).
+  index gradient_size() const { return classes * (features + 1); }
+};
+
+/// Evidence from the model's outputs: logits [n, K] and class-token features [n, d]; `Error` unless the sizes agree.
+inline evidence make_evidence(std::span<const float> logits, std::span<const float> feature,
+                              std::span<const std::int32_t> labels, index classes) {
+  const auto n = static_cast<index>(labels.size());
+  require(n > 0 && classes > 0, "evidence: ", n, " samples of ", classes, " classes, expected at least one of each");
+  require(static_cast<index>(logits.size()) == n * classes, "evidence: ", logits.size(), " logits, expected ", n, " x ",
+          classes);
+  require(!feature.empty() && static_cast<index>(feature.size()) % n == 0, "evidence: ", feature.size(),
+          " feature values, expected a multiple of ", n, " samples");
+  evidence e{.samples = n,
+             .classes = classes,
+             .features = static_cast<index>(feature.size()) / n,
+             .delta = std::vector<double>(logits.begin(), logits.end()),
+             .feature = {feature.begin(), feature.end()},
+             .labels = {labels.begin(), labels.end()},
+             .target = {}};
+  for (index i = 0; i < n; ++i) {
+    double* row = e.delta.data() + i * classes;
+    const index label = labels[static_cast<std::size_t>(i)];
+    require(label >= 0 && label < classes, "evidence: label ", label, " of sample ", i, ", expected 0 to ",
+            classes - 1);
+    const double top = *std::max_element(row, row + classes);
+    double sum = 0;
+    for (index c = 0; c < classes; ++c) sum += row[c] = std::exp(row[c] - top);
+    for (index c = 0; c < classes; ++c) row[c] /= sum;
+    row[label] -= 1;
+  }
+  return e;
+}
+
+/// `Error` that names what is wrong: no samples, sizes that disagree, labels out of range, values that are not finite.
+inline void check(const evidence& e) {
+  require(e.samples > 0 && e.classes > 0 && e.features > 0, "evidence: ", e.samples, " samples, ", e.classes,
+          " classes, ", e.features, " features, expected at least one of each");
+  const auto length = [](const char* name, std::size_t got, index want) {
+    require(static_cast<index>(got) == want, "evidence: ", name, " has ", got, " values, expected ", want);
+  };
+  length("delta", e.delta.size(), e.samples * e.classes);
+  length("feature", e.feature.size(), e.samples * e.features);
+  length("labels", e.labels.size(), e.samples);
+  if (!e.target.empty()) length("target", e.target.size(), e.gradient_size());
+  const auto finite = [](const char* name, const auto& values, index width) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      require(std::isfinite(values[i]), "evidence: ", name, " of sample ", static_cast<index>(i) / width,
+              " is not finite (", values[i], ")");
+    }
+  };
+  finite("delta", e.delta, e.classes);
+  finite("feature", e.feature, e.features);
+  finite("target", e.target, e.gradient_size());
+  for (index i = 0; i < e.samples; ++i) {
+    const index label = e.labels[static_cast<std::size_t>(i)];
+    require(label >= 0 && label < e.classes, "evidence: label ", label, " of sample ", i, ", expected 0 to ",
+            e.classes - 1);
+  }
+}
+
+namespace detail {
+
+/// Inner product in 16 running sums: compilers make vector instructions of it without reordering anything.
+template <class Sum, class A, class B>
+Sum dot(const A* a, const B* b, index n) {
+  constexpr index lanes = 16;
+  Sum sums[lanes] = {};
+  index i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    for (index l = 0; l < lanes; ++l) sums[l] += static_cast<Sum>(a[i + l]) * static_cast<Sum>(b[i + l]);
+  }
+  Sum total = 0;
+  for (; i < n; ++i) total += static_cast<Sum>(a[i]) * static_cast<Sum>(b[i]);
+  for (index l = 0; l < lanes; ++l) total += sums[l];
+  return total;
+}
+
+}  // namespace detail
+
+/// <g_i, g_j> = (delta_i . delta_j) (h_i . h_j + 1), in double precision.
+inline double inner(const evidence& e, index i, index j) {
+  return detail::dot<double>(e.delta_of(i), e.delta_of(j), e.classes) *
+         (detail::dot<double>(e.feature_of(i), e.feature_of(j), e.features) + 1);
+}
+
+/// Inner products of all `rows` with all `columns`, [rows, columns].
+inline std::vector<double> gram_block(const evidence& e, std::span<const index> rows, std::span<const index> columns) {
+  std::vector<double> block(rows.size() * columns.size());
+  parallel_for(0, static_cast<index>(rows.size()), [&](index r) {
+    for (std::size_t c = 0; c < columns.size(); ++c) {
+      block[static_cast<std::size_t>(r) * columns.size() + c] = inner(e, rows[static_cast<std::size_t>(r)], columns[c]);
+    }
+  });
+  return block;
+}
+
+/// Sum of the gradients of `members`, `[K] + [K, d]`. Summed in the order of `members`.
+inline std::vector<double> gradient_sum(const evidence& e, std::span<const index> members) {
+  std::vector<double> sum(static_cast<std::size_t>(e.gradient_size()));
+  parallel_for(0, e.classes, [&](index c) {
+    double* row = sum.data() + e.classes + c * e.features;
+    for (const index i : members) {
+      const double factor = e.delta_of(i)[c];
+      const float* h = e.feature_of(i);
+      sum[static_cast<std::size_t>(c)] += factor;
+      for (index f = 0; f < e.features; ++f) row[f] += factor * static_cast<double>(h[f]);
+    }
+  });
+  return sum;
+}
+
+/// Mean of the gradients of `members`, at least one.
+inline std::vector<double> gradient_mean(const evidence& e, std::span<const index> members) {
+  require(!members.empty(), "evidence: the mean gradient of no samples");
+  auto mean = gradient_sum(e, members);
+  for (double& value : mean) value /= static_cast<double>(members.size());
+  return mean;
+}
+
+/// <g_i, gradient> = delta_i . (gradient's bias + gradient's weight h_i) for all `members`.
+inline std::vector<double> inner_with(const evidence& e, std::span<const index> members,
+                                      std::span<const double> gradient) {
+  require(static_cast<index>(gradient.size()) == e.gradient_size(), "gradient of ", gradient.size(),
+          " values, expected ", e.gradient_size());
+  std::vector<double> result(members.size());
+  parallel_chunks(0, static_cast<index>(members.size()), 64, [&](index begin, index end) {
+    for (index m = begin; m < end; ++m) {
+      const index i = members[static_cast<std::size_t>(m)];
+      double total = 0;
+      for (index c = 0; c < e.classes; ++c) {
+        const double* weight = gradient.data() + e.classes + c * e.features;
+        total += e.delta_of(i)[c] *
+                 (gradient[static_cast<std::size_t>(c)] + detail::dot<double>(weight, e.feature_of(i), e.features));
+      }
+      result[static_cast<std::size_t>(m)] = total;
+    }
+  });
+  return result;
+}
+
+}  // namespace core_tokensets

@@ -1,0 +1,61 @@
+#pragma once
+// GradMatch (Killamsetty et al., ICML 2021): the samples whose weighted gradients replace the gradient of all of them.
+
+#include <cstddef>
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include "core_tokensets/selection/matching_pursuit.hpp"
+#include "core_tokensets/selection/selection.hpp"
+
+namespace core_tokensets {
+
+/// Matching pursuit on the evidence. `lambda` is relative to the mean squared length of the gradients unless
+/// `absolute_lambda` (as DeepCore and CORDS have it). `per_class`: each class alone, its share of the budget in
+/// proportion to its size, its own mean as the target; otherwise all at once against `evidence.target` or the mean.
+struct grad_match {
+  double lambda = 0.1;
+  bool per_class = true;
+  pursuit variant = pursuit::nonnegative;
+  bool absolute_lambda = false;
+};
+
+/// At most k samples, class by class, and weights with mean 1; see `pursuit` for when there are fewer than k or
+/// weights of 0. `Error`: a budget outside 1 to n, evidence that is not sound, a target with `per_class`.
+inline selection_result select(const grad_match& method, const evidence& e, index k) {
+  check_budget(e, k);
+  require(!method.per_class || e.target.empty(),
+          "grad_match: a target gradient with per_class, expected one of the two");
+  double lambda = method.lambda;
+  if (!method.absolute_lambda) {
+    double trace = 0;
+    for (index i = 0; i < e.samples; ++i) trace += inner(e, i, i);
+    lambda *= trace / static_cast<double>(e.samples);
+  }
+  selection_result result;
+  std::vector<double> weights;
+  // The target is a mean, so that weights come near a sum of 1; `mass` says how many samples it stands for.
+  const auto pursue = [&](std::span<const index> members, std::span<const double> target, double mass, index budget) {
+    if (budget == 0) return;
+    const auto found = match_gradient(e, members, target, budget, lambda, method.variant);
+    result.indices.insert(result.indices.end(), found.order.begin(), found.order.end());
+    for (const double w : found.weights) weights.push_back(w * mass);
+  };
+  if (method.per_class) {
+    const auto members = members_by_class(e);
+    const auto quotas = proportional_quotas(sizes_of(members), k);
+    for (std::size_t c = 0; c < members.size(); ++c) {
+      if (!members[c].empty())
+        pursue(members[c], gradient_mean(e, members[c]), static_cast<double>(members[c].size()), quotas[c]);
+    }
+  } else {
+    std::vector<index> all(static_cast<std::size_t>(e.samples));
+    std::iota(all.begin(), all.end(), index{0});
+    pursue(all, e.target.empty() ? gradient_mean(e, all) : e.target, 1.0, k);
+  }
+  result.weights = normalise_weights(weights);
+  return result;
+}
+
+}  // namespace core_tokensets

@@ -1,0 +1,41 @@
+#pragma once
+// The control that every selector must beat: samples at random.
+
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+#include "core_tokensets/core/random.hpp"
+#include "core_tokensets/selection/selection.hpp"
+
+namespace core_tokensets {
+
+/// k samples at random, all of weight 1; `balanced`: the same number from every class, as far as it has them.
+struct random_selection {
+  std::uint64_t seed = 0;
+  bool balanced = true;
+};
+
+/// The same samples for the same seed, labels and budget, ordered by class if balanced. Looks at labels only.
+inline selection_result select(const random_selection& method, const evidence& e, index k) {
+  check_budget(e, k);
+  selection_result result;
+  const auto draw = [&](std::vector<index> members, index count, std::uint64_t stream) {
+    random_stream random(method.seed, stream);
+    random.shuffle(std::span(members));
+    result.indices.insert(result.indices.end(), members.begin(), members.begin() + count);
+  };
+  if (method.balanced) {
+    const auto members = members_by_class(e);
+    const auto quotas = balanced_quotas(sizes_of(members), k);
+    for (std::size_t c = 0; c < members.size(); ++c) draw(members[c], quotas[c], c);
+  } else {
+    std::vector<index> all(static_cast<std::size_t>(e.samples));
+    std::iota(all.begin(), all.end(), index{0});
+    draw(std::move(all), k, 0);
+  }
+  result.weights.assign(result.indices.size(), 1.0f);
+  return result;
+}
+
+}  // namespace core_tokensets

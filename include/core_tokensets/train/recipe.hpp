@@ -1,0 +1,140 @@
+#pragma once
+// How a task enters the memory: which samples, which of their tokens, how many bytes.
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core_tokensets/attribution/methods.hpp"
+#include "core_tokensets/memory/normalise.hpp"
+#include "core_tokensets/memory/token_memory.hpp"
+#include "core_tokensets/selection/grad_match.hpp"
+#include "core_tokensets/selection/random.hpp"
+#include "core_tokensets/train/evaluate.hpp"
+
+namespace core_tokensets {
+
+using selection_method = std::variant<random_selection, grad_match>;
+
+/// "random" or "grad_match"; anything else is an error that lists them.
+inline selection_method parse_selection(const std::string& name, std::uint64_t seed = 0) {
+  if (name == "random") return random_selection{.seed = seed};
+  if (name == "grad_match") return grad_match{};
+  fail("selection: no method is named '", name, "'; there are random, grad_match");
+}
+
+/// Samples by `select`, ranked tokens by `attribute`, of which the share `keep` is stored. The share 1 is a coreset.
+struct core_tokenset {
+  selection_method select = grad_match{};
+  attribution_method attribute = grad_lrp{};
+  double keep = 0.1;
+};
+
+/// What a whole picture costs in the budget: the file that it came as (JPEG, PNG), which is what a sensible user would
+/// store, or its raw pixels.
+enum class picture_price { source, raw };
+
+/// Bytes of label and weight beside a stored picture file.
+inline constexpr index picture_overhead = 8;
+
+/// How many of `available` samples with `tokens` each may join the memory before its file exceeds `bytes`. Throws where
+/// not even one fits an empty memory.
+inline index affordable_samples(const token_memory& memory, index tokens, index available, index bytes) {
+  index low = 0, high = available;
+  while (low < high) {
+    const index middle = (low + high + 1) / 2;
+    const bool fits = memory.bytes_on_disk(memory.samples() + middle, memory.tokens() + middle * tokens) <= bytes;
+    (fits ? low : high) = fits ? middle : middle - 1;
+  }
+  require(low > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ", tokens,
+          " tokens, which takes ", memory.bytes_on_disk(1, tokens));
+  return low;
+}
+
+/// How many pictures of `indices` on average fit `bytes` when each costs its source file.
+inline index affordable_pictures(const dataset& data, std::span<const index> indices, index bytes) {
+  double total = 0;
+  for (const index i : indices)
+    total += double(data.source_bytes[static_cast<std::size_t>(i)]) + double(picture_overhead);
+  const double mean = total / static_cast<double>(indices.size());
+  require(mean <= static_cast<double>(bytes), "memory: a budget of ", bytes, " bytes is too small for one picture of ",
+          mean);
+  return std::min(static_cast<index>(indices.size()), static_cast<index>(static_cast<double>(bytes) / mean));
+}
+
+/// Positions of the `count` largest values, rising; equal ones: the earlier first.
+inline std::vector<std::uint16_t> most_relevant(std::span<const double> relevance, index count) {
+  std::vector<std::uint16_t> order(relevance.size());
+  std::iota(order.begin(), order.end(), std::uint16_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto c) { return relevance[a] > relevance[c]; });
+  order.resize(static_cast<std::size_t>(count));
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
+/// Seconds that the two halves of a consolidation took.
+struct consolidation_times {
+  double select = 0, attribute = 0;
+};
+
+/// Chooses `k` of the pictures `indices` and appends their most relevant tokens to the memory, as of task
+/// `task_number`.
+template <tensor_backend B>
+consolidation_times consolidate(B& b, const vit<B>& model, const dataset& data, std::span<const index> indices,
+                                const core_tokenset& recipe, index k, const pixel_normalisation& normalisation,
+                                std::uint16_t task_number, token_memory& memory) {
+  using clock = std::chrono::steady_clock;
+  const auto seconds = [](clock::time_point from) {
+    return std::chrono::duration<double>(clock::now() - from).count();
+  };
+  require(recipe.keep > 0 && recipe.keep <= 1, "core tokenset: keep ", recipe.keep,
+          ", expected more than 0 and at most 1");
+  const auto start = clock::now();
+  const model_outputs outputs = run_model(b, model, data, indices, normalisation);
+  const auto known = make_evidence(outputs.logits, outputs.features, outputs.labels, model.config().classes);
+  const selection_result chosen = std::visit([&](const auto& m) { return select(m, known, k); }, recipe.select);
+  consolidation_times times{seconds(start), 0};
+
+  const auto attribution_start = clock::now();
+  const index patches = model.config().patches();
+  const auto count = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
+  attribution_workspace<B> workspace;
+  token_batch batch;
+  constexpr std::size_t batch_size = 32;
+  for (std::size_t begin = 0; begin < chosen.indices.size(); begin += batch_size) {
+    std::vector<index> part;
+    for (std::size_t i = begin; i < std::min(begin + batch_size, chosen.indices.size()); ++i) {
+      part.push_back(indices[static_cast<std::size_t>(chosen.indices[i])]);
+    }
+    make_batch(data, part, {.patch = model.config().patch, .normalisation = normalisation}, batch);
+    const std::vector<double> relevance = count == patches
+                                              ? std::vector<double>(static_cast<std::size_t>(batch.tokens()), 0.0)
+                                              : attribute(recipe.attribute, b, model, batch, batch.targets, workspace);
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      const auto of_sample =
+          std::span(relevance).subspan(i * static_cast<std::size_t>(patches), static_cast<std::size_t>(patches));
+      const auto positions = most_relevant(of_sample, count);
+      const auto pixels = patchify(data.view_of(part[i]), model.config().patch);
+      std::vector<std::uint8_t> kept;
+      std::vector<float> kept_relevance;
+      for (const std::uint16_t p : positions) {
+        const auto from = pixels.begin() + p * memory.format().patch_dim();
+        kept.insert(kept.end(), from, from + memory.format().patch_dim());
+        kept_relevance.push_back(static_cast<float>(of_sample[p]));
+      }
+      if (memory.format().relevance == relevance_storage::none) kept_relevance.clear();
+      memory.append({.patches = kept,
+                     .positions = positions,
+                     .relevance = kept_relevance,
+                     .target = data.labels[static_cast<std::size_t>(part[i])],
+                     .weight = chosen.weights[begin + i],
+                     .task = task_number});
+    }
+  }
+  times.attribute = seconds(attribution_start);
+  return times;
+}
+
+}  // namespace core_tokensets

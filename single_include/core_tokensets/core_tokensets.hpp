@@ -365,8 +365,8 @@ struct normal_pair {
 };
 
 /// Phi(x) = (1 + erf(x / sqrt 2)) / 2 and its derivative. Float: the tail is exp(-x^2/2) times a polynomial in
-/// 1 / (1 + 0.3 |x|), relative error below 7e-7 for |x| < 5 and 4e-6 far out (x^2 / 2 is rounded), where 1 + erf would cancel. Other types:
-/// std::erfc.
+/// 1 / (1 + 0.3 |x|), relative error below 7e-7 for |x| < 5 and 4e-6 far out (x^2 / 2 is rounded), where 1 + erf would
+/// cancel. Other types: std::erfc.
 template <class T>
 constexpr normal_pair<T> normal(T x) {
   if constexpr (std::is_same_v<T, float>) {
@@ -1968,6 +1968,8 @@ void parallel_for(int threads, std::ptrdiff_t n, const Body& body) {
     }
   }
   if (error) std::rethrow_exception(error);
+#else
+  for (std::ptrdiff_t i = 0; i < n; ++i) body(i);
 #endif
 }
 
@@ -2821,7 +2823,7 @@ inline dataset_split load_cifar100(const std::filesystem::path& dir, bool coarse
 
 // ==== core_tokensets/data/image_io.hpp ====
 // Picture files: JPEG and PNG in, PNG and JPEG out. The work is done by the stb headers, which stay inside a namespace
-// and a translation unit of their own; what they are lenient about (cut-off or damaged files) is checked here first.
+// of ours; what they are lenient about (cut-off or damaged files) is checked here first.
 
 #include <array>
 #include <climits>
@@ -2853,12 +2855,14 @@ inline dataset_split load_cifar100(const std::filesystem::path& dir, bool coarse
 #endif
 
 
-// The switches of stb are set for these two includes only; a program may use stb in its own way before and after.
+// The switches of stb are set for these two includes only. A program may use stb for itself as well, but a translation
+// unit that holds an implementation of stb of its own must not include this header.
 #pragma push_macro("STBI_INCLUDE_STB_IMAGE_H")
 #pragma push_macro("STB_IMAGE_IMPLEMENTATION")
 #pragma push_macro("STB_IMAGE_STATIC")
 #pragma push_macro("STBI_NO_STDIO")
 #pragma push_macro("STBIDEF")
+#pragma push_macro("stbi__err")
 #pragma push_macro("INCLUDE_STB_IMAGE_WRITE_H")
 #pragma push_macro("STB_IMAGE_WRITE_IMPLEMENTATION")
 #pragma push_macro("STB_IMAGE_WRITE_STATIC")
@@ -2869,6 +2873,7 @@ inline dataset_split load_cifar100(const std::filesystem::path& dir, bool coarse
 #undef STB_IMAGE_STATIC
 #undef STBI_NO_STDIO
 #undef STBIDEF
+#undef stbi__err
 #undef INCLUDE_STB_IMAGE_WRITE_H
 #undef STB_IMAGE_WRITE_IMPLEMENTATION
 #undef STB_IMAGE_WRITE_STATIC
@@ -2906,6 +2911,8 @@ namespace core_tokensets::detail::stb {
 #pragma pop_macro("STB_IMAGE_STATIC")
 #pragma pop_macro("STBI_NO_STDIO")
 #pragma pop_macro("STBIDEF")
+#undef stbi__err
+#pragma pop_macro("stbi__err")
 #pragma pop_macro("INCLUDE_STB_IMAGE_WRITE_H")
 #pragma pop_macro("STB_IMAGE_WRITE_IMPLEMENTATION")
 #pragma pop_macro("STB_IMAGE_WRITE_STATIC")
@@ -2916,7 +2923,20 @@ namespace core_tokensets {
 
 namespace detail {
 
-/// True if the markers of a JPEG file lead from its start to its end-of-image marker.
+/// True if no Huffman table in the payload of a DHT segment has more than 256 codes: old versions of stb write beyond
+/// their arrays otherwise.
+inline bool huffman_tables_fit(std::span<const std::uint8_t> payload) {
+  while (payload.size() >= 17) {
+    std::size_t codes = 0;
+    for (std::size_t i = 1; i <= 16; ++i) codes += payload[i];
+    if (codes > 256 || payload.size() < 17 + codes) return false;
+    payload = payload.subspan(17 + codes);
+  }
+  return payload.empty();
+}
+
+/// True if the markers of a JPEG file lead from its start to its end-of-image marker (newer versions of stb fill up
+/// what is missing with grey).
 inline bool jpeg_is_whole(std::span<const std::uint8_t> b) {
   std::size_t i = 2;
   while (i + 1 < b.size()) {
@@ -2930,7 +2950,10 @@ inline bool jpeg_is_whole(std::span<const std::uint8_t> b) {
     if (marker == 0xD9) return true;
     if (marker == 0x01 || (marker >= 0xD0 && marker <= 0xD7)) continue;
     if (i + 1 >= b.size()) return false;
-    i += static_cast<std::size_t>(b[i] << 8 | b[i + 1]);
+    const auto length = static_cast<std::size_t>(b[i] << 8 | b[i + 1]);
+    if (length < 2 || length > b.size() - i) return false;
+    if (marker == 0xC4 && !huffman_tables_fit(b.subspan(i + 2, length - 2))) return false;
+    i += length;
     if (marker != 0xDA) continue;
     // Coded data: it ends at the first marker that is neither an escaped 0xFF nor a restart.
     while (i + 1 < b.size() && (b[i] != 0xFF || b[i + 1] == 0 || (b[i + 1] >= 0xD0 && b[i + 1] <= 0xD7))) ++i;
@@ -2994,7 +3017,8 @@ inline image decode_image(std::span<const std::byte> bytes, index channels = 0, 
   require(b.size() < INT_MAX, name, ": ", b.size(), " bytes, expected fewer than 2 GiB");
   require(channels == 0 || channels == 1 || channels == 3 || channels == 4, name, ": asked for ", channels,
           " channels, expected 0, 1, 3 or 4");
-  if (is_jpeg) require(detail::jpeg_is_whole(b), name, ": JPEG file is cut off or damaged: no end-of-image marker");
+  if (is_jpeg)
+    require(detail::jpeg_is_whole(b), name, ": JPEG file is cut off or damaged: its markers do not lead to an end");
   if (is_png) require(detail::png_is_whole(b), name, ": PNG file is cut off or damaged: missing or wrong chunks");
   int width = 0, height = 0, found = 0;
   const std::unique_ptr<std::uint8_t, decltype(&std::free)> pixels(
@@ -3725,6 +3749,7 @@ struct scene_description {
 // ==== core_tokensets/data/scene_shapes.hpp ====
 // The geometry of a scene's objects: which points a shape covers and which of its two colours a point has.
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <numbers>
@@ -3745,7 +3770,7 @@ inline bool in_star(scene_point p) {
   a = a > half ? 2 * half - a : a;
   // Edge from the tip (angle 0, radius 1) to the notch (angle half, radius inner).
   const double ex = inner * std::cos(half) - 1, ey = inner * std::sin(half);
-  return ex * (r * std::sin(a)) - ey * (r * std::cos(a) - 1) <= 0 ? false : true;
+  return ex * r * std::sin(a) > ey * (r * std::cos(a) - 1);
 }
 
 inline bool in_regular_polygon(scene_point p, int sides, double radius) {
@@ -3755,10 +3780,11 @@ inline bool in_regular_polygon(scene_point p, int sides, double radius) {
   return std::hypot(p.x, p.y) * std::cos(a) <= radius * std::cos(half);
 }
 
+/// x^2 + (5/4 y - sqrt |x|)^2 <= 1 with y up.
 inline bool in_heart(scene_point p) {
-  const double x = std::abs(p.x) / 0.82, y = -(p.y - 0.08) / 0.82;  // (x^2 + y^2 - 1)^3 <= x^2 y^3
-  const double q = x * x + y * y - 1;
-  return q * q * q <= x * x * y * y * y;
+  const double x = std::abs(p.x) / 0.88, y = (0.12 - p.y) / 0.88;
+  const double lobe = 1.25 * y - std::sqrt(x);
+  return x * x + lobe * lobe <= 1;
 }
 
 /// True where the shape covers the point.
@@ -6275,8 +6301,289 @@ inline double cosine_schedule(index step, index total, index warm_up) {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/report/html.hpp ====
+// The small parts of a page: text made safe for HTML, bytes as base64, numbers as people write them.
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace core_tokensets {
+
+/// Text with the five characters that mean something in HTML written as entities; right between tags and in attributes.
+inline std::string escape_html(std::string_view text) {
+  std::string safe;
+  safe.reserve(text.size());
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        safe += "&amp;";
+        break;
+      case '<':
+        safe += "&lt;";
+        break;
+      case '>':
+        safe += "&gt;";
+        break;
+      case '"':
+        safe += "&quot;";
+        break;
+      case '\'':
+        safe += "&#39;";
+        break;
+      default:
+        safe += c;
+    }
+  }
+  return safe;
+}
+
+/// Base64 with padding (RFC 4648).
+inline std::string base64(std::span<const std::byte> bytes) {
+  constexpr std::string_view letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string text;
+  text.reserve((bytes.size() + 2) / 3 * 4);
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    std::uint32_t word = 0;
+    for (std::size_t k = 0; k < 3; ++k)
+      word = word << 8 | (i + k < bytes.size() ? std::to_integer<unsigned>(bytes[i + k]) : 0u);
+    for (std::size_t k = 0; k < 4; ++k) text += i + k <= bytes.size() ? letters[word >> (18 - 6 * k) & 63] : '=';
+  }
+  return text;
+}
+
+/// The number with a fixed number of decimals, a point whatever the locale; "n/a" where it is not finite.
+inline std::string fixed(double value, int decimals) {
+  if (!std::isfinite(value)) return "n/a";
+  char text[512];
+  const int length = std::snprintf(text, sizeof text, "%.*f", decimals, value);
+  std::string result(text, static_cast<std::size_t>(length));
+  for (char& c : result) c = c == ',' ? '.' : c;
+  // "-0.00" says nothing that "0.00" does not
+  return result.find_first_not_of("-0.") == std::string::npos && result[0] == '-' ? result.substr(1) : result;
+}
+
+/// The number with four significant digits, no more decimals than it needs; very large and small ones as 1.2e+09.
+inline std::string number_text(double value) {
+  if (!std::isfinite(value)) return "n/a";
+  char text[64];
+  const int length =
+      std::snprintf(text, sizeof text, std::abs(value) >= 1e4 && std::abs(value) < 1e9 ? "%.0f" : "%.4g", value);
+  std::string result(text, static_cast<std::size_t>(length));
+  for (char& c : result) c = c == ',' ? '.' : c;
+  return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/report/chart.hpp ====
+// Charts of a page, as SVG that takes its colours from the page: bars with errors, lines with error bands.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// One bar: a value and how far it is uncertain to both sides. `emphasis` draws it in the page's strong colour.
+struct chart_bar {
+  std::string name;
+  double value = 0, error = 0;
+  bool emphasis = false;
+};
+
+/// Bars one under the other, from 0. `unit` stands behind the values ("%").
+struct bar_chart {
+  std::vector<chart_bar> bars;
+  std::string caption = {}, unit = {};
+  int decimals = 1;
+};
+
+/// One line through points, with a band of `error` around it where that is given (as long as `y`).
+struct chart_line {
+  std::string name;
+  std::vector<double> x, y, error = {};
+};
+
+/// Lines over common axes.
+struct line_chart {
+  std::vector<chart_line> lines;
+  std::string caption = {}, x_label = {}, y_label = {};
+};
+
+namespace detail {
+
+/// Ends and step of an axis: round numbers that hold [low, high].
+struct axis {
+  double low, high, step;
+  int decimals;
+
+  axis(double from, double to, int most_ticks = 6, bool whole_numbers = false) {
+    if (!(to > from)) to = from + (from == 0 ? 1 : std::abs(from) * 0.1);
+    step = std::pow(10.0, std::floor(std::log10((to - from) / most_ticks)));
+    for (const double factor : {2.0, 2.5, 2.0}) {
+      if ((to - from) / step > most_ticks) step *= factor;
+    }
+    if (whole_numbers) step = step == 2.5 ? 5.0 : std::max(step, 1.0);
+    low = std::floor(from / step + 1e-9) * step;
+    high = std::ceil(to / step - 1e-9) * step;
+    // 2.5 and its tens need one decimal more than their size says
+    const double place = std::floor(std::log10(step) + 1e-9);
+    const bool half = std::abs(step / std::pow(10.0, place) - 2.5) < 1e-9;
+    decimals = static_cast<int>(std::max(0.0, -place + (half ? 1 : 0)));
+  }
+  int ticks() const { return static_cast<int>(std::lround((high - low) / step)) + 1; }
+  double tick(int i) const { return low + i * step; }
+  double place(double value, double from, double to) const { return from + (value - low) / (high - low) * (to - from); }
+};
+
+inline std::string svg_text(double x, double y, const char* kind, const std::string& text) {
+  return "<text x=\"" + fixed(x, 1) + "\" y=\"" + fixed(y, 1) + "\" class=\"" + kind + "\">" + escape_html(text) +
+         "</text>";
+}
+
+inline std::string svg_line(double x1, double y1, double x2, double y2, const char* kind) {
+  return "<line x1=\"" + fixed(x1, 1) + "\" y1=\"" + fixed(y1, 1) + "\" x2=\"" + fixed(x2, 1) + "\" y2=\"" +
+         fixed(y2, 1) + "\" class=\"" + kind + "\"/>";
+}
+
+inline std::string svg_open(double width, double height, const std::string& label) {
+  const std::string w = fixed(width, 0), h = fixed(height, 0);
+  return "<svg viewBox=\"0 0 " + w + " " + h + "\" width=\"" + w + "\" height=\"" + h +
+         "\" role=\"img\" aria-label=\"" + escape_html(label) + "\">\n";
+}
+
+inline std::string figure_html(const std::string& content, const std::string& caption) {
+  return "<figure>" + content + (caption.empty() ? "" : "<figcaption>" + escape_html(caption) + "</figcaption>") +
+         "</figure>\n";
+}
+
+inline std::size_t text_length(const std::string& utf8) {
+  return static_cast<std::size_t>(std::count_if(utf8.begin(), utf8.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+}
+
+inline std::string html_of(const bar_chart& chart) {
+  require(!chart.bars.empty(), "bar chart '", chart.caption, "': no bars");
+  double low = 0, high = 0;
+  std::size_t longest = 0;
+  for (const auto& bar : chart.bars) {
+    require(std::isfinite(bar.value) && std::isfinite(bar.error) && bar.error >= 0, "bar chart: '", bar.name, "' is ",
+            bar.value, " +- ", bar.error, ", expected finite numbers and an error from 0 on");
+    low = std::min(low, bar.value - bar.error);
+    high = std::max(high, bar.value + bar.error);
+    longest = std::max(longest, text_length(bar.name));
+  }
+  const axis x(low, high);
+  constexpr double row = 28, right = 640;
+  const double left = std::clamp(7.6 * static_cast<double>(longest) + 16, 60.0, 300.0);
+  const double bottom = 8 + row * static_cast<double>(chart.bars.size());
+  std::string svg = svg_open(760, bottom + 26, chart.caption);
+  for (int i = 0; i < x.ticks(); ++i) {
+    const double at = x.place(x.tick(i), left, right);
+    svg += svg_line(at, 4, at, bottom, "grid") + svg_text(at, bottom + 17, "tick mid", fixed(x.tick(i), x.decimals));
+  }
+  const double zero = x.place(0, left, right);
+  for (std::size_t i = 0; i < chart.bars.size(); ++i) {
+    const auto& bar = chart.bars[i];
+    const double top = 8 + row * static_cast<double>(i), middle = top + row / 2 - 2;
+    const double end = x.place(bar.value, left, right);
+    svg += svg_text(left - 8, middle + 4, "name end", bar.name);
+    svg += "<rect x=\"" + fixed(std::min(zero, end), 1) + "\" y=\"" + fixed(top, 1) + "\" width=\"" +
+           fixed(std::abs(end - zero), 1) + "\" height=\"" + fixed(row - 6, 1) + "\" rx=\"2\" class=\"bar" +
+           (bar.emphasis ? " strong" : "") + "\"/>";
+    std::string value = fixed(bar.value, chart.decimals);
+    double beside = std::max(end, zero);
+    if (bar.error > 0) {
+      const double a = x.place(bar.value - bar.error, left, right), b = x.place(bar.value + bar.error, left, right);
+      svg += svg_line(a, middle, b, middle, "error") + svg_line(a, middle - 5, a, middle + 5, "error") +
+             svg_line(b, middle - 5, b, middle + 5, "error");
+      value += " \u00B1 " + fixed(bar.error, chart.decimals);
+      beside = std::max(b, zero);
+    }
+    svg += svg_text(beside + 7, middle + 4, "value", value + (chart.unit.empty() ? "" : " " + chart.unit)) + "\n";
+  }
+  return figure_html(svg + svg_line(zero, 4, zero, bottom, "axis") + "</svg>", chart.caption);
+}
+
+inline std::string html_of(const line_chart& chart) {
+  double x_low = HUGE_VAL, x_high = -HUGE_VAL, y_low = HUGE_VAL, y_high = -HUGE_VAL;
+  bool whole = true;
+  std::size_t longest = 0;
+  for (const auto& line : chart.lines) {
+    require(line.x.size() == line.y.size() && (line.error.empty() || line.error.size() == line.y.size()),
+            "line chart: '", line.name, "' has ", line.x.size(), " x, ", line.y.size(), " y, ", line.error.size(),
+            " errors, expected as many of each (errors may be left out)");
+    longest = std::max(longest, text_length(line.name));
+    for (std::size_t i = 0; i < line.x.size(); ++i) {
+      const double error = line.error.empty() ? 0 : line.error[i];
+      require(std::isfinite(line.x[i]) && std::isfinite(line.y[i]) && std::isfinite(error) && error >= 0,
+              "line chart: point ", i, " of '", line.name, "' is not finite, or its error is negative");
+      whole = whole && line.x[i] == std::round(line.x[i]);
+      x_low = std::min(x_low, line.x[i]);
+      x_high = std::max(x_high, line.x[i]);
+      y_low = std::min(y_low, line.y[i] - error);
+      y_high = std::max(y_high, line.y[i] + error);
+    }
+  }
+  require(x_low <= x_high, "line chart '", chart.caption, "': no points");
+  const axis x(x_low, x_high, 9, whole), y(y_low, y_high);
+  constexpr double left = 64, top = 24, bottom = 300;
+  const double right = 740 - std::clamp(7.4 * static_cast<double>(longest) + 14, 40.0, 240.0);
+  std::string svg = svg_open(760, bottom + 48, chart.caption);
+  for (int i = 0; i < y.ticks(); ++i) {
+    const double at = y.place(y.tick(i), bottom, top);
+    svg += svg_line(left, at, right, at, "grid") + svg_text(left - 8, at + 4, "tick end", fixed(y.tick(i), y.decimals));
+  }
+  for (int i = 0; i < x.ticks(); ++i)
+    svg += svg_text(x.place(x.tick(i), left, right), bottom + 18, "tick mid", fixed(x.tick(i), x.decimals));
+  svg += svg_line(left, bottom, right, bottom, "axis") +
+         svg_text((left + right) / 2, bottom + 40, "name mid", chart.x_label) + svg_text(8, 12, "name", chart.y_label) +
+         "\n";
+
+  std::vector<std::pair<double, std::size_t>> labels;  // where each line ends, for its name
+  for (std::size_t k = 0; k < chart.lines.size(); ++k) {
+    const auto& line = chart.lines[k];
+    if (line.x.empty()) continue;
+    const std::string hue = "hue" + std::to_string(k % 6);
+    std::string points, band, back;
+    for (std::size_t i = 0; i < line.x.size(); ++i) {
+      const double at = x.place(line.x[i], left, right), error = line.error.empty() ? 0 : line.error[i];
+      points += fixed(at, 1) + "," + fixed(y.place(line.y[i], bottom, top), 1) + " ";
+      band += fixed(at, 1) + "," + fixed(y.place(line.y[i] + error, bottom, top), 1) + " ";
+      back = fixed(at, 1) + "," + fixed(y.place(line.y[i] - error, bottom, top), 1) + " " + back;
+    }
+    if (!line.error.empty()) svg += "<polygon points=\"" + band + back + "\" class=\"band " + hue + "\"/>";
+    svg += "<polyline points=\"" + points + "\" class=\"line " + hue + "\"/>";
+    for (std::size_t i = 0; i < line.x.size(); ++i)
+      svg += "<circle cx=\"" + fixed(x.place(line.x[i], left, right), 1) + "\" cy=\"" +
+             fixed(y.place(line.y[i], bottom, top), 1) + "\" r=\"3\" class=\"dot " + hue + "\"/>";
+    svg += "\n";
+    labels.emplace_back(y.place(line.y.back(), bottom, top), k);
+  }
+  std::sort(labels.begin(), labels.end());
+  for (std::size_t i = 1; i < labels.size(); ++i) labels[i].first = std::max(labels[i].first, labels[i - 1].first + 15);
+  const double spill = labels.back().first - bottom - 4;
+  for (const auto& [at, k] : labels)
+    svg += svg_text(right + 10, at + 4 - std::max(spill, 0.0), ("name hue" + std::to_string(k % 6)).c_str(),
+                    chart.lines[k].name);
+  return figure_html(svg + "</svg>", chart.caption);
+}
+
+}  // namespace detail
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/report/font.hpp ====
-// A font of 5 x 7 dots for captions in pictures: the printable ASCII characters, drawn for this library.
+// A font of 5 x 7 dots, and one more below the line, for captions in pictures: the printable ASCII characters, drawn
+// for this library.
 
 #include <array>
 #include <cstddef>
@@ -6286,7 +6593,7 @@ inline double cosine_schedule(index step, index total, index warm_up) {
 
 namespace core_tokensets {
 
-/// Width and height of a character's cell, one empty column and row included, at scale 1.
+/// Width and height of a character's cell, an empty column included, at scale 1.
 inline constexpr index glyph_width = 6, glyph_height = 8;
 
 namespace detail {
@@ -6302,8 +6609,8 @@ inline constexpr std::array<std::array<std::uint8_t, 5>, 95> glyphs{{
     {0x60, 0x10, 0x08, 0x04, 0x03}, {0x3E, 0x51, 0x49, 0x45, 0x3E}, {0x00, 0x42, 0x7F, 0x40, 0x00},
     {0x42, 0x61, 0x51, 0x49, 0x46}, {0x41, 0x49, 0x49, 0x49, 0x36}, {0x18, 0x14, 0x12, 0x7F, 0x10},
     {0x27, 0x45, 0x45, 0x45, 0x39}, {0x3C, 0x4A, 0x49, 0x49, 0x30}, {0x01, 0x01, 0x79, 0x05, 0x03},
-    {0x36, 0x49, 0x49, 0x49, 0x36}, {0x06, 0x49, 0x49, 0x29, 0x1E}, {0x00, 0x00, 0x36, 0x00, 0x00},
-    {0x00, 0x40, 0x36, 0x00, 0x00}, {0x08, 0x14, 0x22, 0x41, 0x00}, {0x14, 0x14, 0x14, 0x14, 0x14},
+    {0x36, 0x49, 0x49, 0x49, 0x36}, {0x06, 0x49, 0x49, 0x29, 0x1E}, {0x00, 0x00, 0x24, 0x00, 0x00},
+    {0x00, 0x40, 0x24, 0x00, 0x00}, {0x08, 0x14, 0x22, 0x41, 0x00}, {0x14, 0x14, 0x14, 0x14, 0x14},
     {0x00, 0x41, 0x22, 0x14, 0x08}, {0x02, 0x01, 0x51, 0x09, 0x06}, {0x3E, 0x41, 0x5D, 0x55, 0x1E},
     {0x7E, 0x09, 0x09, 0x09, 0x7E}, {0x7F, 0x49, 0x49, 0x49, 0x36}, {0x3E, 0x41, 0x41, 0x41, 0x41},
     {0x7F, 0x41, 0x41, 0x41, 0x3E}, {0x7F, 0x49, 0x49, 0x49, 0x41}, {0x7F, 0x09, 0x09, 0x09, 0x01},
@@ -6317,13 +6624,13 @@ inline constexpr std::array<std::array<std::uint8_t, 5>, 95> glyphs{{
     {0x03, 0x04, 0x08, 0x10, 0x60}, {0x00, 0x41, 0x41, 0x7F, 0x00}, {0x04, 0x02, 0x01, 0x02, 0x04},
     {0x40, 0x40, 0x40, 0x40, 0x40}, {0x00, 0x01, 0x02, 0x00, 0x00}, {0x20, 0x54, 0x54, 0x54, 0x78},
     {0x7F, 0x44, 0x44, 0x44, 0x38}, {0x38, 0x44, 0x44, 0x44, 0x44}, {0x38, 0x44, 0x44, 0x44, 0x7F},
-    {0x38, 0x54, 0x54, 0x54, 0x58}, {0x04, 0x7E, 0x05, 0x05, 0x00}, {0x08, 0x54, 0x54, 0x54, 0x3C},
-    {0x7F, 0x04, 0x04, 0x04, 0x78}, {0x00, 0x44, 0x7D, 0x40, 0x00}, {0x20, 0x40, 0x44, 0x3D, 0x00},
+    {0x38, 0x54, 0x54, 0x54, 0x58}, {0x04, 0x7E, 0x05, 0x05, 0x00}, {0x10, 0xA8, 0xA8, 0xA8, 0x78},
+    {0x7F, 0x04, 0x04, 0x04, 0x78}, {0x00, 0x44, 0x7D, 0x40, 0x00}, {0x40, 0x80, 0x84, 0x7D, 0x00},
     {0x7F, 0x10, 0x28, 0x44, 0x00}, {0x00, 0x41, 0x7F, 0x40, 0x00}, {0x7C, 0x04, 0x78, 0x04, 0x78},
-    {0x7C, 0x04, 0x04, 0x04, 0x78}, {0x38, 0x44, 0x44, 0x44, 0x38}, {0x7C, 0x14, 0x14, 0x14, 0x08},
-    {0x08, 0x14, 0x14, 0x14, 0x7C}, {0x7C, 0x08, 0x04, 0x04, 0x00}, {0x48, 0x54, 0x54, 0x54, 0x24},
+    {0x7C, 0x04, 0x04, 0x04, 0x78}, {0x38, 0x44, 0x44, 0x44, 0x38}, {0xF8, 0x28, 0x28, 0x28, 0x10},
+    {0x10, 0x28, 0x28, 0x28, 0xF8}, {0x7C, 0x08, 0x04, 0x04, 0x00}, {0x48, 0x54, 0x54, 0x54, 0x24},
     {0x04, 0x3F, 0x44, 0x44, 0x00}, {0x3C, 0x40, 0x40, 0x40, 0x7C}, {0x1C, 0x20, 0x40, 0x20, 0x1C},
-    {0x3C, 0x40, 0x38, 0x40, 0x3C}, {0x44, 0x28, 0x10, 0x28, 0x44}, {0x0C, 0x50, 0x50, 0x50, 0x3C},
+    {0x3C, 0x40, 0x38, 0x40, 0x3C}, {0x44, 0x28, 0x10, 0x28, 0x44}, {0x18, 0xA0, 0xA0, 0xA0, 0x78},
     {0x44, 0x64, 0x54, 0x4C, 0x44}, {0x00, 0x08, 0x36, 0x41, 0x41}, {0x00, 0x00, 0x7F, 0x00, 0x00},
     {0x41, 0x41, 0x36, 0x08, 0x00}, {0x08, 0x04, 0x08, 0x10, 0x08}
     // clang-format on
@@ -6343,7 +6650,7 @@ inline void draw_text(image& picture, std::string_view text, index y, index x, c
   for (const char c : text) {
     const char known = c >= ' ' && c <= '~' ? c : '?';
     const auto& glyph = detail::glyphs[static_cast<std::size_t>(known - ' ')];
-    for (index dot = 0; dot < 5 * 7 * scale * scale; ++dot) {
+    for (index dot = 0; dot < 5 * 8 * scale * scale; ++dot) {
       const index dx = dot % (5 * scale), dy = dot / (5 * scale);
       if ((glyph[static_cast<std::size_t>(dx / scale)] >> (dy / scale) & 1) == 0) continue;
       if (y + dy < 0 || y + dy >= picture.height || x + dx < 0 || x + dx >= picture.width) continue;
@@ -6552,14 +6859,14 @@ inline image enlarge(const image_view& picture, index times) {
 /// A picture of a contact sheet, its caption below it and a frame around it where a colour is given.
 struct sheet_cell {
   image picture;
-  std::string caption;
-  std::optional<std::array<std::uint8_t, 3>> border;
+  std::string caption = {};
+  std::optional<std::array<std::uint8_t, 3>> border = {};
 };
 
 /// How a contact sheet is laid out. `zoom` enlarges the pictures, `text` the captions; lengths in pixels.
 struct sheet_options {
   index columns = 8, margin = 6, border = 2, zoom = 1, text = 1;
-  std::string title;
+  std::string title = {};
   std::array<std::uint8_t, 3> background{250, 250, 248}, ink{40, 40, 44};
 };
 
@@ -6613,6 +6920,269 @@ inline image contact_sheet(std::span<const sheet_cell> cells, const sheet_option
               options.ink, options.text);
   }
   return sheet;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/report/table.hpp ====
+// Tables of a page: from JSON results, and the accuracy matrix of a sequence of tasks with a colour in each cell.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Rows of text under a header; cells that look like numbers stand at the right. Rows may be shorter than the header.
+struct report_table {
+  std::vector<std::string> header;
+  std::vector<std::vector<std::string>> rows = {};
+  std::string caption = {};
+};
+
+/// R[t][i] = accuracy on task i after training on task t, in 0 .. 1; NaN or a missing cell: not measured. Names may be
+/// left out ("after 1", "task 1", ..).
+struct accuracy_table {
+  std::vector<std::vector<double>> values;
+  std::vector<std::string> row_names = {}, column_names = {};
+  std::string caption = {};
+};
+
+/// A JSON value as the text of a cell.
+template <class Json>
+std::string cell_text(const Json& value) {
+  if (value.is_null()) return "\u2013";
+  if (value.is_boolean()) return value.template get<bool>() ? "yes" : "no";
+  if (value.is_string()) return value.template get<std::string>();
+  if (value.is_number_float()) return number_text(value.template get<double>());
+  return value.dump();
+}
+
+/// A table from an array of objects (a row each, columns in the order in which keys first appear) or from one object
+/// (a row for each key). `Error`: other JSON.
+template <class Json>
+report_table table_from_json(const Json& results, std::string caption = {}) {
+  report_table table{{}, {}, std::move(caption)};
+  if (results.is_object()) {
+    for (const auto& [key, value] : results.items()) table.rows.push_back({key, cell_text(value)});
+    return table;
+  }
+  require(results.is_array(), "table_from_json: ", results.type_name(), ", expected an array of objects or an object");
+  for (const auto& row : results) {
+    require(row.is_object(), "table_from_json: a row is ", row.type_name(), ", expected an object");
+    for (const auto& item : row.items()) {
+      if (std::find(table.header.begin(), table.header.end(), item.key()) == table.header.end())
+        table.header.push_back(item.key());
+    }
+  }
+  for (const auto& row : results) {
+    auto& cells = table.rows.emplace_back();
+    for (const auto& key : table.header) cells.push_back(row.contains(key) ? cell_text(row[key]) : std::string());
+  }
+  return table;
+}
+
+/// An accuracy matrix from a JSON array of arrays of numbers (null: not measured). `Error`: other JSON.
+template <class Json>
+accuracy_table matrix_from_json(const Json& values, std::string caption = {}) {
+  accuracy_table matrix{{}, {}, {}, std::move(caption)};
+  require(values.is_array(), "matrix_from_json: ", values.type_name(), ", expected an array of arrays");
+  for (const auto& row : values) {
+    require(row.is_array(), "matrix_from_json: a row is ", row.type_name(), ", expected an array of numbers");
+    auto& cells = matrix.values.emplace_back();
+    for (const auto& cell : row) {
+      require(cell.is_number() || cell.is_null(), "matrix_from_json: a cell is ", cell.type_name(),
+              ", expected a number or null");
+      cells.push_back(cell.is_null() ? std::nan("") : cell.template get<double>());
+    }
+  }
+  return matrix;
+}
+
+namespace detail {
+
+inline bool looks_like_a_number(const std::string& text) {
+  return !text.empty() && text.find_first_of("0123456789") != std::string::npos &&
+         text.find_first_not_of("0123456789+-.,eE%\u2013\u00B1 ") == std::string::npos;
+}
+
+inline std::string caption_html(const std::string& caption) {
+  return caption.empty() ? "" : "<caption>" + escape_html(caption) + "</caption>";
+}
+
+inline std::string html_of(const report_table& table) {
+  std::string html = "<div class=\"wide\"><table>" + caption_html(table.caption);
+  std::vector<bool> numeric;  // a column is numeric if all its filled cells are
+  for (const auto& row : table.rows) {
+    numeric.resize(std::max(numeric.size(), row.size()), true);
+    for (std::size_t c = 0; c < row.size(); ++c)
+      numeric[c] =
+          numeric[c] && (row[c].empty() || row[c] == "n/a" || row[c] == "\u2013" || looks_like_a_number(row[c]));
+  }
+  numeric.resize(std::max(numeric.size(), table.header.size()), false);
+  const auto cell = [&](const char* tag, const std::string& text, std::size_t column) {
+    html += std::string("<") + tag + (numeric[column] ? " class=\"n\">" : ">") + escape_html(text) + "</" + tag + ">";
+  };
+  if (!table.header.empty()) {
+    html += "<thead><tr>";
+    for (std::size_t c = 0; c < table.header.size(); ++c) cell("th", table.header[c], c);
+    html += "</tr></thead>";
+  }
+  html += "<tbody>";
+  for (const auto& row : table.rows) {
+    html += "<tr>";
+    for (std::size_t c = 0; c < row.size(); ++c) cell("td", row[c], c);
+    html += "</tr>\n";
+  }
+  return html + "</tbody></table></div>\n";
+}
+
+inline std::string html_of(const accuracy_table& matrix) {
+  std::size_t columns = matrix.column_names.size();
+  for (const auto& row : matrix.values) columns = std::max(columns, row.size());
+  const auto name = [](const std::vector<std::string>& names, std::size_t i, const char* word) {
+    return escape_html(i < names.size() ? names[i] : word + std::to_string(i + 1));
+  };
+  std::string html =
+      "<div class=\"wide\"><table class=\"matrix\">" + caption_html(matrix.caption) + "<thead><tr><th></th>";
+  for (std::size_t c = 0; c < columns; ++c) html += "<th>" + name(matrix.column_names, c, "task ") + "</th>";
+  html += "<th>mean</th></tr></thead><tbody>";
+  for (std::size_t r = 0; r < matrix.values.size(); ++r) {
+    html += "<tr><th>" + name(matrix.row_names, r, "after ") + "</th>";
+    double sum = 0;
+    int measured = 0;
+    for (std::size_t c = 0; c < columns; ++c) {
+      const double value = c < matrix.values[r].size() ? matrix.values[r][c] : std::nan("");
+      if (!std::isfinite(value)) {
+        html += "<td></td>";
+        continue;
+      }
+      sum += value;
+      ++measured;
+      html += "<td style=\"background:rgba(31,158,137," + fixed(0.05 + 0.65 * std::clamp(value, 0.0, 1.0), 3) + ")\">" +
+              fixed(100 * value, 1) + "</td>";
+    }
+    html += "<td class=\"mean\">" + (measured > 0 ? fixed(100 * sum / measured, 1) : std::string()) + "</td></tr>\n";
+  }
+  return html + "</tbody></table></div>\n";
+}
+
+}  // namespace detail
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/report/page.hpp ====
+// A report as one HTML file that needs nothing else: text, tables, charts and pictures, for light and dark screens.
+
+#include <cstddef>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Plain text.
+struct report_paragraph {
+  std::string text;
+};
+
+/// A picture as the bytes of a PNG file, e.g. `encode_png(contact_sheet(cells))`.
+struct report_figure {
+  std::vector<std::byte> png;
+  std::string caption = {};
+};
+
+using report_block = std::variant<report_paragraph, report_table, accuracy_table, bar_chart, line_chart, report_figure>;
+
+/// A heading and what stands under it, in order.
+struct report_section {
+  std::string heading;
+  std::vector<report_block> blocks = {};
+};
+
+/// A whole report. `facts` are short pairs for the top of the page ("Samples", "500").
+struct report_page {
+  std::string title, subtitle = {};
+  std::vector<std::pair<std::string, std::string>> facts = {};
+  std::vector<report_section> sections = {};
+};
+
+namespace detail {
+
+inline constexpr std::string_view page_style = R"css(
+:root { color-scheme: light dark; --paper: #fbfbf9; --ink: #23252b; --soft: #5f6470; --line: #dfe0dc; --panel: #ffffff;
+  --accent: #1a7f70; --bar: #9fb8c4; --hue0: #1a7f70; --hue1: #b5532a; --hue2: #4a5fb0; --hue3: #8b6a10; --hue4: #8a3f86; --hue5: #5d6b78; }
+@media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e6e7ea; --soft: #a0a5b0; --line: #32363e; --panel: #1d2025;
+  --accent: #3dbfa9; --bar: #4d6673; --hue0: #3dbfa9; --hue1: #e58b5e; --hue2: #8fa2ee; --hue3: #d9b354; --hue4: #d68fd2; --hue5: #a3b0bd; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
+main { max-width: 860px; margin: 0 auto; padding: 40px 24px 72px; }
+h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; } h2 { font-size: 21px; margin: 44px 0 12px; padding-top: 14px; border-top: 1px solid var(--line); }
+.subtitle { color: var(--soft); margin: 0 0 20px; } p { margin: 0 0 14px; white-space: pre-line; overflow-wrap: anywhere; }
+.facts { display: flex; flex-wrap: wrap; gap: 10px; margin: 20px 0; } .facts div { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 8px 16px; }
+.facts dt { color: var(--soft); font-size: 13px; } .facts dd { margin: 0; font-size: 19px; font-weight: 600; }
+.wide { overflow-x: auto; margin: 0 0 20px; } table { border-collapse: collapse; font-size: 14.5px; font-variant-numeric: tabular-nums; }
+caption { caption-side: top; text-align: left; color: var(--soft); font-size: 14px; padding: 0 0 6px; white-space: nowrap; }
+th, td { padding: 5px 14px 5px 10px; text-align: left; border-bottom: 1px solid var(--line); } thead th { border-bottom: 2px solid var(--line); font-weight: 600; }
+th.n, td.n { text-align: right; } table.matrix th, table.matrix td { text-align: center; padding: 6px 12px; min-width: 62px; }
+table.matrix td { border: 2px solid var(--paper); } table.matrix th { font-weight: 500; color: var(--soft); border: 0; white-space: nowrap; } table.matrix td.mean { font-weight: 600; }
+figure { margin: 0 0 24px; } figure img { max-width: 100%; height: auto; border-radius: 6px; border: 1px solid var(--line); display: block; }
+figcaption { color: var(--soft); font-size: 14px; margin-top: 6px; } svg { max-width: 100%; height: auto; display: block; font-size: 13px; font-variant-numeric: tabular-nums; }
+svg text { fill: var(--ink); } svg .tick { fill: var(--soft); font-size: 12px; } svg .mid { text-anchor: middle; } svg .end { text-anchor: end; }
+svg .grid { stroke: var(--line); } svg .axis { stroke: var(--soft); } svg .error { stroke: var(--ink); stroke-width: 1.4; } svg .bar { fill: var(--bar); } svg .bar.strong { fill: var(--accent); }
+svg .line { fill: none; stroke-width: 2.2; stroke-linejoin: round; } svg .band { opacity: .16; }
+)css";
+
+inline std::string html_of(const report_paragraph& paragraph) { return "<p>" + escape_html(paragraph.text) + "</p>\n"; }
+
+inline std::string html_of(const report_figure& figure) {
+  return figure_html(
+      "<img alt=\"" + escape_html(figure.caption) + "\" src=\"data:image/png;base64," + base64(figure.png) + "\">",
+      figure.caption);
+}
+
+}  // namespace detail
+
+/// The page as text; everything that comes from outside is escaped. `Error`: a chart without data or not finite.
+inline std::string to_html(const report_page& page) {
+  std::string html =
+      "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" "
+      "content=\"width=device-width, initial-scale=1\">\n<title>" +
+      escape_html(page.title) + "</title>\n<style>" + std::string(detail::page_style);
+  for (int i = 0; i < 6; ++i) {
+    const std::string n = std::to_string(i);
+    html += "svg text.hue" + n + ", svg .dot.hue" + n + ", svg .band.hue" + n + " { fill: var(--hue" + n +
+            "); } svg .line.hue" + n + " { stroke: var(--hue" + n + "); }\n";
+  }
+  html += "</style>\n</head>\n<body>\n<main>\n<h1>" + escape_html(page.title) + "</h1>\n";
+  if (!page.subtitle.empty()) html += "<p class=\"subtitle\">" + escape_html(page.subtitle) + "</p>\n";
+  if (!page.facts.empty()) {
+    html += "<dl class=\"facts\">";
+    for (const auto& [name, value] : page.facts)
+      html += "<div><dt>" + escape_html(name) + "</dt><dd>" + escape_html(value) + "</dd></div>";
+    html += "</dl>\n";
+  }
+  for (const auto& section : page.sections) {
+    html += "<section>\n<h2>" + escape_html(section.heading) + "</h2>\n";
+    for (const auto& block : section.blocks)
+      html += std::visit([](const auto& content) { return detail::html_of(content); }, block);
+    html += "</section>\n";
+  }
+  return html + "</main>\n</body>\n</html>\n";
+}
+
+/// Writes the page to a file, all or nothing.
+inline void write_report(const std::filesystem::path& path, const report_page& page) {
+  write_file(path, to_html(page));
 }
 
 }  // namespace core_tokensets
@@ -6992,7 +7562,8 @@ sparse_weights lawson_hanson(Gram& gram, std::span<const double> correlation, do
   require(static_cast<index>(correlation.size()) == gram.size(), "least squares: ", correlation.size(),
           " correlations for ", gram.size(), " atoms");
   sparse_weights found;
-  auto& [atoms, x] = found;
+  auto& atoms = found.atoms;
+  auto& x = found.weights;
   growing_cholesky factor;
   std::vector<char> out_of_play(correlation.size(), 0);
   std::vector<index> refused;
@@ -7147,7 +7718,8 @@ inline std::vector<double> regularised_gram(const factored_gram& gram, std::span
 inline sparse_weights authors_pursuit(factored_gram& gram, std::span<const double> correlation, double target_square,
                                       index budget, double lambda, pursuit variant) {
   sparse_weights found;
-  auto& [atoms, x] = found;
+  auto& atoms = found.atoms;
+  auto& x = found.weights;
   growing_cholesky factor;
   std::vector<char> chosen(correlation.size(), 0), dependent(correlation.size(), 0);
   std::vector<double> c(correlation.begin(), correlation.end()), b;

@@ -253,6 +253,23 @@ TEST_CASE("pursuit finds the samples and the weights that a target was made of")
     const auto at = std::find(parts.begin(), parts.end(), found.order[k]);
     CHECK(found.weights[k] == Approx(at == parts.end() ? 0.0 : amounts[std::size_t(at - parts.begin())]).margin(1e-5));
   }
+  // Six orthogonal gradients, a target made of three: CORDS and the exact pursuit end there, DeepCore does not.
+  cts::evidence six{.samples = 6,
+                    .classes = 6,
+                    .features = 1,
+                    .delta = std::vector<double>(36, 0.0),
+                    .feature = std::vector<float>(6, 0.0f),
+                    .labels = std::vector<std::int32_t>(6, 0),
+                    .target = {}};
+  for (std::size_t i = 0; i < 6; ++i) six.delta[7 * i] = 1;
+  const std::vector<double> sum{0, 2, 0, 0.5, 1, 0, 0, 0, 0, 0, 0, 0};
+  for (const auto variant : {cts::pursuit::cords, cts::pursuit::nonnegative}) {
+    const auto three = cts::match_gradient(six, all_of(six), sum, 6, 0.0, variant);
+    CHECK(three.order == std::vector<cts::index>{1, 4, 3});
+    CHECK(three.weights == std::vector<double>{2, 1, 0.5});
+    CHECK(three.residual == 0);
+  }
+  CHECK(cts::match_gradient(six, all_of(six), sum, 6, 0.0, cts::pursuit::deepcore).order.size() == 6);
   CHECK_THROWS_AS(cts::match_gradient(e, parts, target, 4, 0.0), cts::Error);
 }
 

@@ -44,8 +44,8 @@ struct normal_pair {
 };
 
 /// Phi(x) = (1 + erf(x / sqrt 2)) / 2 and its derivative. Float: the tail is exp(-x^2/2) times a polynomial in
-/// 1 / (1 + 0.3 |x|), relative error below 7e-7 for |x| < 5 and 4e-6 far out (x^2 / 2 is rounded), where 1 + erf would cancel. Other types:
-/// std::erfc.
+/// 1 / (1 + 0.3 |x|), relative error below 7e-7 for |x| < 5 and 4e-6 far out (x^2 / 2 is rounded), where 1 + erf would
+/// cancel. Other types: std::erfc.
 template <class T>
 constexpr normal_pair<T> normal(T x) {
   if constexpr (std::is_same_v<T, float>) {

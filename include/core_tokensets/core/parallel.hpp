@@ -60,6 +60,8 @@ void parallel_for(int threads, std::ptrdiff_t n, const Body& body) {
     }
   }
   if (error) std::rethrow_exception(error);
+#else
+  for (std::ptrdiff_t i = 0; i < n; ++i) body(i);
 #endif
 }
 

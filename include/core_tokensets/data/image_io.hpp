@@ -1,6 +1,6 @@
 #pragma once
 // Picture files: JPEG and PNG in, PNG and JPEG out. The work is done by the stb headers, which stay inside a namespace
-// and a translation unit of their own; what they are lenient about (cut-off or damaged files) is checked here first.
+// of ours; what they are lenient about (cut-off or damaged files) is checked here first.
 
 #include <array>
 #include <climits>
@@ -35,12 +35,14 @@
 #include "core_tokensets/data/image.hpp"
 #include "core_tokensets/io/atomic_file.hpp"
 
-// The switches of stb are set for these two includes only; a program may use stb in its own way before and after.
+// The switches of stb are set for these two includes only. A program may use stb for itself as well, but a translation
+// unit that holds an implementation of stb of its own must not include this header.
 #pragma push_macro("STBI_INCLUDE_STB_IMAGE_H")
 #pragma push_macro("STB_IMAGE_IMPLEMENTATION")
 #pragma push_macro("STB_IMAGE_STATIC")
 #pragma push_macro("STBI_NO_STDIO")
 #pragma push_macro("STBIDEF")
+#pragma push_macro("stbi__err")
 #pragma push_macro("INCLUDE_STB_IMAGE_WRITE_H")
 #pragma push_macro("STB_IMAGE_WRITE_IMPLEMENTATION")
 #pragma push_macro("STB_IMAGE_WRITE_STATIC")
@@ -51,6 +53,7 @@
 #undef STB_IMAGE_STATIC
 #undef STBI_NO_STDIO
 #undef STBIDEF
+#undef stbi__err
 #undef INCLUDE_STB_IMAGE_WRITE_H
 #undef STB_IMAGE_WRITE_IMPLEMENTATION
 #undef STB_IMAGE_WRITE_STATIC
@@ -88,6 +91,8 @@ namespace core_tokensets::detail::stb {
 #pragma pop_macro("STB_IMAGE_STATIC")
 #pragma pop_macro("STBI_NO_STDIO")
 #pragma pop_macro("STBIDEF")
+#undef stbi__err
+#pragma pop_macro("stbi__err")
 #pragma pop_macro("INCLUDE_STB_IMAGE_WRITE_H")
 #pragma pop_macro("STB_IMAGE_WRITE_IMPLEMENTATION")
 #pragma pop_macro("STB_IMAGE_WRITE_STATIC")
@@ -98,7 +103,20 @@ namespace core_tokensets {
 
 namespace detail {
 
-/// True if the markers of a JPEG file lead from its start to its end-of-image marker.
+/// True if no Huffman table in the payload of a DHT segment has more than 256 codes: old versions of stb write beyond
+/// their arrays otherwise.
+inline bool huffman_tables_fit(std::span<const std::uint8_t> payload) {
+  while (payload.size() >= 17) {
+    std::size_t codes = 0;
+    for (std::size_t i = 1; i <= 16; ++i) codes += payload[i];
+    if (codes > 256 || payload.size() < 17 + codes) return false;
+    payload = payload.subspan(17 + codes);
+  }
+  return payload.empty();
+}
+
+/// True if the markers of a JPEG file lead from its start to its end-of-image marker (newer versions of stb fill up
+/// what is missing with grey).
 inline bool jpeg_is_whole(std::span<const std::uint8_t> b) {
   std::size_t i = 2;
   while (i + 1 < b.size()) {
@@ -112,7 +130,10 @@ inline bool jpeg_is_whole(std::span<const std::uint8_t> b) {
     if (marker == 0xD9) return true;
     if (marker == 0x01 || (marker >= 0xD0 && marker <= 0xD7)) continue;
     if (i + 1 >= b.size()) return false;
-    i += static_cast<std::size_t>(b[i] << 8 | b[i + 1]);
+    const auto length = static_cast<std::size_t>(b[i] << 8 | b[i + 1]);
+    if (length < 2 || length > b.size() - i) return false;
+    if (marker == 0xC4 && !huffman_tables_fit(b.subspan(i + 2, length - 2))) return false;
+    i += length;
     if (marker != 0xDA) continue;
     // Coded data: it ends at the first marker that is neither an escaped 0xFF nor a restart.
     while (i + 1 < b.size() && (b[i] != 0xFF || b[i + 1] == 0 || (b[i + 1] >= 0xD0 && b[i + 1] <= 0xD7))) ++i;
@@ -176,7 +197,8 @@ inline image decode_image(std::span<const std::byte> bytes, index channels = 0, 
   require(b.size() < INT_MAX, name, ": ", b.size(), " bytes, expected fewer than 2 GiB");
   require(channels == 0 || channels == 1 || channels == 3 || channels == 4, name, ": asked for ", channels,
           " channels, expected 0, 1, 3 or 4");
-  if (is_jpeg) require(detail::jpeg_is_whole(b), name, ": JPEG file is cut off or damaged: no end-of-image marker");
+  if (is_jpeg)
+    require(detail::jpeg_is_whole(b), name, ": JPEG file is cut off or damaged: its markers do not lead to an end");
   if (is_png) require(detail::png_is_whole(b), name, ": PNG file is cut off or damaged: missing or wrong chunks");
   int width = 0, height = 0, found = 0;
   const std::unique_ptr<std::uint8_t, decltype(&std::free)> pixels(

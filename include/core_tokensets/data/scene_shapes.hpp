@@ -1,6 +1,7 @@
 #pragma once
 // The geometry of a scene's objects: which points a shape covers and which of its two colours a point has.
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <numbers>
@@ -22,7 +23,7 @@ inline bool in_star(scene_point p) {
   a = a > half ? 2 * half - a : a;
   // Edge from the tip (angle 0, radius 1) to the notch (angle half, radius inner).
   const double ex = inner * std::cos(half) - 1, ey = inner * std::sin(half);
-  return ex * (r * std::sin(a)) - ey * (r * std::cos(a) - 1) <= 0 ? false : true;
+  return ex * r * std::sin(a) > ey * (r * std::cos(a) - 1);
 }
 
 inline bool in_regular_polygon(scene_point p, int sides, double radius) {
@@ -32,10 +33,11 @@ inline bool in_regular_polygon(scene_point p, int sides, double radius) {
   return std::hypot(p.x, p.y) * std::cos(a) <= radius * std::cos(half);
 }
 
+/// x^2 + (5/4 y - sqrt |x|)^2 <= 1 with y up.
 inline bool in_heart(scene_point p) {
-  const double x = std::abs(p.x) / 0.82, y = -(p.y - 0.08) / 0.82;  // (x^2 + y^2 - 1)^3 <= x^2 y^3
-  const double q = x * x + y * y - 1;
-  return q * q * q <= x * x * y * y * y;
+  const double x = std::abs(p.x) / 0.88, y = (0.12 - p.y) / 0.88;
+  const double lobe = 1.25 * y - std::sqrt(x);
+  return x * x + lobe * lobe <= 1;
 }
 
 /// True where the shape covers the point.

@@ -54,14 +54,14 @@ inline image enlarge(const image_view& picture, index times) {
 /// A picture of a contact sheet, its caption below it and a frame around it where a colour is given.
 struct sheet_cell {
   image picture;
-  std::string caption;
-  std::optional<std::array<std::uint8_t, 3>> border;
+  std::string caption = {};
+  std::optional<std::array<std::uint8_t, 3>> border = {};
 };
 
 /// How a contact sheet is laid out. `zoom` enlarges the pictures, `text` the captions; lengths in pixels.
 struct sheet_options {
   index columns = 8, margin = 6, border = 2, zoom = 1, text = 1;
-  std::string title;
+  std::string title = {};
   std::array<std::uint8_t, 3> background{250, 250, 248}, ink{40, 40, 44};
 };
 

@@ -73,7 +73,8 @@ inline std::vector<double> regularised_gram(const factored_gram& gram, std::span
 inline sparse_weights authors_pursuit(factored_gram& gram, std::span<const double> correlation, double target_square,
                                       index budget, double lambda, pursuit variant) {
   sparse_weights found;
-  auto& [atoms, x] = found;
+  auto& atoms = found.atoms;
+  auto& x = found.weights;
   growing_cholesky factor;
   std::vector<char> chosen(correlation.size(), 0), dependent(correlation.size(), 0);
   std::vector<double> c(correlation.begin(), correlation.end()), b;

@@ -44,7 +44,8 @@ sparse_weights lawson_hanson(Gram& gram, std::span<const double> correlation, do
   require(static_cast<index>(correlation.size()) == gram.size(), "least squares: ", correlation.size(),
           " correlations for ", gram.size(), " atoms");
   sparse_weights found;
-  auto& [atoms, x] = found;
+  auto& atoms = found.atoms;
+  auto& x = found.weights;
   growing_cholesky factor;
   std::vector<char> out_of_play(correlation.size(), 0);
   std::vector<index> refused;

@@ -1,0 +1,141 @@
+#include "core_tokensets/data/dataset.hpp"
+
+#include <algorithm>
+#include <set>
+
+#include "core_tokensets/data/normalise.hpp"
+#include "core_tokensets/data/tasks.hpp"
+#include "data/support.hpp"
+#include "support/catch.hpp"
+
+namespace cts = core_tokensets;
+using namespace data_test;
+
+namespace {
+
+/// Pictures of 1 x 2 x 1 whose pixels tell their number; class i % classes.
+cts::dataset numbered(int n, int classes) {
+  cts::dataset d;
+  d.height = 1, d.width = 2, d.channels = 1;
+  for (int k = 0; k < classes; ++k) d.class_names.push_back("class " + std::to_string(k));
+  for (int i = 0; i < n; ++i) {
+    d.pixels.push_back(static_cast<std::uint8_t>(i));
+    d.pixels.push_back(static_cast<std::uint8_t>(255 - i));
+    d.masks.push_back(static_cast<std::uint8_t>(i % 2));
+    d.masks.push_back(1);
+    d.labels.push_back(i % classes);
+    d.names.push_back("picture " + std::to_string(i));
+    d.source_bytes.push_back(static_cast<std::uint64_t>(100 + i));
+  }
+  return d;
+}
+
+}  // namespace
+
+TEST_CASE("subset, classes and limits keep everything together", "[data]") {
+  const auto d = numbered(20, 5);
+  REQUIRE_NOTHROW(d.check());
+  const std::vector<cts::index> which{7, 3, 3};
+  const auto s = cts::subset(d, which);
+  REQUIRE_NOTHROW(s.check());
+  CHECK(s.pixels == std::vector<std::uint8_t>{7, 248, 3, 252, 3, 252});
+  CHECK(s.labels == std::vector<std::int32_t>{2, 3, 3});
+  CHECK(s.names[0] == "picture 7");
+  CHECK(s.total_source_bytes() == 107 + 103 + 103);
+  CHECK(s.mask_of(0)[0] == 1);
+  CHECK(s.view_of(1).at(0, 1)[0] == 252);
+  const std::vector<cts::index> bad{20};
+  CHECK_THROWS_AS(cts::subset(d, bad), cts::Error);
+
+  const auto c = cts::select_classes(d, cts::parse_class_range("1-3"));
+  REQUIRE_NOTHROW(c.check());
+  CHECK(c.n() == 12);
+  CHECK(c.class_names == std::vector<std::string>{"class 1", "class 2", "class 3"});
+  CHECK(c.labels[0] == 0);
+  CHECK(c.pixels[0] == 1);
+  CHECK_THROWS_AS(cts::select_classes(d, {3, 5}), cts::Error);
+  CHECK(cts::parse_class_range("4").count() == 1);
+  for (const char* text : {"", "-", "3-", "a-b", "5-2", "1-2x", "-1-3"}) {
+    CHECK_THROWS_AS(cts::parse_class_range(text), cts::Error);
+  }
+
+  const auto a = cts::limit_per_class(d, 2, 1), b = cts::limit_per_class(d, 2, 1),
+             other = cts::limit_per_class(d, 2, 2);
+  CHECK(a.names == b.names);
+  CHECK(a.names != other.names);
+  CHECK(a.n() == 10);
+  for (int k = 0; k < 5; ++k) CHECK(std::count(a.labels.begin(), a.labels.end(), k) == 2);
+  CHECK(std::set<std::string>(a.names.begin(), a.names.end()).size() == 10);
+  CHECK(cts::limit_per_class(d, 100, 3).names == d.names);
+}
+
+TEST_CASE("check finds arrays that do not fit", "[data]") {
+  auto d = numbered(4, 2);
+  d.labels[1] = 2;
+  CHECK_THROWS_AS(d.check(), cts::Error);
+  d.labels[1] = 1;
+  d.pixels.pop_back();
+  CHECK_THROWS_AS(d.check(), cts::Error);
+}
+
+TEST_CASE("normalisation: measured, broadcast, and back to pixels", "[data]") {
+  cts::dataset d;
+  d.height = 1, d.width = 2, d.channels = 2;
+  d.class_names = {"a"};
+  d.labels = {0, 0};
+  d.pixels = {0, 9, 100, 9, 200, 9, 100, 9};  // channel 0: 0 100 200 100, channel 1: 9
+  const auto measured = cts::measure_normalisation(d);
+  CHECK(measured.mean[0] == Approx(100.0 / 255));
+  CHECK(measured.stddev[0] == Approx(std::sqrt(5000.0) / 255));
+  CHECK(measured.mean[1] == Approx(9.0 / 255));
+  CHECK(measured.stddev[1] == Approx(1.0 / 255));
+  CHECK(cts::measure_normalisation(d, 1) == cts::measure_normalisation(d, 3));
+
+  const auto table = cts::pixel_table({}, 3);
+  REQUIRE(table.size() == 3 * 256);
+  CHECK(table[0] == Approx(-1));
+  CHECK(table[2 * 256 + 255] == Approx(1));
+  for (int x = 0; x < 256; ++x) CHECK(cts::to_pixel(table[static_cast<std::size_t>(256 + x)], 0.5f, 0.5f) == x);
+  CHECK(cts::to_pixel(7.0f, 0.5f, 0.5f) == 255);
+  CHECK(cts::to_pixel(std::nanf(""), 0.5f, 0.5f) == 0);
+  CHECK_THROWS_AS(cts::pixel_table({{0.5f, 0.5f}, {0.5f}}, 3), cts::Error);
+  CHECK_THROWS_AS(cts::pixel_table({{0.5f}, {0.0f}}, 3), cts::Error);
+}
+
+TEST_CASE("class-incremental tasks: a partition in order of appearance", "[data]") {
+  const cts::dataset_split split{numbered(40, 10), numbered(20, 10)};
+  const auto plain = cts::class_incremental(split, {.tasks = 5});
+  CHECK(plain.size() == 5);
+  CHECK(plain.data.train.labels == split.train.labels);
+  CHECK(plain[1].classes == std::vector<std::int32_t>{2, 3});
+  CHECK(plain[1].test == std::vector<cts::index>{2, 3, 12, 13});
+  CHECK(plain.seen_classes(1) == 4);
+  CHECK(plain.seen_test(1).size() == 8);
+
+  const auto shuffled = cts::class_incremental(split, {.tasks = 5, .shuffle = true, .seed = 4});
+  CHECK(shuffled.data.train.labels != split.train.labels);
+  std::set<cts::index> all;
+  for (const auto& task : shuffled) {
+    for (const auto i : task.train) {
+      all.insert(i);
+      const auto label = shuffled.data.train.labels[static_cast<std::size_t>(i)];
+      CHECK(std::count(task.classes.begin(), task.classes.end(), label) == 1);
+      // The name moved with the number.
+      CHECK(shuffled.data.train.class_names[static_cast<std::size_t>(label)] ==
+            split.train.class_names[static_cast<std::size_t>(split.train.labels[static_cast<std::size_t>(i)])]);
+    }
+  }
+  CHECK(all.size() == 40);
+  CHECK(shuffled.data.train.class_names == shuffled.data.test.class_names);
+  CHECK(cts::class_incremental(split, {.tasks = 5, .shuffle = true, .seed = 4}).data.test.labels ==
+        shuffled.data.test.labels);
+  CHECK(cts::class_incremental(split, {.tasks = 5, .shuffle = true, .seed = 5}).data.test.labels !=
+        shuffled.data.test.labels);
+
+  CHECK_THROWS_AS(cts::class_incremental(split, {.tasks = 3}), cts::Error);
+  CHECK_THROWS_AS(cts::class_incremental(split, {.tasks = 20}), cts::Error);
+  CHECK_THROWS_AS(cts::class_incremental(split, {.tasks = 0}), cts::Error);
+  auto missing = split;
+  std::replace(missing.train.labels.begin(), missing.train.labels.end(), 3, 4);
+  CHECK(contains(error_of([&] { cts::class_incremental(missing, {.tasks = 5}); }), "class 3"));
+}

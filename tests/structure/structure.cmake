@@ -1,0 +1,68 @@
+# Tests of the shape of the project: its includes, its headers, its format, and how users build with it.
+cts_add_script(floors ${structure}/floors.cmake)
+cts_add_script(floors_notices ${structure}/floors_notices.cmake -D OUT=${CMAKE_CURRENT_BINARY_DIR}/floors_notices)
+cts_add_script(readme ${structure}/readme.cmake)
+
+# The public header in two translation units of one program.
+add_executable(cts_tests_two_units ${structure}/unit_a.cpp ${structure}/unit_b.cpp)
+target_link_libraries(cts_tests_two_units PRIVATE core_tokensets::dev)
+add_test(NAME two_units COMMAND cts_tests_two_units)
+
+# Each header alone, in a file that holds nothing else. Built by its test, so that a broken header fails there.
+set(alone "")
+foreach(header IN LISTS headers)
+  file(RELATIVE_PATH header ${PROJECT_SOURCE_DIR}/include ${header})
+  string(REGEX REPLACE "[/.]" "_" name ${header})
+  file(CONFIGURE OUTPUT alone/${name}.cpp CONTENT "#include \"${header}\"\n")
+  list(APPEND alone ${CMAKE_CURRENT_BINARY_DIR}/alone/${name}.cpp)
+endforeach()
+add_library(cts_headers_alone OBJECT EXCLUDE_FROM_ALL ${alone})
+target_link_libraries(cts_headers_alone PRIVATE core_tokensets::dev)
+target_compile_options(cts_headers_alone PRIVATE -O0 -g0)
+add_test(NAME headers_alone COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target cts_headers_alone)
+set_tests_properties(headers_alone PROPERTIES RUN_SERIAL ON)
+
+# The library as one file: the committed one is current, and a program builds with it and nothing else of ours.
+cts_add_script(single_include ${PROJECT_SOURCE_DIR}/cmake/amalgamate.cmake -D CHECK=ON)
+add_executable(cts_tests_single_include ${CMAKE_CURRENT_SOURCE_DIR}/consumer/readme.cpp)
+get_target_property(dependencies core_tokensets INTERFACE_LINK_LIBRARIES)
+target_compile_features(cts_tests_single_include PRIVATE cxx_std_20)
+target_include_directories(cts_tests_single_include PRIVATE ${PROJECT_SOURCE_DIR}/single_include)
+target_link_libraries(cts_tests_single_include PRIVATE ${dependencies})
+add_test(NAME single_include_program COMMAND cts_tests_single_include)
+
+# Users' projects, configured, built and run as a user would.
+function(cts_add_project name source)
+  add_test(NAME ${name} COMMAND ${CMAKE_CTEST_COMMAND} --build-and-test ${source} ${CMAKE_CURRENT_BINARY_DIR}/${name}
+           --build-generator ${CMAKE_GENERATOR} --build-options -DCMAKE_BUILD_TYPE=Debug
+           -DCMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER} ${ARGN})
+endfunction()
+cts_add_project(consumer_add_subdirectory ${CMAKE_CURRENT_SOURCE_DIR}/consumer/add_subdirectory
+                -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER} --test-command consumer)
+if(CTS_CAN_INSTALL)
+  set(prefix ${CMAKE_CURRENT_BINARY_DIR}/installed)
+  add_test(NAME install COMMAND ${CMAKE_COMMAND} --install ${PROJECT_BINARY_DIR} --prefix ${prefix})
+  cts_add_project(consumer_find_package ${CMAKE_CURRENT_SOURCE_DIR}/consumer/find_package
+                  -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER} -DCMAKE_PREFIX_PATH=${prefix} --test-command consumer)
+  set_tests_properties(install PROPERTIES FIXTURES_SETUP installed)
+  set_tests_properties(consumer_find_package PROPERTIES FIXTURES_REQUIRED installed)
+else()
+  cts_skip_test(consumer_find_package "dependencies were fetched, so nothing can be installed")
+endif()
+
+# The other compiler: every program, warnings as errors.
+find_program(CTS_CLANG NAMES clang++-14 clang++)
+if(CTS_CLANG AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  cts_add_project(clang ${PROJECT_SOURCE_DIR} -DCMAKE_CXX_COMPILER=${CTS_CLANG} -DCTS_TESTS=OFF)
+else()
+  cts_skip_test(clang "clang++ is missing, or already the compiler")
+endif()
+
+find_program(CTS_CLANG_FORMAT NAMES clang-format-14)
+if(CTS_CLANG_FORMAT)
+  file(GLOB_RECURSE formatted CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/*.hpp ${PROJECT_SOURCE_DIR}/tests/*.?pp
+       ${PROJECT_SOURCE_DIR}/examples/*.?pp ${PROJECT_SOURCE_DIR}/bench/*.?pp)
+  add_test(NAME format COMMAND ${CTS_CLANG_FORMAT} --style=file --dry-run -Werror ${formatted})
+else()
+  cts_skip_test(format "clang-format-14 is missing; other versions format differently")
+endif()

@@ -1,0 +1,108 @@
+// The sequential loop: its metrics by hand, its budgets, and a resumed run that ends in the same bits.
+
+#include "core_tokensets/train/sequence.hpp"
+
+#include "core_tokensets/data/scenes.hpp"
+#include "core_tokensets/tensor/eigen.hpp"
+#include "support/catch.hpp"
+
+namespace {
+
+namespace cts = core_tokensets;
+using backend = cts::eigen_backend<float>;
+
+cts::task_stream small_stream() {
+  return cts::class_incremental(
+      cts::scenes({.classes = 4, .train_per_class = 12, .test_per_class = 4, .image = 16, .seed = 1}), {.tasks = 2});
+}
+
+struct outcome {
+  cts::sequence_result result;
+  std::vector<float> parameters;
+  std::vector<std::uint8_t> patches;
+  cts::index memory_bytes;
+};
+
+outcome run(const cts::task_stream& stream, const cts::sequence_options& options, int threads = 2) {
+  backend b(threads);
+  cts::vit<backend> model(b, {.image = {16, 16, 3}, .patch = 4, .dim = 16, .depth = 2, .heads = 2, .classes = 2});
+  cts::sequence_runner<backend> runner(b, model, stream, options, "test");
+  auto result = runner.run();
+  return {result, model.parameters().to_host(b), runner.memory().arrays().patches, runner.memory().bytes_on_disk()};
+}
+
+cts::sequence_options quick(cts::memory_kind kind) {
+  cts::sequence_options o;
+  o.memory = kind;
+  o.recipe.keep = 0.25;
+  o.budget = cts::fraction(0.25);
+  o.price = cts::picture_price::raw;
+  o.fit.epochs = 1;
+  o.fit.batch = 8;
+  o.fit.token_drop = 0.5;
+  return o;
+}
+
+}  // namespace
+
+TEST_CASE("metrics of an accuracy matrix are those computed by hand", "[metrics]") {
+  const auto m = cts::measure({{0.8}, {0.9, 0.6}, {0.5, 0.4, 0.7}});
+  CHECK(m.average_accuracy == Approx(1.6 / 3));
+  CHECK(m.average_incremental_accuracy == Approx((0.8 + 0.75 + 1.6 / 3) / 3));
+  CHECK(m.forgetting == Approx(((0.9 - 0.5) + (0.6 - 0.4)) / 2));
+  CHECK(m.backward_transfer == Approx(((0.5 - 0.8) + (0.4 - 0.6)) / 2));
+  CHECK_THROWS_AS(cts::measure({}), cts::Error);
+  CHECK_THROWS_AS(cts::measure({{0.8}, {0.9}}), cts::Error);
+}
+
+TEST_CASE("every memory runs through the same loop and keeps its budget", "[sequence]") {
+  const auto stream = small_stream();
+  for (int kind = 0; kind < 7; ++kind) {
+    INFO(cts::memory_kind_names[kind]);
+    const auto got = run(stream, quick(static_cast<cts::memory_kind>(kind)));
+    REQUIRE(got.result.accuracy.size() == 2);
+    CHECK(got.result.accuracy[1].size() == 2);
+    const bool stores = kind >= 1 && kind <= 4;
+    CHECK((got.result.memory_samples > 0) == stores);
+    CHECK(got.result.memory_bytes <= got.result.budget_bytes);
+    if (stores) CHECK(got.result.memory_bytes == got.memory_bytes);
+    if (kind >= 2 && kind <= 4) CHECK(got.result.memory_tokens == 4 * got.result.memory_samples);  // a quarter of 16
+    if (kind == 1) CHECK(got.result.memory_tokens == 16 * got.result.memory_samples);
+  }
+}
+
+TEST_CASE("a run is the same to the bit for any number of threads, and after a resume", "[sequence]") {
+  const auto stream = small_stream();
+  auto options = quick(cts::memory_kind::core_tokenset);
+  const auto want = run(stream, options, 1);
+  CHECK(run(stream, options, 3).parameters == want.parameters);
+
+  // A run that is cut off in its second task leaves the checkpoint of the first.
+  options.out = std::filesystem::temp_directory_path() / "cts_test_resume";
+  std::filesystem::remove_all(options.out);
+  options.fit.on_progress = [](const cts::progress& p) {
+    if (p.what == "task 2/2") throw std::runtime_error("cut off");
+  };
+  CHECK_THROWS_AS(run(stream, options), std::runtime_error);
+  options.fit.on_progress = {};
+  options.resume = true;
+  const auto got = run(stream, options);
+  CHECK(got.parameters == want.parameters);
+  CHECK(got.patches == want.patches);
+  CHECK(got.result.accuracy == want.result.accuracy);
+
+  backend b;
+  cts::vit<backend> model(b, {.image = {16, 16, 3}, .patch = 4, .dim = 16, .depth = 2, .heads = 2, .classes = 2});
+  cts::sequence_runner<backend> other(b, model, stream, options, "another run");
+  CHECK_THROWS_AS(other.run(), cts::Error);
+  std::filesystem::remove_all(options.out);
+}
+
+TEST_CASE("a budget that holds no token and unknown names are errors", "[sequence]") {
+  auto options = quick(cts::memory_kind::core_tokenset);
+  options.budget = cts::bytes(100);
+  CHECK_THROWS_AS(run(small_stream(), options), cts::Error);
+  CHECK_THROWS_AS(cts::parse_memory_kind("everything"), cts::Error);
+  CHECK_THROWS_AS(cts::parse_selection("best"), cts::Error);
+  CHECK_THROWS_AS(cts::parse_attribution("best"), cts::Error);
+}

@@ -8,7 +8,7 @@ enum class kind { plain, relevance, key_bias };
 template <class T>
 constexpr double tolerance(kind k = kind::plain) {
   if constexpr (std::is_same_v<T, double>) {
-    return k == kind::key_bias ? 1e-6 : 1e-9;
+    return 1e-9;
   } else {
     return k == kind::plain ? 1e-4 : k == kind::relevance ? 1e-2 : 5e-2;
   }

@@ -9,20 +9,21 @@
 #include <vector>
 
 #include "core_tokensets/core/error.hpp"
+#include "core_tokensets/data/normalise.hpp"
 #include "core_tokensets/memory/format.hpp"
 
 namespace core_tokensets {
 
+/// The format's normalisation with one value for each channel; empty means 0 and 1.
+inline pixel_normalisation normalisation_of(const token_memory_format& format) {
+  return pixel_normalisation{format.mean.empty() ? std::vector<float>{0.0f} : format.mean,
+                             format.stddev.empty() ? std::vector<float>{1.0f} : format.stddev}
+      .for_channels(format.channels);
+}
+
 /// A table `[channels, 256]` of (x / 255 - mean) / stddev for every pixel value.
 inline std::vector<float> normalisation_table(const token_memory_format& format) {
-  std::vector<float> table;
-  table.reserve(static_cast<std::size_t>(format.channels) * 256);
-  for (std::size_t c = 0; c < static_cast<std::size_t>(format.channels); ++c) {
-    const float mean = format.mean.empty() ? 0.0f : format.mean[c];
-    const float stddev = format.stddev.empty() ? 1.0f : format.stddev[c];
-    for (int x = 0; x < 256; ++x) table.push_back((static_cast<float>(x) / 255.0f - mean) / stddev);
-  }
-  return table;
+  return pixel_table(normalisation_of(format), format.channels);
 }
 
 /// Normalised patches `[n, patch_dim]` back to pixels: exact for what came from pixels, else rounded and clamped to
@@ -32,12 +33,10 @@ inline std::vector<std::uint8_t> to_pixels(const token_memory_format& format, st
   const auto area = static_cast<std::size_t>(format.patch * format.patch);
   require(patches.size() % dim == 0, "to_pixels: ", patches.size(), " numbers, expected a multiple of ", dim);
   std::vector<std::uint8_t> pixels(patches.size());
+  const pixel_normalisation full = normalisation_of(format);
   for (std::size_t i = 0; i < patches.size(); ++i) {
     const std::size_t c = i % dim / area;
-    const float mean = format.mean.empty() ? 0.0f : format.mean[c];
-    const float stddev = format.stddev.empty() ? 1.0f : format.stddev[c];
-    const float x = (patches[i] * stddev + mean) * 255.0f;
-    pixels[i] = static_cast<std::uint8_t>(x >= 0.0f ? std::lround(std::min(x, 255.0f)) : 0);
+    pixels[i] = to_pixel(patches[i], full.mean[c], full.stddev[c]);
   }
   return pixels;
 }

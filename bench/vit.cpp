@@ -66,16 +66,16 @@ void run(const bench_case& c, int repeats, int threads) {
   backend b(threads);
   cts::vit<backend> model(b, c.config);
   cts::vit_tape<backend> tape, inference;
-  inference.keep = false;
-  cts::tensor<backend> gradients(b, 1, model.parameters().size()), dlogits, dtokens;
+  inference.keep = cts::kept::logits;
+  cts::tensor<backend> gradients(b, 1, model.parameters().size()), dtokens;
+  cts::loss_tape<backend> loss;
   cts::optimiser_state<backend> state;
   state.reset(b, model.layout().parameters);
   const auto train = [&](const cts::token_batch& batch) {
     cts::forward(b, model, batch, tape);
-    const auto loss = cts::cross_entropy<float>(tape.logits.to_host(b), c.config.classes, batch.targets);
-    dlogits.assign(b, batch.samples(), c.config.classes, loss.dlogits.data());
+    cts::cross_entropy(b, *tape.logits, batch.targets, loss);
     b.fill(*gradients, 0.0f);
-    cts::backward<backend, float>(b, model, tape, *std::as_const(dlogits), gradients.data(), dtokens);
+    cts::backward(b, model, tape, *loss.dlogits, gradients.data(), dtokens);
     cts::step(b, cts::adamw{.learning_rate = 1e-4, .weight_decay = 0.01}, state, model.parameters(), gradients);
   };
   const auto whole = noise(c.config, c.batch, 1), tenth = noise(c.config, c.batch, 0.1);

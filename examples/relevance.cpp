@@ -41,17 +41,17 @@ int main() {
   cts::optimiser_state<backend> state;
   state.reset(b, model.layout().parameters);
   cts::vit_tape<backend> tape;
-  cts::tensor<backend> gradients(b, 1, model.parameters().size()), dlogits, dtokens;
+  cts::tensor<backend> gradients(b, 1, model.parameters().size()), dtokens;
+  cts::loss_tape<backend> loss;
   cts::random_stream random(1);
   std::vector<std::ptrdiff_t> where;
 
   for (int step = 0; step < 300; ++step) {
     const auto batch = pictures(random, where);
     cts::forward(b, model, batch, tape);
-    const auto loss = cts::cross_entropy<float>(tape.logits.to_host(b), 2, batch.targets);
-    dlogits.assign(b, samples, 2, loss.dlogits.data());
+    cts::cross_entropy(b, *tape.logits, batch.targets, loss);
     b.fill(*gradients, 0.0f);
-    cts::backward<backend, float>(b, model, tape, *std::as_const(dlogits), gradients.data(), dtokens);
+    cts::backward(b, model, tape, *loss.dlogits, gradients.data(), dtokens);
     cts::step(b, cts::adamw{.learning_rate = 2e-3}, state, model.parameters(), gradients);
   }
 

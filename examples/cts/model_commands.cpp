@@ -57,7 +57,7 @@ void predict(const model_options& o) {
     const auto model = read_model(b, o);
     const auto batch = read_images(o.inputs, model.config(), false);
     cts::vit_tape<backend<T>> tape;
-    tape.keep = false;
+    tape.keep = cts::kept::logits;
     cts::forward(b, model, batch, tape);
     cts::tensor_file out;
     const std::vector<cts::index> shape{batch.samples(), model.config().classes};
@@ -75,13 +75,13 @@ void backward(const model_options& o) {
     const auto batch = read_images(o.inputs, model.config(), true);
     cts::vit_tape<B> tape;
     cts::forward(b, model, batch, tape);
-    const auto loss = cts::cross_entropy<T>(tape.logits.to_host(b), model.config().classes, batch.targets);
-    cts::tensor<B> dlogits, dtokens, gradients(b, 1, model.parameters().size());
-    dlogits.assign(b, batch.samples(), model.config().classes, loss.dlogits.data());
+    cts::loss_tape<B> loss;
+    cts::cross_entropy(b, *tape.logits, batch.targets, loss);
+    cts::tensor<B> dtokens, gradients(b, 1, model.parameters().size());
     b.fill(*gradients, T(0));
-    cts::backward<B, T>(b, model, tape, *std::as_const(dlogits), gradients.data(), dtokens);
+    cts::backward(b, model, tape, *loss.dlogits, gradients.data(), dtokens);
     cts::tensor_file out;
-    out.arrays["loss"] = cts::host_array::of(std::vector<double>{loss.loss});
+    out.arrays["loss"] = cts::host_array::of(std::vector<double>{cts::mean_loss(b, loss)});
     cts::put_parameters(b, model, gradients, "grad.", out);
     cts::save_safetensors(o.out, out);
   });

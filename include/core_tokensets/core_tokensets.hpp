@@ -49,6 +49,7 @@
 #include "core_tokensets/model/vit_weights.hpp"
 #include "core_tokensets/nn/block.hpp"
 #include "core_tokensets/nn/chefer_relevance.hpp"
+#include "core_tokensets/nn/class_block.hpp"
 #include "core_tokensets/nn/layer_norm.hpp"
 #include "core_tokensets/nn/linear.hpp"
 #include "core_tokensets/nn/loss.hpp"

@@ -272,53 +272,6 @@ struct parameter_view {
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/tensor/sequences.hpp ====
-// Which rows of a packed batch belong to which sample.
-
-#include <algorithm>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// Sample s owns token rows `offsets[s] .. offsets[s+1]`.
-struct sequences {
-  std::vector<index> offsets{0};
-
-  index count() const { return static_cast<index>(offsets.size()) - 1; }
-  index tokens() const { return offsets.back(); }
-  index begin(index s) const { return offsets[static_cast<std::size_t>(s)]; }
-  index length(index s) const { return begin(s + 1) - begin(s); }
-  void push_back(index tokens_of_sample) { offsets.push_back(offsets.back() + tokens_of_sample); }
-};
-
-/// Where attention matrices of ragged sequences lie in one array: sample s holds `[H, n_s, n_s]`, samples one
-/// after the other.
-struct attention_layout {
-  index heads = 1;
-  std::vector<index> offsets{0};
-
-  attention_layout() = default;
-  attention_layout(const sequences& s, index h) { assign(s, h); }
-  void assign(const sequences& s, index h) {
-    heads = h;
-    offsets.resize(1);
-    for (index i = 0; i < s.count(); ++i) offsets.push_back(offsets.back() + h * s.length(i) * s.length(i));
-  }
-  index size() const { return offsets.back(); }
-
-  /// `[H, n, n]` of sample s in an array `p` of `size()` elements.
-  template <class T>
-  view<T> of(T* p, index s) const {
-    const index total = offsets[static_cast<std::size_t>(s) + 1] - offsets[static_cast<std::size_t>(s)];
-    index n = 0;
-    while (heads * n * n < total) ++n;
-    return {p + offsets[static_cast<std::size_t>(s)], 1, heads, n, n, 0, n * n, n};
-  }
-};
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/core/functors.hpp ====
 // Scalar functions of the whole library as function objects: shared by every backend, by the tests and by kernels.
 // The float versions are free of branches and calls, so that loops over them become vector instructions.
@@ -604,6 +557,383 @@ struct maximum {
 
 }  // namespace core_tokensets::fn
 
+// ==== core_tokensets/core/parallel.hpp ====
+// Parallel loops over OpenMP where it is switched on, plain loops elsewhere. The pieces of work are fixed by the
+// caller's data and never by the number of threads, so results are the same to the bit for any number of them.
+
+#include <algorithm>
+#include <cstddef>
+#include <exception>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace core_tokensets {
+
+/// Threads that a loop may use when it is asked for 0 ("as many as there are").
+inline int default_threads() {
+#ifdef _OPENMP
+  return omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
+/// Number of the calling thread inside the current parallel loop, 0 outside of one.
+inline int thread_index() {
+#ifdef _OPENMP
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+/// True inside a parallel loop that runs on more than one thread.
+inline bool in_parallel() {
+#ifdef _OPENMP
+  return omp_in_parallel() != 0;
+#else
+  return false;
+#endif
+}
+
+/// Calls `body(i)` for i in [0, n), at most `threads` at a time (0: default). Nested loops run serially. The first
+/// exception thrown by a body is rethrown to the caller once the loop has ended.
+template <class Body>
+void parallel_for(int threads, std::ptrdiff_t n, const Body& body) {
+  if (threads <= 0) threads = default_threads();
+  if (threads == 1 || n <= 1 || in_parallel()) {
+    for (std::ptrdiff_t i = 0; i < n; ++i) body(i);
+    return;
+  }
+#ifdef _OPENMP
+  std::exception_ptr error;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    try {
+      body(i);
+    } catch (...) {
+#pragma omp critical(core_tokensets_parallel_for)
+      if (!error) error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
+#else
+  for (std::ptrdiff_t i = 0; i < n; ++i) body(i);
+#endif
+}
+
+/// Cuts [0, n) into pieces of `grain` (the last may be shorter) and calls `body(begin, end)` for each.
+template <class Body>
+void parallel_chunks(int threads, std::ptrdiff_t n, std::ptrdiff_t grain, const Body& body) {
+  grain = std::max<std::ptrdiff_t>(grain, 1);
+  parallel_for(threads, (n + grain - 1) / grain,
+               [&](std::ptrdiff_t piece) { body(piece * grain, std::min(n, (piece + 1) * grain)); });
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/tensor/host_kernels.hpp ====
+// The loops that CPU backends share: map, reductions, gather and scatter over views, with threads over pieces that
+// depend on the shapes only.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <tuple>
+#include <utility>
+
+
+namespace core_tokensets::host {
+
+/// Elements that are worth a thread of their own.
+inline constexpr index grain_elements = 1 << 14;
+
+/// First element of row r of matrix (i, j), and the step between columns (0 where one column repeats).
+template <class T>
+constexpr T* row_begin(const view<T>& v, index i, index j, index r) {
+  return v.data + (v.n0 == 1 ? 0 : i * v.s0) + (v.n1 == 1 ? 0 : j * v.s1) + (v.rows == 1 ? 0 : r * v.ld);
+}
+
+template <class First, class T>
+void check_operand(const First& first, const view<T>& v, const char* where) {
+  const auto fits = [](index extent, index wanted) { return extent == wanted || extent == 1; };
+  require(fits(v.n0, first.n0) && fits(v.n1, first.n1) && fits(v.rows, first.rows) && fits(v.cols, first.cols), where,
+          ": operand [", v.n0, ", ", v.n1, ", ", v.rows, ", ", v.cols, "] does not repeat to [", first.n0, ", ",
+          first.n1, ", ", first.rows, ", ", first.cols, "]");
+}
+
+/// The element at `p`, or the one that repeats along the row.
+template <bool Repeats, class T, class U>
+constexpr decltype(auto) pick(T* p, const U& repeated) {
+  if constexpr (Repeats) {
+    return repeated;
+  } else {
+    return *p;
+  }
+}
+
+/// `f(p[c]...)` for every column c of a row. The common cases, unit steps everywhere and all but the last operand, are
+/// loops of their own so that they are vectorised; `simd` promises that operands are either the same memory or apart.
+template <class F, class... T>
+void map_row(const F& f, index cols, const std::array<index, sizeof...(T)>& steps, T*... p) {
+  constexpr std::size_t last = sizeof...(T) - 1;
+  bool dense = true;
+  for (std::size_t i = 0; i < last; ++i) dense = dense && steps[i] == 1;
+  if (dense && steps[last] == 1) {
+#pragma omp simd
+    for (index c = 0; c < cols; ++c) f(p[c]...);
+    return;
+  }
+  [&]<std::size_t... I>(std::index_sequence<I...>) {
+    if constexpr (last > 0) {
+      if (dense) {
+        const auto repeated = *std::get<last>(std::tuple(p...));
+#pragma omp simd
+        for (index c = 0; c < cols; ++c) f(pick<I == last>(p + c, repeated)...);
+        return;
+      }
+    }
+    for (index c = 0; c < cols; ++c) f(p[c * steps[I]]...);
+  }
+  (std::index_sequence_for<T...>{});
+}
+
+/// op over c in [0, n) of term(c): 16 partial results side by side, then combined pairwise. The order depends on n
+/// only, not on addresses or threads.
+template <class T, class Op, class F>
+T fold(index n, const Op& op, const F& term) {
+  constexpr index lanes = 16;
+  T partial[lanes];
+  for (T& p : partial) p = Op::template identity<T>();
+  index c = 0;
+  for (; c + lanes <= n; c += lanes) {
+#pragma omp simd
+    for (index lane = 0; lane < lanes; ++lane) partial[lane] = op(partial[lane], T(term(c + lane)));
+  }
+  for (index lane = 0; c < n; ++c, ++lane) partial[lane] = op(partial[lane], T(term(c)));
+  for (index width = lanes / 2; width > 0; width /= 2) {
+    for (index lane = 0; lane < width; ++lane) partial[lane] = op(partial[lane], partial[lane + width]);
+  }
+  return partial[0];
+}
+
+template <class F, class First, class... Rest>
+void map(int threads, const F& f, const view<First>& first, const view<Rest>&... rest) {
+  (check_operand(first, rest, "map"), ...);
+  if (first.empty()) return;
+  const std::array<index, 1 + sizeof...(Rest)> steps{1, (rest.cols == 1 && first.cols != 1 ? index{0} : index{1})...};
+  const auto row = [&](index n, index from, index cols) {
+    const index r = n % first.rows, batch = n / first.rows;
+    const index i = batch / first.n1, j = batch % first.n1;
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+      map_row(f, cols, steps, row_begin(first, i, j, r) + from, row_begin(rest, i, j, r) + from * steps[I + 1]...);
+    }
+    (std::index_sequence_for<Rest...>{});
+  };
+  const index rows = first.n0 * first.n1 * first.rows;
+  if (first.cols >= 2 * grain_elements) {  // few long rows: pieces of rows
+    const index pieces = (first.cols + grain_elements - 1) / grain_elements;
+    parallel_for(threads, rows * pieces, [&](index piece) {
+      const index from = piece % pieces * grain_elements;
+      row(piece / pieces, from, std::min(grain_elements, first.cols - from));
+    });
+  } else {
+    parallel_chunks(threads, rows, grain_elements / first.cols + 1, [&](index begin, index end) {
+      for (index n = begin; n < end; ++n) row(n, 0, first.cols);
+    });
+  }
+}
+
+/// out[r] = op over c of term(in[r, c]...), in the order of `fold`; a long row is folded in pieces first.
+template <class Op, class F, class T, class First, class... Rest>
+void row_reduce(int threads, const Op& op, const F& term, const view<T>& out, const view<First>& first,
+                const view<Rest>&... rest) {
+  (check_operand(first, rest, "row_reduce"), ...);
+  require(out.rows == first.rows && out.n0 == first.n0 && out.n1 == first.n1, "row_reduce: the result has ", out.rows,
+          " rows, the operand ", first.rows);
+  const std::array<index, 1 + sizeof...(Rest)> steps{1, (rest.cols == 1 && first.cols != 1 ? index{0} : index{1})...};
+  const auto piece_of_row = [&](index n, index from, index cols) {
+    const index r = n % first.rows, batch = n / first.rows;
+    const index i = batch / first.n1, j = batch % first.n1;
+    const auto reduce = [&](auto*... p) {
+      return [&]<std::size_t... I>(std::index_sequence<I...>) {
+        return fold<T>(cols, op, [&](index c) { return term(p[(from + c) * steps[I]]...); });
+      }
+      (std::index_sequence_for<First, Rest...>{});
+    };
+    return reduce(row_begin(first, i, j, r), row_begin(rest, i, j, r)...);
+  };
+  const auto result = [&](index n) -> T& {
+    const index batch = n / first.rows;
+    return *row_begin(out, batch / first.n1, batch % first.n1, n % first.rows);
+  };
+  const index rows = first.n0 * first.n1 * first.rows;
+  constexpr index most_pieces = 64;
+  if (first.cols >= 2 * grain_elements) {
+    const index length = std::max(grain_elements, (first.cols + most_pieces - 1) / most_pieces);
+    const index pieces = (first.cols + length - 1) / length;
+    for (index n = 0; n < rows; ++n) {
+      std::array<T, most_pieces> partial{};
+      parallel_for(threads, pieces, [&](index piece) {
+        const index from = piece * length;
+        partial[static_cast<std::size_t>(piece)] = piece_of_row(n, from, std::min(length, first.cols - from));
+      });
+      result(n) = fold<T>(pieces, op, [&](index i) { return partial[static_cast<std::size_t>(i)]; });
+    }
+  } else {
+    parallel_chunks(threads, rows, grain_elements / (first.cols + 1) + 1, [&](index begin, index end) {
+      for (index n = begin; n < end; ++n) result(n) = piece_of_row(n, 0, first.cols);
+    });
+  }
+}
+
+/// out[c] = beta out[c] op (over rows of term(in[r, c]...)), rows in order; threads share out the columns.
+template <class Op, class F, class T, class First, class... Rest>
+void col_reduce(int threads, const Op& op, const F& term, std::type_identity_t<T> beta, const view<T>& out,
+                const view<First>& first, const view<Rest>&... rest) {
+  (check_operand(first, rest, "col_reduce"), ...);
+  require(out.cols == first.cols && first.n0 * first.n1 == 1, "col_reduce: the result has ", out.cols,
+          " columns, the operand ", first.cols);
+  constexpr index width = 64;
+  const std::array<index, 1 + sizeof...(Rest)> steps{1, (rest.cols == 1 && first.cols != 1 ? index{0} : index{1})...};
+  parallel_chunks(threads, first.cols, width, [&](index begin, index end) {
+    T partial[width];
+    for (T& p : partial) p = Op::template identity<T>();
+    const auto row = [&](auto*... p) {
+      [&]<std::size_t... I>(std::index_sequence<I...>) {
+#pragma omp simd
+        for (index c = begin; c < end; ++c) partial[c - begin] = op(partial[c - begin], T(term(p[c * steps[I]]...)));
+      }
+      (std::index_sequence_for<First, Rest...>{});
+    };
+    for (index r = 0; r < first.rows; ++r) row(row_begin(first, 0, 0, r), row_begin(rest, 0, 0, r)...);
+    for (index c = begin; c < end; ++c) {
+      out.data[c] = beta == T(0) ? partial[c - begin] : op(beta * out.data[c], partial[c - begin]);
+    }
+  });
+}
+
+template <class T>
+void gather_rows(int threads, const view<T>& out, const view<const T>& in, const std::int32_t* rows) {
+  parallel_chunks(threads, out.rows, grain_elements / (out.cols + 1) + 1, [&](index begin, index end) {
+    for (index i = begin; i < end; ++i) std::copy_n(in.row(rows[i]), out.cols, out.row(i));
+  });
+}
+
+/// Threads share out the columns, so that equal row numbers are added in order.
+template <class T>
+void scatter_add_rows(int threads, const view<T>& out, const view<const T>& in, const std::int32_t* rows) {
+  constexpr index width = 64;
+  parallel_chunks(threads, out.cols, width, [&](index begin, index end) {
+    for (index i = 0; i < in.rows; ++i) {
+      T* to = out.row(rows[i]);
+      const T* from = in.row(i);
+#pragma omp simd
+      for (index c = begin; c < end; ++c) to[c] += from[c];
+    }
+  });
+}
+
+/// One row of `ops::cross_entropy`: the loss, and `scale` times its gradient, in double inside.
+template <class T>
+T cross_entropy_row(const T* logits, index k, index target, index first, T scale, T smoothing, T* gradient) {
+  double top = double(logits[first]), total = 0, loss = 0;
+  for (index c = first; c < k; ++c) top = std::max(top, double(logits[c]));
+  for (index c = first; c < k; ++c) total += std::exp(double(logits[c]) - top);
+  const double even = double(smoothing) / static_cast<double>(k - first), log_total = std::log(total);
+  std::fill(gradient, gradient + first, T(0));
+  for (index c = first; c < k; ++c) {
+    const double wanted = even + (c == target ? 1 - double(smoothing) : 0.0),
+                 log_p = double(logits[c]) - top - log_total;
+    loss -= wanted * log_p;
+    gradient[c] = T(double(scale) * (std::exp(log_p) - wanted));
+  }
+  return T(loss);
+}
+
+/// Checks op(A) op(B) against C; the batches of A and B may repeat.
+template <class T>
+void check_gemm(const view<const T>& a, const view<const T>& b, const view<T>& c, bool transpose_a, bool transpose_b) {
+  const index m = transpose_a ? a.cols : a.rows, k = transpose_a ? a.rows : a.cols;
+  const index n = transpose_b ? b.rows : b.cols, k2 = transpose_b ? b.cols : b.rows;
+  require(m == c.rows && n == c.cols && k == k2, "gemm: [", m, ", ", k, "] times [", k2, ", ", n, "] does not give [",
+          c.rows, ", ", c.cols, "]");
+}
+
+}  // namespace core_tokensets::host
+
+// ==== core_tokensets/tensor/sequences.hpp ====
+// Which rows of a packed batch belong to which sample, and which of them look at which.
+
+#include <algorithm>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Sample s owns token rows `offsets[s] .. offsets[s+1]`.
+struct sequences {
+  std::vector<index> offsets{0};
+
+  index count() const { return static_cast<index>(offsets.size()) - 1; }
+  index tokens() const { return offsets.back(); }
+  index begin(index s) const { return offsets[static_cast<std::size_t>(s)]; }
+  index length(index s) const { return begin(s + 1) - begin(s); }
+  void push_back(index tokens_of_sample) { offsets.push_back(offsets.back() + tokens_of_sample); }
+};
+
+/// Who looks at whom: the queries of sample s look at its keys. Causal: query i of nq sees the keys up to nk - nq + i,
+/// so that the last query sees all of them (queries may be the end of a longer sequence whose keys are cached).
+/// Attention matrices of all samples lie in one array: sample s holds `[H, nq_s, nk_s]`, samples one after the other.
+class attention_rows {
+ public:
+  attention_rows() = default;
+  /// Self-attention: every token is a query and a key.
+  attention_rows(const sequences& all) { assign(all, all); }
+  attention_rows(const sequences& queries, const sequences& keys, bool causal = false) {
+    assign(queries, keys, causal);
+  }
+  /// Memory is reused.
+  void assign(const sequences& queries, const sequences& keys, bool causal = false) {
+    queries_.offsets = queries.offsets;
+    keys_.offsets = keys.offsets;
+    causal_ = causal;
+    places_.assign(1, 0);
+    for (index s = 0; s < queries.count(); ++s) {
+      places_.push_back(places_.back() + queries.length(s) * keys.length(s));
+    }
+  }
+
+  const sequences& queries() const { return queries_; }
+  const sequences& keys() const { return keys_; }
+  bool causal() const { return causal_; }
+  index count() const { return queries_.count(); }
+
+  /// Keys that query i of sample s sees.
+  index visible(index s, index i) const {
+    const index n = keys_.length(s);
+    return causal_ ? std::clamp<index>(n - queries_.length(s) + i + 1, 0, n) : n;
+  }
+  /// Elements of the attention matrices of so many heads.
+  index size(index heads) const { return places_.back() * heads; }
+  /// `[H, nq, nk]` of sample s in an array `p` of `size(heads)` elements.
+  template <class T>
+  view<T> matrices(T* p, index s, index heads) const {
+    const index nq = queries_.length(s), nk = keys_.length(s);
+    return {p + places_[static_cast<std::size_t>(s)] * heads, 1, heads, nq, nk, 0, nq * nk, nk};
+  }
+
+ private:
+  sequences queries_, keys_;
+  bool causal_ = false;
+  std::vector<index> places_{0};
+};
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/tensor/backend.hpp ====
 // The contract of a backend: ten functions. Everything else in the library is written from these; a backend may also
 // bring its own version of the operations in ops.hpp, which are found by name.
@@ -619,6 +949,15 @@ namespace core_tokensets {
 struct gemm_options {
   bool transpose_a = false, transpose_b = false;
   double alpha = 1, beta = 0;
+};
+
+/// What `cross_entropy` takes besides logits `[S, K]`, in the backend's memory.
+template <class T>
+struct cross_entropy_operands {
+  const std::int32_t* targets = nullptr;      ///< [S]
+  const std::int32_t* first_class = nullptr;  ///< [S] sample s competes among first_class[s] .. K-1; null: all
+  const T* weights = nullptr;                 ///< [S]; null: 1
+  T label_smoothing = 0;                      ///< share of the target spread evenly over the competing classes
 };
 
 /// What a tensor backend must offer. `Buffer<U>` owns memory of the device and frees itself.
@@ -658,6 +997,8 @@ using buffer_of = decltype(std::declval<B&>().template allocate<U>(index{}));
 // ==== core_tokensets/tensor/tensor.hpp ====
 // Owning arrays of a backend, and scratch memory for the inside of an operation.
 
+#include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -706,11 +1047,11 @@ class tensor {
   index rows_ = 0, cols_ = 0, capacity_ = 0;
 };
 
-/// Row numbers in a backend's memory, for gather and scatter.
+/// Row numbers (or classes) in a backend's memory.
 template <tensor_backend B>
 class row_list {
  public:
-  void assign(B& b, const std::vector<std::int32_t>& rows) {
+  void assign(B& b, std::span<const std::int32_t> rows) {
     const auto n = static_cast<index>(rows.size());
     if (n > capacity_) {
       buffer_ = b.template allocate<std::int32_t>(n);
@@ -770,6 +1111,8 @@ void assign(B& b, view<typename B::scalar> dst, const_view<typename B::scalar> s
 // ==== core_tokensets/tensor/ops.hpp ====
 // Operations that a backend may override under the same name; each has a default written from the ten required
 // functions. Calling `ops::name(backend, ...)` picks the override where there is one.
+
+#include <vector>
 
 
 namespace core_tokensets::ops {
@@ -883,23 +1226,59 @@ void linear_backward_weight(B& b, const_view<T> x, const_view<T> dy, view<T> dwe
   if (!dbias.empty()) b.col_reduce(fn::plus{}, fn::value{}, T(1), dbias, dy);
 }
 
-/// Softmax attention inside each sample of a ragged batch: A = softmax(scale q k^T), out = A v. q, k, v, out are
-/// `[1, H, T, dh]`; `probabilities` (may be null) receives A in `attention_layout`.
+/// logits `[S, K]` to `losses` `[S, 1]` (without weights) and `dlogits` `[S, K]` (=), the gradient of the mean over the
+/// samples of weight times loss: weight (p - wanted) / S among the competing classes, 0 elsewhere.
 template <tensor_backend B, class T = typename B::scalar>
-void attention(B& b, const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale, view<T> out,
-               T* probabilities) {
+void cross_entropy(B& b, const_view<T> logits, const cross_entropy_operands<std::type_identity_t<T>>& operands,
+                   view<T> dlogits, view<T> losses) {
+  if constexpr (requires { b.cross_entropy(logits, operands, dlogits, losses); }) {
+    b.cross_entropy(logits, operands, dlogits, losses);
+  } else {  // on the host, row by row
+    const index k = logits.cols;
+    std::vector<T> row(static_cast<std::size_t>(k)), gradient(row);
+    for (index s = 0; s < logits.rows; ++s) {
+      std::int32_t target = 0, first = 0;
+      T weight = 1, loss = 0;
+      b.download(row.data(), logits.row(s), k);
+      b.download(&target, operands.targets + s, 1);
+      if (operands.first_class) b.download(&first, operands.first_class + s, 1);
+      if (operands.weights) b.download(&weight, operands.weights + s, 1);
+      loss = host::cross_entropy_row(row.data(), k, target, first, weight / static_cast<T>(logits.rows),
+                                     operands.label_smoothing, gradient.data());
+      b.upload(dlogits.row(s), gradient.data(), k);
+      b.upload(losses.row(s), &loss, 1);
+    }
+  }
+}
+
+/// Softmax attention inside each sample of a ragged batch: A = softmax(scale q k^T), out = A v. q, out are
+/// `[1, H, Tq, dh]`, k, v `[1, H, Tk, dh]`; `probabilities` (may be null) receives A as `attention_rows` says. A query
+/// that sees no key gets 0.
+template <tensor_backend B, class T = typename B::scalar>
+void attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+               view<T> out, T* probabilities) {
   if constexpr (requires { b.attention(rows, q, k, v, scale, out, probabilities); }) {
     b.attention(rows, q, k, v, scale, out, probabilities);
   } else {
-    const attention_layout layout(rows, q.n1);
     for (index s = 0; s < rows.count(); ++s) {
-      const index begin = rows.begin(s), n = rows.length(s);
-      scratch<B> memory(b, q.n1 * n, n);
-      const view<T> a =
-          probabilities ? layout.of(probabilities, s) : view<T>(memory.data(), 1, q.n1, n, n, 0, n * n, n);
-      b.gemm(q.slice_rows(begin, n), k.slice_rows(begin, n), a, {.transpose_b = true, .alpha = double(scale)});
-      softmax(b, a);
-      b.gemm(a, v.slice_rows(begin, n), out.slice_rows(begin, n));
+      const index nq = rows.queries().length(s), nk = rows.keys().length(s);
+      const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
+      const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
+      scratch<B> memory(b, q.n1 * nq, nk);
+      const view<T> a = probabilities ? rows.matrices(probabilities, s, q.n1)
+                                      : view<T>(memory.data(), 1, q.n1, nq, nk, 0, nq * nk, nk);
+      b.gemm(of_query(q), of_key(k), a, {.transpose_b = true, .alpha = double(scale)});
+      if (rows.causal()) {
+        b.fill(of_query(out), T(0));
+        for (index i = 0; i < nq; ++i) {
+          const index seen = rows.visible(s, i);
+          b.fill(a.slice_rows(i, 1).slice_cols(seen, nk - seen), T(0));
+          if (seen > 0) softmax(b, a.slice_rows(i, 1).slice_cols(0, seen));
+        }
+      } else {
+        softmax(b, a);
+      }
+      b.gemm(a, of_key(v), of_query(out));
     }
   }
 }
@@ -907,7 +1286,7 @@ void attention(B& b, const sequences& rows, const_view<T> q, const_view<T> k, co
 /// Gradients of `attention` from its probabilities: dq, dk, dv (=). `dprobabilities` (may be null) receives the
 /// gradient at the softmax output.
 template <tensor_backend B, class T = typename B::scalar>
-void attention_backward(B& b, const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+void attention_backward(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
                         const T* probabilities, const_view<T> dout, view<T> dq, view<T> dk, view<T> dv,
                         T* dprobabilities) {
   if constexpr (requires {
@@ -915,21 +1294,21 @@ void attention_backward(B& b, const sequences& rows, const_view<T> q, const_view
                 }) {
     b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
   } else {
-    const attention_layout layout(rows, q.n1);
     for (index s = 0; s < rows.count(); ++s) {
-      const index begin = rows.begin(s), n = rows.length(s), h = q.n1;
-      scratch<B> memory(b, h * n, n), memory2(b, h * n, n), memory3(b, h * n, 1);
-      const view<const T> a = layout.of(probabilities, s);
-      const view<T> da =
-          dprobabilities ? layout.of(dprobabilities, s) : view<T>(memory.data(), 1, h, n, n, 0, n * n, n);
-      const view<T> ds(memory2.data(), 1, h, n, n, 0, n * n, n), inner(memory3.data(), 1, h, n, 1, 0, n, 1);
-      const auto part = [&](auto x) { return x.slice_rows(begin, n); };
-      b.gemm(a, part(dout), part(dv), {.transpose_a = true});
-      b.gemm(part(dout), part(v), da, {.transpose_b = true});
+      const index nq = rows.queries().length(s), nk = rows.keys().length(s), h = q.n1;
+      const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
+      const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
+      scratch<B> memory(b, h * nq, nk), memory2(b, h * nq, nk), memory3(b, h * nq, 1);
+      const view<const T> a = rows.matrices(probabilities, s, q.n1);
+      const view<T> da = dprobabilities ? rows.matrices(dprobabilities, s, q.n1)
+                                        : view<T>(memory.data(), 1, h, nq, nk, 0, nq * nk, nk);
+      const view<T> ds(memory2.data(), 1, h, nq, nk, 0, nq * nk, nk), inner(memory3.data(), 1, h, nq, 1, 0, nq, 1);
+      b.gemm(a, of_query(dout), of_key(dv), {.transpose_a = true});
+      b.gemm(of_query(dout), of_key(v), da, {.transpose_b = true});
       b.row_reduce(fn::plus{}, fn::times{}, inner, a, view<const T>(da));
       b.map(fn::softmax_gradient{}, ds, a, view<const T>(da), view<const T>(inner));
-      b.gemm(ds, part(k), part(dq), {.alpha = double(scale)});
-      b.gemm(ds, part(q), part(dk), {.transpose_a = true, .alpha = double(scale)});
+      b.gemm(ds, of_key(k), of_query(dq), {.alpha = double(scale)});
+      b.gemm(ds, of_query(q), of_key(dk), {.transpose_a = true, .alpha = double(scale)});
     }
   }
 }
@@ -1023,7 +1402,7 @@ struct block {
   linear qkv, proj, fc1, fc2;
 };
 
-/// Activations of one block. `a` holds the attention in `attention_layout`, `da` its gradient when asked for.
+/// Activations of one block. `a` holds the attention matrices (`attention_rows`), `da` their gradient when asked for.
 template <tensor_backend B>
 struct block_tape {
   layer_norm_tape<B> norm1, norm2;
@@ -1055,58 +1434,145 @@ T attention_scale(index head_dim) {
   return T(1) / std::sqrt(static_cast<T>(head_dim));
 }
 
+/// The second half of a block, from `tape.middle` `[T, C]` to y `[T, C]`.
+template <tensor_backend B, class T = typename B::scalar>
+void forward_mlp(B& b, const block& l, parameter_view<const T> p, block_tape<B>& tape, view<T> y) {
+  const index rows = tape.middle.rows(), hidden = l.fc1.weight.rows;
+  forward<B, T>(b, l.norm2, p, *tape.middle, tape.norm2);
+  tape.pre.resize(b, rows, hidden);
+  tape.act.resize(b, rows, hidden);
+  ops::linear_gelu<B, T>(b, *tape.norm2.y, p[l.fc1.weight], p[l.fc1.bias], *tape.pre, *tape.act);
+  forward<B, T>(b, l.fc2, p, *tape.act, *tape.middle, y);
+}
+
+/// From dy `[T, C]` at the end of a block to `dmiddle` (=) at its middle.
+template <tensor_backend B, class T = typename B::scalar>
+void backward_mlp(B& b, const block& l, parameter_view<const T> p, parameter_view<T> grads, const block_tape<B>& tape,
+                  const_view<T> dy, view<T> dmiddle) {
+  scratch<B> dpre(b, dy.rows, l.fc1.weight.rows), dnorm(b, dy.rows, dy.cols);
+  ops::linear_gelu_backward_input<B, T>(b, dy, p[l.fc2.weight], *tape.pre, *dpre);
+  backward<B, T>(b, l.fc2, p, grads, *tape.act, dy, {});
+  backward<B, T>(b, l.fc1, p, grads, *tape.norm2.y, *dpre, *dnorm);
+  backward<B, T>(b, l.norm2, p, grads, *tape.middle, tape.norm2, *dnorm, dmiddle);
+  b.map(fn::add{}, dmiddle, dy);
+}
+
 /// x `[T, C]` to y `[T, C]`. `keep_attention` writes the probabilities, which the backward pass needs.
 template <tensor_backend B, class T = typename B::scalar>
-void forward(B& b, const block& l, parameter_view<const T> p, const sequences& rows, const_view<T> x,
+void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
              block_tape<B>& tape, bool keep_attention, view<T> y) {
-  const index dim = x.cols, hidden = l.fc1.weight.rows;
+  const index dim = x.cols;
   forward<B, T>(b, l.norm1, p, x, tape.norm1);
   tape.qkv.resize(b, x.rows, 3 * dim);
   forward<B, T>(b, l.qkv, p, *tape.norm1.y, {}, *tape.qkv);
   tape.context.resize(b, x.rows, dim);
-  if (keep_attention) tape.a.resize(b, 1, attention_layout(rows, l.heads).size());
+  if (keep_attention) tape.a.resize(b, 1, rows.size(l.heads));
   const view<const T> qkv = *tape.qkv;
   ops::attention<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads), qkv_part(qkv, 2, l.heads),
                        attention_scale<T>(dim / l.heads), (*tape.context).split_cols(l.heads),
                        keep_attention ? tape.a.data() : nullptr);
   tape.middle.resize(b, x.rows, dim);
   forward<B, T>(b, l.proj, p, *tape.context, x, *tape.middle);
-
-  forward<B, T>(b, l.norm2, p, *tape.middle, tape.norm2);
-  tape.pre.resize(b, x.rows, hidden);
-  tape.act.resize(b, x.rows, hidden);
-  ops::linear_gelu<B, T>(b, *tape.norm2.y, p[l.fc1.weight], p[l.fc1.bias], *tape.pre, *tape.act);
-  forward<B, T>(b, l.fc2, p, *tape.act, *tape.middle, y);
+  forward_mlp<B, T>(b, l, p, tape, y);
 }
 
 /// `dx` holds d loss / d y on entry and d loss / d x on return. Parameter gradients are added where `grads` is given;
 /// `keep_attention_gradient` leaves d loss / d attention in `tape.da`.
 template <tensor_backend B, class T = typename B::scalar>
-void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T> grads, const sequences& rows,
+void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T> grads, const attention_rows& rows,
               const_view<T> x, block_tape<B>& tape, bool keep_attention_gradient, view<T> dx) {
-  const index dim = x.cols, hidden = l.fc1.weight.rows;
-  scratch<B> dnorm(b, x.rows, dim), dmiddle(b, x.rows, dim);
-  {
-    scratch<B> dpre(b, x.rows, hidden);
-    ops::linear_gelu_backward_input<B, T>(b, dx, p[l.fc2.weight], *tape.pre, *dpre);
-    backward<B, T>(b, l.fc2, p, grads, *tape.act, dx, {});
-    backward<B, T>(b, l.fc1, p, grads, *tape.norm2.y, *dpre, *dnorm);
-  }
-  backward<B, T>(b, l.norm2, p, grads, *tape.middle, tape.norm2, *dnorm, *dmiddle);
-  b.map(fn::add{}, *dmiddle, view<const T>(dx));
-  {
-    scratch<B> dcontext(b, x.rows, dim), dqkv(b, x.rows, 3 * dim);
-    backward<B, T>(b, l.proj, p, grads, *tape.context, *dmiddle, *dcontext);
-    if (keep_attention_gradient) tape.da.resize(b, 1, tape.a.size());
-    const view<const T> qkv = *tape.qkv;
-    ops::attention_backward<B, T>(
-        b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads), qkv_part(qkv, 2, l.heads),
-        attention_scale<T>(dim / l.heads), tape.a.data(), (*dcontext).split_cols(l.heads), qkv_part(*dqkv, 0, l.heads),
-        qkv_part(*dqkv, 1, l.heads), qkv_part(*dqkv, 2, l.heads), keep_attention_gradient ? tape.da.data() : nullptr);
-    backward<B, T>(b, l.qkv, p, grads, *tape.norm1.y, *dqkv, *dnorm);
-  }
-  backward<B, T>(b, l.norm1, p, grads, x, tape.norm1, *dnorm, dx);
+  const index dim = x.cols;
+  scratch<B> dmiddle(b, x.rows, dim), dcontext(b, x.rows, dim), dqkv(b, x.rows, 3 * dim);
+  backward_mlp<B, T>(b, l, p, grads, tape, dx, *dmiddle);
+  backward<B, T>(b, l.proj, p, grads, *tape.context, *dmiddle, *dcontext);
+  if (keep_attention_gradient) tape.da.resize(b, 1, tape.a.size());
+  const view<const T> qkv = *tape.qkv;
+  ops::attention_backward<B, T>(
+      b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads), qkv_part(qkv, 2, l.heads),
+      attention_scale<T>(dim / l.heads), tape.a.data(), (*dcontext).split_cols(l.heads), qkv_part(*dqkv, 0, l.heads),
+      qkv_part(*dqkv, 1, l.heads), qkv_part(*dqkv, 2, l.heads), keep_attention_gradient ? tape.da.data() : nullptr);
+  backward<B, T>(b, l.qkv, p, grads, *tape.norm1.y, *dqkv, *dcontext);
+  backward<B, T>(b, l.norm1, p, grads, x, tape.norm1, *dcontext, dx);
   b.map(fn::add{}, dx, view<const T>(*dmiddle));
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/class_block.hpp ====
+// The last block where only the class tokens are read from: keys and values come from all tokens, everything else is
+// computed for one row a sample. The same numbers as `block.hpp` gives for those rows, at about a sixth of the cost.
+
+
+namespace core_tokensets {
+
+/// Activations of such a block; `block.qkv` holds keys and values only, `[T, 2 C]`.
+template <tensor_backend B>
+struct class_block_tape {
+  block_tape<B> block;
+  tensor<B> x, norm, q;  ///< [S, C] input, first norm and queries of the class tokens
+};
+
+namespace detail {
+/// Query (first) or key and value (second) rows of the weight or entries of the bias of a qkv layer.
+template <class T>
+std::pair<view<T>, view<T>> cut_qkv(const view<T>& of_all, bool weight, index dim) {
+  if (of_all.empty()) return {};
+  return weight ? std::pair{of_all.slice_rows(0, dim), of_all.slice_rows(dim, 2 * dim)}
+                : std::pair{of_all.slice_cols(0, dim), of_all.slice_cols(dim, 2 * dim)};
+}
+}  // namespace detail
+
+/// x `[T, C]` to y `[S, C]`; `class_rows` `[S]` are the rows of the class tokens, the only queries of `rows`.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const row_list<B>& class_rows,
+             const_view<T> x, class_block_tape<B>& tape, bool keep_attention, view<T> y) {
+  const index dim = x.cols, samples = class_rows.size();
+  block_tape<B>& t = tape.block;
+  const auto [weight_q, weight_kv] = detail::cut_qkv(p[l.qkv.weight], true, dim);
+  const auto [bias_q, bias_kv] = detail::cut_qkv(p[l.qkv.bias], false, dim);
+  forward<B, T>(b, l.norm1, p, x, t.norm1);
+  t.qkv.resize(b, x.rows, 2 * dim);
+  ops::linear<B, T>(b, *t.norm1.y, weight_kv, bias_kv, {}, *t.qkv);
+  for (tensor<B>* rows_of_class : {&tape.x, &tape.norm, &tape.q, &t.context, &t.middle})
+    rows_of_class->resize(b, samples, dim);
+  b.gather_rows(*tape.x, x, class_rows.data());
+  b.gather_rows(*tape.norm, *t.norm1.y, class_rows.data());
+  ops::linear<B, T>(b, *tape.norm, weight_q, bias_q, {}, *tape.q);
+  if (keep_attention) t.a.resize(b, 1, rows.size(l.heads));
+  ops::attention<B, T>(b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
+                       (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads),
+                       (*t.context).split_cols(l.heads), keep_attention ? t.a.data() : nullptr);
+  forward<B, T>(b, l.proj, p, *t.context, *tape.x, *t.middle);
+  forward_mlp<B, T>(b, l, p, t, y);
+}
+
+/// From dy `[S, C]` to dx `[T, C]` (=). Parameter gradients are added where `grads` is given.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T> grads, const attention_rows& rows,
+              const row_list<B>& class_rows, const_view<T> x, class_block_tape<B>& tape, const_view<T> dy, view<T> dx) {
+  const index dim = x.cols, samples = class_rows.size();
+  block_tape<B>& t = tape.block;
+  scratch<B> dmiddle(b, samples, dim), drow(b, samples, dim), dq(b, samples, dim), dkv(b, x.rows, 2 * dim),
+      dnorm(b, x.rows, dim);
+  backward_mlp<B, T>(b, l, p, grads, t, dy, *dmiddle);
+  backward<B, T>(b, l.proj, p, grads, *t.context, *dmiddle, *drow);
+  ops::attention_backward<B, T>(b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
+                                (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads),
+                                t.a.data(), (*drow).split_cols(l.heads), (*dq).split_cols(l.heads),
+                                (*dkv).slice_cols(0, dim).split_cols(l.heads),
+                                (*dkv).slice_cols(dim, dim).split_cols(l.heads), nullptr);
+  const auto [weight_q, weight_kv] = detail::cut_qkv(p[l.qkv.weight], true, dim);
+  if (grads) {
+    const auto [dweight_q, dweight_kv] = detail::cut_qkv(grads[l.qkv.weight], true, dim);
+    const auto [dbias_q, dbias_kv] = detail::cut_qkv(grads[l.qkv.bias], false, dim);
+    ops::linear_backward_weight<B, T>(b, *tape.norm, *dq, dweight_q, dbias_q);
+    ops::linear_backward_weight<B, T>(b, *t.norm1.y, *dkv, dweight_kv, dbias_kv);
+  }
+  ops::linear_backward_input<B, T>(b, *dkv, weight_kv, *dnorm);
+  ops::linear_backward_input<B, T>(b, *dq, weight_q, *drow);
+  b.scatter_add_rows(*dnorm, *drow, class_rows.data());
+  backward<B, T>(b, l.norm1, p, grads, x, t.norm1, *dnorm, dx);
+  b.scatter_add_rows(dx, *dmiddle, class_rows.data());
 }
 
 }  // namespace core_tokensets
@@ -1127,36 +1593,51 @@ struct patch_embedding {
 };
 
 /// Where everything of one batch goes: patches of S samples and, behind a class token each, the tokens of the model.
+/// Its memory is reused from batch to batch.
 template <tensor_backend B>
 struct embedding_plan {
-  sequences rows;                 ///< token rows of each sample, class token first
+  attention_rows all;             ///< every token looks at its sample, class token first
+  attention_rows classes;         ///< only the class token does
   row_list<B> class_rows;         ///< [S] row of each class token
   row_list<B> patch_rows;         ///< [P] row of each patch's token
   row_list<B> position_of_token;  ///< [T] row of the position table: 0 for class tokens
   tensor<B> scale;                ///< [P, 1] factor of each patch embedding, or empty
-};
 
-/// `offsets [S+1]` and `positions [P]` of the patches, `scale [P]` or empty.
-template <tensor_backend B>
-void assign(B& b, embedding_plan<B>& plan, const std::vector<index>& offsets,
-            const std::vector<std::int32_t>& positions, const std::vector<double>& scale) {
-  std::vector<std::int32_t> class_rows, patch_rows, position_of_token;
-  plan.rows.offsets.assign(1, 0);
-  for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
-    class_rows.push_back(static_cast<std::int32_t>(plan.rows.tokens()));
-    position_of_token.push_back(0);
-    for (index i = offsets[s]; i < offsets[s + 1]; ++i) {
-      patch_rows.push_back(static_cast<std::int32_t>(position_of_token.size()));
-      position_of_token.push_back(positions[static_cast<std::size_t>(i)] + 1);
+  const sequences& rows() const { return all.queries(); }
+  index tokens() const { return rows().tokens(); }
+
+  /// `offsets [S+1]` and `positions [P]` of the patches, `scale [P]` or empty.
+  void assign(B& b, const std::vector<index>& offsets, const std::vector<std::int32_t>& positions,
+              const std::vector<double>& scales) {
+    for (auto* list : {&host_.classes, &host_.patches, &host_.positions}) list->clear();
+    host_.tokens.offsets.assign(1, 0);
+    host_.one_each.offsets.assign(1, 0);
+    for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
+      host_.classes.push_back(static_cast<std::int32_t>(host_.positions.size()));
+      host_.positions.push_back(0);
+      for (index i = offsets[s]; i < offsets[s + 1]; ++i) {
+        host_.patches.push_back(static_cast<std::int32_t>(host_.positions.size()));
+        host_.positions.push_back(positions[static_cast<std::size_t>(i)] + 1);
+      }
+      host_.tokens.push_back(offsets[s + 1] - offsets[s] + 1);
+      host_.one_each.push_back(1);
     }
-    plan.rows.push_back(offsets[s + 1] - offsets[s] + 1);
+    all.assign(host_.tokens, host_.tokens);
+    classes.assign(host_.one_each, host_.tokens);
+    class_rows.assign(b, host_.classes);
+    patch_rows.assign(b, host_.patches);
+    position_of_token.assign(b, host_.positions);
+    host_.factors.assign(scales.begin(), scales.end());
+    scale.assign(b, static_cast<index>(scales.size()), 1, host_.factors.data());
   }
-  plan.class_rows.assign(b, class_rows);
-  plan.patch_rows.assign(b, patch_rows);
-  plan.position_of_token.assign(b, position_of_token);
-  const std::vector<typename B::scalar> factors(scale.begin(), scale.end());
-  plan.scale.assign(b, static_cast<index>(factors.size()), 1, factors.data());
-}
+
+ private:
+  struct {
+    sequences tokens, one_each;
+    std::vector<std::int32_t> classes, patches, positions;
+    std::vector<typename B::scalar> factors;
+  } host_;
+};
 
 /// patches `[P, C p p]` to embeddings `[P, D]` (before positions) and tokens `[T, D]`.
 template <tensor_backend B, class T = typename B::scalar>
@@ -1323,25 +1804,28 @@ class vit {
   tensor<B> parameters_;
 };
 
+/// What a forward pass keeps: `logits` only; what `gradients` of the parameters need; or `everything`, which
+/// attribution reads: all activations, those of the last block for all tokens too. The first two compute the last block
+/// for the class tokens only, with the same results.
+enum class kept { logits, gradients, everything };
+
 /// Everything that one forward pass leaves behind, reused from step to step. The caller owns it.
 template <tensor_backend B>
 struct vit_tape {
-  bool keep = true;  ///< false: only logits are wanted, the blocks share one set of activations
+  kept keep = kept::gradients;
   embedding_plan<B> plan;
   tensor<B> patches, embeddings;
-  std::vector<tensor<B>> stream;  ///< [depth + 1] input of each block, then the last output, each [T, D]
-  std::vector<block_tape<B>> blocks;
-  tensor<B> class_out;  ///< [S, D] class tokens of the last output
+  std::vector<tensor<B>> stream;      ///< input of each block, and for `everything` the last output, each [T, D]
+  std::vector<block_tape<B>> blocks;  ///< [depth], or without the last one, or one for all
+  class_block_tape<B> last;           ///< the last block unless `everything` is kept
+  tensor<B> class_out;                ///< [S, D] class tokens of the last output
   layer_norm_tape<B> norm;
   tensor<B> logits;  ///< [S, K]
 };
 
-/// Computes `tape.logits` `[S, K]`.
-template <tensor_backend B, class T = typename B::scalar>
-void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& tape) {
-  const vit_config& c = model.config();
-  const vit_layout& l = model.layout();
-  const auto p = model.view_parameters();
+namespace detail {
+
+inline void check_batch(const token_batch& batch, const vit_config& c) {
   require(batch.patch_dim == c.patch_dim(), "vit: patches of ", batch.patch_dim, " numbers, the model expects ",
           c.patch_dim());
   require(static_cast<index>(batch.patches.size()) == batch.tokens() * batch.patch_dim &&
@@ -1352,27 +1836,59 @@ void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& t
     require(position >= 0 && position < c.patches(), "vit: position ", position, " is outside of the grid of ",
             c.patches(), " patches");
   }
-  assign(b, tape.plan, batch.offsets, batch.positions, batch.scale);
+}
+
+/// The patches of a batch in the backend's memory.
+template <tensor_backend B>
+void upload_patches(B& b, const token_batch& batch, tensor<B>& patches) {
+  using T = typename B::scalar;
   if constexpr (std::is_same_v<T, float>) {
-    tape.patches.assign(b, batch.tokens(), c.patch_dim(), batch.patches.data());
+    patches.assign(b, batch.tokens(), batch.patch_dim, batch.patches.data());
   } else {
     const std::vector<T> wide(batch.patches.begin(), batch.patches.end());
-    tape.patches.assign(b, batch.tokens(), c.patch_dim(), wide.data());
+    patches.assign(b, batch.tokens(), batch.patch_dim, wide.data());
   }
-  const index rows = tape.plan.rows.tokens();
+}
+
+/// From tokens in `tape.stream[0]` to `tape.class_out`.
+template <tensor_backend B, class T = typename B::scalar>
+void forward_blocks(B& b, const vit<B>& model, vit_tape<B>& tape) {
+  const vit_layout& l = model.layout();
+  const auto p = model.view_parameters();
+  const std::size_t depth = l.blocks.size();
+  const bool shared = tape.keep == kept::logits;
+  for (std::size_t i = 0; i < depth; ++i) {
+    const auto& in = tape.stream[shared ? i % 2 : i];
+    if (i + 1 == depth && tape.keep != kept::everything) {
+      forward<B, T>(b, l.blocks[i], p, tape.plan.classes, tape.plan.class_rows, *in, tape.last, !shared,
+                    *tape.class_out);
+      return;
+    }
+    forward<B, T>(b, l.blocks[i], p, tape.plan.all, *in, tape.blocks[shared ? 0 : i], !shared,
+                  *tape.stream[shared ? (i + 1) % 2 : i + 1]);
+  }
+  b.gather_rows(*tape.class_out, *tape.stream[depth], tape.plan.class_rows.data());
+}
+
+}  // namespace detail
+
+/// Computes `tape.logits` `[S, K]`.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& tape) {
+  const vit_config& c = model.config();
+  const vit_layout& l = model.layout();
+  const auto p = model.view_parameters();
+  detail::check_batch(batch, c);
+  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale);
+  detail::upload_patches(b, batch, tape.patches);
   tape.embeddings.resize(b, batch.tokens(), c.dim);
   const auto depth = static_cast<std::size_t>(c.depth);
-  tape.stream.resize(tape.keep ? depth + 1 : 2);
-  tape.blocks.resize(tape.keep ? depth : 1);
-  for (auto& x : tape.stream) x.resize(b, rows, c.dim);
-  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, *tape.embeddings, *tape.stream[0]);
-  for (std::size_t i = 0; i < depth; ++i) {
-    auto& in = tape.stream[tape.keep ? i : i % 2];
-    auto& out = tape.stream[tape.keep ? i + 1 : (i + 1) % 2];
-    forward<B, T>(b, l.blocks[i], p, tape.plan.rows, *in, tape.blocks[tape.keep ? i : 0], tape.keep, *out);
-  }
+  tape.stream.resize(tape.keep == kept::everything ? depth + 1 : tape.keep == kept::gradients ? depth : 2);
+  tape.blocks.resize(tape.keep == kept::everything ? depth : tape.keep == kept::gradients ? depth - 1 : 1);
+  for (auto& x : tape.stream) x.resize(b, tape.plan.tokens(), c.dim);
   tape.class_out.resize(b, batch.samples(), c.dim);
-  b.gather_rows(*tape.class_out, *tape.stream[tape.keep ? depth : depth % 2], tape.plan.class_rows.data());
+  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, *tape.embeddings, *tape.stream[0]);
+  detail::forward_blocks(b, model, tape);
   forward<B, T>(b, l.norm, p, *tape.class_out, tape.norm);
   tape.logits.resize(b, batch.samples(), c.classes);
   forward<B, T>(b, l.head, p, *tape.norm.y, {}, *tape.logits);
@@ -1380,31 +1896,37 @@ void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& t
 
 /// What a backward pass should leave behind besides the parameter gradients.
 struct vit_backward_options {
-  bool attention_gradients = false;  ///< in `tape.blocks[i].da`
+  bool attention_gradients = false;  ///< in `tape.blocks[i].da`; needs a tape that kept everything
 };
 
-/// From `dlogits` `[S, K]`: adds to `gradients` (an array like the parameters; may be null) and writes d loss / d
-/// tokens
-/// `[T, D]` to `dtokens` and d loss / d patches to `dpatches` unless that is empty.
+/// From `dlogits` `[S, K]`: adds to `gradients` (an array like the parameters; may be null), writes d loss / d tokens
+/// `[T, D]` to `dtokens`, and d loss / d patches to `dpatches` unless that is empty.
 template <tensor_backend B, class T = typename B::scalar>
 void backward(B& b, const vit<B>& model, vit_tape<B>& tape, const_view<T> dlogits, T* gradients, tensor<B>& dtokens,
               view<T> dpatches = {}, const vit_backward_options& options = {}) {
-  require(tape.keep, "vit: backward needs a tape that was kept");
+  require(tape.keep != kept::logits, "vit: backward needs a tape that kept more than the logits");
+  require(tape.keep == kept::everything || !options.attention_gradients,
+          "vit: gradients of attention need a tape that kept everything");
   const vit_layout& l = model.layout();
   const auto p = model.view_parameters();
   const parameter_view<T> g{gradients};
   const index samples = dlogits.rows, dim = model.config().dim;
-  dtokens.resize(b, tape.plan.rows.tokens(), dim);
-  {
-    scratch<B> dnorm(b, samples, dim), dclass(b, samples, dim);
-    backward<B, T>(b, l.head, p, g, *tape.norm.y, dlogits, *dnorm);
-    backward<B, T>(b, l.norm, p, g, *tape.class_out, tape.norm, *dnorm, *dclass);
+  std::size_t blocks = l.blocks.size();
+  dtokens.resize(b, tape.plan.tokens(), dim);
+  scratch<B> dnorm(b, samples, dim), dclass(b, samples, dim);
+  backward<B, T>(b, l.head, p, g, *tape.norm.y, dlogits, *dnorm);
+  backward<B, T>(b, l.norm, p, g, *tape.class_out, tape.norm, *dnorm, *dclass);
+  if (tape.keep == kept::everything) {
     b.fill(*dtokens, T(0));
     b.scatter_add_rows(*dtokens, *dclass, tape.plan.class_rows.data());
+  } else {
+    --blocks;
+    backward<B, T>(b, l.blocks[blocks], p, g, tape.plan.classes, tape.plan.class_rows, *tape.stream[blocks], tape.last,
+                   *dclass, *dtokens);
   }
-  for (std::size_t i = l.blocks.size(); i-- > 0;) {
-    backward<B, T>(b, l.blocks[i], p, g, tape.plan.rows, *tape.stream[i], tape.blocks[i], options.attention_gradients,
-                   *dtokens);
+  while (blocks-- > 0) {
+    backward<B, T>(b, l.blocks[blocks], p, g, tape.plan.all, *tape.stream[blocks], tape.blocks[blocks],
+                   options.attention_gradients, *dtokens);
   }
   if (g || !dpatches.empty()) {
     backward<B, T>(b, l.embedding, p, g, tape.plan, *tape.patches, *dtokens, dpatches);
@@ -1439,7 +1961,7 @@ void explain_forward(B& b, const vit<B>& model, const token_batch& batch, std::s
   const index k = model.config().classes;
   require(targets.empty() || static_cast<index>(targets.size()) == batch.samples(), "attribution: ", targets.size(),
           " targets for ", batch.samples(), " samples");
-  ws.tape.keep = true;
+  ws.tape.keep = kept::everything;
   forward(b, model, batch, ws.tape);
   ws.classes.assign(targets.begin(), targets.end());
   if (targets.empty()) {
@@ -1532,11 +2054,11 @@ std::vector<double> attribute(const last_attention&, B& b, const vit<B>& model, 
                               std::span<const std::int32_t> targets, attribution_workspace<B>& ws) {
   using T = typename B::scalar;
   explain_forward(b, model, batch, targets, ws);
-  const attention_layout layout(ws.tape.plan.rows, model.config().heads);
+  const attention_rows& layout = ws.tape.plan.all;
   const auto a = ws.tape.blocks.back().a.to_host(b);
   std::vector<double> relevance;
   for (index s = 0; s < batch.samples(); ++s) {
-    const view<const T> as = layout.of(a.data(), s);
+    const view<const T> as = layout.matrices(a.data(), s, model.config().heads);
     for (index c = 1; c < as.cols; ++c) relevance.push_back(detail::mean_over_heads(as, 0, c));
   }
   return relevance;
@@ -1548,14 +2070,15 @@ std::vector<double> attribute(const rollout& method, B& b, const vit<B>& model, 
   using T = typename B::scalar;
   detail::check_start_layer(method.start_layer, model.config().depth);
   explain_forward(b, model, batch, targets, ws);
-  const attention_layout layout(ws.tape.plan.rows, model.config().heads);
+  const attention_rows& layout = ws.tape.plan.all;
   std::vector<std::vector<T>> maps;
   for (const auto& block : ws.tape.blocks) maps.push_back(block.a.to_host(b));
   std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()));
   ops::for_each_sample(b, batch.samples(), [&](index s) {
-    class_row<T> row(ws.tape.plan.rows.length(s));
+    class_row<T> row(ws.tape.plan.rows().length(s));
     for (index i = model.config().depth; i-- > method.start_layer;) {
-      const view<const T> a = layout.of(static_cast<const T*>(maps[static_cast<std::size_t>(i)].data()), s);
+      const view<const T> a =
+          layout.matrices(static_cast<const T*>(maps[static_cast<std::size_t>(i)].data()), s, model.config().heads);
       row.multiply([&](index r, index c) { return detail::mean_over_heads(a, r, c); }, true);
     }
     row.copy_patches(relevance.data() + batch.offsets[static_cast<std::size_t>(s)]);
@@ -1584,11 +2107,12 @@ std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const 
   explain_forward(b, model, batch, targets, ws);
   explain_backward(b, model, ws);
   const index heads = model.config().heads;
-  const attention_layout layout(ws.tape.plan.rows, heads);
+  const attention_rows& layout = ws.tape.plan.all;
   const auto a = ws.tape.blocks.back().a.to_host(b), g = ws.tape.blocks.back().da.to_host(b);
   std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 0.0);
   for (index s = 0; s < batch.samples(); ++s) {
-    const view<const T> as = layout.of(a.data(), s), gs = layout.of(g.data(), s);
+    const view<const T> as = layout.matrices(a.data(), s, model.config().heads),
+                        gs = layout.matrices(g.data(), s, heads);
     double* out = relevance.data() + batch.offsets[static_cast<std::size_t>(s)];
     const index patches = as.cols - 1;
     for (index h = 0; h < heads; ++h) {
@@ -1723,16 +2247,15 @@ void attention_relevance(B& b, index heads, const_view<T> qkv, const_view<T> a, 
 }
 
 /// From relevance at the output of a block to relevance at its input, in place in `r` `[T, C]`; each sample on its own.
-/// `x` and `y` `[T, C]` are the block's input and output, `r_attention` receives R_A in `attention_layout`.
+/// `x` and `y` `[T, C]` are the block's input and output, `r_attention` receives R_A as `rows` says.
 template <tensor_backend B, class T = typename B::scalar>
-void block_relevance(B& b, const block& l, parameter_view<const T> p, const sequences& rows, const_view<T> x,
+void block_relevance(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
                      const_view<T> y, const block_tape<B>& tape, T* r_attention, view<T> r) {
   const split_weight<B> w_qkv(b, p[l.qkv.weight]), w_proj(b, p[l.proj.weight]), w_fc1(b, p[l.fc1.weight]),
       w_fc2(b, p[l.fc2.weight]);
-  const attention_layout layout(rows, l.heads);
   const index dim = x.cols, hidden = l.fc1.weight.rows;
   ops::for_each_sample(b, rows.count(), [&](index s) {
-    const index begin = rows.begin(s), n = rows.length(s);
+    const index begin = rows.queries().begin(s), n = rows.queries().length(s);
     const auto part = [&](const_view<T> whole) { return whole.slice_rows(begin, n); };
     const view<T> rs = r.slice_rows(begin, n);
     const view<const T> middle = part(*tape.middle);
@@ -1745,8 +2268,9 @@ void block_relevance(B& b, const block& l, parameter_view<const T> p, const sequ
 
     add_relevance<B, T>(b, rs, part(x), middle, *r1, *r2);
     linear_relevance<B, T>(b, w_proj, part(*tape.context), *r2, rs);
-    attention_relevance<B, T>(b, l.heads, part(*tape.qkv), layout.of(static_cast<const T*>(tape.a.data()), s),
-                              part(*tape.context), rs, layout.of(r_attention, s), *packed);
+    attention_relevance<B, T>(b, l.heads, part(*tape.qkv),
+                              rows.matrices(static_cast<const T*>(tape.a.data()), s, l.heads), part(*tape.context), rs,
+                              rows.matrices(r_attention, s, l.heads), *packed);
     linear_relevance<B, T>(b, w_qkv, part(*tape.norm1.y), *packed, *r2);
     b.map(detail::clone{}, rs, view<const T>(*r1), view<const T>(*r2), part(x));
   });
@@ -1787,13 +2311,13 @@ void chefer_relevance(B& b, const vit<B>& model, attribution_workspace<B>& ws, c
     chefer::linear_relevance<B, T>(b, head, *tape.norm.y, *ws.dlogits, *at_norm);
     b.fill(*zero, T(0));
     b.map(chefer::detail::clone{}, *selected, view<const T>(*at_norm), view<const T>(*zero), *tape.norm.y);
-    ws.relevance.resize(b, tape.plan.rows.tokens(), dim);
+    ws.relevance.resize(b, tape.plan.tokens(), dim);
     b.fill(*ws.relevance, T(0));
     b.scatter_add_rows(*ws.relevance, *selected, tape.plan.class_rows.data());
   }
   for (std::size_t i = l.blocks.size(); i-- > 0;) {
     ws.attention_relevance.resize(b, 1, tape.blocks[i].a.size());
-    chefer::block_relevance<B, T>(b, l.blocks[i], p, tape.plan.rows, *tape.stream[i], *tape.stream[i + 1],
+    chefer::block_relevance<B, T>(b, l.blocks[i], p, tape.plan.all, *tape.stream[i], *tape.stream[i + 1],
                                   tape.blocks[i], ws.attention_relevance.data(), *ws.relevance);
     visit(static_cast<index>(i));
   }
@@ -1808,15 +2332,15 @@ std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model,
           method.start_layer, " of a model with ", model.config().depth, " blocks");
   explain_forward(b, model, batch, targets, ws);
   explain_backward(b, model, ws);
-  const attention_layout layout(ws.tape.plan.rows, heads);
+  const attention_rows& layout = ws.tape.plan.all;
   std::vector<class_row<T>> rows;
-  for (index s = 0; s < batch.samples(); ++s) rows.emplace_back(ws.tape.plan.rows.length(s));
+  for (index s = 0; s < batch.samples(); ++s) rows.emplace_back(ws.tape.plan.rows().length(s));
   chefer_relevance(b, model, ws, [&](index i) {
     if (i < method.start_layer) return;
     const auto cam = ws.attention_relevance.to_host(b);
     const auto gradient = ws.tape.blocks[static_cast<std::size_t>(i)].da.to_host(b);
     ops::for_each_sample(b, batch.samples(), [&](index s) {
-      const view<const T> c = layout.of(cam.data(), s), g = layout.of(gradient.data(), s);
+      const view<const T> c = layout.matrices(cam.data(), s, heads), g = layout.matrices(gradient.data(), s, heads);
       rows[static_cast<std::size_t>(s)].multiply(
           [&](index r, index col) {
             double sum = 0;
@@ -1902,83 +2426,6 @@ inline attribution_method parse_attribution(const std::string& name, index start
       },
       method);
   return method;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/core/parallel.hpp ====
-// Parallel loops over OpenMP where it is switched on, plain loops elsewhere. The pieces of work are fixed by the
-// caller's data and never by the number of threads, so results are the same to the bit for any number of them.
-
-#include <algorithm>
-#include <cstddef>
-#include <exception>
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
-namespace core_tokensets {
-
-/// Threads that a loop may use when it is asked for 0 ("as many as there are").
-inline int default_threads() {
-#ifdef _OPENMP
-  return omp_get_max_threads();
-#else
-  return 1;
-#endif
-}
-
-/// Number of the calling thread inside the current parallel loop, 0 outside of one.
-inline int thread_index() {
-#ifdef _OPENMP
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
-
-/// True inside a parallel loop that runs on more than one thread.
-inline bool in_parallel() {
-#ifdef _OPENMP
-  return omp_in_parallel() != 0;
-#else
-  return false;
-#endif
-}
-
-/// Calls `body(i)` for i in [0, n), at most `threads` at a time (0: default). Nested loops run serially. The first
-/// exception thrown by a body is rethrown to the caller once the loop has ended.
-template <class Body>
-void parallel_for(int threads, std::ptrdiff_t n, const Body& body) {
-  if (threads <= 0) threads = default_threads();
-  if (threads == 1 || n <= 1 || in_parallel()) {
-    for (std::ptrdiff_t i = 0; i < n; ++i) body(i);
-    return;
-  }
-#ifdef _OPENMP
-  std::exception_ptr error;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-  for (std::ptrdiff_t i = 0; i < n; ++i) {
-    try {
-      body(i);
-    } catch (...) {
-#pragma omp critical(core_tokensets_parallel_for)
-      if (!error) error = std::current_exception();
-    }
-  }
-  if (error) std::rethrow_exception(error);
-#else
-  for (std::ptrdiff_t i = 0; i < n; ++i) body(i);
-#endif
-}
-
-/// Cuts [0, n) into pieces of `grain` (the last may be shorter) and calls `body(begin, end)` for each.
-template <class Body>
-void parallel_chunks(int threads, std::ptrdiff_t n, std::ptrdiff_t grain, const Body& body) {
-  grain = std::max<std::ptrdiff_t>(grain, 1);
-  parallel_for(threads, (n + grain - 1) / grain,
-               [&](std::ptrdiff_t piece) { body(piece * grain, std::min(n, (piece + 1) * grain)); });
 }
 
 }  // namespace core_tokensets
@@ -6126,7 +6573,6 @@ tensor_file to_file(B& b, const vit<B>& model) {
 // ==== core_tokensets/nn/loss.hpp ====
 // Cross-entropy with weights per sample, label smoothing, and a choice of classes that compete.
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <span>
@@ -6142,46 +6588,60 @@ struct cross_entropy_options {
   std::span<const std::int32_t> first_class = {};
 };
 
-/// The mean over the batch of weight times loss, and its gradient.
-template <class T>
-struct cross_entropy_result {
-  double loss = 0;
-  std::vector<double> per_sample;  ///< [S] without weights
-  std::vector<T> dlogits;          ///< [S, K]
+/// The loss of one batch; its memory is reused from batch to batch.
+template <tensor_backend B>
+struct loss_tape {
+  tensor<B> losses;   ///< [S, 1] of each sample, without its weight
+  tensor<B> dlogits;  ///< [S, K] gradient of the mean over the batch of weight times loss
+  row_list<B> targets, first_class;
+  tensor<B> weights;                         ///< [S, 1] or empty
+  std::vector<typename B::scalar> on_host_;  ///< weights, then losses, on their way
 };
 
-/// logits `[S, K]`, targets `[S]` below K, weights `[S]` or empty. Throws where a target is out of range or the loss is
-/// not finite.
-template <class T>
-cross_entropy_result<T> cross_entropy(std::span<const T> logits, index classes, std::span<const std::int32_t> targets,
-                                      std::span<const float> weights = {}, const cross_entropy_options& options = {}) {
-  const auto samples = targets.size();
-  const auto k = static_cast<std::size_t>(classes);
-  require(logits.size() == samples * k, "cross_entropy: ", logits.size(), " logits for ", samples, " targets of ",
-          classes, " classes");
-  cross_entropy_result<T> result{0, std::vector<double>(samples), std::vector<T>(samples * k, T(0))};
-  std::vector<double> p(k);
-  for (std::size_t s = 0; s < samples; ++s) {
-    const auto first = options.first_class.empty() ? std::size_t{0} : static_cast<std::size_t>(options.first_class[s]);
-    const auto target = static_cast<std::size_t>(targets[s]);
-    require(targets[s] >= 0 && target < k && target >= first, "cross_entropy: target ", targets[s], " of sample ", s,
-            " is not among the classes ", first, " .. ", classes - 1);
-    const T* row = logits.data() + s * k;
-    double top = row[first], total = 0;
-    for (std::size_t c = first; c < k; ++c) top = std::max(top, double(row[c]));
-    for (std::size_t c = first; c < k; ++c) total += p[c] = std::exp(double(row[c]) - top);
-    const double even = options.label_smoothing / static_cast<double>(k - first);
-    const double scale = (weights.empty() ? 1.0 : double(weights[s])) / static_cast<double>(samples);
-    for (std::size_t c = first; c < k; ++c) {
-      const double wanted = even + (c == target ? 1 - options.label_smoothing : 0.0);
-      result.per_sample[s] -= wanted * (double(row[c]) - top - std::log(total));
-      result.dlogits[s * k + c] = T(scale * (p[c] / total - wanted));
-    }
-    result.loss += scale * result.per_sample[s];
+/// logits `[S, K]`, targets `[S]` below K, weights `[S]` or empty, to `tape.losses` and `tape.dlogits`. Throws where a
+/// target is not among the competing classes.
+template <tensor_backend B, class T = typename B::scalar>
+void cross_entropy(B& b, const_view<T> logits, std::span<const std::int32_t> targets, loss_tape<B>& tape,
+                   std::span<const float> weights = {}, const cross_entropy_options& options = {}) {
+  const index samples = logits.rows, classes = logits.cols;
+  const auto fits = [&](std::size_t n) { return static_cast<index>(n) == samples; };
+  require(fits(targets.size()) && (weights.empty() || fits(weights.size())) &&
+              (options.first_class.empty() || fits(options.first_class.size())),
+          "cross_entropy: ", samples, " rows of logits, ", targets.size(), " targets, ", weights.size(), " weights, ",
+          options.first_class.size(), " first classes");
+  for (std::size_t s = 0; s < targets.size(); ++s) {
+    const std::int32_t first = options.first_class.empty() ? 0 : options.first_class[s];
+    require(first >= 0 && targets[s] >= first && targets[s] < classes, "cross_entropy: target ", targets[s],
+            " of sample ", s, " is not among the classes ", first, " .. ", classes - 1);
   }
-  require(std::isfinite(result.loss), "cross_entropy: the loss is ", result.loss,
+  tape.targets.assign(b, targets);
+  tape.first_class.assign(b, options.first_class);
+  tape.on_host_.assign(weights.begin(), weights.end());
+  tape.weights.assign(b, static_cast<index>(weights.size()), 1, tape.on_host_.data());
+  tape.losses.resize(b, samples, 1);
+  tape.dlogits.resize(b, samples, classes);
+  ops::cross_entropy<B, T>(b, logits,
+                           {.targets = tape.targets.data(),
+                            .first_class = options.first_class.empty() ? nullptr : tape.first_class.data(),
+                            .weights = weights.empty() ? nullptr : tape.weights.data(),
+                            .label_smoothing = T(options.label_smoothing)},
+                           *tape.dlogits, *tape.losses);
+}
+
+/// The mean over the batch of weight times loss; waits for the backend. Throws where it is not finite.
+template <tensor_backend B>
+double mean_loss(B& b, loss_tape<B>& tape, std::span<const float> weights = {}) {
+  const index samples = tape.losses.rows();
+  tape.on_host_.resize(static_cast<std::size_t>(samples));
+  b.download(tape.on_host_.data(), tape.losses.data(), samples);
+  double sum = 0;
+  for (std::size_t s = 0; s < tape.on_host_.size(); ++s) {
+    sum += double(tape.on_host_[s]) * (weights.empty() ? 1.0 : double(weights[s]));
+  }
+  const double mean = sum / static_cast<double>(samples);
+  require(std::isfinite(mean), "cross_entropy: the loss is ", mean,
           "; the learning rate may be too high or the input may hold NaN");
-  return result;
+  return mean;
 }
 
 }  // namespace core_tokensets
@@ -6201,19 +6661,22 @@ struct adamw {
   double learning_rate = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.05;
 };
 
-/// SGD: buffer = momentum buffer + g, then p -= lr buffer, or p -= lr (g + momentum buffer) for Nesterov. The decay is
-/// coupled: g += weight_decay p on all parameters.
+/// SGD: buffer = momentum buffer + g, then p -= lr buffer, or p -= lr (g + momentum buffer) for Nesterov.
+/// `weight_decay` is decoupled and only on matrices, as in AdamW; `l2` is PyTorch's coupled decay, g += l2 p on all
+/// parameters.
 struct sgd {
-  double learning_rate = 1e-2, momentum = 0.9, weight_decay = 0;
+  double learning_rate = 1e-2, momentum = 0.9, weight_decay = 0, l2 = 0;
   bool nesterov = false;
 };
 
 namespace fn {
 
+/// Operands: parameter, moments, gradient, decay mask, factor of the gradient.
 template <class T>
 struct adamw_update {
   T learning_rate, beta1, beta2, eps, weight_decay, correction1, correction2;
-  constexpr void operator()(T& p, T& m, T& v, const T& g, const T& decay) const {
+  constexpr void operator()(T& p, T& m, T& v, const T& gradient, const T& decay, const T& factor) const {
+    const T g = gradient * factor;
     m = beta1 * m + (T(1) - beta1) * g;
     v = beta2 * v + (T(1) - beta2) * g * g;
     p = p * (T(1) - learning_rate * weight_decay * decay) -
@@ -6223,12 +6686,22 @@ struct adamw_update {
 
 template <class T>
 struct sgd_update {
-  T learning_rate, momentum, weight_decay;
+  T learning_rate, momentum, weight_decay, l2;
   bool nesterov;
-  constexpr void operator()(T& p, T& buffer, const T& gradient) const {
-    const T g = gradient + weight_decay * p;
+  constexpr void operator()(T& p, T& buffer, const T& gradient, const T& decay, const T& factor) const {
+    const T g = gradient * factor + l2 * p;
     buffer = momentum * buffer + g;
-    p -= learning_rate * (nesterov ? g + momentum * buffer : buffer);
+    p = p * (T(1) - learning_rate * weight_decay * decay) - learning_rate * (nesterov ? g + momentum * buffer : buffer);
+  }
+};
+
+/// factor = min(1, limit / sqrt(sum of squares))
+template <class T>
+struct clip_factor {
+  T limit;
+  constexpr void operator()(T& factor, const T& sum) const {
+    const T norm = std::sqrt(sum);
+    factor = norm > limit ? limit / norm : T(1);
   }
 };
 
@@ -6238,6 +6711,7 @@ struct sgd_update {
 template <tensor_backend B>
 struct optimiser_state {
   tensor<B> first, second, decay;
+  tensor<B> factor;  ///< [1, 1] what gradients are multiplied by: 1, or less where they are clipped
   index steps = 0;
 
   /// Zero moments for `layout`.
@@ -6250,44 +6724,43 @@ struct optimiser_state {
     decay.assign(b, 1, layout.size(), mask.data());
     first.resize(b, 1, layout.size());
     second.resize(b, 1, layout.size());
+    factor.resize(b, 1, 1);
     b.fill(*first, T(0));
     b.fill(*second, T(0));
+    b.fill(*factor, T(1));
     steps = 0;
   }
 };
 
-/// One step with the learning rate multiplied by `factor` (of a schedule).
+/// Makes the steps until the next call scale the gradients so that these would have at most the norm `limit`. The
+/// factor stays in the backend's memory, so nothing waits for it.
+template <tensor_backend B>
+void clip_gradients(B& b, const tensor<B>& gradients, double limit, optimiser_state<B>& state) {
+  using T = typename B::scalar;
+  b.row_reduce(fn::plus{}, fn::square{}, *state.factor, *gradients);
+  b.map(fn::clip_factor<T>{T(limit)}, *state.factor, *std::as_const(state.factor));
+}
+
+/// One step with the learning rate multiplied by `schedule`.
 template <tensor_backend B>
 void step(B& b, const adamw& o, optimiser_state<B>& state, tensor<B>& parameters, const tensor<B>& gradients,
-          double factor = 1) {
+          double schedule = 1) {
   using T = typename B::scalar;
   ++state.steps;
   const double t = static_cast<double>(state.steps);
-  b.map(fn::adamw_update<T>{T(o.learning_rate * factor), T(o.beta1), T(o.beta2), T(o.eps), T(o.weight_decay),
+  b.map(fn::adamw_update<T>{T(o.learning_rate * schedule), T(o.beta1), T(o.beta2), T(o.eps), T(o.weight_decay),
                             T(1 - std::pow(o.beta1, t)), T(1 - std::pow(o.beta2, t))},
-        *parameters, *state.first, *state.second, *gradients, *std::as_const(state.decay));
+        *parameters, *state.first, *state.second, *gradients, *std::as_const(state.decay),
+        *std::as_const(state.factor));
 }
 
 template <tensor_backend B>
 void step(B& b, const sgd& o, optimiser_state<B>& state, tensor<B>& parameters, const tensor<B>& gradients,
-          double factor = 1) {
+          double schedule = 1) {
   using T = typename B::scalar;
   ++state.steps;
-  b.map(fn::sgd_update<T>{T(o.learning_rate * factor), T(o.momentum), T(o.weight_decay), o.nesterov}, *parameters,
-        *state.first, *gradients);
-}
-
-/// Scales the gradients down to the norm `limit` where they exceed it; returns their norm before.
-template <tensor_backend B>
-double clip_gradients(B& b, tensor<B>& gradients, double limit) {
-  using T = typename B::scalar;
-  scratch<B> total(b, 1, 1);
-  b.row_reduce(fn::plus{}, fn::square{}, *total, *std::as_const(gradients));
-  T sum = 0;
-  b.download(&sum, (*total).data, 1);
-  const double norm = std::sqrt(double(sum));
-  if (norm > limit) b.map(fn::scale<T>{T(limit / norm)}, *gradients);
-  return norm;
+  b.map(fn::sgd_update<T>{T(o.learning_rate * schedule), T(o.momentum), T(o.weight_decay), T(o.l2), o.nesterov},
+        *parameters, *state.first, *gradients, *std::as_const(state.decay), *std::as_const(state.factor));
 }
 
 /// Linear warm-up over `warm_up` steps, then half a cosine down to 0 at `total`. Step 0 is the first.
@@ -8040,168 +8513,6 @@ class host_buffer {
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/tensor/host_kernels.hpp ====
-// The loops that CPU backends share: map, reductions, gather and scatter over views, with threads over pieces that
-// depend on the shapes only.
-
-#include <array>
-#include <cstdint>
-#include <tuple>
-#include <utility>
-
-
-namespace core_tokensets::host {
-
-/// Elements that are worth a thread of their own.
-inline constexpr index grain_elements = 1 << 14;
-
-/// First element of row r of matrix (i, j), and the step between columns (0 where one column repeats).
-template <class T>
-constexpr T* row_begin(const view<T>& v, index i, index j, index r) {
-  return v.data + (v.n0 == 1 ? 0 : i * v.s0) + (v.n1 == 1 ? 0 : j * v.s1) + (v.rows == 1 ? 0 : r * v.ld);
-}
-
-template <class First, class T>
-void check_operand(const First& first, const view<T>& v, const char* where) {
-  const auto fits = [](index extent, index wanted) { return extent == wanted || extent == 1; };
-  require(fits(v.n0, first.n0) && fits(v.n1, first.n1) && fits(v.rows, first.rows) && fits(v.cols, first.cols), where,
-          ": operand [", v.n0, ", ", v.n1, ", ", v.rows, ", ", v.cols, "] does not repeat to [", first.n0, ", ",
-          first.n1, ", ", first.rows, ", ", first.cols, "]");
-}
-
-/// One row of map. The common case, unit steps everywhere, is a loop of its own so that it is vectorised; `simd`
-/// promises that operands are either the same memory or apart.
-template <class F, class... T>
-void map_row(const F& f, index cols, const std::array<index, sizeof...(T)>& steps, T*... p) {
-  bool dense = true;
-  for (const index step : steps) dense = dense && step == 1;
-  if (dense) {
-#pragma omp simd
-    for (index c = 0; c < cols; ++c) f(p[c]...);
-  } else {
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
-      for (index c = 0; c < cols; ++c) f(p[c * steps[I]]...);
-    }
-    (std::index_sequence_for<T...>{});
-  }
-}
-
-/// op over c in [0, n) of term(c): 16 partial results side by side, then combined pairwise. The order depends on n
-/// only, not on addresses or threads.
-template <class T, class Op, class F>
-T fold(index n, const Op& op, const F& term) {
-  constexpr index lanes = 16;
-  T partial[lanes];
-  for (T& p : partial) p = Op::template identity<T>();
-  index c = 0;
-  for (; c + lanes <= n; c += lanes) {
-#pragma omp simd
-    for (index lane = 0; lane < lanes; ++lane) partial[lane] = op(partial[lane], T(term(c + lane)));
-  }
-  for (index lane = 0; c < n; ++c, ++lane) partial[lane] = op(partial[lane], T(term(c)));
-  for (index width = lanes / 2; width > 0; width /= 2) {
-    for (index lane = 0; lane < width; ++lane) partial[lane] = op(partial[lane], partial[lane + width]);
-  }
-  return partial[0];
-}
-
-template <class F, class First, class... Rest>
-void map(int threads, const F& f, const view<First>& first, const view<Rest>&... rest) {
-  (check_operand(first, rest, "map"), ...);
-  if (first.empty()) return;
-  const index rows = first.n0 * first.n1 * first.rows;
-  const std::array<index, 1 + sizeof...(Rest)> steps{1, (rest.cols == 1 && first.cols != 1 ? index{0} : index{1})...};
-  parallel_chunks(threads, rows, grain_elements / first.cols + 1, [&](index begin, index end) {
-    for (index n = begin; n < end; ++n) {
-      const index r = n % first.rows, batch = n / first.rows;
-      const index i = batch / first.n1, j = batch % first.n1;
-      map_row(f, first.cols, steps, row_begin(first, i, j, r), row_begin(rest, i, j, r)...);
-    }
-  });
-}
-
-/// out[r] = op over c of term(in[r, c]...), in the order of `fold`.
-template <class Op, class F, class T, class First, class... Rest>
-void row_reduce(int threads, const Op& op, const F& term, const view<T>& out, const view<First>& first,
-                const view<Rest>&... rest) {
-  (check_operand(first, rest, "row_reduce"), ...);
-  require(out.rows == first.rows && out.n0 == first.n0 && out.n1 == first.n1, "row_reduce: the result has ", out.rows,
-          " rows, the operand ", first.rows);
-  const index rows = first.n0 * first.n1 * first.rows;
-  const std::array<index, 1 + sizeof...(Rest)> steps{1, (rest.cols == 1 && first.cols != 1 ? index{0} : index{1})...};
-  parallel_chunks(threads, rows, grain_elements / (first.cols + 1) + 1, [&](index begin, index end) {
-    for (index n = begin; n < end; ++n) {
-      const index r = n % first.rows, batch = n / first.rows;
-      const index i = batch / first.n1, j = batch % first.n1;
-      const auto reduce = [&](auto*... p) {
-        return [&]<std::size_t... I>(std::index_sequence<I...>) {
-          return fold<T>(first.cols, op, [&](index c) { return term(p[c * steps[I]]...); });
-        }
-        (std::index_sequence_for<First, Rest...>{});
-      };
-      *row_begin(out, i, j, r) = reduce(row_begin(first, i, j, r), row_begin(rest, i, j, r)...);
-    }
-  });
-}
-
-/// out[c] = beta out[c] op (over rows of term(in[r, c]...)), rows in order; threads share out the columns.
-template <class Op, class F, class T, class First, class... Rest>
-void col_reduce(int threads, const Op& op, const F& term, std::type_identity_t<T> beta, const view<T>& out,
-                const view<First>& first, const view<Rest>&... rest) {
-  (check_operand(first, rest, "col_reduce"), ...);
-  require(out.cols == first.cols && first.n0 * first.n1 == 1, "col_reduce: the result has ", out.cols,
-          " columns, the operand ", first.cols);
-  constexpr index width = 64;
-  const std::array<index, 1 + sizeof...(Rest)> steps{1, (rest.cols == 1 && first.cols != 1 ? index{0} : index{1})...};
-  parallel_chunks(threads, first.cols, width, [&](index begin, index end) {
-    T partial[width];
-    for (T& p : partial) p = Op::template identity<T>();
-    const auto row = [&](auto*... p) {
-      [&]<std::size_t... I>(std::index_sequence<I...>) {
-#pragma omp simd
-        for (index c = begin; c < end; ++c) partial[c - begin] = op(partial[c - begin], T(term(p[c * steps[I]]...)));
-      }
-      (std::index_sequence_for<First, Rest...>{});
-    };
-    for (index r = 0; r < first.rows; ++r) row(row_begin(first, 0, 0, r), row_begin(rest, 0, 0, r)...);
-    for (index c = begin; c < end; ++c) {
-      out.data[c] = beta == T(0) ? partial[c - begin] : op(beta * out.data[c], partial[c - begin]);
-    }
-  });
-}
-
-template <class T>
-void gather_rows(int threads, const view<T>& out, const view<const T>& in, const std::int32_t* rows) {
-  parallel_chunks(threads, out.rows, grain_elements / (out.cols + 1) + 1, [&](index begin, index end) {
-    for (index i = begin; i < end; ++i) std::copy_n(in.row(rows[i]), out.cols, out.row(i));
-  });
-}
-
-/// Threads share out the columns, so that equal row numbers are added in order.
-template <class T>
-void scatter_add_rows(int threads, const view<T>& out, const view<const T>& in, const std::int32_t* rows) {
-  constexpr index width = 64;
-  parallel_chunks(threads, out.cols, width, [&](index begin, index end) {
-    for (index i = 0; i < in.rows; ++i) {
-      T* to = out.row(rows[i]);
-      const T* from = in.row(i);
-#pragma omp simd
-      for (index c = begin; c < end; ++c) to[c] += from[c];
-    }
-  });
-}
-
-/// Checks op(A) op(B) against C; the batches of A and B may repeat.
-template <class T>
-void check_gemm(const view<const T>& a, const view<const T>& b, const view<T>& c, bool transpose_a, bool transpose_b) {
-  const index m = transpose_a ? a.cols : a.rows, k = transpose_a ? a.rows : a.cols;
-  const index n = transpose_b ? b.rows : b.cols, k2 = transpose_b ? b.cols : b.rows;
-  require(m == c.rows && n == c.cols && k == k2, "gemm: [", m, ", ", k, "] times [", k2, ", ", n, "] does not give [",
-          c.rows, ", ", c.cols, "]");
-}
-
-}  // namespace core_tokensets::host
-
 // ==== core_tokensets/tensor/workspace.hpp ====
 // A stack of reusable host memory: taking and releasing costs nothing once it has grown to its working size.
 
@@ -8291,6 +8602,7 @@ const_map_of<T> const_map(const view<const T>& v) {
 /// c (+)= alpha op(a) op(b) on the calling thread. Not inlined: one instance of each product a program.
 template <class T>
 [[gnu::noinline]] void product(bool ta, bool tb, T alpha, T beta, view<const T> av, view<const T> bv, view<T> cv) {
+  if (cv.rows == 0 || cv.cols == 0) return;
   const auto a = const_map<T>(av), b = const_map<T>(bv);
   auto c = mutable_map<T>(cv);
   if (beta == T(0)) {
@@ -8494,46 +8806,61 @@ class eigen_backend {
     });
   }
 
-  void attention(const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale, view<T> out,
+  void cross_entropy(const_view<T> logits, const cross_entropy_operands<T>& o, view<T> dlogits, view<T> losses) {
+    parallel_chunks(threads_, logits.rows, row_grain, [&](index begin, index end) {
+      for (index s = begin; s < end; ++s) {
+        losses(s, 0) = host::cross_entropy_row(
+            logits.row(s), logits.cols, o.targets[s], o.first_class ? o.first_class[s] : 0,
+            (o.weights ? o.weights[s] : T(1)) / static_cast<T>(logits.rows), o.label_smoothing, dlogits.row(s));
+      }
+    });
+  }
+
+  void attention(const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale, view<T> out,
                  T* probabilities) {
-    const attention_layout layout(rows, q.n1);
     parallel(rows.count() * q.n1, [&](index piece) {
-      const index s = piece / q.n1, h = piece % q.n1, begin = rows.begin(s), n = rows.length(s);
-      if (n == 0) return;
+      const index s = piece / q.n1, h = piece % q.n1, nq = rows.queries().length(s), nk = rows.keys().length(s);
+      if (nq == 0) return;
       stack_workspace& ws = workspace();
-      T* memory = probabilities ? layout.of(probabilities, s).matrix(0, h).data : ws.template take<T>(n * n);
-      const view<T> a(memory, n, n);
-      const auto part = [&](auto x) { return x.matrix(0, h).slice_rows(begin, n); };
-      eigen_detail::product<T>(false, true, T(1), T(0), part(q), part(k), a);
-      for (index r = 0; r < n; ++r) eigen_detail::softmax_row(a.row(r), n, scale);
-      eigen_detail::product<T>(false, false, T(1), T(0), a, part(v), part(out));
+      T* memory =
+          probabilities ? rows.matrices(probabilities, s, q.n1).matrix(0, h).data : ws.template take<T>(nq * nk);
+      const view<T> a(memory, nq, nk);
+      const auto of_query = [&](auto x) { return x.matrix(0, h).slice_rows(rows.queries().begin(s), nq); };
+      const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
+      eigen_detail::product<T>(false, true, T(1), T(0), of_query(q), of_key(k), a);
+      for (index r = 0; r < nq; ++r) {
+        const index seen = rows.visible(s, r);
+        eigen_detail::softmax_row(a.row(r), seen, scale);
+        std::fill(a.row(r) + seen, a.row(r) + nk, T(0));
+      }
+      eigen_detail::product<T>(false, false, T(1), T(0), a, of_key(v), of_query(out));
       if (!probabilities) ws.release();
     });
   }
 
-  void attention_backward(const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+  void attention_backward(const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
                           const T* probabilities, const_view<T> dout, view<T> dq, view<T> dk, view<T> dv,
                           T* dprobabilities) {
-    const attention_layout layout(rows, q.n1);
     parallel(rows.count() * q.n1, [&](index piece) {
-      const index s = piece / q.n1, h = piece % q.n1, begin = rows.begin(s), n = rows.length(s);
-      if (n == 0) return;
+      const index s = piece / q.n1, h = piece % q.n1, nq = rows.queries().length(s), nk = rows.keys().length(s);
       stack_workspace& ws = workspace();
-      const auto part = [&](auto x) { return x.matrix(0, h).slice_rows(begin, n); };
-      const view<const T> a = layout.of(probabilities, s).matrix(0, h);
-      const view<T> ds(ws.template take<T>(n * n), n, n);
-      eigen_detail::product<T>(true, false, T(1), T(0), a, part(dout), part(dv));
-      eigen_detail::product<T>(false, true, T(1), T(0), part(dout), part(v), ds);
-      if (dprobabilities) host::map(1, fn::copy{}, layout.of(dprobabilities, s).matrix(0, h), view<const T>(ds));
-      for (index r = 0; r < n; ++r) {
+      const auto of_query = [&](auto x) { return x.matrix(0, h).slice_rows(rows.queries().begin(s), nq); };
+      const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
+      const view<const T> a = rows.matrices(probabilities, s, q.n1).matrix(0, h);
+      const view<T> ds(ws.template take<T>(nq * nk), nq, nk);
+      eigen_detail::product<T>(true, false, T(1), T(0), a, of_query(dout), of_key(dv));
+      eigen_detail::product<T>(false, true, T(1), T(0), of_query(dout), of_key(v), ds);
+      if (dprobabilities)
+        host::map(1, fn::copy{}, rows.matrices(dprobabilities, s, q.n1).matrix(0, h), view<const T>(ds));
+      for (index r = 0; r < nq; ++r) {
         const T* pa = a.row(r);
         T* pd = ds.row(r);
-        const T inner = host::fold<T>(n, fn::plus{}, [&](index c) { return pa[c] * pd[c]; });
+        const T inner = host::fold<T>(nk, fn::plus{}, [&](index c) { return pa[c] * pd[c]; });
 #pragma omp simd
-        for (index c = 0; c < n; ++c) pd[c] = pa[c] * (pd[c] - inner) * scale;
+        for (index c = 0; c < nk; ++c) pd[c] = pa[c] * (pd[c] - inner) * scale;
       }
-      eigen_detail::product<T>(false, false, T(1), T(0), ds, part(k), part(dq));
-      eigen_detail::product<T>(true, false, T(1), T(0), ds, part(q), part(dk));
+      eigen_detail::product<T>(false, false, T(1), T(0), ds, of_key(k), of_query(dq));
+      eigen_detail::product<T>(true, false, T(1), T(0), ds, of_query(q), of_key(dk));
       ws.release();
     });
   }
@@ -8661,7 +8988,7 @@ model_outputs run_model(B& b, const vit<B>& model, const dataset& data, std::spa
                         const pixel_normalisation& normalisation, index batch_size = 128) {
   model_outputs out;
   vit_tape<B> tape;
-  tape.keep = false;
+  tape.keep = kept::logits;
   token_batch batch;
   for (std::size_t begin = 0; begin < indices.size(); begin += static_cast<std::size_t>(batch_size)) {
     const auto part = indices.subspan(begin, std::min(static_cast<std::size_t>(batch_size), indices.size() - begin));
@@ -8769,7 +9096,8 @@ struct fit_options {
 template <tensor_backend B>
 struct training_state {
   vit_tape<B> tape;
-  tensor<B> gradients, dlogits, dtokens;
+  loss_tape<B> loss;
+  tensor<B> gradients, dtokens;
   optimiser_state<B> optimiser;
 };
 
@@ -8794,22 +9122,42 @@ inline void append(token_batch& batch, const token_batch& more) {
   batch.targets.insert(batch.targets.end(), more.targets.begin(), more.targets.end());
 }
 
-/// One optimiser step on a batch; returns the loss.
+/// One optimiser step on a batch; its loss is left in `state.loss`. Allocates nothing once `state` is warm.
 template <tensor_backend B>
-double training_step(B& b, vit<B>& model, const token_batch& batch, const cross_entropy_options& loss_options,
-                     const fit_options& o, double schedule, training_state<B>& state) {
+void training_step(B& b, vit<B>& model, const token_batch& batch, const cross_entropy_options& loss_options,
+                   const fit_options& o, double schedule, training_state<B>& state) {
   using T = typename B::scalar;
   forward(b, model, batch, state.tape);
-  const index classes = model.config().classes;
-  const auto loss = cross_entropy<T>(state.tape.logits.to_host(b), classes, batch.targets, batch.weights, loss_options);
-  state.dlogits.assign(b, batch.samples(), classes, loss.dlogits.data());
+  cross_entropy(b, *state.tape.logits, batch.targets, state.loss, batch.weights, loss_options);
   state.gradients.resize(b, 1, model.parameters().size());
   b.fill(*state.gradients, T(0));
-  backward<B, T>(b, model, state.tape, *std::as_const(state.dlogits), state.gradients.data(), state.dtokens);
-  clip_gradients(b, state.gradients, o.clip);
+  backward(b, model, state.tape, *state.loss.dlogits, state.gradients.data(), state.dtokens);
+  if (o.clip > 0) clip_gradients(b, state.gradients, o.clip, state.optimiser);
   step(b, o.optimiser, state.optimiser, model.parameters(), state.gradients, schedule);
-  return loss.loss;
 }
+
+namespace detail {
+
+/// Gives a batch of new samples, followed by replayed ones, weights that make its mean loss the mean over the new ones
+/// plus the weighted mean over the replayed ones, and says which classes compete (`first_class` `[S]`).
+inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int32_t first_class,
+                    std::vector<std::int32_t>& first) {
+  const index samples = batch.samples();
+  batch.weights.resize(static_cast<std::size_t>(samples), 1.0f);
+  const auto spread = [&](index begin, index end) {
+    double total = 0;
+    for (index s = begin; s < end; ++s) total += double(batch.weights[static_cast<std::size_t>(s)]);
+    if (!(total > 0)) return;
+    const auto factor = static_cast<float>(static_cast<double>(samples) / total);
+    for (index s = begin; s < end; ++s) batch.weights[static_cast<std::size_t>(s)] *= factor;
+  };
+  spread(0, fresh);
+  spread(fresh, samples);
+  first.assign(static_cast<std::size_t>(samples), 0);
+  if (loss == replay_loss::ace) std::fill_n(first.begin(), fresh, first_class);
+}
+
+}  // namespace detail
 
 /// Trains on the pictures `indices` of `data`, whose classes start at `first_class`, with replay from `memory` (may be
 /// null or empty). The loss is the mean over the new samples plus the weighted mean over the replayed ones. Every
@@ -8826,8 +9174,11 @@ void fit(B& b, vit<B>& model, const dataset& data, std::span<const index> indice
   const auto n = static_cast<index>(indices.size());
   const index steps_per_epoch = (n + o.batch - 1) / o.batch, steps = steps_per_epoch * o.epochs;
   const auto warm_up = static_cast<index>(o.warm_up * static_cast<double>(steps));
+  constexpr index look_every = 8;  // steps between two looks at the loss, for which a device must be waited for
   progress_meter meter(o.on_progress, what, steps);
-  token_batch whole, fresh, replayed;
+  std::string note;
+  token_batch whole, thinned, replayed;
+  std::vector<std::int32_t> first;
   std::vector<index> order(indices.begin(), indices.end());
   for (index epoch = 0, done = 0; epoch < o.epochs; ++epoch) {
     random_stream(o.seed, 1000 + static_cast<std::uint64_t>(epoch)).shuffle(std::span(order));
@@ -8843,27 +9194,22 @@ void fit(B& b, vit<B>& model, const dataset& data, std::span<const index> indice
                  whole);
       random_stream random(o.seed, 1'000'000 + static_cast<std::uint64_t>(done));
       const bool thin = o.token_drop > 0 && random.uniform() < o.token_drop_often;
-      if (thin) drop_tokens(whole, o.token_drop, random, o.missing, fresh);
-      token_batch& batch = thin ? fresh : whole;
-      const index fresh_samples = batch.samples();
+      if (thin) drop_tokens(whole, o.token_drop, random, o.missing, thinned);
+      token_batch& batch = thin ? thinned : whole;
+      const index fresh = batch.samples();
       if (replay) {
-        const auto chosen = sampler.draw(std::min(o.replay_batch, memory->samples()));
-        make_batch(*memory, chosen, o.missing, replayed);
+        make_batch(*memory, sampler.draw(std::min(o.replay_batch, memory->samples())), o.missing, replayed);
         append(batch, replayed);
       }
-      // cross_entropy takes the mean over the whole batch; these factors make it the sum of two means.
-      const auto total = static_cast<float>(batch.samples());
-      batch.weights.resize(static_cast<std::size_t>(batch.samples()), 1.0f);
-      std::vector<std::int32_t> first(static_cast<std::size_t>(batch.samples()), 0);
-      for (index s = 0; s < batch.samples(); ++s) {
-        const bool is_new = s < fresh_samples;
-        const auto mates = static_cast<float>(is_new ? fresh_samples : batch.samples() - fresh_samples);
-        batch.weights[static_cast<std::size_t>(s)] *= total / mates;
-        if (is_new && o.loss == replay_loss::ace) first[static_cast<std::size_t>(s)] = first_class;
+      detail::balance(batch, fresh, o.loss, first_class, first);
+      training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first}, o,
+                    cosine_schedule(done, steps, warm_up), state);
+      if (done % look_every == 0 || done + 1 == steps) {
+        char text[32];
+        std::snprintf(text, sizeof text, "loss %.3f", mean_loss(b, state.loss, batch.weights));
+        note = text;
       }
-      const double loss = training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first},
-                                        o, cosine_schedule(done, steps, warm_up), state);
-      meter.step("loss " + std::to_string(loss));
+      meter.step(note);
     }
   }
 }

@@ -154,7 +154,7 @@ void check_backend(B b) {
     const padded<T> qkv(1, rows.tokens(), 36, 1), dout(1, rows.tokens(), 12, 2);
     padded<T> dqkv(1, rows.tokens(), 36, 3);
     const auto part = [](auto v, index i) { return v.slice_cols(12 * i, 12).split_cols(3); };
-    std::vector<T> a(static_cast<std::size_t>(cts::attention_layout(rows, 3).size()));
+    std::vector<T> a(static_cast<std::size_t>(cts::attention_rows(rows).size(3)));
     cts::ops::attention<X, T>(x, rows, part(qkv.get(), 0), part(qkv.get(), 1), part(qkv.get(), 2), T(0.5),
                               part(out.mut(), 0), a.data());
     cts::ops::attention_backward<X, T>(x, rows, part(qkv.get(), 0), part(qkv.get(), 1), part(qkv.get(), 2), T(0.5),

@@ -33,11 +33,11 @@ std::vector<double> attribute(const last_attention&, B& b, const vit<B>& model, 
                               std::span<const std::int32_t> targets, attribution_workspace<B>& ws) {
   using T = typename B::scalar;
   explain_forward(b, model, batch, targets, ws);
-  const attention_layout layout(ws.tape.plan.rows, model.config().heads);
+  const attention_rows& layout = ws.tape.plan.all;
   const auto a = ws.tape.blocks.back().a.to_host(b);
   std::vector<double> relevance;
   for (index s = 0; s < batch.samples(); ++s) {
-    const view<const T> as = layout.of(a.data(), s);
+    const view<const T> as = layout.matrices(a.data(), s, model.config().heads);
     for (index c = 1; c < as.cols; ++c) relevance.push_back(detail::mean_over_heads(as, 0, c));
   }
   return relevance;
@@ -49,14 +49,15 @@ std::vector<double> attribute(const rollout& method, B& b, const vit<B>& model, 
   using T = typename B::scalar;
   detail::check_start_layer(method.start_layer, model.config().depth);
   explain_forward(b, model, batch, targets, ws);
-  const attention_layout layout(ws.tape.plan.rows, model.config().heads);
+  const attention_rows& layout = ws.tape.plan.all;
   std::vector<std::vector<T>> maps;
   for (const auto& block : ws.tape.blocks) maps.push_back(block.a.to_host(b));
   std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()));
   ops::for_each_sample(b, batch.samples(), [&](index s) {
-    class_row<T> row(ws.tape.plan.rows.length(s));
+    class_row<T> row(ws.tape.plan.rows().length(s));
     for (index i = model.config().depth; i-- > method.start_layer;) {
-      const view<const T> a = layout.of(static_cast<const T*>(maps[static_cast<std::size_t>(i)].data()), s);
+      const view<const T> a =
+          layout.matrices(static_cast<const T*>(maps[static_cast<std::size_t>(i)].data()), s, model.config().heads);
       row.multiply([&](index r, index c) { return detail::mean_over_heads(a, r, c); }, true);
     }
     row.copy_patches(relevance.data() + batch.offsets[static_cast<std::size_t>(s)]);

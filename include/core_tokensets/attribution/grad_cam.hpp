@@ -18,11 +18,12 @@ std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const 
   explain_forward(b, model, batch, targets, ws);
   explain_backward(b, model, ws);
   const index heads = model.config().heads;
-  const attention_layout layout(ws.tape.plan.rows, heads);
+  const attention_rows& layout = ws.tape.plan.all;
   const auto a = ws.tape.blocks.back().a.to_host(b), g = ws.tape.blocks.back().da.to_host(b);
   std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 0.0);
   for (index s = 0; s < batch.samples(); ++s) {
-    const view<const T> as = layout.of(a.data(), s), gs = layout.of(g.data(), s);
+    const view<const T> as = layout.matrices(a.data(), s, model.config().heads),
+                        gs = layout.matrices(g.data(), s, heads);
     double* out = relevance.data() + batch.offsets[static_cast<std::size_t>(s)];
     const index patches = as.cols - 1;
     for (index h = 0; h < heads; ++h) {

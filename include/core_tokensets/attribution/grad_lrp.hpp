@@ -33,13 +33,13 @@ void chefer_relevance(B& b, const vit<B>& model, attribution_workspace<B>& ws, c
     chefer::linear_relevance<B, T>(b, head, *tape.norm.y, *ws.dlogits, *at_norm);
     b.fill(*zero, T(0));
     b.map(chefer::detail::clone{}, *selected, view<const T>(*at_norm), view<const T>(*zero), *tape.norm.y);
-    ws.relevance.resize(b, tape.plan.rows.tokens(), dim);
+    ws.relevance.resize(b, tape.plan.tokens(), dim);
     b.fill(*ws.relevance, T(0));
     b.scatter_add_rows(*ws.relevance, *selected, tape.plan.class_rows.data());
   }
   for (std::size_t i = l.blocks.size(); i-- > 0;) {
     ws.attention_relevance.resize(b, 1, tape.blocks[i].a.size());
-    chefer::block_relevance<B, T>(b, l.blocks[i], p, tape.plan.rows, *tape.stream[i], *tape.stream[i + 1],
+    chefer::block_relevance<B, T>(b, l.blocks[i], p, tape.plan.all, *tape.stream[i], *tape.stream[i + 1],
                                   tape.blocks[i], ws.attention_relevance.data(), *ws.relevance);
     visit(static_cast<index>(i));
   }
@@ -54,15 +54,15 @@ std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model,
           method.start_layer, " of a model with ", model.config().depth, " blocks");
   explain_forward(b, model, batch, targets, ws);
   explain_backward(b, model, ws);
-  const attention_layout layout(ws.tape.plan.rows, heads);
+  const attention_rows& layout = ws.tape.plan.all;
   std::vector<class_row<T>> rows;
-  for (index s = 0; s < batch.samples(); ++s) rows.emplace_back(ws.tape.plan.rows.length(s));
+  for (index s = 0; s < batch.samples(); ++s) rows.emplace_back(ws.tape.plan.rows().length(s));
   chefer_relevance(b, model, ws, [&](index i) {
     if (i < method.start_layer) return;
     const auto cam = ws.attention_relevance.to_host(b);
     const auto gradient = ws.tape.blocks[static_cast<std::size_t>(i)].da.to_host(b);
     ops::for_each_sample(b, batch.samples(), [&](index s) {
-      const view<const T> c = layout.of(cam.data(), s), g = layout.of(gradient.data(), s);
+      const view<const T> c = layout.matrices(cam.data(), s, heads), g = layout.matrices(gradient.data(), s, heads);
       rows[static_cast<std::size_t>(s)].multiply(
           [&](index r, index col) {
             double sum = 0;

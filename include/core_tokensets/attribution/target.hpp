@@ -25,7 +25,7 @@ void explain_forward(B& b, const vit<B>& model, const token_batch& batch, std::s
   const index k = model.config().classes;
   require(targets.empty() || static_cast<index>(targets.size()) == batch.samples(), "attribution: ", targets.size(),
           " targets for ", batch.samples(), " samples");
-  ws.tape.keep = true;
+  ws.tape.keep = kept::everything;
   forward(b, model, batch, ws.tape);
   ws.classes.assign(targets.begin(), targets.end());
   if (targets.empty()) {

@@ -8,7 +8,7 @@
 
 #include "core_tokensets/core/random.hpp"
 #include "core_tokensets/data/token_batch.hpp"
-#include "core_tokensets/nn/block.hpp"
+#include "core_tokensets/nn/class_block.hpp"
 #include "core_tokensets/nn/patch_embedding.hpp"
 
 namespace core_tokensets {
@@ -138,25 +138,28 @@ class vit {
   tensor<B> parameters_;
 };
 
+/// What a forward pass keeps: `logits` only; what `gradients` of the parameters need; or `everything`, which
+/// attribution reads: all activations, those of the last block for all tokens too. The first two compute the last block
+/// for the class tokens only, with the same results.
+enum class kept { logits, gradients, everything };
+
 /// Everything that one forward pass leaves behind, reused from step to step. The caller owns it.
 template <tensor_backend B>
 struct vit_tape {
-  bool keep = true;  ///< false: only logits are wanted, the blocks share one set of activations
+  kept keep = kept::gradients;
   embedding_plan<B> plan;
   tensor<B> patches, embeddings;
-  std::vector<tensor<B>> stream;  ///< [depth + 1] input of each block, then the last output, each [T, D]
-  std::vector<block_tape<B>> blocks;
-  tensor<B> class_out;  ///< [S, D] class tokens of the last output
+  std::vector<tensor<B>> stream;      ///< input of each block, and for `everything` the last output, each [T, D]
+  std::vector<block_tape<B>> blocks;  ///< [depth], or without the last one, or one for all
+  class_block_tape<B> last;           ///< the last block unless `everything` is kept
+  tensor<B> class_out;                ///< [S, D] class tokens of the last output
   layer_norm_tape<B> norm;
   tensor<B> logits;  ///< [S, K]
 };
 
-/// Computes `tape.logits` `[S, K]`.
-template <tensor_backend B, class T = typename B::scalar>
-void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& tape) {
-  const vit_config& c = model.config();
-  const vit_layout& l = model.layout();
-  const auto p = model.view_parameters();
+namespace detail {
+
+inline void check_batch(const token_batch& batch, const vit_config& c) {
   require(batch.patch_dim == c.patch_dim(), "vit: patches of ", batch.patch_dim, " numbers, the model expects ",
           c.patch_dim());
   require(static_cast<index>(batch.patches.size()) == batch.tokens() * batch.patch_dim &&
@@ -167,27 +170,59 @@ void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& t
     require(position >= 0 && position < c.patches(), "vit: position ", position, " is outside of the grid of ",
             c.patches(), " patches");
   }
-  assign(b, tape.plan, batch.offsets, batch.positions, batch.scale);
+}
+
+/// The patches of a batch in the backend's memory.
+template <tensor_backend B>
+void upload_patches(B& b, const token_batch& batch, tensor<B>& patches) {
+  using T = typename B::scalar;
   if constexpr (std::is_same_v<T, float>) {
-    tape.patches.assign(b, batch.tokens(), c.patch_dim(), batch.patches.data());
+    patches.assign(b, batch.tokens(), batch.patch_dim, batch.patches.data());
   } else {
     const std::vector<T> wide(batch.patches.begin(), batch.patches.end());
-    tape.patches.assign(b, batch.tokens(), c.patch_dim(), wide.data());
+    patches.assign(b, batch.tokens(), batch.patch_dim, wide.data());
   }
-  const index rows = tape.plan.rows.tokens();
+}
+
+/// From tokens in `tape.stream[0]` to `tape.class_out`.
+template <tensor_backend B, class T = typename B::scalar>
+void forward_blocks(B& b, const vit<B>& model, vit_tape<B>& tape) {
+  const vit_layout& l = model.layout();
+  const auto p = model.view_parameters();
+  const std::size_t depth = l.blocks.size();
+  const bool shared = tape.keep == kept::logits;
+  for (std::size_t i = 0; i < depth; ++i) {
+    const auto& in = tape.stream[shared ? i % 2 : i];
+    if (i + 1 == depth && tape.keep != kept::everything) {
+      forward<B, T>(b, l.blocks[i], p, tape.plan.classes, tape.plan.class_rows, *in, tape.last, !shared,
+                    *tape.class_out);
+      return;
+    }
+    forward<B, T>(b, l.blocks[i], p, tape.plan.all, *in, tape.blocks[shared ? 0 : i], !shared,
+                  *tape.stream[shared ? (i + 1) % 2 : i + 1]);
+  }
+  b.gather_rows(*tape.class_out, *tape.stream[depth], tape.plan.class_rows.data());
+}
+
+}  // namespace detail
+
+/// Computes `tape.logits` `[S, K]`.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& tape) {
+  const vit_config& c = model.config();
+  const vit_layout& l = model.layout();
+  const auto p = model.view_parameters();
+  detail::check_batch(batch, c);
+  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale);
+  detail::upload_patches(b, batch, tape.patches);
   tape.embeddings.resize(b, batch.tokens(), c.dim);
   const auto depth = static_cast<std::size_t>(c.depth);
-  tape.stream.resize(tape.keep ? depth + 1 : 2);
-  tape.blocks.resize(tape.keep ? depth : 1);
-  for (auto& x : tape.stream) x.resize(b, rows, c.dim);
-  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, *tape.embeddings, *tape.stream[0]);
-  for (std::size_t i = 0; i < depth; ++i) {
-    auto& in = tape.stream[tape.keep ? i : i % 2];
-    auto& out = tape.stream[tape.keep ? i + 1 : (i + 1) % 2];
-    forward<B, T>(b, l.blocks[i], p, tape.plan.rows, *in, tape.blocks[tape.keep ? i : 0], tape.keep, *out);
-  }
+  tape.stream.resize(tape.keep == kept::everything ? depth + 1 : tape.keep == kept::gradients ? depth : 2);
+  tape.blocks.resize(tape.keep == kept::everything ? depth : tape.keep == kept::gradients ? depth - 1 : 1);
+  for (auto& x : tape.stream) x.resize(b, tape.plan.tokens(), c.dim);
   tape.class_out.resize(b, batch.samples(), c.dim);
-  b.gather_rows(*tape.class_out, *tape.stream[tape.keep ? depth : depth % 2], tape.plan.class_rows.data());
+  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, *tape.embeddings, *tape.stream[0]);
+  detail::forward_blocks(b, model, tape);
   forward<B, T>(b, l.norm, p, *tape.class_out, tape.norm);
   tape.logits.resize(b, batch.samples(), c.classes);
   forward<B, T>(b, l.head, p, *tape.norm.y, {}, *tape.logits);
@@ -195,31 +230,37 @@ void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& t
 
 /// What a backward pass should leave behind besides the parameter gradients.
 struct vit_backward_options {
-  bool attention_gradients = false;  ///< in `tape.blocks[i].da`
+  bool attention_gradients = false;  ///< in `tape.blocks[i].da`; needs a tape that kept everything
 };
 
-/// From `dlogits` `[S, K]`: adds to `gradients` (an array like the parameters; may be null) and writes d loss / d
-/// tokens
-/// `[T, D]` to `dtokens` and d loss / d patches to `dpatches` unless that is empty.
+/// From `dlogits` `[S, K]`: adds to `gradients` (an array like the parameters; may be null), writes d loss / d tokens
+/// `[T, D]` to `dtokens`, and d loss / d patches to `dpatches` unless that is empty.
 template <tensor_backend B, class T = typename B::scalar>
 void backward(B& b, const vit<B>& model, vit_tape<B>& tape, const_view<T> dlogits, T* gradients, tensor<B>& dtokens,
               view<T> dpatches = {}, const vit_backward_options& options = {}) {
-  require(tape.keep, "vit: backward needs a tape that was kept");
+  require(tape.keep != kept::logits, "vit: backward needs a tape that kept more than the logits");
+  require(tape.keep == kept::everything || !options.attention_gradients,
+          "vit: gradients of attention need a tape that kept everything");
   const vit_layout& l = model.layout();
   const auto p = model.view_parameters();
   const parameter_view<T> g{gradients};
   const index samples = dlogits.rows, dim = model.config().dim;
-  dtokens.resize(b, tape.plan.rows.tokens(), dim);
-  {
-    scratch<B> dnorm(b, samples, dim), dclass(b, samples, dim);
-    backward<B, T>(b, l.head, p, g, *tape.norm.y, dlogits, *dnorm);
-    backward<B, T>(b, l.norm, p, g, *tape.class_out, tape.norm, *dnorm, *dclass);
+  std::size_t blocks = l.blocks.size();
+  dtokens.resize(b, tape.plan.tokens(), dim);
+  scratch<B> dnorm(b, samples, dim), dclass(b, samples, dim);
+  backward<B, T>(b, l.head, p, g, *tape.norm.y, dlogits, *dnorm);
+  backward<B, T>(b, l.norm, p, g, *tape.class_out, tape.norm, *dnorm, *dclass);
+  if (tape.keep == kept::everything) {
     b.fill(*dtokens, T(0));
     b.scatter_add_rows(*dtokens, *dclass, tape.plan.class_rows.data());
+  } else {
+    --blocks;
+    backward<B, T>(b, l.blocks[blocks], p, g, tape.plan.classes, tape.plan.class_rows, *tape.stream[blocks], tape.last,
+                   *dclass, *dtokens);
   }
-  for (std::size_t i = l.blocks.size(); i-- > 0;) {
-    backward<B, T>(b, l.blocks[i], p, g, tape.plan.rows, *tape.stream[i], tape.blocks[i], options.attention_gradients,
-                   *dtokens);
+  while (blocks-- > 0) {
+    backward<B, T>(b, l.blocks[blocks], p, g, tape.plan.all, *tape.stream[blocks], tape.blocks[blocks],
+                   options.attention_gradients, *dtokens);
   }
   if (g || !dpatches.empty()) {
     backward<B, T>(b, l.embedding, p, g, tape.plan, *tape.patches, *dtokens, dpatches);

@@ -14,7 +14,7 @@ struct block {
   linear qkv, proj, fc1, fc2;
 };
 
-/// Activations of one block. `a` holds the attention in `attention_layout`, `da` its gradient when asked for.
+/// Activations of one block. `a` holds the attention matrices (`attention_rows`), `da` their gradient when asked for.
 template <tensor_backend B>
 struct block_tape {
   layer_norm_tape<B> norm1, norm2;
@@ -46,57 +46,65 @@ T attention_scale(index head_dim) {
   return T(1) / std::sqrt(static_cast<T>(head_dim));
 }
 
+/// The second half of a block, from `tape.middle` `[T, C]` to y `[T, C]`.
+template <tensor_backend B, class T = typename B::scalar>
+void forward_mlp(B& b, const block& l, parameter_view<const T> p, block_tape<B>& tape, view<T> y) {
+  const index rows = tape.middle.rows(), hidden = l.fc1.weight.rows;
+  forward<B, T>(b, l.norm2, p, *tape.middle, tape.norm2);
+  tape.pre.resize(b, rows, hidden);
+  tape.act.resize(b, rows, hidden);
+  ops::linear_gelu<B, T>(b, *tape.norm2.y, p[l.fc1.weight], p[l.fc1.bias], *tape.pre, *tape.act);
+  forward<B, T>(b, l.fc2, p, *tape.act, *tape.middle, y);
+}
+
+/// From dy `[T, C]` at the end of a block to `dmiddle` (=) at its middle.
+template <tensor_backend B, class T = typename B::scalar>
+void backward_mlp(B& b, const block& l, parameter_view<const T> p, parameter_view<T> grads, const block_tape<B>& tape,
+                  const_view<T> dy, view<T> dmiddle) {
+  scratch<B> dpre(b, dy.rows, l.fc1.weight.rows), dnorm(b, dy.rows, dy.cols);
+  ops::linear_gelu_backward_input<B, T>(b, dy, p[l.fc2.weight], *tape.pre, *dpre);
+  backward<B, T>(b, l.fc2, p, grads, *tape.act, dy, {});
+  backward<B, T>(b, l.fc1, p, grads, *tape.norm2.y, *dpre, *dnorm);
+  backward<B, T>(b, l.norm2, p, grads, *tape.middle, tape.norm2, *dnorm, dmiddle);
+  b.map(fn::add{}, dmiddle, dy);
+}
+
 /// x `[T, C]` to y `[T, C]`. `keep_attention` writes the probabilities, which the backward pass needs.
 template <tensor_backend B, class T = typename B::scalar>
-void forward(B& b, const block& l, parameter_view<const T> p, const sequences& rows, const_view<T> x,
+void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
              block_tape<B>& tape, bool keep_attention, view<T> y) {
-  const index dim = x.cols, hidden = l.fc1.weight.rows;
+  const index dim = x.cols;
   forward<B, T>(b, l.norm1, p, x, tape.norm1);
   tape.qkv.resize(b, x.rows, 3 * dim);
   forward<B, T>(b, l.qkv, p, *tape.norm1.y, {}, *tape.qkv);
   tape.context.resize(b, x.rows, dim);
-  if (keep_attention) tape.a.resize(b, 1, attention_layout(rows, l.heads).size());
+  if (keep_attention) tape.a.resize(b, 1, rows.size(l.heads));
   const view<const T> qkv = *tape.qkv;
   ops::attention<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads), qkv_part(qkv, 2, l.heads),
                        attention_scale<T>(dim / l.heads), (*tape.context).split_cols(l.heads),
                        keep_attention ? tape.a.data() : nullptr);
   tape.middle.resize(b, x.rows, dim);
   forward<B, T>(b, l.proj, p, *tape.context, x, *tape.middle);
-
-  forward<B, T>(b, l.norm2, p, *tape.middle, tape.norm2);
-  tape.pre.resize(b, x.rows, hidden);
-  tape.act.resize(b, x.rows, hidden);
-  ops::linear_gelu<B, T>(b, *tape.norm2.y, p[l.fc1.weight], p[l.fc1.bias], *tape.pre, *tape.act);
-  forward<B, T>(b, l.fc2, p, *tape.act, *tape.middle, y);
+  forward_mlp<B, T>(b, l, p, tape, y);
 }
 
 /// `dx` holds d loss / d y on entry and d loss / d x on return. Parameter gradients are added where `grads` is given;
 /// `keep_attention_gradient` leaves d loss / d attention in `tape.da`.
 template <tensor_backend B, class T = typename B::scalar>
-void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T> grads, const sequences& rows,
+void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T> grads, const attention_rows& rows,
               const_view<T> x, block_tape<B>& tape, bool keep_attention_gradient, view<T> dx) {
-  const index dim = x.cols, hidden = l.fc1.weight.rows;
-  scratch<B> dnorm(b, x.rows, dim), dmiddle(b, x.rows, dim);
-  {
-    scratch<B> dpre(b, x.rows, hidden);
-    ops::linear_gelu_backward_input<B, T>(b, dx, p[l.fc2.weight], *tape.pre, *dpre);
-    backward<B, T>(b, l.fc2, p, grads, *tape.act, dx, {});
-    backward<B, T>(b, l.fc1, p, grads, *tape.norm2.y, *dpre, *dnorm);
-  }
-  backward<B, T>(b, l.norm2, p, grads, *tape.middle, tape.norm2, *dnorm, *dmiddle);
-  b.map(fn::add{}, *dmiddle, view<const T>(dx));
-  {
-    scratch<B> dcontext(b, x.rows, dim), dqkv(b, x.rows, 3 * dim);
-    backward<B, T>(b, l.proj, p, grads, *tape.context, *dmiddle, *dcontext);
-    if (keep_attention_gradient) tape.da.resize(b, 1, tape.a.size());
-    const view<const T> qkv = *tape.qkv;
-    ops::attention_backward<B, T>(
-        b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads), qkv_part(qkv, 2, l.heads),
-        attention_scale<T>(dim / l.heads), tape.a.data(), (*dcontext).split_cols(l.heads), qkv_part(*dqkv, 0, l.heads),
-        qkv_part(*dqkv, 1, l.heads), qkv_part(*dqkv, 2, l.heads), keep_attention_gradient ? tape.da.data() : nullptr);
-    backward<B, T>(b, l.qkv, p, grads, *tape.norm1.y, *dqkv, *dnorm);
-  }
-  backward<B, T>(b, l.norm1, p, grads, x, tape.norm1, *dnorm, dx);
+  const index dim = x.cols;
+  scratch<B> dmiddle(b, x.rows, dim), dcontext(b, x.rows, dim), dqkv(b, x.rows, 3 * dim);
+  backward_mlp<B, T>(b, l, p, grads, tape, dx, *dmiddle);
+  backward<B, T>(b, l.proj, p, grads, *tape.context, *dmiddle, *dcontext);
+  if (keep_attention_gradient) tape.da.resize(b, 1, tape.a.size());
+  const view<const T> qkv = *tape.qkv;
+  ops::attention_backward<B, T>(
+      b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads), qkv_part(qkv, 2, l.heads),
+      attention_scale<T>(dim / l.heads), tape.a.data(), (*dcontext).split_cols(l.heads), qkv_part(*dqkv, 0, l.heads),
+      qkv_part(*dqkv, 1, l.heads), qkv_part(*dqkv, 2, l.heads), keep_attention_gradient ? tape.da.data() : nullptr);
+  backward<B, T>(b, l.qkv, p, grads, *tape.norm1.y, *dqkv, *dcontext);
+  backward<B, T>(b, l.norm1, p, grads, x, tape.norm1, *dcontext, dx);
   b.map(fn::add{}, dx, view<const T>(*dmiddle));
 }
 

@@ -118,16 +118,15 @@ void attention_relevance(B& b, index heads, const_view<T> qkv, const_view<T> a, 
 }
 
 /// From relevance at the output of a block to relevance at its input, in place in `r` `[T, C]`; each sample on its own.
-/// `x` and `y` `[T, C]` are the block's input and output, `r_attention` receives R_A in `attention_layout`.
+/// `x` and `y` `[T, C]` are the block's input and output, `r_attention` receives R_A as `rows` says.
 template <tensor_backend B, class T = typename B::scalar>
-void block_relevance(B& b, const block& l, parameter_view<const T> p, const sequences& rows, const_view<T> x,
+void block_relevance(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
                      const_view<T> y, const block_tape<B>& tape, T* r_attention, view<T> r) {
   const split_weight<B> w_qkv(b, p[l.qkv.weight]), w_proj(b, p[l.proj.weight]), w_fc1(b, p[l.fc1.weight]),
       w_fc2(b, p[l.fc2.weight]);
-  const attention_layout layout(rows, l.heads);
   const index dim = x.cols, hidden = l.fc1.weight.rows;
   ops::for_each_sample(b, rows.count(), [&](index s) {
-    const index begin = rows.begin(s), n = rows.length(s);
+    const index begin = rows.queries().begin(s), n = rows.queries().length(s);
     const auto part = [&](const_view<T> whole) { return whole.slice_rows(begin, n); };
     const view<T> rs = r.slice_rows(begin, n);
     const view<const T> middle = part(*tape.middle);
@@ -140,8 +139,9 @@ void block_relevance(B& b, const block& l, parameter_view<const T> p, const sequ
 
     add_relevance<B, T>(b, rs, part(x), middle, *r1, *r2);
     linear_relevance<B, T>(b, w_proj, part(*tape.context), *r2, rs);
-    attention_relevance<B, T>(b, l.heads, part(*tape.qkv), layout.of(static_cast<const T*>(tape.a.data()), s),
-                              part(*tape.context), rs, layout.of(r_attention, s), *packed);
+    attention_relevance<B, T>(b, l.heads, part(*tape.qkv),
+                              rows.matrices(static_cast<const T*>(tape.a.data()), s, l.heads), part(*tape.context), rs,
+                              rows.matrices(r_attention, s, l.heads), *packed);
     linear_relevance<B, T>(b, w_qkv, part(*tape.norm1.y), *packed, *r2);
     b.map(detail::clone{}, rs, view<const T>(*r1), view<const T>(*r2), part(x));
   });

@@ -1,14 +1,13 @@
 #pragma once
 // Cross-entropy with weights per sample, label smoothing, and a choice of classes that compete.
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "core_tokensets/core/error.hpp"
-#include "core_tokensets/core/view.hpp"
+#include "core_tokensets/tensor/ops.hpp"
 
 namespace core_tokensets {
 
@@ -19,46 +18,60 @@ struct cross_entropy_options {
   std::span<const std::int32_t> first_class = {};
 };
 
-/// The mean over the batch of weight times loss, and its gradient.
-template <class T>
-struct cross_entropy_result {
-  double loss = 0;
-  std::vector<double> per_sample;  ///< [S] without weights
-  std::vector<T> dlogits;          ///< [S, K]
+/// The loss of one batch; its memory is reused from batch to batch.
+template <tensor_backend B>
+struct loss_tape {
+  tensor<B> losses;   ///< [S, 1] of each sample, without its weight
+  tensor<B> dlogits;  ///< [S, K] gradient of the mean over the batch of weight times loss
+  row_list<B> targets, first_class;
+  tensor<B> weights;                         ///< [S, 1] or empty
+  std::vector<typename B::scalar> on_host_;  ///< weights, then losses, on their way
 };
 
-/// logits `[S, K]`, targets `[S]` below K, weights `[S]` or empty. Throws where a target is out of range or the loss is
-/// not finite.
-template <class T>
-cross_entropy_result<T> cross_entropy(std::span<const T> logits, index classes, std::span<const std::int32_t> targets,
-                                      std::span<const float> weights = {}, const cross_entropy_options& options = {}) {
-  const auto samples = targets.size();
-  const auto k = static_cast<std::size_t>(classes);
-  require(logits.size() == samples * k, "cross_entropy: ", logits.size(), " logits for ", samples, " targets of ",
-          classes, " classes");
-  cross_entropy_result<T> result{0, std::vector<double>(samples), std::vector<T>(samples * k, T(0))};
-  std::vector<double> p(k);
-  for (std::size_t s = 0; s < samples; ++s) {
-    const auto first = options.first_class.empty() ? std::size_t{0} : static_cast<std::size_t>(options.first_class[s]);
-    const auto target = static_cast<std::size_t>(targets[s]);
-    require(targets[s] >= 0 && target < k && target >= first, "cross_entropy: target ", targets[s], " of sample ", s,
-            " is not among the classes ", first, " .. ", classes - 1);
-    const T* row = logits.data() + s * k;
-    double top = row[first], total = 0;
-    for (std::size_t c = first; c < k; ++c) top = std::max(top, double(row[c]));
-    for (std::size_t c = first; c < k; ++c) total += p[c] = std::exp(double(row[c]) - top);
-    const double even = options.label_smoothing / static_cast<double>(k - first);
-    const double scale = (weights.empty() ? 1.0 : double(weights[s])) / static_cast<double>(samples);
-    for (std::size_t c = first; c < k; ++c) {
-      const double wanted = even + (c == target ? 1 - options.label_smoothing : 0.0);
-      result.per_sample[s] -= wanted * (double(row[c]) - top - std::log(total));
-      result.dlogits[s * k + c] = T(scale * (p[c] / total - wanted));
-    }
-    result.loss += scale * result.per_sample[s];
+/// logits `[S, K]`, targets `[S]` below K, weights `[S]` or empty, to `tape.losses` and `tape.dlogits`. Throws where a
+/// target is not among the competing classes.
+template <tensor_backend B, class T = typename B::scalar>
+void cross_entropy(B& b, const_view<T> logits, std::span<const std::int32_t> targets, loss_tape<B>& tape,
+                   std::span<const float> weights = {}, const cross_entropy_options& options = {}) {
+  const index samples = logits.rows, classes = logits.cols;
+  const auto fits = [&](std::size_t n) { return static_cast<index>(n) == samples; };
+  require(fits(targets.size()) && (weights.empty() || fits(weights.size())) &&
+              (options.first_class.empty() || fits(options.first_class.size())),
+          "cross_entropy: ", samples, " rows of logits, ", targets.size(), " targets, ", weights.size(), " weights, ",
+          options.first_class.size(), " first classes");
+  for (std::size_t s = 0; s < targets.size(); ++s) {
+    const std::int32_t first = options.first_class.empty() ? 0 : options.first_class[s];
+    require(first >= 0 && targets[s] >= first && targets[s] < classes, "cross_entropy: target ", targets[s],
+            " of sample ", s, " is not among the classes ", first, " .. ", classes - 1);
   }
-  require(std::isfinite(result.loss), "cross_entropy: the loss is ", result.loss,
+  tape.targets.assign(b, targets);
+  tape.first_class.assign(b, options.first_class);
+  tape.on_host_.assign(weights.begin(), weights.end());
+  tape.weights.assign(b, static_cast<index>(weights.size()), 1, tape.on_host_.data());
+  tape.losses.resize(b, samples, 1);
+  tape.dlogits.resize(b, samples, classes);
+  ops::cross_entropy<B, T>(b, logits,
+                           {.targets = tape.targets.data(),
+                            .first_class = options.first_class.empty() ? nullptr : tape.first_class.data(),
+                            .weights = weights.empty() ? nullptr : tape.weights.data(),
+                            .label_smoothing = T(options.label_smoothing)},
+                           *tape.dlogits, *tape.losses);
+}
+
+/// The mean over the batch of weight times loss; waits for the backend. Throws where it is not finite.
+template <tensor_backend B>
+double mean_loss(B& b, loss_tape<B>& tape, std::span<const float> weights = {}) {
+  const index samples = tape.losses.rows();
+  tape.on_host_.resize(static_cast<std::size_t>(samples));
+  b.download(tape.on_host_.data(), tape.losses.data(), samples);
+  double sum = 0;
+  for (std::size_t s = 0; s < tape.on_host_.size(); ++s) {
+    sum += double(tape.on_host_[s]) * (weights.empty() ? 1.0 : double(weights[s]));
+  }
+  const double mean = sum / static_cast<double>(samples);
+  require(std::isfinite(mean), "cross_entropy: the loss is ", mean,
           "; the learning rate may be too high or the input may hold NaN");
-  return result;
+  return mean;
 }
 
 }  // namespace core_tokensets

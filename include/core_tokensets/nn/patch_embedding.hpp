@@ -15,36 +15,51 @@ struct patch_embedding {
 };
 
 /// Where everything of one batch goes: patches of S samples and, behind a class token each, the tokens of the model.
+/// Its memory is reused from batch to batch.
 template <tensor_backend B>
 struct embedding_plan {
-  sequences rows;                 ///< token rows of each sample, class token first
+  attention_rows all;             ///< every token looks at its sample, class token first
+  attention_rows classes;         ///< only the class token does
   row_list<B> class_rows;         ///< [S] row of each class token
   row_list<B> patch_rows;         ///< [P] row of each patch's token
   row_list<B> position_of_token;  ///< [T] row of the position table: 0 for class tokens
   tensor<B> scale;                ///< [P, 1] factor of each patch embedding, or empty
-};
 
-/// `offsets [S+1]` and `positions [P]` of the patches, `scale [P]` or empty.
-template <tensor_backend B>
-void assign(B& b, embedding_plan<B>& plan, const std::vector<index>& offsets,
-            const std::vector<std::int32_t>& positions, const std::vector<double>& scale) {
-  std::vector<std::int32_t> class_rows, patch_rows, position_of_token;
-  plan.rows.offsets.assign(1, 0);
-  for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
-    class_rows.push_back(static_cast<std::int32_t>(plan.rows.tokens()));
-    position_of_token.push_back(0);
-    for (index i = offsets[s]; i < offsets[s + 1]; ++i) {
-      patch_rows.push_back(static_cast<std::int32_t>(position_of_token.size()));
-      position_of_token.push_back(positions[static_cast<std::size_t>(i)] + 1);
+  const sequences& rows() const { return all.queries(); }
+  index tokens() const { return rows().tokens(); }
+
+  /// `offsets [S+1]` and `positions [P]` of the patches, `scale [P]` or empty.
+  void assign(B& b, const std::vector<index>& offsets, const std::vector<std::int32_t>& positions,
+              const std::vector<double>& scales) {
+    for (auto* list : {&host_.classes, &host_.patches, &host_.positions}) list->clear();
+    host_.tokens.offsets.assign(1, 0);
+    host_.one_each.offsets.assign(1, 0);
+    for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
+      host_.classes.push_back(static_cast<std::int32_t>(host_.positions.size()));
+      host_.positions.push_back(0);
+      for (index i = offsets[s]; i < offsets[s + 1]; ++i) {
+        host_.patches.push_back(static_cast<std::int32_t>(host_.positions.size()));
+        host_.positions.push_back(positions[static_cast<std::size_t>(i)] + 1);
+      }
+      host_.tokens.push_back(offsets[s + 1] - offsets[s] + 1);
+      host_.one_each.push_back(1);
     }
-    plan.rows.push_back(offsets[s + 1] - offsets[s] + 1);
+    all.assign(host_.tokens, host_.tokens);
+    classes.assign(host_.one_each, host_.tokens);
+    class_rows.assign(b, host_.classes);
+    patch_rows.assign(b, host_.patches);
+    position_of_token.assign(b, host_.positions);
+    host_.factors.assign(scales.begin(), scales.end());
+    scale.assign(b, static_cast<index>(scales.size()), 1, host_.factors.data());
   }
-  plan.class_rows.assign(b, class_rows);
-  plan.patch_rows.assign(b, patch_rows);
-  plan.position_of_token.assign(b, position_of_token);
-  const std::vector<typename B::scalar> factors(scale.begin(), scale.end());
-  plan.scale.assign(b, static_cast<index>(factors.size()), 1, factors.data());
-}
+
+ private:
+  struct {
+    sequences tokens, one_each;
+    std::vector<std::int32_t> classes, patches, positions;
+    std::vector<typename B::scalar> factors;
+  } host_;
+};
 
 /// patches `[P, C p p]` to embeddings `[P, D]` (before positions) and tokens `[T, D]`.
 template <tensor_backend B, class T = typename B::scalar>

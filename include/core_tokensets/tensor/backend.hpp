@@ -17,6 +17,15 @@ struct gemm_options {
   double alpha = 1, beta = 0;
 };
 
+/// What `cross_entropy` takes besides logits `[S, K]`, in the backend's memory.
+template <class T>
+struct cross_entropy_operands {
+  const std::int32_t* targets = nullptr;      ///< [S]
+  const std::int32_t* first_class = nullptr;  ///< [S] sample s competes among first_class[s] .. K-1; null: all
+  const T* weights = nullptr;                 ///< [S]; null: 1
+  T label_smoothing = 0;                      ///< share of the target spread evenly over the competing classes
+};
+
 /// What a tensor backend must offer. `Buffer<U>` owns memory of the device and frees itself.
 ///
 /// Memory:  `allocate<U>(n)`, `upload(device, host, n)`, `download(host, device, n)`, `fill(view, value)`.

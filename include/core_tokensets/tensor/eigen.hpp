@@ -38,6 +38,7 @@ const_map_of<T> const_map(const view<const T>& v) {
 /// c (+)= alpha op(a) op(b) on the calling thread. Not inlined: one instance of each product a program.
 template <class T>
 [[gnu::noinline]] void product(bool ta, bool tb, T alpha, T beta, view<const T> av, view<const T> bv, view<T> cv) {
+  if (cv.rows == 0 || cv.cols == 0) return;
   const auto a = const_map<T>(av), b = const_map<T>(bv);
   auto c = mutable_map<T>(cv);
   if (beta == T(0)) {
@@ -241,46 +242,61 @@ class eigen_backend {
     });
   }
 
-  void attention(const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale, view<T> out,
+  void cross_entropy(const_view<T> logits, const cross_entropy_operands<T>& o, view<T> dlogits, view<T> losses) {
+    parallel_chunks(threads_, logits.rows, row_grain, [&](index begin, index end) {
+      for (index s = begin; s < end; ++s) {
+        losses(s, 0) = host::cross_entropy_row(
+            logits.row(s), logits.cols, o.targets[s], o.first_class ? o.first_class[s] : 0,
+            (o.weights ? o.weights[s] : T(1)) / static_cast<T>(logits.rows), o.label_smoothing, dlogits.row(s));
+      }
+    });
+  }
+
+  void attention(const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale, view<T> out,
                  T* probabilities) {
-    const attention_layout layout(rows, q.n1);
     parallel(rows.count() * q.n1, [&](index piece) {
-      const index s = piece / q.n1, h = piece % q.n1, begin = rows.begin(s), n = rows.length(s);
-      if (n == 0) return;
+      const index s = piece / q.n1, h = piece % q.n1, nq = rows.queries().length(s), nk = rows.keys().length(s);
+      if (nq == 0) return;
       stack_workspace& ws = workspace();
-      T* memory = probabilities ? layout.of(probabilities, s).matrix(0, h).data : ws.template take<T>(n * n);
-      const view<T> a(memory, n, n);
-      const auto part = [&](auto x) { return x.matrix(0, h).slice_rows(begin, n); };
-      eigen_detail::product<T>(false, true, T(1), T(0), part(q), part(k), a);
-      for (index r = 0; r < n; ++r) eigen_detail::softmax_row(a.row(r), n, scale);
-      eigen_detail::product<T>(false, false, T(1), T(0), a, part(v), part(out));
+      T* memory =
+          probabilities ? rows.matrices(probabilities, s, q.n1).matrix(0, h).data : ws.template take<T>(nq * nk);
+      const view<T> a(memory, nq, nk);
+      const auto of_query = [&](auto x) { return x.matrix(0, h).slice_rows(rows.queries().begin(s), nq); };
+      const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
+      eigen_detail::product<T>(false, true, T(1), T(0), of_query(q), of_key(k), a);
+      for (index r = 0; r < nq; ++r) {
+        const index seen = rows.visible(s, r);
+        eigen_detail::softmax_row(a.row(r), seen, scale);
+        std::fill(a.row(r) + seen, a.row(r) + nk, T(0));
+      }
+      eigen_detail::product<T>(false, false, T(1), T(0), a, of_key(v), of_query(out));
       if (!probabilities) ws.release();
     });
   }
 
-  void attention_backward(const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+  void attention_backward(const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
                           const T* probabilities, const_view<T> dout, view<T> dq, view<T> dk, view<T> dv,
                           T* dprobabilities) {
-    const attention_layout layout(rows, q.n1);
     parallel(rows.count() * q.n1, [&](index piece) {
-      const index s = piece / q.n1, h = piece % q.n1, begin = rows.begin(s), n = rows.length(s);
-      if (n == 0) return;
+      const index s = piece / q.n1, h = piece % q.n1, nq = rows.queries().length(s), nk = rows.keys().length(s);
       stack_workspace& ws = workspace();
-      const auto part = [&](auto x) { return x.matrix(0, h).slice_rows(begin, n); };
-      const view<const T> a = layout.of(probabilities, s).matrix(0, h);
-      const view<T> ds(ws.template take<T>(n * n), n, n);
-      eigen_detail::product<T>(true, false, T(1), T(0), a, part(dout), part(dv));
-      eigen_detail::product<T>(false, true, T(1), T(0), part(dout), part(v), ds);
-      if (dprobabilities) host::map(1, fn::copy{}, layout.of(dprobabilities, s).matrix(0, h), view<const T>(ds));
-      for (index r = 0; r < n; ++r) {
+      const auto of_query = [&](auto x) { return x.matrix(0, h).slice_rows(rows.queries().begin(s), nq); };
+      const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
+      const view<const T> a = rows.matrices(probabilities, s, q.n1).matrix(0, h);
+      const view<T> ds(ws.template take<T>(nq * nk), nq, nk);
+      eigen_detail::product<T>(true, false, T(1), T(0), a, of_query(dout), of_key(dv));
+      eigen_detail::product<T>(false, true, T(1), T(0), of_query(dout), of_key(v), ds);
+      if (dprobabilities)
+        host::map(1, fn::copy{}, rows.matrices(dprobabilities, s, q.n1).matrix(0, h), view<const T>(ds));
+      for (index r = 0; r < nq; ++r) {
         const T* pa = a.row(r);
         T* pd = ds.row(r);
-        const T inner = host::fold<T>(n, fn::plus{}, [&](index c) { return pa[c] * pd[c]; });
+        const T inner = host::fold<T>(nk, fn::plus{}, [&](index c) { return pa[c] * pd[c]; });
 #pragma omp simd
-        for (index c = 0; c < n; ++c) pd[c] = pa[c] * (pd[c] - inner) * scale;
+        for (index c = 0; c < nk; ++c) pd[c] = pa[c] * (pd[c] - inner) * scale;
       }
-      eigen_detail::product<T>(false, false, T(1), T(0), ds, part(k), part(dq));
-      eigen_detail::product<T>(true, false, T(1), T(0), ds, part(q), part(dk));
+      eigen_detail::product<T>(false, false, T(1), T(0), ds, of_key(k), of_query(dq));
+      eigen_detail::product<T>(true, false, T(1), T(0), ds, of_query(q), of_key(dk));
       ws.release();
     });
   }

@@ -2,7 +2,9 @@
 // The loops that CPU backends share: map, reductions, gather and scatter over views, with threads over pieces that
 // depend on the shapes only.
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <tuple>
 #include <utility>
@@ -31,21 +33,40 @@ void check_operand(const First& first, const view<T>& v, const char* where) {
           first.n1, ", ", first.rows, ", ", first.cols, "]");
 }
 
-/// One row of map. The common case, unit steps everywhere, is a loop of its own so that it is vectorised; `simd`
-/// promises that operands are either the same memory or apart.
+/// The element at `p`, or the one that repeats along the row.
+template <bool Repeats, class T, class U>
+constexpr decltype(auto) pick(T* p, const U& repeated) {
+  if constexpr (Repeats) {
+    return repeated;
+  } else {
+    return *p;
+  }
+}
+
+/// `f(p[c]...)` for every column c of a row. The common cases, unit steps everywhere and all but the last operand, are
+/// loops of their own so that they are vectorised; `simd` promises that operands are either the same memory or apart.
 template <class F, class... T>
 void map_row(const F& f, index cols, const std::array<index, sizeof...(T)>& steps, T*... p) {
+  constexpr std::size_t last = sizeof...(T) - 1;
   bool dense = true;
-  for (const index step : steps) dense = dense && step == 1;
-  if (dense) {
+  for (std::size_t i = 0; i < last; ++i) dense = dense && steps[i] == 1;
+  if (dense && steps[last] == 1) {
 #pragma omp simd
     for (index c = 0; c < cols; ++c) f(p[c]...);
-  } else {
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
-      for (index c = 0; c < cols; ++c) f(p[c * steps[I]]...);
-    }
-    (std::index_sequence_for<T...>{});
+    return;
   }
+  [&]<std::size_t... I>(std::index_sequence<I...>) {
+    if constexpr (last > 0) {
+      if (dense) {
+        const auto repeated = *std::get<last>(std::tuple(p...));
+#pragma omp simd
+        for (index c = 0; c < cols; ++c) f(pick<I == last>(p + c, repeated)...);
+        return;
+      }
+    }
+    for (index c = 0; c < cols; ++c) f(p[c * steps[I]]...);
+  }
+  (std::index_sequence_for<T...>{});
 }
 
 /// op over c in [0, n) of term(c): 16 partial results side by side, then combined pairwise. The order depends on n
@@ -71,39 +92,70 @@ template <class F, class First, class... Rest>
 void map(int threads, const F& f, const view<First>& first, const view<Rest>&... rest) {
   (check_operand(first, rest, "map"), ...);
   if (first.empty()) return;
-  const index rows = first.n0 * first.n1 * first.rows;
   const std::array<index, 1 + sizeof...(Rest)> steps{1, (rest.cols == 1 && first.cols != 1 ? index{0} : index{1})...};
-  parallel_chunks(threads, rows, grain_elements / first.cols + 1, [&](index begin, index end) {
-    for (index n = begin; n < end; ++n) {
-      const index r = n % first.rows, batch = n / first.rows;
-      const index i = batch / first.n1, j = batch % first.n1;
-      map_row(f, first.cols, steps, row_begin(first, i, j, r), row_begin(rest, i, j, r)...);
+  const auto row = [&](index n, index from, index cols) {
+    const index r = n % first.rows, batch = n / first.rows;
+    const index i = batch / first.n1, j = batch % first.n1;
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+      map_row(f, cols, steps, row_begin(first, i, j, r) + from, row_begin(rest, i, j, r) + from * steps[I + 1]...);
     }
-  });
+    (std::index_sequence_for<Rest...>{});
+  };
+  const index rows = first.n0 * first.n1 * first.rows;
+  if (first.cols >= 2 * grain_elements) {  // few long rows: pieces of rows
+    const index pieces = (first.cols + grain_elements - 1) / grain_elements;
+    parallel_for(threads, rows * pieces, [&](index piece) {
+      const index from = piece % pieces * grain_elements;
+      row(piece / pieces, from, std::min(grain_elements, first.cols - from));
+    });
+  } else {
+    parallel_chunks(threads, rows, grain_elements / first.cols + 1, [&](index begin, index end) {
+      for (index n = begin; n < end; ++n) row(n, 0, first.cols);
+    });
+  }
 }
 
-/// out[r] = op over c of term(in[r, c]...), in the order of `fold`.
+/// out[r] = op over c of term(in[r, c]...), in the order of `fold`; a long row is folded in pieces first.
 template <class Op, class F, class T, class First, class... Rest>
 void row_reduce(int threads, const Op& op, const F& term, const view<T>& out, const view<First>& first,
                 const view<Rest>&... rest) {
   (check_operand(first, rest, "row_reduce"), ...);
   require(out.rows == first.rows && out.n0 == first.n0 && out.n1 == first.n1, "row_reduce: the result has ", out.rows,
           " rows, the operand ", first.rows);
-  const index rows = first.n0 * first.n1 * first.rows;
   const std::array<index, 1 + sizeof...(Rest)> steps{1, (rest.cols == 1 && first.cols != 1 ? index{0} : index{1})...};
-  parallel_chunks(threads, rows, grain_elements / (first.cols + 1) + 1, [&](index begin, index end) {
-    for (index n = begin; n < end; ++n) {
-      const index r = n % first.rows, batch = n / first.rows;
-      const index i = batch / first.n1, j = batch % first.n1;
-      const auto reduce = [&](auto*... p) {
-        return [&]<std::size_t... I>(std::index_sequence<I...>) {
-          return fold<T>(first.cols, op, [&](index c) { return term(p[c * steps[I]]...); });
-        }
-        (std::index_sequence_for<First, Rest...>{});
-      };
-      *row_begin(out, i, j, r) = reduce(row_begin(first, i, j, r), row_begin(rest, i, j, r)...);
+  const auto piece_of_row = [&](index n, index from, index cols) {
+    const index r = n % first.rows, batch = n / first.rows;
+    const index i = batch / first.n1, j = batch % first.n1;
+    const auto reduce = [&](auto*... p) {
+      return [&]<std::size_t... I>(std::index_sequence<I...>) {
+        return fold<T>(cols, op, [&](index c) { return term(p[(from + c) * steps[I]]...); });
+      }
+      (std::index_sequence_for<First, Rest...>{});
+    };
+    return reduce(row_begin(first, i, j, r), row_begin(rest, i, j, r)...);
+  };
+  const auto result = [&](index n) -> T& {
+    const index batch = n / first.rows;
+    return *row_begin(out, batch / first.n1, batch % first.n1, n % first.rows);
+  };
+  const index rows = first.n0 * first.n1 * first.rows;
+  constexpr index most_pieces = 64;
+  if (first.cols >= 2 * grain_elements) {
+    const index length = std::max(grain_elements, (first.cols + most_pieces - 1) / most_pieces);
+    const index pieces = (first.cols + length - 1) / length;
+    for (index n = 0; n < rows; ++n) {
+      std::array<T, most_pieces> partial{};
+      parallel_for(threads, pieces, [&](index piece) {
+        const index from = piece * length;
+        partial[static_cast<std::size_t>(piece)] = piece_of_row(n, from, std::min(length, first.cols - from));
+      });
+      result(n) = fold<T>(pieces, op, [&](index i) { return partial[static_cast<std::size_t>(i)]; });
     }
-  });
+  } else {
+    parallel_chunks(threads, rows, grain_elements / (first.cols + 1) + 1, [&](index begin, index end) {
+      for (index n = begin; n < end; ++n) result(n) = piece_of_row(n, 0, first.cols);
+    });
+  }
 }
 
 /// out[c] = beta out[c] op (over rows of term(in[r, c]...)), rows in order; threads share out the columns.
@@ -151,6 +203,23 @@ void scatter_add_rows(int threads, const view<T>& out, const view<const T>& in, 
       for (index c = begin; c < end; ++c) to[c] += from[c];
     }
   });
+}
+
+/// One row of `ops::cross_entropy`: the loss, and `scale` times its gradient, in double inside.
+template <class T>
+T cross_entropy_row(const T* logits, index k, index target, index first, T scale, T smoothing, T* gradient) {
+  double top = double(logits[first]), total = 0, loss = 0;
+  for (index c = first; c < k; ++c) top = std::max(top, double(logits[c]));
+  for (index c = first; c < k; ++c) total += std::exp(double(logits[c]) - top);
+  const double even = double(smoothing) / static_cast<double>(k - first), log_total = std::log(total);
+  std::fill(gradient, gradient + first, T(0));
+  for (index c = first; c < k; ++c) {
+    const double wanted = even + (c == target ? 1 - double(smoothing) : 0.0),
+                 log_p = double(logits[c]) - top - log_total;
+    loss -= wanted * log_p;
+    gradient[c] = T(double(scale) * (std::exp(log_p) - wanted));
+  }
+  return T(loss);
 }
 
 /// Checks op(A) op(B) against C; the batches of A and B may repeat.

@@ -2,6 +2,9 @@
 // Operations that a backend may override under the same name; each has a default written from the ten required
 // functions. Calling `ops::name(backend, ...)` picks the override where there is one.
 
+#include <vector>
+
+#include "core_tokensets/tensor/host_kernels.hpp"
 #include "core_tokensets/tensor/sequences.hpp"
 #include "core_tokensets/tensor/tensor.hpp"
 
@@ -116,23 +119,59 @@ void linear_backward_weight(B& b, const_view<T> x, const_view<T> dy, view<T> dwe
   if (!dbias.empty()) b.col_reduce(fn::plus{}, fn::value{}, T(1), dbias, dy);
 }
 
-/// Softmax attention inside each sample of a ragged batch: A = softmax(scale q k^T), out = A v. q, k, v, out are
-/// `[1, H, T, dh]`; `probabilities` (may be null) receives A in `attention_layout`.
+/// logits `[S, K]` to `losses` `[S, 1]` (without weights) and `dlogits` `[S, K]` (=), the gradient of the mean over the
+/// samples of weight times loss: weight (p - wanted) / S among the competing classes, 0 elsewhere.
 template <tensor_backend B, class T = typename B::scalar>
-void attention(B& b, const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale, view<T> out,
-               T* probabilities) {
+void cross_entropy(B& b, const_view<T> logits, const cross_entropy_operands<std::type_identity_t<T>>& operands,
+                   view<T> dlogits, view<T> losses) {
+  if constexpr (requires { b.cross_entropy(logits, operands, dlogits, losses); }) {
+    b.cross_entropy(logits, operands, dlogits, losses);
+  } else {  // on the host, row by row
+    const index k = logits.cols;
+    std::vector<T> row(static_cast<std::size_t>(k)), gradient(row);
+    for (index s = 0; s < logits.rows; ++s) {
+      std::int32_t target = 0, first = 0;
+      T weight = 1, loss = 0;
+      b.download(row.data(), logits.row(s), k);
+      b.download(&target, operands.targets + s, 1);
+      if (operands.first_class) b.download(&first, operands.first_class + s, 1);
+      if (operands.weights) b.download(&weight, operands.weights + s, 1);
+      loss = host::cross_entropy_row(row.data(), k, target, first, weight / static_cast<T>(logits.rows),
+                                     operands.label_smoothing, gradient.data());
+      b.upload(dlogits.row(s), gradient.data(), k);
+      b.upload(losses.row(s), &loss, 1);
+    }
+  }
+}
+
+/// Softmax attention inside each sample of a ragged batch: A = softmax(scale q k^T), out = A v. q, out are
+/// `[1, H, Tq, dh]`, k, v `[1, H, Tk, dh]`; `probabilities` (may be null) receives A as `attention_rows` says. A query
+/// that sees no key gets 0.
+template <tensor_backend B, class T = typename B::scalar>
+void attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+               view<T> out, T* probabilities) {
   if constexpr (requires { b.attention(rows, q, k, v, scale, out, probabilities); }) {
     b.attention(rows, q, k, v, scale, out, probabilities);
   } else {
-    const attention_layout layout(rows, q.n1);
     for (index s = 0; s < rows.count(); ++s) {
-      const index begin = rows.begin(s), n = rows.length(s);
-      scratch<B> memory(b, q.n1 * n, n);
-      const view<T> a =
-          probabilities ? layout.of(probabilities, s) : view<T>(memory.data(), 1, q.n1, n, n, 0, n * n, n);
-      b.gemm(q.slice_rows(begin, n), k.slice_rows(begin, n), a, {.transpose_b = true, .alpha = double(scale)});
-      softmax(b, a);
-      b.gemm(a, v.slice_rows(begin, n), out.slice_rows(begin, n));
+      const index nq = rows.queries().length(s), nk = rows.keys().length(s);
+      const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
+      const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
+      scratch<B> memory(b, q.n1 * nq, nk);
+      const view<T> a = probabilities ? rows.matrices(probabilities, s, q.n1)
+                                      : view<T>(memory.data(), 1, q.n1, nq, nk, 0, nq * nk, nk);
+      b.gemm(of_query(q), of_key(k), a, {.transpose_b = true, .alpha = double(scale)});
+      if (rows.causal()) {
+        b.fill(of_query(out), T(0));
+        for (index i = 0; i < nq; ++i) {
+          const index seen = rows.visible(s, i);
+          b.fill(a.slice_rows(i, 1).slice_cols(seen, nk - seen), T(0));
+          if (seen > 0) softmax(b, a.slice_rows(i, 1).slice_cols(0, seen));
+        }
+      } else {
+        softmax(b, a);
+      }
+      b.gemm(a, of_key(v), of_query(out));
     }
   }
 }
@@ -140,7 +179,7 @@ void attention(B& b, const sequences& rows, const_view<T> q, const_view<T> k, co
 /// Gradients of `attention` from its probabilities: dq, dk, dv (=). `dprobabilities` (may be null) receives the
 /// gradient at the softmax output.
 template <tensor_backend B, class T = typename B::scalar>
-void attention_backward(B& b, const sequences& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+void attention_backward(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
                         const T* probabilities, const_view<T> dout, view<T> dq, view<T> dk, view<T> dv,
                         T* dprobabilities) {
   if constexpr (requires {
@@ -148,21 +187,21 @@ void attention_backward(B& b, const sequences& rows, const_view<T> q, const_view
                 }) {
     b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
   } else {
-    const attention_layout layout(rows, q.n1);
     for (index s = 0; s < rows.count(); ++s) {
-      const index begin = rows.begin(s), n = rows.length(s), h = q.n1;
-      scratch<B> memory(b, h * n, n), memory2(b, h * n, n), memory3(b, h * n, 1);
-      const view<const T> a = layout.of(probabilities, s);
-      const view<T> da =
-          dprobabilities ? layout.of(dprobabilities, s) : view<T>(memory.data(), 1, h, n, n, 0, n * n, n);
-      const view<T> ds(memory2.data(), 1, h, n, n, 0, n * n, n), inner(memory3.data(), 1, h, n, 1, 0, n, 1);
-      const auto part = [&](auto x) { return x.slice_rows(begin, n); };
-      b.gemm(a, part(dout), part(dv), {.transpose_a = true});
-      b.gemm(part(dout), part(v), da, {.transpose_b = true});
+      const index nq = rows.queries().length(s), nk = rows.keys().length(s), h = q.n1;
+      const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
+      const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
+      scratch<B> memory(b, h * nq, nk), memory2(b, h * nq, nk), memory3(b, h * nq, 1);
+      const view<const T> a = rows.matrices(probabilities, s, q.n1);
+      const view<T> da = dprobabilities ? rows.matrices(dprobabilities, s, q.n1)
+                                        : view<T>(memory.data(), 1, h, nq, nk, 0, nq * nk, nk);
+      const view<T> ds(memory2.data(), 1, h, nq, nk, 0, nq * nk, nk), inner(memory3.data(), 1, h, nq, 1, 0, nq, 1);
+      b.gemm(a, of_query(dout), of_key(dv), {.transpose_a = true});
+      b.gemm(of_query(dout), of_key(v), da, {.transpose_b = true});
       b.row_reduce(fn::plus{}, fn::times{}, inner, a, view<const T>(da));
       b.map(fn::softmax_gradient{}, ds, a, view<const T>(da), view<const T>(inner));
-      b.gemm(ds, part(k), part(dq), {.alpha = double(scale)});
-      b.gemm(ds, part(q), part(dk), {.transpose_a = true, .alpha = double(scale)});
+      b.gemm(ds, of_key(k), of_query(dq), {.alpha = double(scale)});
+      b.gemm(ds, of_query(q), of_key(dk), {.transpose_a = true, .alpha = double(scale)});
     }
   }
 }

@@ -1,5 +1,5 @@
 #pragma once
-// Which rows of a packed batch belong to which sample.
+// Which rows of a packed batch belong to which sample, and which of them look at which.
 
 #include <algorithm>
 #include <vector>
@@ -19,29 +19,51 @@ struct sequences {
   void push_back(index tokens_of_sample) { offsets.push_back(offsets.back() + tokens_of_sample); }
 };
 
-/// Where attention matrices of ragged sequences lie in one array: sample s holds `[H, n_s, n_s]`, samples one
-/// after the other.
-struct attention_layout {
-  index heads = 1;
-  std::vector<index> offsets{0};
-
-  attention_layout() = default;
-  attention_layout(const sequences& s, index h) { assign(s, h); }
-  void assign(const sequences& s, index h) {
-    heads = h;
-    offsets.resize(1);
-    for (index i = 0; i < s.count(); ++i) offsets.push_back(offsets.back() + h * s.length(i) * s.length(i));
+/// Who looks at whom: the queries of sample s look at its keys. Causal: query i of nq sees the keys up to nk - nq + i,
+/// so that the last query sees all of them (queries may be the end of a longer sequence whose keys are cached).
+/// Attention matrices of all samples lie in one array: sample s holds `[H, nq_s, nk_s]`, samples one after the other.
+class attention_rows {
+ public:
+  attention_rows() = default;
+  /// Self-attention: every token is a query and a key.
+  attention_rows(const sequences& all) { assign(all, all); }
+  attention_rows(const sequences& queries, const sequences& keys, bool causal = false) {
+    assign(queries, keys, causal);
   }
-  index size() const { return offsets.back(); }
+  /// Memory is reused.
+  void assign(const sequences& queries, const sequences& keys, bool causal = false) {
+    queries_.offsets = queries.offsets;
+    keys_.offsets = keys.offsets;
+    causal_ = causal;
+    places_.assign(1, 0);
+    for (index s = 0; s < queries.count(); ++s) {
+      places_.push_back(places_.back() + queries.length(s) * keys.length(s));
+    }
+  }
 
-  /// `[H, n, n]` of sample s in an array `p` of `size()` elements.
+  const sequences& queries() const { return queries_; }
+  const sequences& keys() const { return keys_; }
+  bool causal() const { return causal_; }
+  index count() const { return queries_.count(); }
+
+  /// Keys that query i of sample s sees.
+  index visible(index s, index i) const {
+    const index n = keys_.length(s);
+    return causal_ ? std::clamp<index>(n - queries_.length(s) + i + 1, 0, n) : n;
+  }
+  /// Elements of the attention matrices of so many heads.
+  index size(index heads) const { return places_.back() * heads; }
+  /// `[H, nq, nk]` of sample s in an array `p` of `size(heads)` elements.
   template <class T>
-  view<T> of(T* p, index s) const {
-    const index total = offsets[static_cast<std::size_t>(s) + 1] - offsets[static_cast<std::size_t>(s)];
-    index n = 0;
-    while (heads * n * n < total) ++n;
-    return {p + offsets[static_cast<std::size_t>(s)], 1, heads, n, n, 0, n * n, n};
+  view<T> matrices(T* p, index s, index heads) const {
+    const index nq = queries_.length(s), nk = keys_.length(s);
+    return {p + places_[static_cast<std::size_t>(s)] * heads, 1, heads, nq, nk, 0, nq * nk, nk};
   }
+
+ private:
+  sequences queries_, keys_;
+  bool causal_ = false;
+  std::vector<index> places_{0};
 };
 
 }  // namespace core_tokensets

@@ -1,6 +1,8 @@
 #pragma once
 // Owning arrays of a backend, and scratch memory for the inside of an operation.
 
+#include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -51,11 +53,11 @@ class tensor {
   index rows_ = 0, cols_ = 0, capacity_ = 0;
 };
 
-/// Row numbers in a backend's memory, for gather and scatter.
+/// Row numbers (or classes) in a backend's memory.
 template <tensor_backend B>
 class row_list {
  public:
-  void assign(B& b, const std::vector<std::int32_t>& rows) {
+  void assign(B& b, std::span<const std::int32_t> rows) {
     const auto n = static_cast<index>(rows.size());
     if (n > capacity_) {
       buffer_ = b.template allocate<std::int32_t>(n);

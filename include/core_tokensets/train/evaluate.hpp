@@ -21,7 +21,7 @@ model_outputs run_model(B& b, const vit<B>& model, const dataset& data, std::spa
                         const pixel_normalisation& normalisation, index batch_size = 128) {
   model_outputs out;
   vit_tape<B> tape;
-  tape.keep = false;
+  tape.keep = kept::logits;
   token_batch batch;
   for (std::size_t begin = 0; begin < indices.size(); begin += static_cast<std::size_t>(batch_size)) {
     const auto part = indices.subspan(begin, std::min(static_cast<std::size_t>(batch_size), indices.size() - begin));

@@ -40,7 +40,8 @@ struct fit_options {
 template <tensor_backend B>
 struct training_state {
   vit_tape<B> tape;
-  tensor<B> gradients, dlogits, dtokens;
+  loss_tape<B> loss;
+  tensor<B> gradients, dtokens;
   optimiser_state<B> optimiser;
 };
 
@@ -65,22 +66,42 @@ inline void append(token_batch& batch, const token_batch& more) {
   batch.targets.insert(batch.targets.end(), more.targets.begin(), more.targets.end());
 }
 
-/// One optimiser step on a batch; returns the loss.
+/// One optimiser step on a batch; its loss is left in `state.loss`. Allocates nothing once `state` is warm.
 template <tensor_backend B>
-double training_step(B& b, vit<B>& model, const token_batch& batch, const cross_entropy_options& loss_options,
-                     const fit_options& o, double schedule, training_state<B>& state) {
+void training_step(B& b, vit<B>& model, const token_batch& batch, const cross_entropy_options& loss_options,
+                   const fit_options& o, double schedule, training_state<B>& state) {
   using T = typename B::scalar;
   forward(b, model, batch, state.tape);
-  const index classes = model.config().classes;
-  const auto loss = cross_entropy<T>(state.tape.logits.to_host(b), classes, batch.targets, batch.weights, loss_options);
-  state.dlogits.assign(b, batch.samples(), classes, loss.dlogits.data());
+  cross_entropy(b, *state.tape.logits, batch.targets, state.loss, batch.weights, loss_options);
   state.gradients.resize(b, 1, model.parameters().size());
   b.fill(*state.gradients, T(0));
-  backward<B, T>(b, model, state.tape, *std::as_const(state.dlogits), state.gradients.data(), state.dtokens);
-  clip_gradients(b, state.gradients, o.clip);
+  backward(b, model, state.tape, *state.loss.dlogits, state.gradients.data(), state.dtokens);
+  if (o.clip > 0) clip_gradients(b, state.gradients, o.clip, state.optimiser);
   step(b, o.optimiser, state.optimiser, model.parameters(), state.gradients, schedule);
-  return loss.loss;
 }
+
+namespace detail {
+
+/// Gives a batch of new samples, followed by replayed ones, weights that make its mean loss the mean over the new ones
+/// plus the weighted mean over the replayed ones, and says which classes compete (`first_class` `[S]`).
+inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int32_t first_class,
+                    std::vector<std::int32_t>& first) {
+  const index samples = batch.samples();
+  batch.weights.resize(static_cast<std::size_t>(samples), 1.0f);
+  const auto spread = [&](index begin, index end) {
+    double total = 0;
+    for (index s = begin; s < end; ++s) total += double(batch.weights[static_cast<std::size_t>(s)]);
+    if (!(total > 0)) return;
+    const auto factor = static_cast<float>(static_cast<double>(samples) / total);
+    for (index s = begin; s < end; ++s) batch.weights[static_cast<std::size_t>(s)] *= factor;
+  };
+  spread(0, fresh);
+  spread(fresh, samples);
+  first.assign(static_cast<std::size_t>(samples), 0);
+  if (loss == replay_loss::ace) std::fill_n(first.begin(), fresh, first_class);
+}
+
+}  // namespace detail
 
 /// Trains on the pictures `indices` of `data`, whose classes start at `first_class`, with replay from `memory` (may be
 /// null or empty). The loss is the mean over the new samples plus the weighted mean over the replayed ones. Every
@@ -97,8 +118,11 @@ void fit(B& b, vit<B>& model, const dataset& data, std::span<const index> indice
   const auto n = static_cast<index>(indices.size());
   const index steps_per_epoch = (n + o.batch - 1) / o.batch, steps = steps_per_epoch * o.epochs;
   const auto warm_up = static_cast<index>(o.warm_up * static_cast<double>(steps));
+  constexpr index look_every = 8;  // steps between two looks at the loss, for which a device must be waited for
   progress_meter meter(o.on_progress, what, steps);
-  token_batch whole, fresh, replayed;
+  std::string note;
+  token_batch whole, thinned, replayed;
+  std::vector<std::int32_t> first;
   std::vector<index> order(indices.begin(), indices.end());
   for (index epoch = 0, done = 0; epoch < o.epochs; ++epoch) {
     random_stream(o.seed, 1000 + static_cast<std::uint64_t>(epoch)).shuffle(std::span(order));
@@ -114,27 +138,22 @@ void fit(B& b, vit<B>& model, const dataset& data, std::span<const index> indice
                  whole);
       random_stream random(o.seed, 1'000'000 + static_cast<std::uint64_t>(done));
       const bool thin = o.token_drop > 0 && random.uniform() < o.token_drop_often;
-      if (thin) drop_tokens(whole, o.token_drop, random, o.missing, fresh);
-      token_batch& batch = thin ? fresh : whole;
-      const index fresh_samples = batch.samples();
+      if (thin) drop_tokens(whole, o.token_drop, random, o.missing, thinned);
+      token_batch& batch = thin ? thinned : whole;
+      const index fresh = batch.samples();
       if (replay) {
-        const auto chosen = sampler.draw(std::min(o.replay_batch, memory->samples()));
-        make_batch(*memory, chosen, o.missing, replayed);
+        make_batch(*memory, sampler.draw(std::min(o.replay_batch, memory->samples())), o.missing, replayed);
         append(batch, replayed);
       }
-      // cross_entropy takes the mean over the whole batch; these factors make it the sum of two means.
-      const auto total = static_cast<float>(batch.samples());
-      batch.weights.resize(static_cast<std::size_t>(batch.samples()), 1.0f);
-      std::vector<std::int32_t> first(static_cast<std::size_t>(batch.samples()), 0);
-      for (index s = 0; s < batch.samples(); ++s) {
-        const bool is_new = s < fresh_samples;
-        const auto mates = static_cast<float>(is_new ? fresh_samples : batch.samples() - fresh_samples);
-        batch.weights[static_cast<std::size_t>(s)] *= total / mates;
-        if (is_new && o.loss == replay_loss::ace) first[static_cast<std::size_t>(s)] = first_class;
+      detail::balance(batch, fresh, o.loss, first_class, first);
+      training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first}, o,
+                    cosine_schedule(done, steps, warm_up), state);
+      if (done % look_every == 0 || done + 1 == steps) {
+        char text[32];
+        std::snprintf(text, sizeof text, "loss %.3f", mean_loss(b, state.loss, batch.weights));
+        note = text;
       }
-      const double loss = training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first},
-                                        o, cosine_schedule(done, steps, warm_up), state);
-      meter.step("loss " + std::to_string(loss));
+      meter.step(note);
     }
   }
 }

@@ -29,10 +29,11 @@ cts::dataset_split read_data(const sequence_arguments& a) {
   const auto colon = a.data.find(':');
   const std::string kind = a.data.substr(0, colon), where = colon == std::string::npos ? "" : a.data.substr(colon + 1);
   cts::dataset_split split;
-  if (kind == "scenes" && where.empty()) {
-    split = cts::scenes({.train_per_class = a.per_class > 0 ? a.per_class : 200,
-                         .test_per_class = 50,
+  if (kind == "scenes" && (where.empty() || where == "shapes")) {
+    split = cts::scenes({.train_per_class = a.per_class > 0 ? a.per_class : 300,
+                         .test_per_class = 100,
                          .image = a.image > 0 ? a.image : 32,
+                         .typical = where.empty() ? 1.0 : 0.0,
                          .seed = a.seed,
                          .threads = a.threads});
   } else if (kind == "folder") {
@@ -46,7 +47,7 @@ cts::dataset_split read_data(const sequence_arguments& a) {
     cts::fail("--data '", a.data, "': expected scenes, folder:DIR, cifar:DIR or idx:DIR");
   }
   if (!a.classes.empty()) split = cts::select_classes(split, cts::parse_class_range(a.classes));
-  if (a.per_class > 0) split.train = cts::limit_per_class(split.train, a.per_class, a.seed);
+  if (a.per_class > 0 && kind != "scenes") split.train = cts::limit_per_class(split.train, a.per_class, a.seed);
   return split;
 }
 

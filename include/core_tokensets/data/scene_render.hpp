@@ -132,7 +132,8 @@ inline scene_box paint_object(scene_canvas& canvas, const scene_object& object, 
   for (double& c : first) c = std::clamp(c + random.uniform(-0.06, 0.06), 0.0, 1.0);
   scene_rgb second = first;
   const double light = 0.3 * first[0] + 0.6 * first[1] + 0.1 * first[2];
-  blend(second, light > 0.45 ? scene_rgb{0, 0, 0} : scene_rgb{1, 1, 1}, 0.62);
+  const bool darker = light > 0.7 || (light > 0.2 && random.uniform() < 0.5);
+  blend(second, darker ? scene_rgb{0, 0, 0} : scene_rgb{1, 1, 1}, 0.62);
   const double period = std::max(3.6, 0.13 * static_cast<double>(canvas.side)), offset = random.uniform(0, period);
   const double cosine = std::cos(object.angle), sine = std::sin(object.angle);
   const auto low = [&](double centre) { return std::max<index>(0, static_cast<index>(centre - object.radius) - 1); };

@@ -27,6 +27,7 @@ struct scene_options {
   index train_per_class = 500, test_per_class = 100;
   index image = 32;   ///< height and width
   index objects = 1;  ///< at most so many in a picture; with more than one their number varies and they are smaller
+  double typical = 0;  ///< how often the object that the label means wears the colour and texture of its class
   std::uint64_t seed = 0;
   int threads = 0;
 };
@@ -40,6 +41,10 @@ struct described_scenes {
 namespace detail {
 
 constexpr index scene_shapes = static_cast<index>(scene_shape_names.size());
+/// Three colours and four textures make a pair of its own for each of the twelve shapes, so that neither colour nor
+/// texture alone tells the class.
+constexpr std::array<scene_colour, 3> typical_colours{scene_colour::orange, scene_colour::green, scene_colour::blue};
+constexpr index scene_colours = static_cast<index>(scene_colour_names.size());
 constexpr index scene_textures = static_cast<index>(scene_texture_names.size());
 
 template <class Word>
@@ -85,8 +90,12 @@ inline scene_description make_scene(const scene_options& options, index label, s
     object.texture = random_word<scene_texture>(scene_textures, random);
     if (o == 0 && options.classes > scene_shapes) object.texture = static_cast<scene_texture>(label / scene_shapes);
     do {
-      object.colour = random_word<scene_colour>(8, random);
+      object.colour = random_word<scene_colour>(scene_colours, random);
     } while (distance(rgb_of(object.colour), behind) < 0.45);
+    if (o == 0 && options.typical > 0 && random.uniform() < options.typical) {
+      object.colour = typical_colours[static_cast<std::size_t>(label) % typical_colours.size()];
+      if (options.classes <= scene_shapes) object.texture = static_cast<scene_texture>(label % scene_textures);
+    }
     if (!place_object(options, scene, object, random)) break;
     object.box = paint_object(canvas, object, static_cast<std::uint8_t>(o + 1), mask, random);
     scene.objects.push_back(object);

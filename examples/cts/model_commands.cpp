@@ -60,7 +60,7 @@ cts::vit<backend<T>> read_model(backend<T>& b, const model_options& o) {
 /// Runs `body(backend)` in the arithmetic that was asked for.
 template <class Body>
 void with_backend(const model_options& o, const Body& body) {
-  cts::require(o.threads >= 0, "--threads ", o.threads, ": expected 0 or more");
+  cts::require(o.threads >= 0 && o.threads <= 1024, "--threads ", o.threads, ": expected 0 to 1024");
   cts::require(o.heads >= 0, "--heads ", o.heads, ": expected 1 or more, or 0 for what the file says");
   if (o.dtype == "f64") {
     backend<double> b(o.threads);

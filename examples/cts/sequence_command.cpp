@@ -81,21 +81,24 @@ nlohmann::json config_of(const sequence_arguments& a) {
           {"learning_rate", a.learning_rate}};
 }
 
-/// What would be noticed late or never.
+/// What would be noticed late or never, and sizes whose products would not fit a number.
 void check(const sequence_arguments& a) {
-  const auto not_negative = [](const char* name, std::ptrdiff_t n) {
-    cts::require(n >= 0, name, " ", n, ": expected 0 or more");
+  const auto within = [](const char* name, auto value, auto low, auto high) {
+    cts::require(value >= low && value <= high, name, " ", value, ": expected ", low, " to ", high);
   };
-  not_negative("--per-class", a.per_class);
-  not_negative("--image", a.image);
-  not_negative("--threads", a.threads);
-  cts::require(a.epochs > 0, "--epochs ", a.epochs, ": expected 1 or more");
-  cts::require(a.batch > 0, "--batch ", a.batch, ": expected 1 or more");
+  within("--per-class", a.per_class, 0, 1'000'000'000);
+  within("--image", a.image, 0, 65536);
+  within("--patch", a.patch, 1, 65536);
+  within("--dim", a.dim, 1, 65536);
+  within("--depth", a.depth, 1, 1024);
+  within("--heads", a.heads, 1, 65536);
+  within("--epochs", a.epochs, 1, 1'000'000);
+  within("--batch", a.batch, 1, 1'000'000);
+  within("--threads", a.threads, 0, 1024);
+  within("--token-drop", a.token_drop, 0.0, 0.99);
+  within("--token-drop-often", a.token_drop_often, 0.0, 1.0);
   cts::require(a.keep > 0 && a.keep <= 1, "--keep ", a.keep, ": expected more than 0 and at most 1");
   cts::require(a.learning_rate > 0, "--learning-rate ", a.learning_rate, ": expected more than 0");
-  cts::require(a.token_drop >= 0 && a.token_drop <= 0.99, "--token-drop ", a.token_drop, ": expected 0 to 0.99");
-  cts::require(a.token_drop_often >= 0 && a.token_drop_often <= 1, "--token-drop-often ", a.token_drop_often,
-               ": expected 0 to 1");
 }
 
 cts::sequence_options options_of(const sequence_arguments& a) {

@@ -52,13 +52,17 @@ TEST_CASE("numbers outside of their range are told with what was expected", "[cl
                        {{{"--per-class", "-5"}}, {"--per-class -5"}},
                        {{{"--image", "-16"}}, {"--image -16"}},
                        {{{"--image", "8"}}, {"side 8", "16 to 1024"}},
-                       {{{"--patch", "-4"}}, {"patch", "positive"}},
+                       {{{"--patch", "-4"}}, {"--patch -4"}},
                        {{{"--patch", "5"}}, {"16x16", "5x5"}},
-                       {{{"--dim", "-16"}}, {"dim", "positive"}},
+                       {{{"--dim", "-16"}}, {"--dim -16"}},
                        {{{"--dim", "15"}}, {"15 channels", "2 heads"}},
-                       {{{"--heads", "0"}}, {"heads", "positive"}},
-                       {{{"--depth", "-1"}}, {"depth", "positive"}},
-                       {{{"--dim", "100000000000"}}, {"memory"}},
+                       {{{"--heads", "0"}}, {"--heads 0"}},
+                       {{{"--depth", "-1"}}, {"--depth -1", "1 to 1024"}},
+                       {{{"--dim", "100000000000"}}, {"--dim 100000000000", "1 to 65536"}},
+                       {{{"--per-class", "100000000000"}}, {"--per-class"}},
+                       {{{"--depth", "1000000000"}}, {"--depth"}},
+                       {{{"--batch", "100000000000"}}, {"--batch"}},
+                       {{{"--threads", "1000000"}}, {"--threads"}},
                        {{{"--epochs", "0"}}, {"--epochs 0"}},
                        {{{"--batch", "-8"}}, {"--batch -8"}},
                        {{{"--threads", "-1"}}, {"--threads -1"}},
@@ -75,6 +79,13 @@ TEST_CASE("numbers outside of their range are told with what was expected", "[cl
                        {{{"--tasks", "3"}}, {"4 classes", "3 tasks"}},
                        {{{"--tasks", "0"}}, {"4 classes", "0 tasks"}}});
 }
+
+#ifndef __SANITIZE_ADDRESS__  // it ends the program where there is no memory
+TEST_CASE("a model that no machine can hold is told", "[cli]") {
+  const sandbox box;
+  check_mistakes(box, {{{{"--dim", "65536"}, {"--depth", "1024"}, {"--heads", "1"}}, {"out of memory"}}});
+}
+#endif
 
 TEST_CASE("budgets that make no sense or hold no token are told", "[cli]") {
   const sandbox box;

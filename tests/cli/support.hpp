@@ -11,7 +11,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <map>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -47,7 +46,7 @@ struct sandbox {
 
   std::string operator/(const std::string& name) const { return (path / name).string(); }
 
-  /// Every name below `path`, with the checksum-like content of files.
+  /// Every name below `path`, with the content of files.
   std::map<std::string, std::string> listing() const {
     std::map<std::string, std::string> names;
     for (const auto& entry : fs::recursive_directory_iterator(path))

@@ -1,10 +1,37 @@
 // cts: the library on the command line. Exit code 0 is success, 2 is bad input (one line on standard error says what).
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <new>
+#include <stdexcept>
 
 #include "commands.hpp"
+
+namespace {
+
+/// Throws, with the choices, where a word stands for a command that there is not.
+void check_commands(const CLI::App& app, int argc, char** argv) {
+  const CLI::App* at = &app;
+  for (int i = 1; i < argc && at->get_require_subcommand_min() > 0 && argv[i][0] != '-'; ++i) {
+    const auto known = at->get_subcommands([](const CLI::App*) { return true; });
+    const auto found = std::find_if(known.begin(), known.end(), [&](auto* c) { return c->check_name(argv[i]); });
+    std::string names;
+    for (const auto* command : known) names += (names.empty() ? "" : ", ") + command->get_name();
+    core_tokensets::require(found != known.end(), "no command is named '", argv[i], "'; there are ", names);
+    at = *found;
+  }
+}
+
+int complain(const char* what, int code) {
+  std::string line = what;
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  std::fprintf(stderr, "cts: %s\n", line.c_str());
+  return code;
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app{"core tokensets: Vision Transformers, attribution and a sparse token memory"};
@@ -16,15 +43,18 @@ int main(int argc, char** argv) {
   cts_command::add_memory(app);
   cts_command::add_demo(app);
   try {
+    check_commands(app, argc, argv);
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
+    return error.get_exit_code() == 0 ? app.exit(error) : complain(error.what(), 2);
   } catch (const core_tokensets::Error& error) {
-    std::fprintf(stderr, "cts: %s\n", error.what());
-    return 2;
+    return complain(error.what(), 2);
+  } catch (const std::bad_alloc&) {
+    return complain("out of memory: the sizes that were asked for are too large for this machine", 2);
+  } catch (const std::length_error&) {
+    return complain("out of memory: the sizes that were asked for are too large for any machine", 2);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "cts: internal error: %s\n", error.what());
-    return 1;
+    return complain((std::string("internal error: ") + error.what()).c_str(), 1);
   }
 }

@@ -1,5 +1,7 @@
 // cts predict, backward, attribute: a stored model on stored images.
 
+#include <algorithm>
+#include <cmath>
 #include <memory>
 
 #include "commands.hpp"
@@ -14,21 +16,36 @@ namespace {
 template <class T>
 using backend = cts::eigen_backend<T>;
 
+/// The numbers of an array; whatever is wrong with them is told with the file and the name.
+template <class T>
+std::vector<T> read_numbers(const cts::tensor_file& file, const std::string& name) {
+  const cts::host_array& array = file.at(name);
+  try {
+    return array.as<T>();
+  } catch (const cts::Error& error) {
+    cts::fail(file.path, ": '", name, "': ", error.what());
+  }
+}
+
 /// Images f32 [B, C, H, W] and labels [B] of a file, as a batch for a model with this configuration.
 cts::token_batch read_images(const std::string& path, const cts::vit_config& c, bool need_labels) {
   const cts::tensor_file file = cts::load_safetensors(path);
-  const cts::host_array& images = file.at("images");
-  cts::require(images.shape.size() == 4, path, ": 'images' has shape ", cts::shape_text(images.shape),
-               ", expected [B, C, H, W]");
-  cts::require(
-      images.shape[1] == c.image.channels && images.shape[2] == c.image.height && images.shape[3] == c.image.width,
-      path, ": 'images' has shape ", cts::shape_text(images.shape), ", the model expects [B, ", c.image.channels, ", ",
-      c.image.height, ", ", c.image.width, "]");
-  auto batch = cts::patchify(images.as<float>(), images.shape[0], c.image, c.patch);
-  if (need_labels) {
-    batch.targets = file.at("labels").as<std::int32_t>();
-    cts::require(static_cast<cts::index>(batch.targets.size()) == batch.samples(), path, ": ", batch.targets.size(),
-                 " labels for ", batch.samples(), " images");
+  const auto& shape = file.at("images").shape;
+  cts::require(shape.size() == 4 && shape[0] > 0 && shape[1] == c.image.channels && shape[2] == c.image.height &&
+                   shape[3] == c.image.width,
+               path, ": 'images' has shape ", cts::shape_text(shape), ", the model expects [B, ", c.image.channels,
+               ", ", c.image.height, ", ", c.image.width, "]");
+  const auto images = read_numbers<float>(file, "images");
+  cts::require(std::all_of(images.begin(), images.end(), [](float x) { return std::isfinite(x); }), path,
+               ": 'images' holds a number that is not finite");
+  auto batch = cts::patchify(images, shape[0], c.image, c.patch);
+  if (!need_labels) return batch;
+  batch.targets = read_numbers<std::int32_t>(file, "labels");
+  cts::require(static_cast<cts::index>(batch.targets.size()) == batch.samples(), path, ": 'labels' has ",
+               batch.targets.size(), " labels for ", batch.samples(), " images");
+  for (const auto label : batch.targets) {
+    cts::require(label >= 0 && label < c.classes, path, ": 'labels' holds ", label, ", the model has classes 0 to ",
+                 c.classes - 1);
   }
   return batch;
 }
@@ -36,13 +53,15 @@ cts::token_batch read_images(const std::string& path, const cts::vit_config& c, 
 template <class T>
 cts::vit<backend<T>> read_model(backend<T>& b, const model_options& o) {
   cts::vit_hints hints;
-  if (o.heads > 0) hints.heads = o.heads;
+  if (o.heads != 0) hints.heads = o.heads;
   return cts::load_vit(b, o.weights, hints);
 }
 
 /// Runs `body(backend)` in the arithmetic that was asked for.
 template <class Body>
 void with_backend(const model_options& o, const Body& body) {
+  cts::require(o.threads >= 0 && o.threads <= 1024, "--threads ", o.threads, ": expected 0 to 1024");
+  cts::require(o.heads >= 0, "--heads ", o.heads, ": expected 1 or more, or 0 for what the file says");
   if (o.dtype == "f64") {
     backend<double> b(o.threads);
     body(b);

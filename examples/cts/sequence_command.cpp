@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 
 #include "commands.hpp"
 #include "core_tokensets/core_tokensets.hpp"
@@ -28,12 +29,15 @@ struct sequence_arguments {
 cts::dataset_split read_data(const sequence_arguments& a) {
   const auto colon = a.data.find(':');
   const std::string kind = a.data.substr(0, colon), where = colon == std::string::npos ? "" : a.data.substr(colon + 1);
+  const bool plain_scenes = a.data == "scenes", only_shapes = a.data == "scenes:shapes";
+  cts::require(plain_scenes || only_shapes || (kind != "scenes" && !where.empty()), "--data '", a.data,
+               "': expected scenes, scenes:shapes, folder:DIR, cifar:DIR or idx:DIR");
   cts::dataset_split split;
-  if (kind == "scenes" && (where.empty() || where == "shapes")) {
+  if (kind == "scenes") {
     split = cts::scenes({.train_per_class = a.per_class > 0 ? a.per_class : 300,
                          .test_per_class = 100,
                          .image = a.image > 0 ? a.image : 32,
-                         .typical = where.empty() ? 1.0 : 0.0,
+                         .typical = plain_scenes ? 1.0 : 0.0,
                          .seed = a.seed,
                          .threads = a.threads});
   } else if (kind == "folder") {
@@ -79,7 +83,28 @@ nlohmann::json config_of(const sequence_arguments& a) {
           {"learning_rate", a.learning_rate}};
 }
 
+/// What would be noticed late or never, and sizes whose products would not fit a number.
+void check(const sequence_arguments& a) {
+  const auto within = [](const char* name, auto value, auto low, auto high) {
+    cts::require(value >= low && value <= high, name, " ", value, ": expected ", low, " to ", high);
+  };
+  within("--per-class", a.per_class, 0, 1'000'000'000);
+  within("--image", a.image, 0, 65536);
+  within("--patch", a.patch, 1, 65536);
+  within("--dim", a.dim, 1, 65536);
+  within("--depth", a.depth, 1, 1024);
+  within("--heads", a.heads, 1, 65536);
+  within("--epochs", a.epochs, 1, 1'000'000);
+  within("--batch", a.batch, 1, 1'000'000);
+  within("--threads", a.threads, 0, 1024);
+  within("--token-drop", a.token_drop, 0.0, 0.99);
+  within("--token-drop-often", a.token_drop_often, 0.0, 1.0);
+  cts::require(a.keep > 0 && a.keep <= 1, "--keep ", a.keep, ": expected more than 0 and at most 1");
+  cts::require(a.learning_rate > 0, "--learning-rate ", a.learning_rate, ": expected more than 0");
+}
+
 cts::sequence_options options_of(const sequence_arguments& a) {
+  check(a);
   cts::sequence_options o;
   o.memory = cts::parse_memory_kind(a.memory);
   o.recipe = {cts::parse_selection(a.select, a.seed), cts::parse_attribution(a.attribute, 0, a.seed), a.keep};
@@ -101,13 +126,15 @@ cts::sequence_options options_of(const sequence_arguments& a) {
   return o;
 }
 
+/// Names of files may be anything, JSON is UTF-8: what is not becomes a replacement character.
+std::string text_of(const nlohmann::json& json, int indent = -1) {
+  return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 nlohmann::json run_sequence(const sequence_arguments& a) {
   const auto options = options_of(a);  // bad names are told before any work is done
-  if (!a.out.empty()) {
-    std::error_code error;
-    std::filesystem::create_directories(a.out, error);
-    cts::require(!error, a.out, ": the folder cannot be made: ", error.message());
-  }
+  std::optional<cts::output_folder> folder;
+  if (!a.out.empty()) folder.emplace(a.out);
   const auto split = read_data(a);
   const auto stream = cts::class_incremental(split, {.tasks = a.tasks});
   backend b(a.threads);
@@ -125,7 +152,7 @@ nlohmann::json run_sequence(const sequence_arguments& a) {
                "the model sees images of ", image.height, "x", image.width, "x", image.channels, ", the data have ",
                train.height, "x", train.width, "x", train.channels);
   const auto config = config_of(a);
-  cts::sequence_runner<backend> runner(b, model, stream, options, config.dump());
+  cts::sequence_runner<backend> runner(b, model, stream, options, text_of(config));
   auto results = cts::to_json(runner.run());
   results["config"] = config;
   results["class_names"] = train.class_names;
@@ -133,7 +160,7 @@ nlohmann::json run_sequence(const sequence_arguments& a) {
     const std::filesystem::path out(a.out);
     cts::save_safetensors(out / "model.safetensors", cts::to_file(b, model));
     runner.memory().save(out / "memory.safetensors");
-    cts::write_file(out / "results.json", std::string_view(results.dump(1)));
+    cts::write_file(out / "results.json", std::string_view(text_of(results, 1)));
   }
   return results;
 }
@@ -188,19 +215,18 @@ void add_sequence(CLI::App& app) {
   c->add_option("--keep", a->keep, "share of a sample's tokens that is stored");
   c->add_option("--missing", a->missing, "what a left-out token is: drop or zero")
       ->check(CLI::IsMember({"drop", "zero"}));
-  c->add_option("--token-drop", a->token_drop, "share of tokens left out of new pictures, 0: none")
-      ->check(CLI::Range(0.0, 0.99));
-  c->add_option("--token-drop-often", a->token_drop_often, "share of new batches in which it is")
-      ->check(CLI::Range(0.0, 1.0));
+  c->add_option("--token-drop", a->token_drop, "share of tokens left out of new pictures, 0: none");
+  c->add_option("--token-drop-often", a->token_drop_often, "share of new batches in which it is");
   c->add_option("--replay-loss", a->replay_loss, "sum (the paper's) or ace (asymmetric)")
       ->check(CLI::IsMember({"sum", "ace"}));
   c->add_option("--weights", a->weights, "start from this model");
-  c->add_option("--seed", a->seed, "of all random choices");
+  c->add_option("--seed", a->seed, "of all random choices")->check(CLI::NonNegativeNumber);
   c->add_option("--threads", a->threads, "0: as many as there are; results do not depend on it");
   c->add_flag("--resume", a->resume, "go on from the last checkpoint in DIR");
   c->add_flag("--quiet", a->quiet, "no progress line");
   c->add_option("--out", a->out, "folder of the results")->required();
   c->final_callback([a] {
+    cts::require(!a->out.empty(), "--out '': expected a folder");
     const auto results = run_sequence(*a);
     print_heading();
     print_line(a->memory, results);

@@ -90,6 +90,7 @@ inline dataset_split load_cifar10(const std::filesystem::path& dir) {
 
 /// CIFAR-100 from the folder with train.bin and test.bin: its 100 classes, or with `coarse` the 20 groups of them.
 inline dataset_split load_cifar100(const std::filesystem::path& dir, bool coarse = false) {
+  require(std::filesystem::is_directory(dir), dir.string(), ": no such folder");
   const index classes = coarse ? 20 : 100;
   const auto names =
       detail::class_names_or_numbers(dir / (coarse ? "coarse_label_names.txt" : "fine_label_names.txt"), classes);

@@ -71,6 +71,7 @@ inline dataset load_idx_pair(const std::filesystem::path& images, const std::fil
 /// MNIST and its relatives from the folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k
 /// (a dot in place of the second hyphen also counts).
 inline dataset_split load_idx(const std::filesystem::path& dir) {
+  require(std::filesystem::is_directory(dir), dir.string(), ": no such folder");
   const auto pair = [&](const std::string& part) {
     const auto either = [&](const std::string& kind, const std::string& ending) {
       const auto dotted = dir / (part + "-" + kind + "." + ending);

@@ -58,7 +58,8 @@ inline void renumber_classes(dataset& data, std::span<const std::int32_t> number
 }
 
 /// Cuts the classes into tasks of equal size, in their order or shuffled, and renumbers them in order of appearance.
-/// `Error`: classes that do not divide into tasks, a class without pictures to learn from.
+/// `Error`: classes that do not divide into tasks, a class without pictures to learn from, a task without any to
+/// measure on.
 inline task_stream class_incremental(dataset_split split, const class_incremental_options& options = {}) {
   const index classes = split.train.classes();
   require(classes == split.test.classes(), "class_incremental: ", classes, " classes in train, ", split.test.classes(),
@@ -96,6 +97,10 @@ inline task_stream class_incremental(dataset_split split, const class_incrementa
   }
   for (std::size_t k = 0; k < counts.size(); ++k) {
     require(counts[k] > 0, "class_incremental: class '", stream.data.train.class_names[k], "' has no train pictures");
+  }
+  for (const task& t : stream.tasks) {
+    require(!t.test.empty(), "class_incremental: no test pictures for ", t.name, ", whose classes begin with '",
+            stream.data.test.class_names[static_cast<std::size_t>(t.classes.front())], "'");
   }
   return stream;
 }

@@ -1,6 +1,7 @@
 #pragma once
 // Weights in and out as safetensors under timm's names; the configuration is read off the shapes where it can be.
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -19,41 +20,60 @@ struct vit_hints {
   std::optional<image_shape> image;
 };
 
+namespace detail {
+
+/// The number `key` of the JSON text in the file's metadata `config`, or `fallback` where there is none. `Error`: it is
+/// not from `low` to `high`.
+inline double config_number(const tensor_file& file, const char* key, double fallback, double low, double high) {
+  const auto found = file.metadata.find("config");
+  if (found == file.metadata.end()) return fallback;
+  const auto config = nlohmann::json::parse(found->second, nullptr, false);
+  if (!config.is_object() || !config.contains(key) || !config[key].is_number()) return fallback;
+  const double value = config[key].get<double>();
+  require(value >= low && value <= high, file.path, ": '", key, "' in the metadata 'config' is ", value, ", expected ",
+          low, " to ", high);
+  return value;
+}
+
+}  // namespace detail
+
 /// The configuration of the model stored in `file`. Throws with the name of what is missing or does not fit.
 inline vit_config read_config(const tensor_file& file, const vit_hints& hints = {}) {
   const auto shape = [&](const std::string& name, std::size_t rank) {
     const auto& s = file.at(name).shape;
-    require(s.size() == rank, file.path, ": '", name, "' has ", s.size(), " dimensions, expected ", rank);
+    require(s.size() == rank && std::all_of(s.begin(), s.end(), [](index n) { return n > 0; }), file.path, ": '", name,
+            "' has shape ", shape_text(s), ", expected ", rank, " dimensions that are not 0");
     return s;
+  };
+  constexpr double most = 1 << 20;
+  const auto whole = [&](const char* key, index fallback) {
+    return static_cast<index>(detail::config_number(file, key, static_cast<double>(fallback), 1, most));
   };
   vit_config c;
   const auto proj = shape("patch_embed.proj.weight", 4), positions = shape("pos_embed", 3),
-             head = shape("head.weight", 2);
+             head = shape("head.weight", 2), fc1 = shape("blocks.0.mlp.fc1.weight", 2);
   require(proj[2] == proj[3], file.path, ": 'patch_embed.proj.weight' has patches of ", proj[2], "x", proj[3],
           ", expected square ones");
   c.dim = proj[0];
   c.patch = proj[2];
   c.classes = head[0];
-  c.mlp_ratio = static_cast<double>(shape("blocks.0.mlp.fc1.weight", 2)[0]) / static_cast<double>(c.dim);
+  c.mlp_ratio = static_cast<double>(fc1[0]) / static_cast<double>(c.dim);
   c.qkv_bias = file.contains("blocks.0.attn.qkv.bias");
-  for (c.depth = 0; file.contains("blocks." + std::to_string(c.depth) + ".norm1.weight");) ++c.depth;
-
-  nlohmann::json config;
-  if (const auto found = file.metadata.find("config"); found != file.metadata.end()) {
-    config = nlohmann::json::parse(found->second, nullptr, false);
-  }
-  const auto number = [&](const char* key, double fallback) {
-    return config.is_object() && config.contains(key) && config[key].is_number() ? config[key].get<double>() : fallback;
+  const auto has_block = [&](index i) {
+    const auto next = file.arrays.lower_bound("blocks." + std::to_string(i) + ".");
+    return next != file.arrays.end() && next->first.starts_with("blocks." + std::to_string(i) + ".");
   };
+  for (c.depth = 0; has_block(c.depth);) ++c.depth;
+
   const index patches = positions[1] - 1;
-  const auto side = static_cast<index>(std::llround(std::sqrt(static_cast<double>(patches)))) * c.patch;
-  c.image = hints.image.value_or(image_shape{static_cast<index>(number("H", double(side))),
-                                             static_cast<index>(number("W", double(side))), proj[1]});
+  const auto side = std::max<index>(1, std::llround(std::sqrt(static_cast<double>(patches)))) * c.patch;
+  c.image = hints.image.value_or(image_shape{whole("H", side), whole("W", side), proj[1]});
   c.image.channels = proj[1];
-  c.layer_norm_eps = number("layernorm_eps", number("layer_norm_eps", 1e-6));
-  const double heads = hints.heads ? double(*hints.heads) : number("heads", 0);
-  require(heads >= 1, file.path, ": the number of heads does not follow from the shapes; name it (--heads)");
-  c.heads = static_cast<index>(heads);
+  c.layer_norm_eps =
+      detail::config_number(file, "layernorm_eps", detail::config_number(file, "layer_norm_eps", 1e-6, 0, 1), 0, 1);
+  c.heads = hints.heads ? *hints.heads : whole("heads", 0);
+  require(c.heads >= 1, file.path, ": the number of heads does not follow from the shapes; name it (--heads)");
+  require(c.dim % c.heads == 0, file.path, ": ", c.dim, " channels do not divide into ", c.heads, " heads");
   require(c.patches() == patches, file.path, ": 'pos_embed' has places for ", patches, " patches, an image of ",
           c.image.height, "x", c.image.width, " has ", c.patches(), "; name the image size");
   check(c);
@@ -75,7 +95,11 @@ void load_parameters(B& b, vit<B>& model, const tensor_file& file) {
       require(std::isfinite(x), file.path, ": '", p.name, "' holds a number that is not finite");
     std::copy(numbers.begin(), numbers.end(), values.begin() + p.where.offset);
   }
-  for (const auto& [name, array] : file.arrays) layout.at(name);
+  for (const auto& [name, array] : file.arrays) {
+    const bool known =
+        std::any_of(layout.table().begin(), layout.table().end(), [&](auto& p) { return p.name == name; });
+    require(known, file.path, ": array '", name, "' is no parameter of the model that the others make");
+  }
   model.parameters().assign(b, 1, layout.size(), values.data());
 }
 

@@ -78,6 +78,15 @@ inline index priced_bytes(const token_memory& memory, const sequence_options& o,
   return as_files ? static_cast<index>(spent_on_pictures) : memory.bytes_on_disk();
 }
 
+/// Checksum of a checkpoint's state, its own entry left out.
+inline std::string state_checksum(nlohmann::json state) {
+  state.erase("checksum");
+  const std::string text = state.dump();
+  return checksum_text(fnv1a(std::as_bytes(std::span(text))));
+}
+
+inline std::string file_checksum(const std::filesystem::path& path) { return checksum_text(fnv1a(read_file(path))); }
+
 inline nlohmann::json to_json(const sequence_result& r) {
   return {{"accuracy", r.accuracy},
           {"memory_bytes", r.memory_bytes},
@@ -234,12 +243,17 @@ class sequence_runner {
   void checkpoint(index t) {
     std::filesystem::create_directories(o_.out);
     const std::string tag = std::to_string(t);
-    save_safetensors(o_.out / ("checkpoint-model-" + tag + ".safetensors"), to_file(b_, model_));
-    memory_.save(o_.out / ("checkpoint-memory-" + tag + ".safetensors"));
+    const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors"),
+               memory_path = o_.out / ("checkpoint-memory-" + tag + ".safetensors");
+    save_safetensors(model_path, to_file(b_, model_));
+    memory_.save(memory_path);
     nlohmann::json state = detail::to_json(result_);
     state["tasks_done"] = t + 1;
     state["spent"] = spent_;
     state["fingerprint"] = fingerprint_;
+    state["model"] = detail::file_checksum(model_path);
+    state["memory"] = detail::file_checksum(memory_path);
+    state["checksum"] = detail::state_checksum(state);
     write_file(o_.out / "checkpoint.json", std::string_view(state.dump(1)));
     if (t > 0) {
       const std::string old = std::to_string(t - 1);
@@ -253,15 +267,22 @@ class sequence_runner {
     const auto state = nlohmann::json::parse(read_text(path), nullptr, false);
     require(state.is_object() && state.contains("tasks_done") && state.contains("fingerprint"), path.string(),
             ": not a checkpoint");
+    require(state.contains("checksum") && state["checksum"] == detail::state_checksum(state), path.string(),
+            ": the checkpoint was altered (its checksum does not match)");
     require(state["fingerprint"] == fingerprint_, path.string(),
             ": the checkpoint belongs to a run with other settings; choose another folder or leave --resume out");
     const auto done = state["tasks_done"].get<index>();
     const std::string tag = std::to_string(done - 1);
-    const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors");
+    const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors"),
+               memory_path = o_.out / ("checkpoint-memory-" + tag + ".safetensors");
+    for (const auto& [name, file_path] : {std::pair("model", model_path), std::pair("memory", memory_path)}) {
+      require(state[name] == detail::file_checksum(file_path), file_path.string(),
+              ": the checkpoint was altered (its checksum does not match)");
+    }
     const tensor_file file = load_safetensors(model_path);
     model_.replace_head(b_, read_config(file).classes);
     load_parameters(b_, model_, file);
-    memory_ = load_token_memory(o_.out / ("checkpoint-memory-" + tag + ".safetensors"));
+    memory_ = load_token_memory(memory_path);
     result_.accuracy = state["accuracy"].get<accuracy_matrix>();
     spent_ = state["spent"].get<double>();
     const auto& seconds = state["seconds"];

@@ -1,0 +1,125 @@
+// cts sequence with arguments that make no sense: each is told in one line, and nothing is left behind.
+
+#include "cli/support.hpp"
+#include "support/golden.hpp"
+
+using namespace cli_test;
+
+namespace {
+
+using options = std::map<std::string, std::string>;
+
+struct mistake {
+  options changes;
+  std::vector<std::string> told;
+};
+
+void check_mistakes(const sandbox& box, const std::vector<mistake>& mistakes) {
+  for (const auto& m : mistakes) check_refused(box, with("sequence", small_sequence(box / "out"), m.changes), m.told);
+}
+
+}  // namespace
+
+TEST_CASE("unknown names list what there is", "[cli]") {
+  const sandbox box;
+  check_mistakes(box, {{{{"--memory", "most"}}, {"'most'", "core-tokenset", "ncm"}},
+                       {{{"--select", "best"}}, {"'best'", "random", "grad_match"}},
+                       {{{"--attribute", "best"}}, {"'best'", "rollout", "grad_lrp"}},
+                       {{{"--data", "photos"}}, {"'photos'", "scenes", "folder:DIR"}},
+                       {{{"--data", "scenes:here"}}, {"'scenes:here'"}},
+                       {{{"--data", "folder"}}, {"'folder'", "folder:DIR"}},
+                       {{{"--data", "idx:"}}, {"'idx:'", "idx:DIR"}},
+                       {{{"--missing", "gone"}}, {"--missing", "gone", "drop", "zero"}},
+                       {{{"--replay-loss", "mean"}}, {"--replay-loss", "mean", "sum", "ace"}},
+                       {{{"--coreset-price", "free"}}, {"--coreset-price", "source", "raw"}},
+                       {{{"--wieghts", "w"}}, {"--wieghts"}}});
+  check_refused(box, {"nonsense"}, {"'nonsense'", "predict", "sequence", "memory"});
+  check_refused(box, {"memory", "nonsense", "file"}, {"'nonsense'", "info", "verify", "export"});
+  check_refused(box, {}, {"subcommand"});
+  check_refused(box, {"sequence"}, {"--out"});
+  check_refused(box, {"sequence", "--out", ""}, {"--out ''", "folder"});
+  check_refused(box, {"predict"}, {"--weights"});
+  const auto help = run_well(box, {"--help"});
+  CHECK(help.out.find("sequence") != std::string::npos);
+}
+
+TEST_CASE("numbers outside of their range are told with what was expected", "[cli]") {
+  const sandbox box;
+  check_mistakes(box, {{{{"--keep", "0"}}, {"--keep 0", "more than 0"}},
+                       {{{"--keep", "2"}}, {"--keep 2", "at most 1"}},
+                       {{{"--keep", "nan"}}, {"--keep nan"}},
+                       {{{"--keep", "a lot"}}, {"--keep", "a lot"}},
+                       {{{"--per-class", "-5"}}, {"--per-class -5"}},
+                       {{{"--image", "-16"}}, {"--image -16"}},
+                       {{{"--image", "8"}}, {"side 8", "16 to 1024"}},
+                       {{{"--patch", "-4"}}, {"--patch -4"}},
+                       {{{"--patch", "5"}}, {"16x16", "5x5"}},
+                       {{{"--dim", "-16"}}, {"--dim -16"}},
+                       {{{"--dim", "15"}}, {"15 channels", "2 heads"}},
+                       {{{"--heads", "0"}}, {"--heads 0"}},
+                       {{{"--depth", "-1"}}, {"--depth -1", "1 to 1024"}},
+                       {{{"--dim", "100000000000"}}, {"--dim 100000000000", "1 to 65536"}},
+                       {{{"--per-class", "100000000000"}}, {"--per-class"}},
+                       {{{"--depth", "1000000000"}}, {"--depth"}},
+                       {{{"--batch", "100000000000"}}, {"--batch"}},
+                       {{{"--threads", "1000000"}}, {"--threads"}},
+                       {{{"--epochs", "0"}}, {"--epochs 0"}},
+                       {{{"--batch", "-8"}}, {"--batch -8"}},
+                       {{{"--threads", "-1"}}, {"--threads -1"}},
+                       {{{"--seed", "-1"}}, {"--seed", "-1"}},
+                       {{{"--seed", "0.5"}}, {"--seed", "0.5"}},
+                       {{{"--token-drop", "1"}}, {"--token-drop 1"}},
+                       {{{"--token-drop", "nan"}}, {"--token-drop nan"}},
+                       {{{"--token-drop-often", "1.5"}}, {"--token-drop-often 1.5"}},
+                       {{{"--learning-rate", "-1"}}, {"--learning-rate -1"}},
+                       {{{"--learning-rate", "nan"}}, {"--learning-rate nan"}},
+                       {{{"--classes", "9-3"}}, {"'9-3'", "A-B"}},
+                       {{{"--classes", "a-b"}}, {"'a-b'", "A-B"}},
+                       {{{"--classes", "0-99"}}, {"0-99", "0-9"}},
+                       {{{"--tasks", "3"}}, {"4 classes", "3 tasks"}},
+                       {{{"--tasks", "0"}}, {"4 classes", "0 tasks"}}});
+}
+
+#ifndef __SANITIZE_ADDRESS__  // it ends the program where there is no memory
+TEST_CASE("a model that no machine can hold is told", "[cli]") {
+  const sandbox box;
+  check_mistakes(box, {{{{"--dim", "65536"}, {"--depth", "1024"}, {"--heads", "1"}}, {"out of memory"}}});
+}
+#endif
+
+TEST_CASE("budgets that make no sense or hold no token are told", "[cli]") {
+  const sandbox box;
+  check_mistakes(box, {{{{"--budget", "12XB"}}, {"'12XB'", "'XB'", "KiB"}},
+                       {{{"--budget", "much"}}, {"'much'", "64KiB"}},
+                       {{{"--budget", "-5"}}, {"'-5'", "more than 0"}},
+                       {{{"--budget", "0"}}, {"'0'", "more than 0"}},
+                       {{{"--budget", "2"}}, {"'2'", "at most 1"}},
+                       {{{"--budget", "nan"}}, {"'nan'"}},
+                       {{{"--budget", "100B"}}, {"budget", "bytes is too small", "4 tokens"}},
+                       {{{"--budget", "100B"}, {"--memory", "coreset"}}, {"budget", "too small for one picture"}}});
+}
+
+TEST_CASE("a model that does not fit the pictures is told", "[cli]") {
+  const sandbox box;
+  const auto golden_case = golden::folder("vit_c");
+  check_mistakes(box, {{{{"--weights", box / "nowhere"}}, {box / "nowhere", "No such file"}},
+                       {{{"--weights", golden_case / "weights.safetensors"}}, {"12x12x1", "16x16x3"}},
+                       {{{"--weights", golden_case / "inputs.safetensors"}}, {"inputs.safetensors", "patch_embed"}}});
+}
+
+TEST_CASE("a loss that is not a number ends the run", "[cli]") {
+  const sandbox box;
+  check_mistakes(box, {{{{"--learning-rate", "1e30"}, {"--epochs", "4"}}, {"loss is", "nan", "learning rate"}}});
+}
+
+TEST_CASE("a folder that cannot be written is told before any work", "[cli]") {
+  const sandbox box;
+  cts::write_file(box.path / "file", std::string_view("in the way"));
+  options slow = small_sequence("");
+  slow["--epochs"] = "100000";  // would take hours
+  for (const std::string& out :
+       {box / "file", box / "file/below/it", std::string("/proc"), std::string("/proc/none")}) {
+    slow["--out"] = out;
+    check_refused(box, with("sequence", slow), {out});
+  }
+}

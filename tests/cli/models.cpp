@@ -1,0 +1,208 @@
+// cts predict, backward and attribute: the golden numbers come out, and damaged or unfitting files are named.
+
+#include <limits>
+
+#include "cli/support.hpp"
+#include "support/golden.hpp"
+#include "support/tolerance.hpp"
+
+using namespace cli_test;
+
+namespace {
+
+/// The golden case in files that may be changed.
+struct golden_files {
+  sandbox box;
+  fs::path where = golden::folder("vit_c");
+  cts::tensor_file weights = cts::load_safetensors(where / "weights.safetensors");
+  cts::tensor_file inputs = cts::load_safetensors(where / "inputs.safetensors");
+
+  golden_files() { save(); }
+  void save() const {
+    cts::save_safetensors(box.path / "weights", weights);
+    cts::save_safetensors(box.path / "inputs", inputs);
+  }
+  std::map<std::string, std::string> options() const {
+    return {{"--weights", box / "weights"}, {"--inputs", box / "inputs"}, {"--out", box / "out"}};
+  }
+  arguments predict() const { return with("predict", options()); }
+  arguments backward() const { return with("backward", options()); }
+  arguments attribute(const std::string& method = "grad_lrp") const {
+    return with("attribute", options(), {{"--method", method}});
+  }
+  cts::tensor_file result(const arguments& args) const {
+    run_well(box, args);
+    return cts::load_safetensors(box.path / "out");
+  }
+};
+
+/// Refused with `change` applied to the weights or inputs, naming the file of these.
+template <class Change>
+void refuse_weights(const Change& change, std::vector<std::string> told) {
+  golden_files files;
+  change(files.weights);
+  files.save();
+  told.push_back(files.box / "weights");
+  check_refused(files.box, files.predict(), told);
+}
+template <class Change>
+void refuse_inputs(const Change& change, std::vector<std::string> told) {
+  golden_files files;
+  change(files.inputs);
+  files.save();
+  told.push_back(files.box / "inputs");
+  check_refused(files.box, files.backward(), told);
+}
+
+void set_first(cts::host_array& array, float value) {
+  auto numbers = array.as<float>();
+  numbers.front() = value;
+  array = cts::host_array::of(numbers, array.shape);
+}
+
+}  // namespace
+
+TEST_CASE("the commands give the golden numbers", "[cli][golden]") {
+  const golden_files files;
+  const auto want = [&](const char* file) {
+    return cts::load_safetensors(files.where / (std::string(file) + ".safetensors"));
+  };
+  const auto check = [&](const cts::tensor_file& got, const std::string& name, const cts::tensor_file& golden,
+                         const std::string& golden_name, double limit) {
+    INFO(name);
+    CHECK(got.at(name).shape == golden.at(golden_name).shape);
+    CHECK(golden::distance(got.at(name).as<double>(), golden.at(golden_name).as<double>()) <= limit);
+  };
+  for (const std::string dtype : {"f32", "f64"}) {
+    INFO(dtype);
+    const bool wide = dtype == "f64";
+    const double plain = wide ? tolerance<double>() : tolerance<float>();
+    const double relevance = wide ? tolerance<double>(kind::relevance) : tolerance<float>(kind::relevance);
+    const auto as = [&](arguments args) {
+      args.push_back("--dtype=" + dtype);
+      return args;
+    };
+    const auto forward = want("forward"), gradients = want("backward"), attribution = want("attribution");
+    const auto predicted = files.result(as(files.predict()));
+    check(predicted, "logits", forward, "logits", plain);
+    check(predicted, "probabilities", forward, "probs", plain);
+    const auto backward = files.result(as(files.backward()));
+    for (const auto& [name, array] : backward.arrays) check(backward, name, gradients, name, plain);
+    CHECK(backward.arrays.size() == files.weights.arrays.size() + 1);
+    for (const std::string target : {"argmax", "label"}) {
+      const auto explain = [&](const char* method, int start) {
+        auto args = as(files.attribute(method));
+        args.push_back("--target=" + target);
+        args.push_back("--start-layer=" + std::to_string(start));
+        return files.result(args);
+      };
+      check(explain("attention", 0), "relevance", attribution, "raw_last", plain);
+      check(explain("grad_cam", 0), "relevance", attribution, "gradcam." + target, plain);
+      for (const int start : {0, 1}) {
+        const std::string s = "_s" + std::to_string(start);
+        check(explain("rollout", start), "relevance", attribution, "rollout" + s, plain);
+        check(explain("grad_lrp", start), "relevance", attribution, "transformer_attribution" + s + "." + target,
+              relevance);
+      }
+    }
+    CHECK(files.result(as(files.attribute("random"))).at("relevance").shape == std::vector<cts::index>{2, 9});
+  }
+}
+
+TEST_CASE("weights that do not make a model are named", "[cli]") {
+  refuse_weights([](auto& f) { f.arrays.erase("norm.bias"); }, {"no array 'norm.bias'"});
+  refuse_weights([](auto& f) { f.arrays.erase("pos_embed"); }, {"no array 'pos_embed'"});
+  refuse_weights([](auto& f) { f.arrays.erase("blocks.1.norm1.weight"); }, {"no array 'blocks.1.norm1.weight'"});
+  refuse_weights([](auto& f) { f.arrays.clear(); }, {"no array", "none at all"});
+  refuse_weights([](auto& f) { f.arrays["fc_norm.bias"] = f.at("norm.bias"); }, {"'fc_norm.bias' is no parameter"});
+  refuse_weights([](auto& f) { f.arrays["blocks.7.norm1.bias"] = f.at("norm.bias"); }, {"'blocks.7.norm1.bias'"});
+  refuse_weights([](auto& f) { f.arrays["norm.bias"] = f.at("head.bias"); }, {"'norm.bias'", "[3]", "expected [16]"});
+  refuse_weights([](auto& f) { f.arrays["head.weight"].shape = {48}; }, {"'head.weight'", "[48]", "2 dimensions"});
+  refuse_weights([](auto& f) { f.arrays["head.weight"].shape = {16, 3}; }, {"'head.weight'", "[16, 3]", "expected"});
+  refuse_weights([](auto& f) { f.arrays["patch_embed.proj.weight"].shape = {16, 1, 2, 8}; }, {"2x8", "square"});
+  refuse_weights(
+      [](auto& f) {
+        f.arrays["patch_embed.proj.weight"] = {cts::dtype::f32, {16, 1, 0, 0}, {}};
+      },
+      {"'patch_embed.proj.weight'", "[16, 1, 0, 0]"});
+  refuse_weights([](auto& f) { f.arrays["pos_embed"].shape = {1, 5, 32}; }, {"'pos_embed'", "4 patches"});
+  refuse_weights([](auto& f) { f.metadata.clear(); }, {"heads", "--heads"});
+  refuse_weights([](auto& f) { f.metadata["config"] = R"({"heads": 3})"; }, {"16 channels", "3 heads"});
+  refuse_weights([](auto& f) { f.metadata["config"] = R"({"heads": 1e300})"; }, {"'heads'", "1e+300"});
+  refuse_weights([](auto& f) { f.metadata["config"] = R"({"heads": 2, "H": -12})"; }, {"'H'", "-12"});
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()})
+    refuse_weights([&](auto& f) { set_first(f.arrays["blocks.1.mlp.fc2.weight"], bad); },
+                   {"'blocks.1.mlp.fc2.weight'", "not finite"});
+}
+
+TEST_CASE("inputs that do not fit the model are named", "[cli]") {
+  refuse_inputs([](auto& f) { f.arrays.erase("images"); }, {"no array 'images'"});
+  refuse_inputs([](auto& f) { f.arrays.erase("labels"); }, {"no array 'labels'"});
+  refuse_inputs([](auto& f) { f.arrays["images"].shape = {2, 1, 16, 9}; }, {"[2, 1, 16, 9]", "[B, 1, 12, 12]"});
+  refuse_inputs([](auto& f) { f.arrays["images"].shape = {1, 2, 12, 12}; }, {"[1, 2, 12, 12]", "[B, 1, 12, 12]"});
+  refuse_inputs([](auto& f) { f.arrays["images"].shape = {2, 144}; }, {"[2, 144]", "[B, 1, 12, 12]"});
+  refuse_inputs([](auto& f) { f.arrays["images"] = {cts::dtype::f32, {0, 1, 12, 12}, {}}; }, {"[0, 1, 12, 12]"});
+  refuse_inputs([](auto& f) { set_first(f.arrays["images"], std::nanf("")); }, {"'images'", "not finite"});
+  refuse_inputs([](auto& f) { f.arrays["labels"] = cts::host_array::of(std::vector<std::int64_t>{1}); },
+                {"1 labels for 2 images"});
+  refuse_inputs(
+      [](auto& f) {
+        f.arrays["labels"] = cts::host_array::of(std::vector<std::int64_t>{1, 3});
+      },
+      {"'labels' holds 3", "0 to 2"});
+  refuse_inputs(
+      [](auto& f) {
+        f.arrays["labels"] = cts::host_array::of(std::vector<std::int64_t>{1, -1});
+      },
+      {"'labels' holds -1"});
+  refuse_inputs(
+      [](auto& f) {
+        f.arrays["labels"] = cts::host_array::of(std::vector<float>{1, 0.5f});
+      },
+      {"'labels'", "0.5"});
+}
+
+TEST_CASE("files that are cut off, are folders or cannot be written are named", "[cli]") {
+  const golden_files files;
+  const auto& box = files.box;
+  const auto whole = cts::read_file(box.path / "weights");
+  for (const std::size_t count : {std::size_t{0}, std::size_t{5}, std::size_t{8}, std::size_t{1000}, std::size_t{2760},
+                                  whole.size() / 2, whole.size() - 1}) {
+    cts::write_file(box.path / "weights", std::span(whole).first(count));
+    check_refused(box, files.predict(), {box / "weights"});
+  }
+  auto longer = whole;
+  longer.push_back(std::byte{0});
+  cts::write_file(box.path / "weights", longer);
+  check_refused(box, files.predict(), {box / "weights", "1 bytes behind"});
+  files.save();
+
+  fs::create_directory(box.path / "folder");
+  const auto change = [&](const char* name, const std::string& value) {
+    return with("predict", files.options(), {{name, value}});
+  };
+  check_refused(box, change("--weights", box / "folder"), {box / "folder", "not a regular file"});
+  check_refused(box, change("--inputs", box / "folder"), {box / "folder", "not a regular file"});
+  check_refused(box, change("--out", box / "folder"), {box / "folder", "not a regular file"});
+  check_refused(box, change("--weights", box / "nowhere"), {box / "nowhere", "No such file"});
+  check_refused(box, change("--weights", box / "inputs"), {box / "inputs", "patch_embed.proj.weight"});
+  check_refused(box, change("--out", box / "nowhere/out"), {box / "nowhere/out", "No such file"});
+  check_refused(box, change("--out", box / "inputs/out"), {box / "inputs/out", "Not a directory"});
+  check_refused(box, change("--out", "/proc/out"), {"/proc/out", "cannot"});
+  check_refused(box, change("--dtype", "f16"), {"--dtype", "f16", "f64"});
+  check_refused(box, change("--heads", "-2"), {"--heads -2"});
+  check_refused(box, change("--heads", "5"), {"16 channels", "5 heads"});
+  check_refused(box, change("--threads", "-2"), {"--threads -2"});
+}
+
+TEST_CASE("an attribution that there is not is told with those there are", "[cli]") {
+  const golden_files files;
+  check_refused(files.box, files.attribute("best"), {"'best'", "grad_lrp", "rollout"});
+  auto args = files.attribute();
+  args.push_back("--start-layer=9");
+  check_refused(files.box, args, {"start layer 9", "2 blocks"});
+  args.back() = "--start-layer=-1";
+  check_refused(files.box, args, {"start layer -1"});
+  args.back() = "--target=best";
+  check_refused(files.box, args, {"--target", "best", "argmax", "label"});
+}

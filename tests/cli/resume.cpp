@@ -1,0 +1,207 @@
+// cts sequence that is killed at any moment and resumed ends in the same bits; checkpoints that do not fit are refused.
+
+#include <poll.h>
+#include <sys/inotify.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
+
+#include "cli/support.hpp"
+
+using namespace cli_test;
+
+namespace {
+
+using options = std::map<std::string, std::string>;
+
+/// Three tasks of two classes.
+arguments three_tasks(const fs::path& out, const options& changes = {}, bool resume = false) {
+  auto all = small_sequence(out.string());
+  all["--classes"] = "0-5";
+  all["--tasks"] = "3";
+  all["--per-class"] = "12";
+  all["--epochs"] = "2";
+  if (resume) all["--resume"] = "";
+  return with("sequence", all, changes);
+}
+
+/// What a run leaves: its three files, without the times in the results.
+struct run_files {
+  std::string model, memory;
+  nlohmann::json results;
+
+  explicit run_files(const fs::path& out)
+      : model(cts::read_text(out / "model.safetensors")),
+        memory(cts::read_text(out / "memory.safetensors")),
+        results(nlohmann::json::parse(cts::read_text(out / "results.json"))) {
+    CHECK(results.erase("seconds") == 1);
+  }
+};
+
+void check_same(const run_files& got, const run_files& want) {
+  CHECK(got.model == want.model);
+  CHECK(got.memory == want.memory);
+  CHECK(got.results == want.results);
+}
+
+/// Tells when files are made in a folder.
+class folder_watch {
+ public:
+  explicit folder_watch(const fs::path& folder) : descriptor_(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {
+    REQUIRE(descriptor_ >= 0);
+    REQUIRE(::inotify_add_watch(descriptor_, folder.c_str(), IN_CREATE) >= 0);
+  }
+  folder_watch(const folder_watch&) = delete;
+  folder_watch& operator=(const folder_watch&) = delete;
+  ~folder_watch() { ::close(descriptor_); }
+
+  /// Files made since the last call, after waiting for a moment for one.
+  int made() const {
+    pollfd ready{descriptor_, POLLIN, 0};
+    ::poll(&ready, 1, 20);
+    alignas(inotify_event) char buffer[4096];
+    int count = 0;
+    for (ssize_t n; (n = ::read(descriptor_, buffer, sizeof buffer)) > 0;) {
+      for (ssize_t at = 0; at < n; ++count) {
+        at += static_cast<ssize_t>(sizeof(inotify_event) + reinterpret_cast<const inotify_event*>(buffer + at)->len);
+      }
+    }
+    return count;
+  }
+
+ private:
+  int descriptor_;
+};
+
+/// Starts a run and kills it in the moment in which it makes its file number `nth` (from 1) in the folder; false if the
+/// run ended before the signal came.
+bool kill_at_file(const sandbox& box, const fs::path& out, const arguments& args, int nth) {
+  fs::create_directories(out);
+  const folder_watch watch(out);
+  const pid_t child = start(box, args);
+  for (int made = 0; made < nth;) {
+    made += watch.made();
+    siginfo_t ended{};
+    REQUIRE(::waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOHANG | WNOWAIT) == 0);
+    if (ended.si_pid != 0) break;
+  }
+  ::kill(child, SIGKILL);
+  return wait_for(box, child).code == -SIGKILL;
+}
+
+}  // namespace
+
+TEST_CASE("a run that is killed whenever it writes a file resumes to the same bits", "[cli][resume]") {
+  const sandbox box;
+  const fs::path whole = box.path / "whole";
+  run_well(box, three_tasks(whole));
+  const run_files want(whole);
+  // One to try the folder, three for the checkpoint of each task, then model, memory and results.
+  constexpr int files = 1 + 3 * 3 + 3;
+  int killed = 0;
+  for (int nth = 1; nth <= files; ++nth) {
+    INFO("killed at file " << nth);
+    const fs::path out = box.path / std::to_string(nth);
+    killed += kill_at_file(box, out, three_tasks(out), nth) ? 1 : 0;
+    run_well(box, three_tasks(out, {}, true));
+    check_same(run_files(out), want);
+  }
+  CHECK(killed >= files / 2);
+}
+
+TEST_CASE("a run that is killed again and again resumes to the same bits", "[cli][resume]") {
+  const sandbox box;
+  for (const options& memory : {options{{"--memory", "core-tokenset"}}, options{{"--memory", "coreset"}},
+                                options{{"--memory", "joint"}, {"--token-drop", "0"}}}) {
+    const fs::path whole = box.path / "whole", out = box.path / "out";
+    run_well(box, three_tasks(whole, memory));
+    // Every run comes as far as its next checkpoint and a little into the next task.
+    for (int times = 0; times < 3; ++times) {
+      kill_at_file(box, out, three_tasks(out, memory, true), 1 + 3 + 1);
+      INFO("after " << times + 1 << " kills");
+      CHECK(fs::exists(out / "checkpoint.json"));
+    }
+    run_well(box, three_tasks(out, memory, true));
+    check_same(run_files(out), run_files(whole));
+    fs::remove_all(whole);
+    fs::remove_all(out);
+  }
+}
+
+TEST_CASE("a run that is killed in the middle of a task resumes to the same bits", "[cli][resume]") {
+  const sandbox box;
+  const fs::path whole = box.path / "whole";
+  const auto begin = std::chrono::steady_clock::now();
+  run_well(box, three_tasks(whole));
+  const auto time = std::chrono::steady_clock::now() - begin;
+  for (const int percent : {20, 45, 60, 85}) {
+    INFO("killed after " << percent << " %");
+    const fs::path out = box.path / std::to_string(percent);
+    const pid_t child = start(box, three_tasks(out));
+    std::this_thread::sleep_for(time * percent / 100);
+    ::kill(child, SIGKILL);
+    wait_for(box, child);
+    run_well(box, three_tasks(out, {}, true));
+    check_same(run_files(out), run_files(whole));
+  }
+}
+
+TEST_CASE("resume starts afresh where there is nothing, and does no work where all is done", "[cli][resume]") {
+  const sandbox box;
+  const fs::path whole = box.path / "whole", fresh = box.path / "fresh";
+  run_well(box, three_tasks(whole));
+  run_well(box, three_tasks(fresh, {}, true));
+  check_same(run_files(fresh), run_files(whole));
+
+  // The times are those of the run that did the work.
+  const auto before = box.listing();
+  const auto printed = run_well(box, three_tasks(whole, {}, true)).out;
+  CHECK(printed.find("core-tokenset") != std::string::npos);
+  CHECK(box.listing() == before);
+
+  // Without --resume the same folder is begun anew.
+  run_well(box, three_tasks(whole, {{"--seed", "5"}}));
+  CHECK(run_files(whole).model != run_files(fresh).model);
+}
+
+TEST_CASE("a checkpoint of other settings, or one that was altered, is refused", "[cli][resume]") {
+  const sandbox box;
+  const fs::path out = box.path / "out";
+  kill_at_file(box, out, three_tasks(out), 1 + 3 + 3 + 1);
+  const auto state = nlohmann::json::parse(cts::read_text(out / "checkpoint.json"));
+  const std::string tag = std::to_string(state["tasks_done"].get<int>() - 1) + ".safetensors";
+  for (const options& other : {options{{"--keep", "0.5"}}, options{{"--seed", "1"}}, options{{"--memory", "coreset"}},
+                               options{{"--learning-rate", "0.002"}}, options{{"--tasks", "2"}}})
+    check_refused(box, three_tasks(out, other, true), {"checkpoint.json", "other settings"});
+
+  const auto refuse = [&](const std::string& name, const std::string& content, const std::string& told) {
+    const std::string good = cts::read_text(out / name);
+    cts::write_file(out / name, std::string_view(content));
+    check_refused(box, three_tasks(out, {}, true), {(out / name).string(), told});
+    cts::write_file(out / name, std::string_view(good));
+  };
+  const auto json = [&](const char* key, const nlohmann::json& value) {
+    auto changed = state;
+    changed[key] = value;
+    return changed.dump(1);
+  };
+  refuse("checkpoint.json", json("tasks_done", 1), "altered");
+  refuse("checkpoint.json", json("spent", "much"), "altered");
+  refuse("checkpoint.json", json("accuracy", nlohmann::json{{0.25}, {1.0, 1.0}}), "altered");
+  refuse("checkpoint.json", "{}", "not a checkpoint");
+  refuse("checkpoint.json", "", "not a checkpoint");
+  refuse("checkpoint.json", state.dump(1).substr(0, 100), "not a checkpoint");
+  for (const std::string& name : {"checkpoint-model-" + tag, "checkpoint-memory-" + tag}) {
+    const std::string good = cts::read_text(out / name);
+    refuse(name, good.substr(0, good.size() / 2), "altered");
+    auto flipped = good;
+    flipped.back() = static_cast<char>(flipped.back() ^ 1);
+    refuse(name, flipped, "altered");
+    fs::rename(out / name, box.path / "away");
+    check_refused(box, three_tasks(out, {}, true), {(out / name).string(), "cannot open"});
+    fs::rename(box.path / "away", out / name);
+  }
+  run_well(box, three_tasks(out, {}, true));
+}

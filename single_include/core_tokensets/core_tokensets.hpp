@@ -3257,6 +3257,7 @@ inline dataset_split load_cifar10(const std::filesystem::path& dir) {
 
 /// CIFAR-100 from the folder with train.bin and test.bin: its 100 classes, or with `coarse` the 20 groups of them.
 inline dataset_split load_cifar100(const std::filesystem::path& dir, bool coarse = false) {
+  require(std::filesystem::is_directory(dir), dir.string(), ": no such folder");
   const index classes = coarse ? 20 : 100;
   const auto names =
       detail::class_names_or_numbers(dir / (coarse ? "coarse_label_names.txt" : "fine_label_names.txt"), classes);
@@ -3757,6 +3758,7 @@ inline dataset load_idx_pair(const std::filesystem::path& images, const std::fil
 /// MNIST and its relatives from the folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k
 /// (a dot in place of the second hyphen also counts).
 inline dataset_split load_idx(const std::filesystem::path& dir) {
+  require(std::filesystem::is_directory(dir), dir.string(), ": no such folder");
   const auto pair = [&](const std::string& part) {
     const auto either = [&](const std::string& kind, const std::string& ending) {
       const auto dotted = dir / (part + "-" + kind + "." + ending);
@@ -4444,7 +4446,8 @@ inline scene_box paint_object(scene_canvas& canvas, const scene_object& object, 
   for (double& c : first) c = std::clamp(c + random.uniform(-0.06, 0.06), 0.0, 1.0);
   scene_rgb second = first;
   const double light = 0.3 * first[0] + 0.6 * first[1] + 0.1 * first[2];
-  blend(second, light > 0.45 ? scene_rgb{0, 0, 0} : scene_rgb{1, 1, 1}, 0.62);
+  const bool darker = light > 0.7 || (light > 0.2 && random.uniform() < 0.5);
+  blend(second, darker ? scene_rgb{0, 0, 0} : scene_rgb{1, 1, 1}, 0.62);
   const double period = std::max(3.6, 0.13 * static_cast<double>(canvas.side)), offset = random.uniform(0, period);
   const double cosine = std::cos(object.angle), sine = std::sin(object.angle);
   const auto low = [&](double centre) { return std::max<index>(0, static_cast<index>(centre - object.radius) - 1); };
@@ -4499,8 +4502,9 @@ namespace core_tokensets {
 struct scene_options {
   index classes = 10;  ///< up to 12: shapes with any texture; up to 48: pairs of shape and texture
   index train_per_class = 500, test_per_class = 100;
-  index image = 32;   ///< height and width
-  index objects = 1;  ///< at most so many in a picture; with more than one their number varies and they are smaller
+  index image = 32;    ///< height and width
+  index objects = 1;   ///< at most so many in a picture; with more than one their number varies and they are smaller
+  double typical = 0;  ///< how often the object that the label means wears the colour and texture of its class
   std::uint64_t seed = 0;
   int threads = 0;
 };
@@ -4514,6 +4518,10 @@ struct described_scenes {
 namespace detail {
 
 constexpr index scene_shapes = static_cast<index>(scene_shape_names.size());
+/// Three colours and four textures make a pair of its own for each of the twelve shapes, so that neither colour nor
+/// texture alone tells the class.
+constexpr std::array<scene_colour, 3> typical_colours{scene_colour::orange, scene_colour::green, scene_colour::blue};
+constexpr index scene_colours = static_cast<index>(scene_colour_names.size());
 constexpr index scene_textures = static_cast<index>(scene_texture_names.size());
 
 template <class Word>
@@ -4559,8 +4567,12 @@ inline scene_description make_scene(const scene_options& options, index label, s
     object.texture = random_word<scene_texture>(scene_textures, random);
     if (o == 0 && options.classes > scene_shapes) object.texture = static_cast<scene_texture>(label / scene_shapes);
     do {
-      object.colour = random_word<scene_colour>(8, random);
+      object.colour = random_word<scene_colour>(scene_colours, random);
     } while (distance(rgb_of(object.colour), behind) < 0.45);
+    if (o == 0 && options.typical > 0 && random.uniform() < options.typical) {
+      object.colour = typical_colours[static_cast<std::size_t>(label) % typical_colours.size()];
+      if (options.classes <= scene_shapes) object.texture = static_cast<scene_texture>(label % scene_textures);
+    }
     if (!place_object(options, scene, object, random)) break;
     object.box = paint_object(canvas, object, static_cast<std::uint8_t>(o + 1), mask, random);
     scene.objects.push_back(object);
@@ -4687,7 +4699,8 @@ inline void renumber_classes(dataset& data, std::span<const std::int32_t> number
 }
 
 /// Cuts the classes into tasks of equal size, in their order or shuffled, and renumbers them in order of appearance.
-/// `Error`: classes that do not divide into tasks, a class without pictures to learn from.
+/// `Error`: classes that do not divide into tasks, a class without pictures to learn from, a task without any to
+/// measure on.
 inline task_stream class_incremental(dataset_split split, const class_incremental_options& options = {}) {
   const index classes = split.train.classes();
   require(classes == split.test.classes(), "class_incremental: ", classes, " classes in train, ", split.test.classes(),
@@ -4725,6 +4738,10 @@ inline task_stream class_incremental(dataset_split split, const class_incrementa
   }
   for (std::size_t k = 0; k < counts.size(); ++k) {
     require(counts[k] > 0, "class_incremental: class '", stream.data.train.class_names[k], "' has no train pictures");
+  }
+  for (const task& t : stream.tasks) {
+    require(!t.test.empty(), "class_incremental: no test pictures for ", t.name, ", whose classes begin with '",
+            stream.data.test.class_names[static_cast<std::size_t>(t.classes.front())], "'");
   }
   return stream;
 }
@@ -4837,6 +4854,99 @@ inline void drop_tokens(const token_batch& whole, std::span<const double> rates,
 inline void drop_tokens(const token_batch& whole, double rate, random_stream& random, missing_tokens how,
                         token_batch& out) {
   drop_tokens(whole, std::vector<double>(static_cast<std::size_t>(whole.samples()), rate), random, how, out);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/io/atomic_folder.hpp ====
+// A whole folder that appears at once: it is filled under a temporary name beside its place and then renamed.
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <string>
+#include <system_error>
+#include <utility>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// Makes the folder and those above it. `Error` with the reason that the system gives.
+inline void make_folders(const std::filesystem::path& path) {
+  std::error_code failed;
+  std::filesystem::create_directories(path, failed);
+  if (failed) fail(path.string(), ": cannot create the folder: ", failed.message());
+}
+
+/// A new folder with a name that no other has; removed with all its content unless `path` is emptied.
+struct temporary_folder {
+  std::filesystem::path path;
+
+  temporary_folder(const std::filesystem::path& parent, const std::filesystem::path& target) {
+    for (int attempt = 0; attempt < 10000; ++attempt) {
+      path = parent / ("." + std::to_string(::getpid()) + "-" + std::to_string(attempt) + ".tmp");
+      if (::mkdir(path.c_str(), 0777) == 0) return;
+      if (errno != EEXIST) fail_file(target, "create a temporary folder beside it");
+    }
+    fail(target.string(), ": cannot create a temporary folder beside it: 10000 old ones are in the way");
+  }
+  temporary_folder(const temporary_folder&) = delete;
+  temporary_folder& operator=(const temporary_folder&) = delete;
+  ~temporary_folder() {
+    std::error_code ignored;
+    if (!path.empty()) std::filesystem::remove_all(path, ignored);
+  }
+};
+
+}  // namespace detail
+
+/// A folder for the results of long work: made where it is missing, and tried for writing at once. `Error` with the
+/// reason where that fails. It goes away with this object if it was made by it and is still empty.
+class output_folder {
+ public:
+  explicit output_folder(std::filesystem::path path) : path_(std::move(path)) {
+    std::error_code ignored;
+    made_ = !std::filesystem::exists(path_, ignored);
+    detail::make_folders(path_);
+    auto [descriptor, temporary] = detail::create_temporary(path_, path_ / "results");
+    const detail::open_file probe(descriptor, std::move(temporary));
+  }
+  output_folder(const output_folder&) = delete;
+  output_folder& operator=(const output_folder&) = delete;
+  ~output_folder() {
+    std::error_code not_empty;
+    if (made_) std::filesystem::remove(path_, not_empty);
+  }
+
+ private:
+  std::filesystem::path path_;
+  bool made_ = false;
+};
+
+/// Makes the folder `path` of what `fill(folder)` writes into the temporary folder that it is given; folders above it
+/// are made. `Error`: `path` is there and not an empty folder, or what `fill` throws; then nothing is left behind.
+template <class Fill>
+void write_folder(const std::filesystem::path& path, const Fill& fill) {
+  namespace fs = std::filesystem;
+  require(!path.empty(), "'': cannot create the folder: expected a name");
+  std::error_code failed;
+  fs::path target = fs::weakly_canonical(fs::absolute(path, failed), failed);
+  require(!failed, path.string(), ": cannot create the folder: ", failed.message());
+  if (!target.has_filename()) target = target.parent_path();
+  if (fs::exists(target, failed)) {
+    require(fs::is_directory(target, failed), path.string(), ": exists and is not a folder");
+    require(fs::is_empty(target, failed), path.string(), ": the folder is not empty; choose another one");
+  }
+  detail::make_folders(target.parent_path());
+  detail::temporary_folder temporary(target.parent_path(), path);
+  fill(std::as_const(temporary.path));
+  if (::rename(temporary.path.c_str(), target.c_str()) != 0)
+    detail::fail_file(path, "rename the temporary folder to it");
+  temporary.path.clear();
 }
 
 }  // namespace core_tokensets
@@ -6449,6 +6559,7 @@ inline token_batch make_batch(const token_memory& memory, std::span<const index>
 // ==== core_tokensets/model/vit_weights.hpp ====
 // Weights in and out as safetensors under timm's names; the configuration is read off the shapes where it can be.
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -6465,41 +6576,60 @@ struct vit_hints {
   std::optional<image_shape> image;
 };
 
+namespace detail {
+
+/// The number `key` of the JSON text in the file's metadata `config`, or `fallback` where there is none. `Error`: it is
+/// not from `low` to `high`.
+inline double config_number(const tensor_file& file, const char* key, double fallback, double low, double high) {
+  const auto found = file.metadata.find("config");
+  if (found == file.metadata.end()) return fallback;
+  const auto config = nlohmann::json::parse(found->second, nullptr, false);
+  if (!config.is_object() || !config.contains(key) || !config[key].is_number()) return fallback;
+  const double value = config[key].get<double>();
+  require(value >= low && value <= high, file.path, ": '", key, "' in the metadata 'config' is ", value, ", expected ",
+          low, " to ", high);
+  return value;
+}
+
+}  // namespace detail
+
 /// The configuration of the model stored in `file`. Throws with the name of what is missing or does not fit.
 inline vit_config read_config(const tensor_file& file, const vit_hints& hints = {}) {
   const auto shape = [&](const std::string& name, std::size_t rank) {
     const auto& s = file.at(name).shape;
-    require(s.size() == rank, file.path, ": '", name, "' has ", s.size(), " dimensions, expected ", rank);
+    require(s.size() == rank && std::all_of(s.begin(), s.end(), [](index n) { return n > 0; }), file.path, ": '", name,
+            "' has shape ", shape_text(s), ", expected ", rank, " dimensions that are not 0");
     return s;
+  };
+  constexpr double most = 1 << 20;
+  const auto whole = [&](const char* key, index fallback) {
+    return static_cast<index>(detail::config_number(file, key, static_cast<double>(fallback), 1, most));
   };
   vit_config c;
   const auto proj = shape("patch_embed.proj.weight", 4), positions = shape("pos_embed", 3),
-             head = shape("head.weight", 2);
+             head = shape("head.weight", 2), fc1 = shape("blocks.0.mlp.fc1.weight", 2);
   require(proj[2] == proj[3], file.path, ": 'patch_embed.proj.weight' has patches of ", proj[2], "x", proj[3],
           ", expected square ones");
   c.dim = proj[0];
   c.patch = proj[2];
   c.classes = head[0];
-  c.mlp_ratio = static_cast<double>(shape("blocks.0.mlp.fc1.weight", 2)[0]) / static_cast<double>(c.dim);
+  c.mlp_ratio = static_cast<double>(fc1[0]) / static_cast<double>(c.dim);
   c.qkv_bias = file.contains("blocks.0.attn.qkv.bias");
-  for (c.depth = 0; file.contains("blocks." + std::to_string(c.depth) + ".norm1.weight");) ++c.depth;
-
-  nlohmann::json config;
-  if (const auto found = file.metadata.find("config"); found != file.metadata.end()) {
-    config = nlohmann::json::parse(found->second, nullptr, false);
-  }
-  const auto number = [&](const char* key, double fallback) {
-    return config.is_object() && config.contains(key) && config[key].is_number() ? config[key].get<double>() : fallback;
+  const auto has_block = [&](index i) {
+    const auto next = file.arrays.lower_bound("blocks." + std::to_string(i) + ".");
+    return next != file.arrays.end() && next->first.starts_with("blocks." + std::to_string(i) + ".");
   };
+  for (c.depth = 0; has_block(c.depth);) ++c.depth;
+
   const index patches = positions[1] - 1;
-  const auto side = static_cast<index>(std::llround(std::sqrt(static_cast<double>(patches)))) * c.patch;
-  c.image = hints.image.value_or(image_shape{static_cast<index>(number("H", double(side))),
-                                             static_cast<index>(number("W", double(side))), proj[1]});
+  const auto side = std::max<index>(1, std::llround(std::sqrt(static_cast<double>(patches)))) * c.patch;
+  c.image = hints.image.value_or(image_shape{whole("H", side), whole("W", side), proj[1]});
   c.image.channels = proj[1];
-  c.layer_norm_eps = number("layernorm_eps", number("layer_norm_eps", 1e-6));
-  const double heads = hints.heads ? double(*hints.heads) : number("heads", 0);
-  require(heads >= 1, file.path, ": the number of heads does not follow from the shapes; name it (--heads)");
-  c.heads = static_cast<index>(heads);
+  c.layer_norm_eps =
+      detail::config_number(file, "layernorm_eps", detail::config_number(file, "layer_norm_eps", 1e-6, 0, 1), 0, 1);
+  c.heads = hints.heads ? *hints.heads : whole("heads", 0);
+  require(c.heads >= 1, file.path, ": the number of heads does not follow from the shapes; name it (--heads)");
+  require(c.dim % c.heads == 0, file.path, ": ", c.dim, " channels do not divide into ", c.heads, " heads");
   require(c.patches() == patches, file.path, ": 'pos_embed' has places for ", patches, " patches, an image of ",
           c.image.height, "x", c.image.width, " has ", c.patches(), "; name the image size");
   check(c);
@@ -6521,7 +6651,12 @@ void load_parameters(B& b, vit<B>& model, const tensor_file& file) {
       require(std::isfinite(x), file.path, ": '", p.name, "' holds a number that is not finite");
     std::copy(numbers.begin(), numbers.end(), values.begin() + p.where.offset);
   }
-  for (const auto& [name, array] : file.arrays) layout.at(name);
+  for (const auto& entry : file.arrays) {
+    const std::string& name = entry.first;
+    const bool known =
+        std::any_of(layout.table().begin(), layout.table().end(), [&](auto& p) { return p.name == name; });
+    require(known, file.path, ": array '", name, "' is no parameter of the model that the others make");
+  }
   model.parameters().assign(b, 1, layout.size(), values.data());
 }
 
@@ -7391,6 +7526,102 @@ inline image contact_sheet(std::span<const sheet_cell> cells, const sheet_option
               options.ink, options.text);
   }
   return sheet;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/report/memory_export.hpp ====
+// A memory for people and for other tools: one PNG a sample, and all its numbers as JSON.
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct memory_export_options {
+  std::vector<std::string> class_names = {};  ///< of the targets 0, 1, ..; a target beyond them has no name
+  index side = 128;                           ///< small pictures are enlarged, by a whole number, up to this side
+  std::string source = {};                    ///< where the memory came from, for `samples.json`
+};
+
+/// Sample s as a picture of three channels, its tokens in their places and quiet grey where there is none. `Error`:
+/// pixels that are neither grey nor colour.
+inline image picture_of(const token_memory& memory, index s) {
+  const auto& f = memory.format();
+  require(f.channels == 1 || f.channels == 3, "memory export: pictures of ", f.channels, " channels, expected 1 or 3");
+  const auto sample = memory.sample(s);
+  const std::vector<std::int32_t> positions(sample.positions.begin(), sample.positions.end());
+  const patch_grid grid{f.image_height, f.image_width, f.channels, f.patch};
+  return kept_patches(unpatchify(sample.patches, positions, grid), f.patch, positions);
+}
+
+namespace detail {
+
+/// "sample-007.png": as many digits as the last of `count` samples has.
+inline std::string sample_file_name(index s, index count) {
+  const auto digits = std::to_string(std::max<index>(count - 1, 0)).size();
+  const std::string number = std::to_string(s);
+  return "sample-" + std::string(digits - number.size(), '0') + number + ".png";
+}
+
+/// Every number as it is stored (a float read back from the JSON is the same float).
+inline nlohmann::ordered_json sample_to_json(const token_memory& memory, index s, const std::string& file,
+                                             const std::vector<std::string>& names) {
+  const auto sample = memory.sample(s);
+  const auto target = static_cast<std::size_t>(sample.target);
+  nlohmann::ordered_json json{
+      {"index", s},
+      {"file", file},
+      {"target", sample.target},
+      {"class_name", nullptr},
+      {"weight", sample.weight},
+      {"task", sample.task},
+      {"positions", std::vector<std::uint16_t>(sample.positions.begin(), sample.positions.end())},
+      {"relevance", nullptr}};
+  if (sample.target >= 0 && target < names.size()) json["class_name"] = names[target];
+  if (memory.format().relevance != relevance_storage::none)
+    json["relevance"] = std::vector<float>(sample.relevance.begin(), sample.relevance.end());
+  return json;
+}
+
+}  // namespace detail
+
+/// Makes the folder `out` with `sample-<s>.png` for every sample, and `samples.json`: the format, the metadata, and for
+/// each sample its index, file, target, class name (null if unknown), weight, task, positions (row-major in `grid`) and
+/// relevance (null in a memory that keeps none). All or nothing; `Error`: `out` is there and not empty.
+inline void export_memory(const token_memory& memory, const std::filesystem::path& out,
+                          const memory_export_options& options = {}) {
+  const auto& f = memory.format();
+  require(options.side > 0, "memory export: pictures of side ", options.side, ", expected more than 0");
+  const index zoom = std::max<index>(1, options.side / std::max(f.image_height, f.image_width));
+  const nlohmann::ordered_json about{{"source", options.source},
+                                     {"image", {f.image_height, f.image_width, f.channels}},
+                                     {"patch", f.patch},
+                                     {"grid", {f.grid_rows(), f.grid_cols()}},
+                                     {"zoom", zoom},
+                                     {"mean", f.mean},
+                                     {"stddev", f.stddev},
+                                     {"relevance", describe(memory)["relevance"]},
+                                     {"metadata", memory.metadata()}};
+  const auto text_of = [](const auto& json, int indent) {  // a path may be anything, JSON is UTF-8
+    return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
+  };
+  write_folder(out, [&](const std::filesystem::path& folder) {
+    std::string text = text_of(about, 1);
+    text.replace(text.size() - 2, 2, ",\n \"samples\": [");  // in place of "\n}"; then one line a sample
+    for (index s = 0; s < memory.samples(); ++s) {
+      const std::string file = detail::sample_file_name(s, memory.samples());
+      write_png(folder / file, enlarge(picture_of(memory, s), zoom));
+      text += (s > 0 ? ",\n  " : "\n  ") + text_of(detail::sample_to_json(memory, s, file, options.class_names), -1);
+    }
+    write_file(folder / "samples.json", std::string_view(text + "\n ]\n}\n"));
+  });
 }
 
 }  // namespace core_tokensets
@@ -9466,6 +9697,15 @@ inline index priced_bytes(const token_memory& memory, const sequence_options& o,
   return as_files ? static_cast<index>(spent_on_pictures) : memory.bytes_on_disk();
 }
 
+/// Checksum of a checkpoint's state, its own entry left out.
+inline std::string state_checksum(nlohmann::json state) {
+  state.erase("checksum");
+  const std::string text = state.dump();
+  return checksum_text(fnv1a(std::as_bytes(std::span(text))));
+}
+
+inline std::string file_checksum(const std::filesystem::path& path) { return checksum_text(fnv1a(read_file(path))); }
+
 inline nlohmann::json to_json(const sequence_result& r) {
   return {{"accuracy", r.accuracy},
           {"memory_bytes", r.memory_bytes},
@@ -9622,12 +9862,17 @@ class sequence_runner {
   void checkpoint(index t) {
     std::filesystem::create_directories(o_.out);
     const std::string tag = std::to_string(t);
-    save_safetensors(o_.out / ("checkpoint-model-" + tag + ".safetensors"), to_file(b_, model_));
-    memory_.save(o_.out / ("checkpoint-memory-" + tag + ".safetensors"));
+    const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors"),
+               memory_path = o_.out / ("checkpoint-memory-" + tag + ".safetensors");
+    save_safetensors(model_path, to_file(b_, model_));
+    memory_.save(memory_path);
     nlohmann::json state = detail::to_json(result_);
     state["tasks_done"] = t + 1;
     state["spent"] = spent_;
     state["fingerprint"] = fingerprint_;
+    state["model"] = detail::file_checksum(model_path);
+    state["memory"] = detail::file_checksum(memory_path);
+    state["checksum"] = detail::state_checksum(state);
     write_file(o_.out / "checkpoint.json", std::string_view(state.dump(1)));
     if (t > 0) {
       const std::string old = std::to_string(t - 1);
@@ -9641,15 +9886,22 @@ class sequence_runner {
     const auto state = nlohmann::json::parse(read_text(path), nullptr, false);
     require(state.is_object() && state.contains("tasks_done") && state.contains("fingerprint"), path.string(),
             ": not a checkpoint");
+    require(state.contains("checksum") && state["checksum"] == detail::state_checksum(state), path.string(),
+            ": the checkpoint was altered (its checksum does not match)");
     require(state["fingerprint"] == fingerprint_, path.string(),
             ": the checkpoint belongs to a run with other settings; choose another folder or leave --resume out");
     const auto done = state["tasks_done"].get<index>();
     const std::string tag = std::to_string(done - 1);
-    const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors");
+    const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors"),
+               memory_path = o_.out / ("checkpoint-memory-" + tag + ".safetensors");
+    for (const auto& [name, file_path] : {std::pair("model", model_path), std::pair("memory", memory_path)}) {
+      require(state[name] == detail::file_checksum(file_path), file_path.string(),
+              ": the checkpoint was altered (its checksum does not match)");
+    }
     const tensor_file file = load_safetensors(model_path);
     model_.replace_head(b_, read_config(file).classes);
     load_parameters(b_, model_, file);
-    memory_ = load_token_memory(o_.out / ("checkpoint-memory-" + tag + ".safetensors"));
+    memory_ = load_token_memory(memory_path);
     result_.accuracy = state["accuracy"].get<accuracy_matrix>();
     spent_ = state["spent"].get<double>();
     const auto& seconds = state["seconds"];

@@ -25,8 +25,8 @@ namespace core_tokensets {
 struct scene_options {
   index classes = 10;  ///< up to 12: shapes with any texture; up to 48: pairs of shape and texture
   index train_per_class = 500, test_per_class = 100;
-  index image = 32;   ///< height and width
-  index objects = 1;  ///< at most so many in a picture; with more than one their number varies and they are smaller
+  index image = 32;    ///< height and width
+  index objects = 1;   ///< at most so many in a picture; with more than one their number varies and they are smaller
   double typical = 0;  ///< how often the object that the label means wears the colour and texture of its class
   std::uint64_t seed = 0;
   int threads = 0;

@@ -95,7 +95,8 @@ void load_parameters(B& b, vit<B>& model, const tensor_file& file) {
       require(std::isfinite(x), file.path, ": '", p.name, "' holds a number that is not finite");
     std::copy(numbers.begin(), numbers.end(), values.begin() + p.where.offset);
   }
-  for (const auto& [name, array] : file.arrays) {
+  for (const auto& entry : file.arrays) {
+    const std::string& name = entry.first;
     const bool known =
         std::any_of(layout.table().begin(), layout.table().end(), [&](auto& p) { return p.name == name; });
     require(known, file.path, ": array '", name, "' is no parameter of the model that the others make");

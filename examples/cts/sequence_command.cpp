@@ -1,11 +1,11 @@
-// cts sequence and cts demo: tasks that arrive one after another, with every kind of memory.
+// cts sequence: tasks that arrive one after another, with any kind of memory.
 
 #include <filesystem>
 #include <memory>
 #include <optional>
 
-#include "commands.hpp"
 #include "core_tokensets/core_tokensets.hpp"
+#include "sequence.hpp"
 
 namespace cts_command {
 
@@ -14,16 +14,6 @@ namespace cts = core_tokensets;
 namespace {
 
 using backend = cts::eigen_backend<float>;
-
-struct sequence_arguments {
-  std::string data = "scenes", classes, memory = "core-tokenset", select = "grad_match", attribute = "grad_lrp",
-              budget = "0.01", missing = "drop", replay_loss = "ace", coreset_price = "source", weights, out;
-  std::ptrdiff_t tasks = 5, per_class = 0, image = 0, patch = 4, dim = 96, depth = 4, heads = 3, epochs = 5, batch = 64;
-  double keep = 0.25, token_drop = 0.75, token_drop_often = 0.5, learning_rate = 1e-3;
-  std::uint64_t seed = 0;
-  int threads = 0;
-  bool resume = false, quiet = false;
-};
 
 /// Reads scenes, folder:DIR, cifar:DIR or idx:DIR, then takes the classes and pictures that were asked for.
 cts::dataset_split read_data(const sequence_arguments& a) {
@@ -131,7 +121,37 @@ std::string text_of(const nlohmann::json& json, int indent = -1) {
   return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-nlohmann::json run_sequence(const sequence_arguments& a) {
+/// Kept tokens and relevance as PNG files in memory, for the report and as files of their own.
+std::vector<cts::report_figure> draw(backend& b, const cts::vit<backend>& model, const cts::task_stream& stream,
+                                     const cts::sequence_runner<backend>& runner, const std::string& method) {
+  std::vector<cts::report_figure> figures;
+  const cts::dataset& test = stream.data.test;
+  std::vector<cts::index> shown;
+  const cts::index count = std::min<cts::index>(12, stream.classes());
+  for (cts::index k = 0; k < count; ++k) {
+    const auto found = std::find(test.labels.begin(), test.labels.end(), k * stream.classes() / count);
+    if (found != test.labels.end()) shown.push_back(found - test.labels.begin());
+  }
+  figures.push_back({cts::encode_png(cts::relevance_sheet(b, model, test, shown, {"rollout", method}, {})),
+                     "Test pictures and how much each patch mattered for their class."});
+  if (!runner.memory().empty()) {
+    figures.push_back({cts::encode_png(cts::kept_tokens_sheet(runner.memory(), stream.data.train, runner.pictures())),
+                       "Pictures of the memory, and the tokens that it keeps of them."});
+  }
+  return figures;
+}
+
+void write_results(const std::filesystem::path& out, backend& b, const cts::vit<backend>& model,
+                   const cts::token_memory& memory, const sequence_outcome& outcome) {
+  cts::save_safetensors(out / "model.safetensors", cts::to_file(b, model));
+  memory.save(out / "memory.safetensors");
+  cts::write_report(out / "report.html", cts::sequence_page(outcome.results, outcome.figures));
+  cts::write_file(out / "results.json", std::string_view(text_of(outcome.results, 1)));
+}
+
+}  // namespace
+
+sequence_outcome run_sequence(const sequence_arguments& a) {
   const auto options = options_of(a);  // bad names are told before any work is done
   std::optional<cts::output_folder> folder;
   if (!a.out.empty()) folder.emplace(a.out);
@@ -153,16 +173,12 @@ nlohmann::json run_sequence(const sequence_arguments& a) {
                train.height, "x", train.width, "x", train.channels);
   const auto config = config_of(a);
   cts::sequence_runner<backend> runner(b, model, stream, options, text_of(config));
-  auto results = cts::to_json(runner.run());
-  results["config"] = config;
-  results["class_names"] = train.class_names;
-  if (!a.out.empty()) {
-    const std::filesystem::path out(a.out);
-    cts::save_safetensors(out / "model.safetensors", cts::to_file(b, model));
-    runner.memory().save(out / "memory.safetensors");
-    cts::write_file(out / "results.json", std::string_view(text_of(results, 1)));
-  }
-  return results;
+  sequence_outcome outcome{cts::to_json(runner.run()), {}};
+  outcome.results["config"] = config;
+  outcome.results["class_names"] = train.class_names;
+  outcome.figures = draw(b, model, stream, runner, a.attribute);
+  if (!a.out.empty()) write_results(a.out, b, model, runner.memory(), outcome);
+  return outcome;
 }
 
 void print_line(const std::string& name, const nlohmann::json& r) {
@@ -177,24 +193,12 @@ void print_heading() {
   std::printf("memory         accuracy  incremental  forgetting      bytes   samples  training\n");
 }
 
-void demo(sequence_arguments a) {
-  std::printf(
-      "Ten classes of built-in pictures in five tasks of two, one after the other; every memory has %s of the\n"
-      "bytes of the raw pictures. Chance is 10 %%.\n\n",
-      a.budget.c_str());
-  print_heading();
-  for (const char* memory : {"none", "coreset", "random-tokens", "core-tokens", "core-tokenset", "joint"}) {
-    a.memory = memory;
-    print_line(memory, run_sequence(a));
-  }
-}
-
-}  // namespace
-
 void add_sequence(CLI::App& app) {
   auto a = std::make_shared<sequence_arguments>();
-  auto* c = app.add_subcommand("sequence", "learn tasks one after another with a memory; writes DIR/results.json");
-  c->add_option("--data", a->data, "scenes, folder:DIR (train/ and val/ or test/), cifar:DIR or idx:DIR");
+  auto* c = app.add_subcommand(
+      "sequence", "learn tasks one after another with a memory; writes results, model, memory and a report to DIR");
+  c->add_option("--data", a->data,
+                "scenes, scenes:shapes, folder:DIR (train/ and val/ or test/), cifar:DIR or idx:DIR");
   c->add_option("--tasks", a->tasks, "tasks that the classes are cut into");
   c->add_option("--classes", a->classes, "A-B: these classes only");
   c->add_option("--per-class", a->per_class, "training pictures of each class, 0: all");
@@ -227,24 +231,10 @@ void add_sequence(CLI::App& app) {
   c->add_option("--out", a->out, "folder of the results")->required();
   c->final_callback([a] {
     cts::require(!a->out.empty(), "--out '': expected a folder");
-    const auto results = run_sequence(*a);
+    const auto outcome = run_sequence(*a);
     print_heading();
-    print_line(a->memory, results);
+    print_line(a->memory, outcome.results);
   });
-}
-
-void add_demo(CLI::App& app) {
-  auto a = std::make_shared<sequence_arguments>();
-  a->budget = "0.02";
-  a->coreset_price = "raw";
-  a->dim = 64;
-  a->depth = 3;
-  a->heads = 2;
-  a->epochs = 4;
-  auto* c = app.add_subcommand("demo", "all memories on built-in pictures, in a few minutes");
-  c->add_option("--seed", a->seed, "of all random choices");
-  c->add_option("--threads", a->threads, "0: as many as there are");
-  c->final_callback([a] { demo(*a); });
 }
 
 }  // namespace cts_command

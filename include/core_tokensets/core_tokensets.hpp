@@ -64,6 +64,7 @@
 #include "core_tokensets/report/memory_export.hpp"
 #include "core_tokensets/report/mosaic.hpp"
 #include "core_tokensets/report/page.hpp"
+#include "core_tokensets/report/sequence_report.hpp"
 #include "core_tokensets/report/table.hpp"
 #include "core_tokensets/selection/cholesky.hpp"
 #include "core_tokensets/selection/evidence.hpp"

@@ -7889,6 +7889,104 @@ inline void write_report(const std::filesystem::path& path, const report_page& p
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/report/sequence_report.hpp ====
+// What a sequence of tasks leaves to look at: kept tokens beside their pictures, relevance on test pictures, and one
+// page with both and all numbers.
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// `count` numbers spread evenly over 0 .. n-1.
+inline std::vector<index> spread(index n, index count) {
+  std::vector<index> chosen;
+  for (index i = 0; i < std::min(n, count); ++i) chosen.push_back(i * n / std::min(n, count));
+  return chosen;
+}
+
+/// So many times larger that a side has about 96 pixels.
+inline index zoom_for(const dataset& data) { return std::max<index>(1, 96 / std::max(data.height, data.width)); }
+
+inline std::string class_name(const dataset& data, index label) {
+  return data.class_names.empty() ? std::to_string(label) : data.class_names[static_cast<std::size_t>(label)];
+}
+
+}  // namespace detail
+
+/// Up to `count` samples of a memory, spread over it: each picture and, beside it, what the memory kept of it.
+/// `pictures` `[S]` says which picture of `data` each sample came from. `Error`: an empty memory.
+inline image kept_tokens_sheet(const token_memory& memory, const dataset& data, std::span<const index> pictures,
+                               index count = 20) {
+  require(!memory.empty(), "kept_tokens_sheet: the memory is empty");
+  require(static_cast<index>(pictures.size()) == memory.samples(), "kept_tokens_sheet: ", pictures.size(),
+          " pictures for ", memory.samples(), " samples");
+  std::vector<sheet_cell> cells;
+  for (const index s : detail::spread(memory.samples(), count)) {
+    const auto sample = memory.sample(s);
+    const image_view picture = data.view_of(pictures[static_cast<std::size_t>(s)]);
+    const std::vector<std::int32_t> positions(sample.positions.begin(), sample.positions.end());
+    cells.push_back({grey_to_rgb(picture), detail::class_name(data, sample.target)});
+    cells.push_back({kept_patches(picture, memory.format().patch, positions),
+                     std::to_string(positions.size()) + " of " + std::to_string(memory.format().grid_tokens())});
+  }
+  return contact_sheet(cells,
+                       {.columns = 8, .zoom = detail::zoom_for(data), .title = "Pictures and what is kept of them"});
+}
+
+/// The pictures `indices` of `data` and, beside each, how much every patch mattered for its class by each method.
+template <tensor_backend B>
+image relevance_sheet(B& b, const vit<B>& model, const dataset& data, std::span<const index> indices,
+                      const std::vector<std::string>& methods, const pixel_normalisation& normalisation) {
+  const vit_config& c = model.config();
+  const token_batch batch = make_batch(data, indices, {.patch = c.patch, .normalisation = normalisation});
+  attribution_workspace<B> workspace;
+  std::vector<std::vector<double>> relevance;
+  for (const auto& method : methods)
+    relevance.push_back(attribute(parse_attribution(method), b, model, batch, batch.targets, workspace));
+  std::vector<sheet_cell> cells;
+  for (std::size_t i = 0; i < indices.size(); ++i) {
+    const image_view picture = data.view_of(indices[i]);
+    cells.push_back({grey_to_rgb(picture), detail::class_name(data, batch.targets[i])});
+    const auto patches = static_cast<std::size_t>(c.patches());
+    for (std::size_t m = 0; m < methods.size(); ++m) {
+      cells.push_back(
+          {overlay(picture, std::span(relevance[m]).subspan(i * patches, patches), c.grid_height(), c.grid_width()),
+           methods[m]});
+    }
+  }
+  const auto columns = static_cast<index>(1 + methods.size());
+  return contact_sheet(cells, {.columns = columns * std::max<index>(1, 8 / columns),
+                               .zoom = detail::zoom_for(data),
+                               .title = "How much each patch mattered for the class"});
+}
+
+/// The page of one sequence from its results as JSON (`to_json`), with figures where there are any.
+inline report_page sequence_page(const nlohmann::json& results, const std::vector<report_figure>& figures) {
+  const auto percent = [&](const char* key) { return fixed(100 * results.at(key).get<double>(), 1) + " %"; };
+  report_page page{.title = "Tasks one after another",
+                   .subtitle = "Memory: " + results.value("/config/memory"_json_pointer, std::string("none")),
+                   .facts = {{"Average accuracy", percent("average_accuracy")},
+                             {"Average incremental accuracy", percent("average_incremental_accuracy")},
+                             {"Forgetting", percent("forgetting")},
+                             {"Memory", std::to_string(results.at("memory_bytes").get<index>()) + " bytes"},
+                             {"Samples", std::to_string(results.at("memory_samples").get<index>())},
+                             {"Tokens", std::to_string(results.at("memory_tokens").get<index>())}}};
+  page.sections.push_back({"Accuracy", {matrix_from_json(results.at("accuracy"))}});
+  if (!figures.empty()) page.sections.push_back({"Pictures", {figures.begin(), figures.end()}});
+  page.sections.push_back({"Seconds", {table_from_json(results.at("seconds"))}});
+  if (results.contains("config")) page.sections.push_back({"Settings", {table_from_json(results.at("config"))}});
+  return page;
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/selection/evidence.hpp ====
 // What a selector knows of the samples: the two factors of each sample's last-layer gradient, and its class. The
 // gradient itself, K (d + 1) numbers a sample, is never formed.
@@ -9303,7 +9401,8 @@ namespace core_tokensets {
 
 /// How new and replayed samples meet in the loss. `sum` (the paper): all classes compete for both. `ace` (ER-ACE,
 /// Caccia et al. 2022): new samples compete among the classes of their own task only, so that they do not push the old
-/// ones down.
+/// ones down. There the memory holds samples of the current task too, for which all classes compete; here it does not
+/// yet, so some of the new samples take their place: as many for each new class as are replayed for each old one.
 enum class replay_loss { sum, ace };
 
 struct fit_options {
@@ -9371,7 +9470,7 @@ namespace detail {
 
 /// Gives a batch of new samples, followed by replayed ones, weights that make its mean loss the mean over the new ones
 /// plus the weighted mean over the replayed ones, and says which classes compete (`first_class` `[S]`).
-inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int32_t first_class,
+inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int32_t first_class, index classes,
                     std::vector<std::int32_t>& first) {
   const index samples = batch.samples();
   batch.weights.resize(static_cast<std::size_t>(samples), 1.0f);
@@ -9385,7 +9484,10 @@ inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int3
   spread(0, fresh);
   spread(fresh, samples);
   first.assign(static_cast<std::size_t>(samples), 0);
-  if (loss == replay_loss::ace) std::fill_n(first.begin(), fresh, first_class);
+  if (loss == replay_loss::sum) return;
+  index open = 0;  // new samples for which all classes compete
+  if (samples > fresh && first_class > 0) open = (samples - fresh) * (classes - first_class) / first_class;
+  std::fill(first.begin() + std::min(open, fresh), first.begin() + fresh, first_class);
 }
 
 }  // namespace detail
@@ -9432,7 +9534,7 @@ void fit(B& b, vit<B>& model, const dataset& data, std::span<const index> indice
         make_batch(*memory, sampler.draw(std::min(o.replay_batch, memory->samples())), o.missing, replayed);
         append(batch, replayed);
       }
-      detail::balance(batch, fresh, o.loss, first_class, first);
+      detail::balance(batch, fresh, o.loss, first_class, model.config().classes, first);
       training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first}, o,
                     cosine_schedule(done, steps, warm_up), state);
       if (done % look_every == 0 || done + 1 == steps) {
@@ -9494,6 +9596,7 @@ inline continual_metrics measure(const accuracy_matrix& r) {
 // How a task enters the memory: which samples, which of their tokens, how many bytes.
 
 #include <algorithm>
+#include <chrono>
 #include <numeric>
 #include <string>
 #include <variant>
@@ -9560,17 +9663,18 @@ inline std::vector<std::uint16_t> most_relevant(std::span<const double> relevanc
   return order;
 }
 
-/// Seconds that the two halves of a consolidation took.
-struct consolidation_times {
-  double select = 0, attribute = 0;
+/// Which pictures a consolidation stored, in the order of the memory, and the seconds that its two halves took.
+struct consolidation {
+  std::vector<index> pictures;
+  double select_seconds = 0, attribute_seconds = 0;
 };
 
 /// Chooses `k` of the pictures `indices` and appends their most relevant tokens to the memory, as of task
 /// `task_number`.
 template <tensor_backend B>
-consolidation_times consolidate(B& b, const vit<B>& model, const dataset& data, std::span<const index> indices,
-                                const core_tokenset& recipe, index k, const pixel_normalisation& normalisation,
-                                std::uint16_t task_number, token_memory& memory) {
+consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::span<const index> indices,
+                          const core_tokenset& recipe, index k, const pixel_normalisation& normalisation,
+                          std::uint16_t task_number, token_memory& memory) {
   using clock = std::chrono::steady_clock;
   const auto seconds = [](clock::time_point from) {
     return std::chrono::duration<double>(clock::now() - from).count();
@@ -9581,7 +9685,8 @@ consolidation_times consolidate(B& b, const vit<B>& model, const dataset& data, 
   const model_outputs outputs = run_model(b, model, data, indices, normalisation);
   const auto known = make_evidence(outputs.logits, outputs.features, outputs.labels, model.config().classes);
   const selection_result chosen = std::visit([&](const auto& m) { return select(m, known, k); }, recipe.select);
-  consolidation_times times{seconds(start), 0};
+  consolidation done;
+  done.select_seconds = seconds(start);
 
   const auto attribution_start = clock::now();
   const index patches = model.config().patches();
@@ -9594,6 +9699,7 @@ consolidation_times consolidate(B& b, const vit<B>& model, const dataset& data, 
     for (std::size_t i = begin; i < std::min(begin + batch_size, chosen.indices.size()); ++i) {
       part.push_back(indices[static_cast<std::size_t>(chosen.indices[i])]);
     }
+    done.pictures.insert(done.pictures.end(), part.begin(), part.end());
     make_batch(data, part, {.patch = model.config().patch, .normalisation = normalisation}, batch);
     const std::vector<double> relevance = count == patches
                                               ? std::vector<double>(static_cast<std::size_t>(batch.tokens()), 0.0)
@@ -9619,8 +9725,8 @@ consolidation_times consolidate(B& b, const vit<B>& model, const dataset& data, 
                      .task = task_number});
     }
   }
-  times.attribute = seconds(attribution_start);
-  return times;
+  done.attribute_seconds = seconds(attribution_start);
+  return done;
 }
 
 }  // namespace core_tokensets
@@ -9769,6 +9875,8 @@ class sequence_runner {
   }
 
   const token_memory& memory() const { return memory_; }
+  /// For each sample of the memory the training picture that it came from.
+  const std::vector<index>& pictures() const { return pictures_; }
 
  private:
   using clock = std::chrono::steady_clock;
@@ -9824,10 +9932,11 @@ class sequence_runner {
     }
     if (k == 0) return;
     const index before = memory_.samples();
-    const auto times = consolidate(b_, model_, train, now.train, recipe, k, o_.fit.normalisation,
-                                   static_cast<std::uint16_t>(t), memory_);
-    result_.select_seconds += times.select;
-    result_.attribute_seconds += times.attribute;
+    const auto stored = consolidate(b_, model_, train, now.train, recipe, k, o_.fit.normalisation,
+                                    static_cast<std::uint16_t>(t), memory_);
+    pictures_.insert(pictures_.end(), stored.pictures.begin(), stored.pictures.end());
+    result_.select_seconds += stored.select_seconds;
+    result_.attribute_seconds += stored.attribute_seconds;
     if (o_.memory == memory_kind::coreset && o_.price == picture_price::source) {
       double mean = 0;
       for (const index i : now.train)
@@ -9869,6 +9978,7 @@ class sequence_runner {
     nlohmann::json state = detail::to_json(result_);
     state["tasks_done"] = t + 1;
     state["spent"] = spent_;
+    state["pictures"] = pictures_;
     state["fingerprint"] = fingerprint_;
     state["model"] = detail::file_checksum(model_path);
     state["memory"] = detail::file_checksum(memory_path);
@@ -9904,6 +10014,7 @@ class sequence_runner {
     memory_ = load_token_memory(memory_path);
     result_.accuracy = state["accuracy"].get<accuracy_matrix>();
     spent_ = state["spent"].get<double>();
+    pictures_ = state["pictures"].get<std::vector<index>>();
     const auto& seconds = state["seconds"];
     result_.train_seconds = seconds["train"];
     result_.select_seconds = seconds["select"];
@@ -9922,6 +10033,7 @@ class sequence_runner {
   std::string fingerprint_;
   token_memory memory_;
   sequence_result result_;
+  std::vector<index> pictures_;
   double spent_ = 0;  ///< bytes of the pictures of a coreset, as files
 };
 

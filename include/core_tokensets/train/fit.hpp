@@ -16,7 +16,8 @@ namespace core_tokensets {
 
 /// How new and replayed samples meet in the loss. `sum` (the paper): all classes compete for both. `ace` (ER-ACE,
 /// Caccia et al. 2022): new samples compete among the classes of their own task only, so that they do not push the old
-/// ones down.
+/// ones down. There the memory holds samples of the current task too, for which all classes compete; here it does not
+/// yet, so some of the new samples take their place: as many for each new class as are replayed for each old one.
 enum class replay_loss { sum, ace };
 
 struct fit_options {
@@ -84,7 +85,7 @@ namespace detail {
 
 /// Gives a batch of new samples, followed by replayed ones, weights that make its mean loss the mean over the new ones
 /// plus the weighted mean over the replayed ones, and says which classes compete (`first_class` `[S]`).
-inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int32_t first_class,
+inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int32_t first_class, index classes,
                     std::vector<std::int32_t>& first) {
   const index samples = batch.samples();
   batch.weights.resize(static_cast<std::size_t>(samples), 1.0f);
@@ -98,7 +99,10 @@ inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int3
   spread(0, fresh);
   spread(fresh, samples);
   first.assign(static_cast<std::size_t>(samples), 0);
-  if (loss == replay_loss::ace) std::fill_n(first.begin(), fresh, first_class);
+  if (loss == replay_loss::sum) return;
+  index open = 0;  // new samples for which all classes compete
+  if (samples > fresh && first_class > 0) open = (samples - fresh) * (classes - first_class) / first_class;
+  std::fill(first.begin() + std::min(open, fresh), first.begin() + fresh, first_class);
 }
 
 }  // namespace detail
@@ -145,7 +149,7 @@ void fit(B& b, vit<B>& model, const dataset& data, std::span<const index> indice
         make_batch(*memory, sampler.draw(std::min(o.replay_batch, memory->samples())), o.missing, replayed);
         append(batch, replayed);
       }
-      detail::balance(batch, fresh, o.loss, first_class, first);
+      detail::balance(batch, fresh, o.loss, first_class, model.config().classes, first);
       training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first}, o,
                     cosine_schedule(done, steps, warm_up), state);
       if (done % look_every == 0 || done + 1 == steps) {

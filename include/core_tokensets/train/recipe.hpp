@@ -2,6 +2,7 @@
 // How a task enters the memory: which samples, which of their tokens, how many bytes.
 
 #include <algorithm>
+#include <chrono>
 #include <numeric>
 #include <string>
 #include <variant>
@@ -74,17 +75,18 @@ inline std::vector<std::uint16_t> most_relevant(std::span<const double> relevanc
   return order;
 }
 
-/// Seconds that the two halves of a consolidation took.
-struct consolidation_times {
-  double select = 0, attribute = 0;
+/// Which pictures a consolidation stored, in the order of the memory, and the seconds that its two halves took.
+struct consolidation {
+  std::vector<index> pictures;
+  double select_seconds = 0, attribute_seconds = 0;
 };
 
 /// Chooses `k` of the pictures `indices` and appends their most relevant tokens to the memory, as of task
 /// `task_number`.
 template <tensor_backend B>
-consolidation_times consolidate(B& b, const vit<B>& model, const dataset& data, std::span<const index> indices,
-                                const core_tokenset& recipe, index k, const pixel_normalisation& normalisation,
-                                std::uint16_t task_number, token_memory& memory) {
+consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::span<const index> indices,
+                          const core_tokenset& recipe, index k, const pixel_normalisation& normalisation,
+                          std::uint16_t task_number, token_memory& memory) {
   using clock = std::chrono::steady_clock;
   const auto seconds = [](clock::time_point from) {
     return std::chrono::duration<double>(clock::now() - from).count();
@@ -95,7 +97,8 @@ consolidation_times consolidate(B& b, const vit<B>& model, const dataset& data, 
   const model_outputs outputs = run_model(b, model, data, indices, normalisation);
   const auto known = make_evidence(outputs.logits, outputs.features, outputs.labels, model.config().classes);
   const selection_result chosen = std::visit([&](const auto& m) { return select(m, known, k); }, recipe.select);
-  consolidation_times times{seconds(start), 0};
+  consolidation done;
+  done.select_seconds = seconds(start);
 
   const auto attribution_start = clock::now();
   const index patches = model.config().patches();
@@ -108,6 +111,7 @@ consolidation_times consolidate(B& b, const vit<B>& model, const dataset& data, 
     for (std::size_t i = begin; i < std::min(begin + batch_size, chosen.indices.size()); ++i) {
       part.push_back(indices[static_cast<std::size_t>(chosen.indices[i])]);
     }
+    done.pictures.insert(done.pictures.end(), part.begin(), part.end());
     make_batch(data, part, {.patch = model.config().patch, .normalisation = normalisation}, batch);
     const std::vector<double> relevance = count == patches
                                               ? std::vector<double>(static_cast<std::size_t>(batch.tokens()), 0.0)
@@ -133,8 +137,8 @@ consolidation_times consolidate(B& b, const vit<B>& model, const dataset& data, 
                      .task = task_number});
     }
   }
-  times.attribute = seconds(attribution_start);
-  return times;
+  done.attribute_seconds = seconds(attribution_start);
+  return done;
 }
 
 }  // namespace core_tokensets

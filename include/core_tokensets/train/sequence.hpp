@@ -150,6 +150,8 @@ class sequence_runner {
   }
 
   const token_memory& memory() const { return memory_; }
+  /// For each sample of the memory the training picture that it came from.
+  const std::vector<index>& pictures() const { return pictures_; }
 
  private:
   using clock = std::chrono::steady_clock;
@@ -205,10 +207,11 @@ class sequence_runner {
     }
     if (k == 0) return;
     const index before = memory_.samples();
-    const auto times = consolidate(b_, model_, train, now.train, recipe, k, o_.fit.normalisation,
-                                   static_cast<std::uint16_t>(t), memory_);
-    result_.select_seconds += times.select;
-    result_.attribute_seconds += times.attribute;
+    const auto stored = consolidate(b_, model_, train, now.train, recipe, k, o_.fit.normalisation,
+                                    static_cast<std::uint16_t>(t), memory_);
+    pictures_.insert(pictures_.end(), stored.pictures.begin(), stored.pictures.end());
+    result_.select_seconds += stored.select_seconds;
+    result_.attribute_seconds += stored.attribute_seconds;
     if (o_.memory == memory_kind::coreset && o_.price == picture_price::source) {
       double mean = 0;
       for (const index i : now.train)
@@ -250,6 +253,7 @@ class sequence_runner {
     nlohmann::json state = detail::to_json(result_);
     state["tasks_done"] = t + 1;
     state["spent"] = spent_;
+    state["pictures"] = pictures_;
     state["fingerprint"] = fingerprint_;
     state["model"] = detail::file_checksum(model_path);
     state["memory"] = detail::file_checksum(memory_path);
@@ -285,6 +289,7 @@ class sequence_runner {
     memory_ = load_token_memory(memory_path);
     result_.accuracy = state["accuracy"].get<accuracy_matrix>();
     spent_ = state["spent"].get<double>();
+    pictures_ = state["pictures"].get<std::vector<index>>();
     const auto& seconds = state["seconds"];
     result_.train_seconds = seconds["train"];
     result_.select_seconds = seconds["select"];
@@ -303,6 +308,7 @@ class sequence_runner {
   std::string fingerprint_;
   token_memory memory_;
   sequence_result result_;
+  std::vector<index> pictures_;
   double spent_ = 0;  ///< bytes of the pictures of a coreset, as files
 };
 

@@ -1,0 +1,37 @@
+#pragma once
+// One run of the sequential loop as the command line describes it; shared by cts sequence and cts demo.
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "commands.hpp"
+#include "core_tokensets/core_tokensets.hpp"
+
+namespace cts_command {
+
+struct sequence_arguments {
+  std::string data = "scenes", classes, memory = "core-tokenset", select = "grad_match", attribute = "grad_lrp",
+              budget = "0.01", missing = "drop", replay_loss = "ace", coreset_price = "source", weights, out;
+  std::ptrdiff_t tasks = 5, per_class = 0, image = 0, patch = 4, dim = 96, depth = 4, heads = 3, epochs = 5, batch = 64;
+  double keep = 0.25, token_drop = 0.75, token_drop_often = 0.5, learning_rate = 1e-3;
+  std::uint64_t seed = 0;
+  int threads = 0;
+  bool resume = false, quiet = false;
+};
+
+/// What `cts sequence` writes to results.json, and pictures of it.
+struct sequence_outcome {
+  nlohmann::json results;
+  std::vector<core_tokensets::report_figure>
+      figures;  ///< relevance on test pictures, then kept tokens if there are any
+};
+
+/// Learns the tasks; writes results, model, memory and report to `a.out` unless it is empty.
+sequence_outcome run_sequence(const sequence_arguments& a);
+
+void print_heading();
+void print_line(const std::string& name, const nlohmann::json& results);
+
+}  // namespace cts_command

@@ -1,0 +1,55 @@
+#include "core_tokensets/report/sequence_report.hpp"
+
+#include <numeric>
+
+#include "core_tokensets/data/scenes.hpp"
+#include "core_tokensets/tensor/eigen.hpp"
+#include "support/catch.hpp"
+
+namespace cts = core_tokensets;
+
+TEST_CASE("sequence report: the sheet shows pictures of the memory and what is kept of them", "[report]") {
+  const auto scenes = cts::scenes({.classes = 2, .train_per_class = 2, .test_per_class = 1, .image = 16});
+  cts::token_memory memory({.image_height = 16, .image_width = 16, .channels = 3, .patch = 8});
+  const std::vector<cts::index> pictures{3, 0};
+  for (const auto picture : pictures) {
+    const auto all = cts::patchify(scenes.train.view_of(picture), 8);
+    const std::vector<std::uint8_t> one(all.begin() + 192, all.begin() + 384);
+    const std::vector<std::uint16_t> position{1};
+    const std::vector<float> relevance{1};
+    memory.append({.patches = one, .positions = position, .relevance = relevance, .target = 1});
+  }
+  const cts::image sheet = cts::kept_tokens_sheet(memory, scenes.train, pictures);
+  CHECK(sheet.channels == 3);
+  CHECK(sheet.width >= 4 * 96);
+  // Another picture of the memory, another sheet.
+  CHECK(sheet.pixels != cts::kept_tokens_sheet(memory, scenes.train, std::vector<cts::index>{2, 0}).pixels);
+  CHECK_THROWS_AS(cts::kept_tokens_sheet(memory, scenes.train, std::vector<cts::index>{3}), cts::Error);
+  CHECK_THROWS_AS(cts::kept_tokens_sheet(cts::token_memory(memory.format()), scenes.train, {}), cts::Error);
+
+  cts::eigen_backend<float> b(1);
+  const cts::vit<cts::eigen_backend<float>> model(
+      b, {.image = {16, 16, 3}, .patch = 8, .dim = 12, .depth = 1, .heads = 2, .classes = 2});
+  const std::vector<cts::index> shown{0, 1};
+  const auto relevance = cts::relevance_sheet(b, model, scenes.test, shown, {"rollout", "grad_lrp"}, {});
+  CHECK(relevance.width >= 3 * 96);
+  CHECK_THROWS_AS(cts::relevance_sheet(b, model, scenes.test, shown, {"nonsense"}, {}), cts::Error);
+}
+
+TEST_CASE("sequence report: the page carries numbers, settings and pictures, escaped", "[report]") {
+  const nlohmann::json results{{"average_accuracy", 0.5},
+                               {"average_incremental_accuracy", 0.625},
+                               {"forgetting", 0.25},
+                               {"memory_bytes", 1234},
+                               {"memory_samples", 7},
+                               {"memory_tokens", 21},
+                               {"accuracy", {{0.75}, {0.5, 0.5}}},
+                               {"seconds", {{"train", 1.5}}},
+                               {"config", {{"memory", "core-tokens"}, {"data", "<folder>"}}}};
+  const std::string html = cts::to_html(cts::sequence_page(results, {{{std::byte{1}}, "a figure"}}));
+  for (const char* wanted : {"core-tokens", "62.5 %", "1234 bytes", "a figure", "&lt;folder&gt;", "data:image/png"}) {
+    INFO(wanted);
+    CHECK(html.find(wanted) != std::string::npos);
+  }
+  CHECK(html.find("<folder>") == std::string::npos);
+}

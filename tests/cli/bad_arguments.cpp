@@ -116,7 +116,8 @@ TEST_CASE("a folder that cannot be written is told before any work", "[cli]") {
   const sandbox box;
   cts::write_file(box.path / "file", std::string_view("in the way"));
   options slow = small_sequence("");
-  slow["--epochs"] = "100000";  // would take hours
+  slow["--epochs"] = "1000000";  // would take days
+  slow["--per-class"] = "1000";
   for (const std::string& out :
        {box / "file", box / "file/below/it", std::string("/proc"), std::string("/proc/none")}) {
     slow["--out"] = out;

@@ -1,11 +1,14 @@
-// Images a second of a ViT: training step, inference, and replay of a tenth of the tokens; one JSON line each. The
-// cases and the protocol are those of the PyTorch script beside which it is run (docs/benchmarks.md).
-//   bench_vit [case,case...] [repeats] [threads]
+// Images a second of a ViT: training step, inference, replay of a tenth of the tokens, two attributions; one JSON line
+// each. With --peer, a command that prints such lines for the same cases (`--cases NAME --work train,forward,replay`)
+// is run in turn with ours, and the last lines are the ratios of the medians, ours over the peer's.
 
+#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
-#include <sstream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -47,22 +50,45 @@ cts::token_batch noise(const cts::vit_config& c, int samples, double keep) {
   return batch;
 }
 
+double median_of(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+/// Images a second of each work, one entry a round.
+using readings = std::map<std::string, std::vector<double>>;
+
 template <class Job>
-void measure(const bench_case& c, const char* work, int repeats, int threads, const Job& job) {
+void measure(const bench_case& c, const char* work, int repeats, int threads, const Job& job, readings& found) {
   std::vector<double> seconds;
   for (int i = 0; i < repeats + 2; ++i) {
     const auto start = std::chrono::steady_clock::now();
     job();
     if (i >= 2) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
-  std::sort(seconds.begin(), seconds.end());
-  const double median = seconds[seconds.size() / 2];
+  const double median = median_of(seconds);
+  found[work].push_back(c.batch / median);
   std::printf("{\"case\": \"%s\", \"work\": \"%s\", \"threads\": %d, \"images_per_s\": %.2f, \"median_ms\": %.2f}\n",
               c.name, work, threads, c.batch / median, median * 1e3);
   std::fflush(stdout);
 }
 
-void run(const bench_case& c, int repeats, int threads) {
+/// Runs the peer on one case and reads its lines.
+void run_peer(const std::string& command, const char* name, readings& found) {
+  const std::string whole = command + " --cases " + name + " --work train,forward,replay";
+  const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(whole.c_str(), "r"), pclose);
+  cts::require(pipe != nullptr, "bench_vit: cannot run '", whole, "'");
+  char line[4096];
+  while (std::fgets(line, sizeof line, pipe.get()) != nullptr) {
+    const auto json = nlohmann::json::parse(line, nullptr, false);
+    if (!json.is_object() || !json.contains("images_per_s")) continue;
+    found[json["work"]].push_back(json["images_per_s"]);
+    std::fputs(line, stdout);
+    std::fflush(stdout);
+  }
+}
+
+void run(const bench_case& c, int repeats, int threads, bool attributions, readings& found) {
   backend b(threads);
   cts::vit<backend> model(b, c.config);
   cts::vit_tape<backend> tape, inference;
@@ -79,31 +105,56 @@ void run(const bench_case& c, int repeats, int threads) {
     cts::step(b, cts::adamw{.learning_rate = 1e-4, .weight_decay = 0.01}, state, model.parameters(), gradients);
   };
   const auto whole = noise(c.config, c.batch, 1), tenth = noise(c.config, c.batch, 0.1);
-  measure(c, "train", repeats, b.threads(), [&] { train(whole); });
-  measure(c, "forward", repeats, b.threads(), [&] { cts::forward(b, model, whole, inference); });
-  measure(c, "replay", repeats, b.threads(), [&] { train(tenth); });
+  measure(
+      c, "train", repeats, b.threads(), [&] { train(whole); }, found);
+  measure(
+      c, "forward", repeats, b.threads(), [&] { cts::forward(b, model, whole, inference); }, found);
+  measure(
+      c, "replay", repeats, b.threads(), [&] { train(tenth); }, found);
+  if (!attributions) return;
   cts::attribution_workspace<backend> workspace;
-  measure(c, "rollout", repeats, b.threads(),
-          [&] { cts::attribute(cts::rollout{}, b, model, whole, whole.targets, workspace); });
-  measure(c, "grad_lrp", repeats, b.threads(),
-          [&] { cts::attribute(cts::grad_lrp{}, b, model, whole, whole.targets, workspace); });
+  measure(
+      c, "rollout", repeats, b.threads(),
+      [&] { cts::attribute(cts::rollout{}, b, model, whole, whole.targets, workspace); }, found);
+  measure(
+      c, "grad_lrp", repeats, b.threads(),
+      [&] { cts::attribute(cts::grad_lrp{}, b, model, whole, whole.targets, workspace); }, found);
+}
+
+void compare(const bench_case& c, const readings& ours, const readings& peer) {
+  for (const auto& [work, values] : peer) {
+    if (!ours.contains(work)) continue;
+    const double mine = median_of(ours.at(work)), theirs = median_of(values);
+    std::printf("{\"case\": \"%s\", \"work\": \"%s\", \"ours\": %.2f, \"peer\": %.2f, \"ratio\": %.3f}\n", c.name,
+                work.c_str(), mine, theirs, mine / theirs);
+  }
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::stringstream names(argc > 1 ? argv[1] : "c32,ti16");
-  const int repeats = argc > 2 ? std::atoi(argv[2]) : 7, threads = argc > 3 ? std::atoi(argv[3]) : 0;
-  for (std::string name; std::getline(names, name, ',');) {
-    bool found = false;
-    for (const bench_case& c : cases) {
-      if (name != c.name) continue;
-      found = true;
-      run(c, repeats, threads);
-    }
-    if (!found) {
+  std::vector<std::string> names{"c32", "ti16"};
+  std::string peer;
+  int repeats = 7, rounds = 3, threads = 0;
+  CLI::App app{"images a second of Vision Transformers"};
+  app.add_option("--cases", names, "c32, t64, ti16, s16, b16")->delimiter(',');
+  app.add_option("--repeats", repeats, "steps that a median is taken of")->check(CLI::PositiveNumber);
+  app.add_option("--rounds", rounds, "turns of ours and the peer's")->check(CLI::PositiveNumber);
+  app.add_option("--threads", threads, "0: as many as there are");
+  app.add_option("--peer", peer, "command to compare with");
+  CLI11_PARSE(app, argc, argv);
+  for (const std::string& name : names) {
+    const auto c =
+        std::find_if(std::begin(cases), std::end(cases), [&](const auto& known) { return name == known.name; });
+    if (c == std::end(cases)) {
       std::fprintf(stderr, "bench_vit: no case is named '%s'; there are c32, t64, ti16, s16, b16\n", name.c_str());
       return 2;
     }
+    readings ours, theirs;
+    for (int round = 0; round < (peer.empty() ? 1 : rounds); ++round) {
+      run(*c, repeats, threads, round == 0, ours);
+      if (!peer.empty()) run_peer(peer, c->name, theirs);
+    }
+    compare(*c, ours, theirs);
   }
 }

@@ -50,7 +50,7 @@ if(NOT TARGET core_tokensets::stb)
   target_include_directories(core_tokensets::stb INTERFACE ${stb_SOURCE_DIR})
 endif()
 
-if(CTS_EXAMPLES)
+if(CTS_EXAMPLES OR CTS_BENCH)
   find_package(CLI11 2.1 QUIET)
   if(NOT TARGET CLI11::CLI11)
     cts_fetch(cli11 CLI11::CLI11 https://github.com/CLIUtils/CLI11.git v2.4.2)

@@ -133,6 +133,24 @@ TEST_CASE("scenes: what the mask covers has the object's colour", "[data]") {
   CHECK(outside > 0.35);
 }
 
+TEST_CASE("scenes: typical objects wear the colour and texture of their class, a pair for each shape", "[data]") {
+  const auto s =
+      cts::scenes_with_descriptions({.classes = 12, .train_per_class = 20, .test_per_class = 0, .typical = 1});
+  std::vector<std::pair<cts::scene_colour, cts::scene_texture>> worn(12);
+  for (std::size_t i = 0; i < s.train.size(); ++i) {
+    const auto& object = s.train[i].objects[0];
+    auto& pair = worn[static_cast<std::size_t>(s.data.train.labels[i])];
+    if (i < 12) pair = {object.colour, object.texture};
+    CHECK(pair == std::pair(object.colour, object.texture));
+  }
+  std::sort(worn.begin(), worn.end());
+  CHECK(std::adjacent_find(worn.begin(), worn.end()) == worn.end());
+  CHECK_THROWS_AS(cts::scenes({.typical = 1.5}), cts::Error);
+  // Colour alone goes further with a linear model than shape alone, but not far.
+  const auto split = cts::scenes({.train_per_class = 150, .test_per_class = 60, .typical = 1, .seed = 1});
+  CHECK(linear_accuracy(split, 4, 0.002) < 0.5);
+}
+
 TEST_CASE("scenes: a linear model on pixels does not learn them", "[data]") {
   const auto split = cts::scenes({.train_per_class = 150, .test_per_class = 60, .seed = 1});
   const double accuracy = linear_accuracy(split, 4, 0.002);

@@ -4630,6 +4630,7 @@ inline described_scenes scenes_with_descriptions(const scene_options& options = 
   require(options.train_per_class >= 1 && options.test_per_class >= 0 && options.objects >= 1 && options.objects <= 8,
           "scenes: ", options.train_per_class, " and ", options.test_per_class, " pictures a class, ", options.objects,
           " objects: expected at least 1 and 0, and 1 to 8");
+  require(options.typical >= 0 && options.typical <= 1, "scenes: typical ", options.typical, ", expected 0 to 1");
   described_scenes result;
   std::tie(result.data.train, result.train) = detail::make_scenes(options, options.train_per_class, "train", 0);
   std::tie(result.data.test, result.test) =

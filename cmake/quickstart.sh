@@ -13,7 +13,9 @@ case "$goal" in
 esac
 
 packages="g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-dev libstb-dev"
-if [ "$goal" = test ]; then packages="$packages catch2 clang-format-14 ccache"; fi
+if [ "$goal" = test ]; then
+  packages="$packages catch2 clang-format-14 ccache libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev"
+fi
 
 if command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; then
   missing=""

@@ -1,15 +1,34 @@
 #pragma once
-// How far a result may be from its golden value, by what was computed and in which precision (goldens/README.md).
+// How far a result may be from its golden value, by what was computed and in which precision (goldens/README.md), and
+// from the same operation in double, by how many terms were added up.
 
+#include <cmath>
+#include <cstddef>
+#include <limits>
 #include <type_traits>
 
-enum class kind { plain, relevance, key_bias };
+/// `conserved`: a sum of relevance that should be 1.
+enum class kind { plain, relevance, key_bias, conserved };
 
 template <class T>
 constexpr double tolerance(kind k = kind::plain) {
   if constexpr (std::is_same_v<T, double>) {
-    return 1e-9;
+    return k == kind::conserved ? 4e-8 : 1e-9;
   } else {
-    return k == kind::plain ? 1e-4 : k == kind::relevance ? 1e-2 : 5e-2;
+    return k == kind::plain ? 1e-4 : k == kind::key_bias ? 5e-2 : 1e-2;
   }
+}
+
+/// The relative error of one multiplication or addition in a backend: that of its scalar. To be specialised for a
+/// backend that computes with fewer digits than it stores.
+template <class B>
+struct precision {
+  static constexpr double unit = double(std::numeric_limits<typename B::scalar>::epsilon());
+};
+
+/// Largest difference, to results of size 1 or relative to larger ones, that rounding explains where `terms` numbers of
+/// about size 1 were added up.
+template <class B>
+double rounding(std::ptrdiff_t terms = 1) {
+  return 16 * precision<B>::unit * std::sqrt(static_cast<double>(terms) + 1);
 }

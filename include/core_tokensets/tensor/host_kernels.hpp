@@ -186,6 +186,7 @@ void col_reduce(int threads, const Op& op, const F& term, std::type_identity_t<T
 
 template <class T>
 void gather_rows(int threads, const view<T>& out, const view<const T>& in, const std::int32_t* rows) {
+  require(out.cols == in.cols, "gather_rows: rows of ", in.cols, " numbers into rows of ", out.cols);
   parallel_chunks(threads, out.rows, grain_elements / (out.cols + 1) + 1, [&](index begin, index end) {
     for (index i = begin; i < end; ++i) std::copy_n(in.row(rows[i]), out.cols, out.row(i));
   });
@@ -194,6 +195,7 @@ void gather_rows(int threads, const view<T>& out, const view<const T>& in, const
 /// Threads share out the columns, so that equal row numbers are added in order.
 template <class T>
 void scatter_add_rows(int threads, const view<T>& out, const view<const T>& in, const std::int32_t* rows) {
+  require(out.cols == in.cols, "scatter_add_rows: rows of ", in.cols, " numbers onto rows of ", out.cols);
   constexpr index width = 64;
   parallel_chunks(threads, out.cols, width, [&](index begin, index end) {
     for (index i = 0; i < in.rows; ++i) {
@@ -229,6 +231,12 @@ void check_gemm(const view<const T>& a, const view<const T>& b, const view<T>& c
   const index n = transpose_b ? b.rows : b.cols, k2 = transpose_b ? b.cols : b.rows;
   require(m == c.rows && n == c.cols && k == k2, "gemm: [", m, ", ", k, "] times [", k2, ", ", n, "] does not give [",
           c.rows, ", ", c.cols, "]");
+  for (const view<const T>& in : {a, b}) {
+    const bool one = in.n0 * in.n1 == 1;
+    require(one || (in.n0 == c.n0 && in.n1 == c.n1), "gemm: a batch of [", in.n0, ", ", in.n1,
+            "] matrices for one of [", c.n0, ", ", c.n1, "]");
+    require(in.rows <= 1 || in.ld >= in.cols, "gemm: rows of ", in.cols, " numbers, ", in.ld, " apart");
+  }
 }
 
 }  // namespace core_tokensets::host

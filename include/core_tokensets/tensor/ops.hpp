@@ -153,7 +153,7 @@ void attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> 
   if constexpr (requires { b.attention(rows, q, k, v, scale, out, probabilities); }) {
     b.attention(rows, q, k, v, scale, out, probabilities);
   } else {
-    for (index s = 0; s < rows.count(); ++s) {
+    for_each_sample(b, rows.count(), [&](index s) {
       const index nq = rows.queries().length(s), nk = rows.keys().length(s);
       const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
       const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
@@ -172,7 +172,7 @@ void attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> 
         softmax(b, a);
       }
       b.gemm(a, of_key(v), of_query(out));
-    }
+    });
   }
 }
 
@@ -187,7 +187,7 @@ void attention_backward(B& b, const attention_rows& rows, const_view<T> q, const
                 }) {
     b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
   } else {
-    for (index s = 0; s < rows.count(); ++s) {
+    for_each_sample(b, rows.count(), [&](index s) {
       const index nq = rows.queries().length(s), nk = rows.keys().length(s), h = q.n1;
       const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
       const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
@@ -202,7 +202,7 @@ void attention_backward(B& b, const attention_rows& rows, const_view<T> q, const
       b.map(fn::softmax_gradient{}, ds, a, view<const T>(da), view<const T>(inner));
       b.gemm(ds, of_key(k), of_query(dq), {.alpha = double(scale)});
       b.gemm(ds, of_query(q), of_key(dk), {.transpose_a = true, .alpha = double(scale)});
-    }
+    });
   }
 }
 

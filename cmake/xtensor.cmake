@@ -1,0 +1,42 @@
+# Defines core_tokensets::xtensor, which programs that include core_tokensets/tensor/xtensor.hpp link in addition, where
+# xtensor, xtensor-blas and a CBLAS are installed. CTS_XTENSOR=ON fetches the first two. CTS_XTENSOR_MISSING says why there
+# is none. Used here and by the installed package.
+if(TARGET core_tokensets::xtensor)
+  return()
+endif()
+set(CTS_XTENSOR_MISSING "")
+find_package(BLAS QUIET)
+find_package(LAPACK QUIET)  # the package of xtensor-blas insists on it
+if(BLAS_FOUND AND LAPACK_FOUND)
+  find_package(xtensor QUIET)
+  find_package(xtensor-blas QUIET)
+  if(CTS_XTENSOR STREQUAL "ON" AND NOT (TARGET xtensor AND TARGET xtensor-blas))
+    cts_fetch(xtl xtl https://github.com/xtensor-stack/xtl.git 0.7.7)
+    cts_fetch(xtensor xtensor https://github.com/xtensor-stack/xtensor.git 0.25.0)
+    cts_fetch(xtensor_blas xtensor-blas https://github.com/xtensor-stack/xtensor-blas.git 0.21.0)
+    target_link_libraries(xtensor-blas INTERFACE ${BLAS_LIBRARIES} ${LAPACK_LIBRARIES})
+  endif()
+  if(TARGET xtensor AND TARGET xtensor-blas)
+    include(CheckCXXSourceCompiles)
+    set(CMAKE_REQUIRED_LIBRARIES ${BLAS_LIBRARIES})
+    check_cxx_source_compiles("extern \"C\" float cblas_sdot(int, const float*, int, const float*, int);
+      int main() { float x = 1; return int(cblas_sdot(1, &x, 1, &x, 1)) - 1; }" CTS_BLAS_HAS_CBLAS)
+    unset(CMAKE_REQUIRED_LIBRARIES)
+    if(NOT CTS_BLAS_HAS_CBLAS)
+      set(CTS_XTENSOR_MISSING "the BLAS ${BLAS_LIBRARIES} has no CBLAS interface")
+    endif()
+  else()
+    set(CTS_XTENSOR_MISSING "xtensor or xtensor-blas is not installed (Debian: libxtensor-dev, libxtensor-blas-dev)")
+  endif()
+else()
+  set(CTS_XTENSOR_MISSING "a BLAS with LAPACK is not installed (Debian: libopenblas-dev)")
+endif()
+
+if(CTS_XTENSOR_MISSING STREQUAL "")
+  add_library(core_tokensets_xtensor INTERFACE IMPORTED GLOBAL)
+  add_library(core_tokensets::xtensor ALIAS core_tokensets_xtensor)
+  target_link_libraries(core_tokensets_xtensor INTERFACE core_tokensets::core_tokensets xtensor-blas xtensor
+                                                         $<TARGET_NAME_IF_EXISTS:xtensor::use_xsimd>)
+elseif(CTS_XTENSOR STREQUAL "ON")
+  message(FATAL_ERROR "CTS_XTENSOR is ON, but ${CTS_XTENSOR_MISSING}")
+endif()

@@ -1,0 +1,19 @@
+// The xtensor backend against the golden ViTs.
+
+#include "core_tokensets/tensor/xtensor.hpp"
+#include "model/vit_checks.hpp"
+
+namespace cts = core_tokensets;
+
+TEST_CASE("the xtensor backend reproduces the golden ViTs in double", "[vit][golden][xtensor]") {
+  for (const char* name : {"vit_a", "vit_b", "vit_c"}) vit_checks::check_all(cts::xtensor_backend<double>(), name);
+}
+
+TEST_CASE("the xtensor backend reproduces the golden ViTs in float", "[vit][golden][xtensor]") {
+  for (const char* name : {"vit_a", "vit_b", "vit_c"}) vit_checks::check_all(cts::xtensor_backend<float>(), name);
+}
+
+TEST_CASE("the xtensor backend agrees with the reference on batches of every shape", "[vit][ragged][xtensor]") {
+  vit_checks::check_agreement(cts::xtensor_backend<double>());
+  vit_checks::check_agreement(cts::xtensor_backend<float>());
+}

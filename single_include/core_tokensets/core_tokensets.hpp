@@ -1,92 +1,139 @@
 #pragma once
 // Made from include/ by cmake/amalgamate.cmake; do not edit. BSD-3-Clause, see LICENSE.
 
-// ==== core_tokensets/core/random.hpp ====
-// Counter-based random numbers: the i-th draw of a stream is a pure function of (seed, stream, i), so it is
-// the same on every machine and backend, in any order and on any number of threads.
+// ==== core_tokensets/core/error.hpp ====
+// One exception type for everything that a caller can get wrong, and the two helpers that throw it.
 
-#include <array>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <numbers>
-#include <numeric>
-#include <span>
-#include <utility>
-#include <vector>
+#include <sstream>
+#include <stdexcept>
+#include <string>
 
 namespace core_tokensets {
 
-/// Philox4x32-10 (Salmon et al., SC 2011): four 32-bit words from a 128-bit counter and a 64-bit key.
-constexpr std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) {
-  constexpr std::uint64_t multiplier0 = 0xD2511F53, multiplier1 = 0xCD9E8D57;
-  for (int round = 0; round < 10; ++round) {
-    const std::uint64_t product0 = multiplier0 * counter[0], product1 = multiplier1 * counter[2];
-    counter = {static_cast<std::uint32_t>(product1 >> 32) ^ counter[1] ^ key[0], static_cast<std::uint32_t>(product1),
-               static_cast<std::uint32_t>(product0 >> 32) ^ counter[3] ^ key[1], static_cast<std::uint32_t>(product0)};
-    key[0] += 0x9E3779B9;
-    key[1] += 0xBB67AE85;
-  }
-  return counter;
+/// Bad input at an edge of the library (file, argument, shape, budget): says what, where and what was expected.
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Throws `Error` with all parts written one after the other.
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw Error(message.str());
 }
 
-/// A position in an endless sequence of random numbers; copy it to replay, store `position()` to resume.
-class random_stream {
- public:
-  explicit constexpr random_stream(std::uint64_t seed, std::uint64_t stream = 0, std::uint64_t position = 0)
-      : seed_(seed), stream_(stream), position_(position) {}
+/// Throws `Error` with the parts as its message unless `ok`.
+template <class... Parts>
+void require(bool ok, const Parts&... parts) {
+  if (!ok) fail(parts...);
+}
 
-  /// 64 random bits.
-  constexpr std::uint64_t bits() {
-    const auto words =
-        philox({low(position_), high(position_), low(stream_), high(stream_)}, {low(seed_), high(seed_)});
-    ++position_;
-    return (static_cast<std::uint64_t>(words[1]) << 32) | words[0];
-  }
+}  // namespace core_tokensets
 
-  /// Uniform in [0, 1).
-  constexpr double uniform() { return static_cast<double>(bits() >> 11) * 0x1.0p-53; }
-  constexpr double uniform(double from, double to) { return from + (to - from) * uniform(); }
+// ==== core_tokensets/core/options.hpp ====
+// The options of a struct by name: printed, listed and set from text. A struct takes part with
+//   template <class Self, class V> static void options(Self& self, const V& visit) { visit("name", self.member); ... }
 
-  /// Uniform integer in [0, n), n > 0 (Lemire's multiply-shift; its bias is below n / 2^64).
-  constexpr std::ptrdiff_t below(std::ptrdiff_t n) {
-    const std::uint64_t x = bits(), m = static_cast<std::uint64_t>(n);
-    const std::uint64_t x0 = low(x), x1 = high(x), m0 = low(m), m1 = high(m);
-    const std::uint64_t middle = x1 * m0 + ((x0 * m0) >> 32);
-    const std::uint64_t cross = x0 * m1 + low(middle);
-    return static_cast<std::ptrdiff_t>(x1 * m1 + (middle >> 32) + (cross >> 32));
-  }
+#include <array>
+#include <charconv>
+#include <concepts>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <type_traits>
 
-  /// Standard normal (Box-Muller, one of the pair).
-  double normal() {
-    const double radius = std::sqrt(-2.0 * std::log(1.0 - uniform()));
-    return radius * std::cos(2.0 * std::numbers::pi * uniform());
-  }
 
-  /// Fisher-Yates shuffle.
+namespace core_tokensets {
+
+/// The words of an enumeration in the order of its values: `inline constexpr std::array words<E>{...}`.
+template <class E>
+inline constexpr std::array<const char*, 0> words{};
+
+namespace detail {
+
+struct no_visit {
   template <class T>
-  constexpr void shuffle(std::span<T> items) {
-    for (std::size_t i = items.size(); i > 1; --i) {
-      std::swap(items[i - 1], items[static_cast<std::size_t>(below(static_cast<std::ptrdiff_t>(i)))]);
-    }
-  }
-
-  /// 0 .. n-1 in random order.
-  std::vector<std::ptrdiff_t> permutation(std::ptrdiff_t n) {
-    std::vector<std::ptrdiff_t> order(static_cast<std::size_t>(n));
-    std::iota(order.begin(), order.end(), std::ptrdiff_t{0});
-    shuffle(std::span(order));
-    return order;
-  }
-
-  constexpr std::uint64_t position() const { return position_; }
-
- private:
-  static constexpr std::uint32_t low(std::uint64_t x) { return static_cast<std::uint32_t>(x); }
-  static constexpr std::uint32_t high(std::uint64_t x) { return static_cast<std::uint32_t>(x >> 32); }
-
-  std::uint64_t seed_, stream_, position_;
+  void operator()(const char*, T&) const {}
 };
+
+template <class T>
+std::string option_text(const T& value) {
+  if constexpr (std::is_enum_v<T>) {
+    return words<T>[static_cast<std::size_t>(value)];
+  } else if constexpr (std::same_as<T, bool>) {
+    return value ? "true" : "false";
+  } else {
+    std::ostringstream out;
+    out << value;
+    return out.str();
+  }
+}
+
+template <class E>
+std::string list_words() {
+  std::string all;
+  for (const char* word : words<E>) all += (all.empty() ? "" : ", ") + std::string(word);
+  return all;
+}
+
+/// The value that `text` stands for; `where` opens the message of an error.
+template <class T>
+T parse_option(std::string_view text, const std::string& where) {
+  if constexpr (std::is_enum_v<T>) {
+    for (std::size_t i = 0; i < words<T>.size(); ++i) {
+      if (text == words<T>[i]) return static_cast<T>(i);
+    }
+    fail(where, ": '", text, "', expected one of ", list_words<T>());
+  } else if constexpr (std::same_as<T, bool>) {
+    require(text == "true" || text == "false", where, ": '", text, "', expected true or false");
+    return text == "true";
+  } else if constexpr (std::same_as<T, std::string>) {
+    return T(text);
+  } else {
+    T value{};
+    const auto [end, bad] = std::from_chars(text.data(), text.data() + text.size(), value);
+    require(bad == std::errc() && end == text.data() + text.size(), where, ": '", text, "', expected a number");
+    return value;
+  }
+}
+
+}  // namespace detail
+
+template <class T>
+concept has_options = requires(T& t) {
+  T::options(t, detail::no_visit{});
+};
+
+/// "key=value,key=value" of all options; empty where there are none.
+template <class T>
+std::string options_text(const T& of) {
+  std::string all;
+  if constexpr (has_options<T>) {
+    T::options(of, [&](const char* name, const auto& value) {
+      all += (all.empty() ? "" : ",") + std::string(name) + "=" + detail::option_text(value);
+    });
+  }
+  return all;
+}
+
+/// Sets one option. `Error` naming `what`: no such option (lists them), or a value that does not fit it.
+template <class T>
+void set_option(T& of, std::string_view key, std::string_view value, const std::string& what) {
+  bool found = false;
+  std::string all;
+  if constexpr (has_options<T>) {
+    T::options(of, [&](const char* name, auto& member) {
+      all += (all.empty() ? "" : ", ") + std::string(name);
+      if (key != name) return;
+      found = true;
+      member = detail::parse_option<std::remove_reference_t<decltype(member)>>(
+          value, what + ": option '" + std::string(name) + "'");
+    });
+  }
+  if (!found) fail(what, ": no option is named '", key, "'; ", all.empty() ? "there are none" : "there are " + all);
+}
 
 }  // namespace core_tokensets
 
@@ -176,34 +223,234 @@ enum class missing_tokens { drop, zero, rescaled };
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/core/error.hpp ====
-// One exception type for everything that a caller can get wrong, and the two helpers that throw it.
+// ==== core_tokensets/attribution/target.hpp ====
+// What is explained: a logit, the log-probability of a class, or the margin between two classes.
 
-#include <sstream>
-#include <stdexcept>
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <span>
 #include <string>
+#include <string_view>
+#include <vector>
+
 
 namespace core_tokensets {
 
-/// Bad input at an edge of the library (file, argument, shape, budget): says what, where and what was expected.
-class Error : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
+/// The number that relevance is shares of. `log_probability` is minus the cross-entropy, so that relevance is positive
+/// where a token lowers the loss; `margin` is the logit minus that of another class.
+enum class objective { logit, log_probability, margin };
+/// Whose class: the one of the largest logit, the label of the batch, or one that is given.
+enum class explained_class { largest, label, given };
+
+template <>
+inline constexpr std::array words<objective>{"logit", "loss", "margin"};
+
+/// A target for every sample of a batch. Given classes are one for all samples or one for each; without a class
+/// `against`, a margin is to the largest other logit. A list of classes alone is a target too: those logits, or if it
+/// is empty the largest.
+struct target {
+  objective what = objective::logit;
+  explained_class whose = explained_class::largest;
+  std::vector<std::int32_t> classes = {}, against = {};
+
+  target() = default;
+  target(objective o, explained_class c = explained_class::largest, std::vector<std::int32_t> given = {},
+         std::vector<std::int32_t> others = {})
+      : what(o), whose(c), classes(std::move(given)), against(std::move(others)) {}
+  target(std::span<const std::int32_t> given)
+      : whose(given.empty() ? explained_class::largest : explained_class::given), classes(given.begin(), given.end()) {}
+  target(const std::vector<std::int32_t>& given) : target(std::span(given)) {}
+
+  static target label(objective o = objective::logit) { return {o, explained_class::label}; }
+  static target of_class(std::int32_t c, objective o = objective::logit) { return {o, explained_class::given, {c}}; }
+  static target loss() { return label(objective::log_probability); }
+  static target margin(std::int32_t c, std::int32_t other) {
+    return {objective::margin, explained_class::given, {c}, {other}};
+  }
 };
 
-/// Throws `Error` with all parts written one after the other.
-template <class... Parts>
-[[noreturn]] void fail(const Parts&... parts) {
-  std::ostringstream message;
-  (message << ... << parts);
-  throw Error(message.str());
+/// "argmax", "label", "class:3", "loss" (of the label), "margin" (of the label to the largest other), "margin:3,5".
+/// `Error`: anything else.
+inline target parse_target(std::string_view text) {
+  const auto colon = text.find(':');
+  const std::string_view word = text.substr(0, colon), rest = colon == text.npos ? "" : text.substr(colon + 1);
+  const auto number = [](std::string_view digits) {
+    return detail::parse_option<std::int32_t>(digits, "target: class");
+  };
+  if (word == "class" && !rest.empty()) return target::of_class(number(rest));
+  if (word == "margin" && !rest.empty()) {
+    const auto comma = rest.find(',');
+    require(comma != rest.npos, "target '", text, "': expected margin:A,B");
+    return target::margin(number(rest.substr(0, comma)), number(rest.substr(comma + 1)));
+  }
+  require(rest.empty(), "target '", text, "': expected argmax, label, class:K, loss, margin or margin:A,B");
+  if (word == "argmax") return {};
+  if (word == "label") return target::label();
+  if (word == "loss") return target::loss();
+  if (word == "margin") return target::label(objective::margin);
+  fail("target '", text, "': expected argmax, label, class:K, loss, margin or margin:A,B");
 }
 
-/// Throws `Error` with the parts as its message unless `ok`.
-template <class... Parts>
-void require(bool ok, const Parts&... parts) {
-  if (!ok) fail(parts...);
+/// A target with its classes settled for the S samples of a batch.
+struct settled_target {
+  objective what = objective::logit;
+  std::vector<std::int32_t> classes, others;  ///< [S]; others only for margins
+
+  /// The explained number of sample s for its logits.
+  template <class T>
+  double value(std::size_t s, std::span<const T> logits) const {
+    const double z = double(logits[static_cast<std::size_t>(classes[s])]);
+    if (what == objective::logit) return z;
+    if (what == objective::margin) return z - double(logits[static_cast<std::size_t>(others[s])]);
+    return z - log_total(logits);
+  }
+  /// Its gradient with respect to the logits (=).
+  template <class T>
+  void gradient(std::size_t s, std::span<const T> logits, std::span<T> out) const {
+    std::fill(out.begin(), out.end(), T(0));
+    if (what == objective::log_probability) {
+      const double total = log_total(logits);
+      for (std::size_t k = 0; k < out.size(); ++k) out[k] = T(-std::exp(double(logits[k]) - total));
+    }
+    out[static_cast<std::size_t>(classes[s])] += T(1);
+    if (what == objective::margin) out[static_cast<std::size_t>(others[s])] -= T(1);
+  }
+
+ private:
+  template <class T>
+  static double log_total(std::span<const T> logits) {
+    const double top = double(*std::max_element(logits.begin(), logits.end()));
+    double total = 0;
+    for (const T z : logits) total += std::exp(double(z) - top);
+    return top + std::log(total);
+  }
+};
+
+/// Settles `t` for a batch with these logits `[S, K]`. `Error`: labels that are missing, another number of classes, a
+/// class that the model does not have, a margin of a class to itself.
+template <class T>
+settled_target settle(const target& t, const token_batch& batch, std::span<const T> logits) {
+  const auto samples = static_cast<std::size_t>(batch.samples());
+  const std::size_t k = samples == 0 ? 0 : logits.size() / samples;
+  const auto listed = [&](const std::vector<std::int32_t>& list, std::size_t s) {
+    require(list.size() == 1 || list.size() == samples, "attribution: ", list.size(), " targets for ", samples,
+            " samples");
+    return list[list.size() == 1 ? 0 : s];
+  };
+  settled_target settled{t.what, {}, {}};
+  for (std::size_t s = 0; s < samples; ++s) {
+    const auto row = logits.subspan(s * k, k);
+    const auto largest = [&](std::int32_t except) {
+      std::size_t best = except == 0 ? 1 : 0;
+      for (std::size_t c = 0; c < k; ++c) {
+        if (static_cast<std::int32_t>(c) != except && row[c] > row[best]) best = c;
+      }
+      return static_cast<std::int32_t>(best);
+    };
+    const std::int32_t c = t.whose == explained_class::largest ? largest(-1)
+                           : t.whose == explained_class::label ? listed(batch.targets, s)
+                                                               : listed(t.classes, s);
+    require(c >= 0 && static_cast<std::size_t>(c) < k, "attribution: class ", c, " of ", k, " classes");
+    settled.classes.push_back(c);
+    if (t.what != objective::margin) continue;
+    require(k > 1, "attribution: a margin needs two classes, the model has ", k);
+    const std::int32_t other = t.against.empty() ? largest(c) : listed(t.against, s);
+    require(other >= 0 && static_cast<std::size_t>(other) < k && other != c, "attribution: margin of class ", c, " to ",
+            other, " of ", k, " classes");
+    settled.others.push_back(other);
+  }
+  return settled;
 }
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/core/random.hpp ====
+// Counter-based random numbers: the i-th draw of a stream is a pure function of (seed, stream, i), so it is
+// the same on every machine and backend, in any order and on any number of threads.
+
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <numbers>
+#include <numeric>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace core_tokensets {
+
+/// Philox4x32-10 (Salmon et al., SC 2011): four 32-bit words from a 128-bit counter and a 64-bit key.
+constexpr std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) {
+  constexpr std::uint64_t multiplier0 = 0xD2511F53, multiplier1 = 0xCD9E8D57;
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t product0 = multiplier0 * counter[0], product1 = multiplier1 * counter[2];
+    counter = {static_cast<std::uint32_t>(product1 >> 32) ^ counter[1] ^ key[0], static_cast<std::uint32_t>(product1),
+               static_cast<std::uint32_t>(product0 >> 32) ^ counter[3] ^ key[1], static_cast<std::uint32_t>(product0)};
+    key[0] += 0x9E3779B9;
+    key[1] += 0xBB67AE85;
+  }
+  return counter;
+}
+
+/// A position in an endless sequence of random numbers; copy it to replay, store `position()` to resume.
+class random_stream {
+ public:
+  explicit constexpr random_stream(std::uint64_t seed, std::uint64_t stream = 0, std::uint64_t position = 0)
+      : seed_(seed), stream_(stream), position_(position) {}
+
+  /// 64 random bits.
+  constexpr std::uint64_t bits() {
+    const auto words =
+        philox({low(position_), high(position_), low(stream_), high(stream_)}, {low(seed_), high(seed_)});
+    ++position_;
+    return (static_cast<std::uint64_t>(words[1]) << 32) | words[0];
+  }
+
+  /// Uniform in [0, 1).
+  constexpr double uniform() { return static_cast<double>(bits() >> 11) * 0x1.0p-53; }
+  constexpr double uniform(double from, double to) { return from + (to - from) * uniform(); }
+
+  /// Uniform integer in [0, n), n > 0 (Lemire's multiply-shift; its bias is below n / 2^64).
+  constexpr std::ptrdiff_t below(std::ptrdiff_t n) {
+    const std::uint64_t x = bits(), m = static_cast<std::uint64_t>(n);
+    const std::uint64_t x0 = low(x), x1 = high(x), m0 = low(m), m1 = high(m);
+    const std::uint64_t middle = x1 * m0 + ((x0 * m0) >> 32);
+    const std::uint64_t cross = x0 * m1 + low(middle);
+    return static_cast<std::ptrdiff_t>(x1 * m1 + (middle >> 32) + (cross >> 32));
+  }
+
+  /// Standard normal (Box-Muller, one of the pair).
+  double normal() {
+    const double radius = std::sqrt(-2.0 * std::log(1.0 - uniform()));
+    return radius * std::cos(2.0 * std::numbers::pi * uniform());
+  }
+
+  /// Fisher-Yates shuffle.
+  template <class T>
+  constexpr void shuffle(std::span<T> items) {
+    for (std::size_t i = items.size(); i > 1; --i) {
+      std::swap(items[i - 1], items[static_cast<std::size_t>(below(static_cast<std::ptrdiff_t>(i)))]);
+    }
+  }
+
+  /// 0 .. n-1 in random order.
+  std::vector<std::ptrdiff_t> permutation(std::ptrdiff_t n) {
+    std::vector<std::ptrdiff_t> order(static_cast<std::size_t>(n));
+    std::iota(order.begin(), order.end(), std::ptrdiff_t{0});
+    shuffle(std::span(order));
+    return order;
+  }
+
+  constexpr std::uint64_t position() const { return position_; }
+
+ private:
+  static constexpr std::uint32_t low(std::uint64_t x) { return static_cast<std::uint32_t>(x); }
+  static constexpr std::uint32_t high(std::uint64_t x) { return static_cast<std::uint32_t>(x >> 32); }
+
+  std::uint64_t seed_, stream_, position_;
+};
 
 }  // namespace core_tokensets
 
@@ -818,6 +1065,7 @@ void col_reduce(int threads, const Op& op, const F& term, std::type_identity_t<T
 
 template <class T>
 void gather_rows(int threads, const view<T>& out, const view<const T>& in, const std::int32_t* rows) {
+  require(out.cols == in.cols, "gather_rows: rows of ", in.cols, " numbers into rows of ", out.cols);
   parallel_chunks(threads, out.rows, grain_elements / (out.cols + 1) + 1, [&](index begin, index end) {
     for (index i = begin; i < end; ++i) std::copy_n(in.row(rows[i]), out.cols, out.row(i));
   });
@@ -826,6 +1074,7 @@ void gather_rows(int threads, const view<T>& out, const view<const T>& in, const
 /// Threads share out the columns, so that equal row numbers are added in order.
 template <class T>
 void scatter_add_rows(int threads, const view<T>& out, const view<const T>& in, const std::int32_t* rows) {
+  require(out.cols == in.cols, "scatter_add_rows: rows of ", in.cols, " numbers onto rows of ", out.cols);
   constexpr index width = 64;
   parallel_chunks(threads, out.cols, width, [&](index begin, index end) {
     for (index i = 0; i < in.rows; ++i) {
@@ -861,6 +1110,12 @@ void check_gemm(const view<const T>& a, const view<const T>& b, const view<T>& c
   const index n = transpose_b ? b.rows : b.cols, k2 = transpose_b ? b.cols : b.rows;
   require(m == c.rows && n == c.cols && k == k2, "gemm: [", m, ", ", k, "] times [", k2, ", ", n, "] does not give [",
           c.rows, ", ", c.cols, "]");
+  for (const view<const T>& in : {a, b}) {
+    const bool one = in.n0 * in.n1 == 1;
+    require(one || (in.n0 == c.n0 && in.n1 == c.n1), "gemm: a batch of [", in.n0, ", ", in.n1,
+            "] matrices for one of [", c.n0, ", ", c.n1, "]");
+    require(in.rows <= 1 || in.ld >= in.cols, "gemm: rows of ", in.cols, " numbers, ", in.ld, " apart");
+  }
 }
 
 }  // namespace core_tokensets::host
@@ -960,25 +1215,31 @@ struct cross_entropy_operands {
   T label_smoothing = 0;                      ///< share of the target spread evenly over the competing classes
 };
 
-/// What a tensor backend must offer. `Buffer<U>` owns memory of the device and frees itself.
+/// What a tensor backend must offer (docs/backends.md). `Buffer<U>` owns memory of the device and frees itself;
+/// pointers into it are never followed outside of the backend. Views may be empty, and n may be 0. Operands are the
+/// same memory or apart. Shapes that do not fit throw `Error`. Function objects are trivially copyable.
 ///
 /// Memory:  `allocate<U>(n)`, `upload(device, host, n)`, `download(host, device, n)`, `fill(view, value)`.
-/// Compute: `gemm(a, b, c, options)`;
+/// Compute: `gemm(a, b, c, options)`: rows at least as far apart as they are long; a batch of A or B may be one matrix;
 ///          `map(f, operands...)`: f(element&...) at every place of the first operand's shape, where the others repeat
 ///          along dimensions of extent 1;
 ///          `row_reduce(op, term, out [rows, 1], in...)` and `col_reduce(op, term, beta, out [1, cols], in...)`: out =
 ///          op over term(in...), the latter on top of beta * out; both in a fixed order;
 ///          `gather_rows(out, in, rows)`: out[i] = in[rows[i]]; `scatter_add_rows(out, in, rows)`: out[rows[i]] +=
-///          in[i].
+///          in[i], equal numbers in order.
 template <class B>
-concept tensor_backend = requires(B& b, typename B::scalar* p, const typename B::scalar* host,
-                                  view<typename B::scalar> out, view<const typename B::scalar> in,
-                                  typename B::scalar value, index n, const std::int32_t* rows) {
+concept tensor_backend = requires(B& b, typename B::scalar* p, const typename B::scalar* host, std::int32_t* q,
+                                  const std::int32_t* rows, view<typename B::scalar> out,
+                                  view<const typename B::scalar> in, typename B::scalar value, index n) {
   requires std::floating_point<typename B::scalar>;
+  requires std::default_initializable<decltype(b.template allocate<typename B::scalar>(n))>;
+  requires std::movable<decltype(b.template allocate<typename B::scalar>(n))>;
   { b.template allocate<typename B::scalar>(n).data() } -> std::same_as<typename B::scalar*>;
   { b.template allocate<std::int32_t>(n).data() } -> std::same_as<std::int32_t*>;
   b.upload(p, host, n);
+  b.upload(q, rows, n);
   b.download(p, host, n);
+  b.download(q, rows, n);
   b.fill(out, value);
   b.gemm(in, in, out, gemm_options{});
   b.map(fn::sum{}, out, in, in);
@@ -1260,7 +1521,7 @@ void attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> 
   if constexpr (requires { b.attention(rows, q, k, v, scale, out, probabilities); }) {
     b.attention(rows, q, k, v, scale, out, probabilities);
   } else {
-    for (index s = 0; s < rows.count(); ++s) {
+    for_each_sample(b, rows.count(), [&](index s) {
       const index nq = rows.queries().length(s), nk = rows.keys().length(s);
       const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
       const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
@@ -1279,7 +1540,7 @@ void attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> 
         softmax(b, a);
       }
       b.gemm(a, of_key(v), of_query(out));
-    }
+    });
   }
 }
 
@@ -1294,7 +1555,7 @@ void attention_backward(B& b, const attention_rows& rows, const_view<T> q, const
                 }) {
     b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
   } else {
-    for (index s = 0; s < rows.count(); ++s) {
+    for_each_sample(b, rows.count(), [&](index s) {
       const index nq = rows.queries().length(s), nk = rows.keys().length(s), h = q.n1;
       const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
       const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
@@ -1309,7 +1570,7 @@ void attention_backward(B& b, const attention_rows& rows, const_view<T> q, const
       b.map(fn::softmax_gradient{}, ds, a, view<const T>(da), view<const T>(inner));
       b.gemm(ds, of_key(k), of_query(dq), {.alpha = double(scale)});
       b.gemm(ds, of_query(q), of_key(dk), {.transpose_a = true, .alpha = double(scale)});
-    }
+    });
   }
 }
 
@@ -1546,21 +1807,24 @@ void forward(B& b, const block& l, parameter_view<const T> p, const attention_ro
   forward_mlp<B, T>(b, l, p, t, y);
 }
 
-/// From dy `[S, C]` to dx `[T, C]` (=). Parameter gradients are added where `grads` is given.
+/// From dy `[S, C]` to dx `[T, C]` (=). Parameter gradients are added where `grads` is given; `keep_attention_gradient`
+/// leaves d loss / d attention of the class tokens in `tape.block.da`.
 template <tensor_backend B, class T = typename B::scalar>
 void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T> grads, const attention_rows& rows,
-              const row_list<B>& class_rows, const_view<T> x, class_block_tape<B>& tape, const_view<T> dy, view<T> dx) {
+              const row_list<B>& class_rows, const_view<T> x, class_block_tape<B>& tape, const_view<T> dy, view<T> dx,
+              bool keep_attention_gradient = false) {
   const index dim = x.cols, samples = class_rows.size();
   block_tape<B>& t = tape.block;
   scratch<B> dmiddle(b, samples, dim), drow(b, samples, dim), dq(b, samples, dim), dkv(b, x.rows, 2 * dim),
       dnorm(b, x.rows, dim);
   backward_mlp<B, T>(b, l, p, grads, t, dy, *dmiddle);
   backward<B, T>(b, l.proj, p, grads, *t.context, *dmiddle, *drow);
-  ops::attention_backward<B, T>(b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
-                                (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads),
-                                t.a.data(), (*drow).split_cols(l.heads), (*dq).split_cols(l.heads),
-                                (*dkv).slice_cols(0, dim).split_cols(l.heads),
-                                (*dkv).slice_cols(dim, dim).split_cols(l.heads), nullptr);
+  if (keep_attention_gradient) t.da.resize(b, 1, t.a.size());
+  ops::attention_backward<B, T>(
+      b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
+      (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads), t.a.data(),
+      (*drow).split_cols(l.heads), (*dq).split_cols(l.heads), (*dkv).slice_cols(0, dim).split_cols(l.heads),
+      (*dkv).slice_cols(dim, dim).split_cols(l.heads), keep_attention_gradient ? t.da.data() : nullptr);
   const auto [weight_q, weight_kv] = detail::cut_qkv(p[l.qkv.weight], true, dim);
   if (grads) {
     const auto [dweight_q, dweight_kv] = detail::cut_qkv(grads[l.qkv.weight], true, dim);
@@ -1804,10 +2068,10 @@ class vit {
   tensor<B> parameters_;
 };
 
-/// What a forward pass keeps: `logits` only; what `gradients` of the parameters need; or `everything`, which
-/// attribution reads: all activations, those of the last block for all tokens too. The first two compute the last block
+/// What a forward pass keeps: `logits` only; the `attention` of all blocks; what `gradients` of the parameters need; or
+/// `everything`: all activations, those of the last block for all tokens too. All but the last compute the last block
 /// for the class tokens only, with the same results.
-enum class kept { logits, gradients, everything };
+enum class kept { logits, attention, gradients, everything };
 
 /// Everything that one forward pass leaves behind, reused from step to step. The caller owns it.
 template <tensor_backend B>
@@ -1816,7 +2080,7 @@ struct vit_tape {
   embedding_plan<B> plan;
   tensor<B> patches, embeddings;
   std::vector<tensor<B>> stream;      ///< input of each block, and for `everything` the last output, each [T, D]
-  std::vector<block_tape<B>> blocks;  ///< [depth], or without the last one, or one for all
+  std::vector<block_tape<B>> blocks;  ///< [depth], or without the last one; shared by all (`attention`: but for `a`)
   class_block_tape<B> last;           ///< the last block unless `everything` is kept
   tensor<B> class_out;                ///< [S, D] class tokens of the last output
   layer_norm_tape<B> norm;
@@ -1856,16 +2120,19 @@ void forward_blocks(B& b, const vit<B>& model, vit_tape<B>& tape) {
   const vit_layout& l = model.layout();
   const auto p = model.view_parameters();
   const std::size_t depth = l.blocks.size();
-  const bool shared = tape.keep == kept::logits;
+  const bool shared = tape.keep <= kept::attention, attention = tape.keep != kept::logits;
   for (std::size_t i = 0; i < depth; ++i) {
     const auto& in = tape.stream[shared ? i % 2 : i];
     if (i + 1 == depth && tape.keep != kept::everything) {
-      forward<B, T>(b, l.blocks[i], p, tape.plan.classes, tape.plan.class_rows, *in, tape.last, !shared,
+      forward<B, T>(b, l.blocks[i], p, tape.plan.classes, tape.plan.class_rows, *in, tape.last, attention,
                     *tape.class_out);
       return;
     }
-    forward<B, T>(b, l.blocks[i], p, tape.plan.all, *in, tape.blocks[shared ? 0 : i], !shared,
+    const bool own_attention = shared && attention && i > 0;
+    if (own_attention) std::swap(tape.blocks[0].a, tape.blocks[i].a);
+    forward<B, T>(b, l.blocks[i], p, tape.plan.all, *in, tape.blocks[shared ? 0 : i], attention,
                   *tape.stream[shared ? (i + 1) % 2 : i + 1]);
+    if (own_attention) std::swap(tape.blocks[0].a, tape.blocks[i].a);
   }
   b.gather_rows(*tape.class_out, *tape.stream[depth], tape.plan.class_rows.data());
 }
@@ -1884,7 +2151,7 @@ void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& t
   tape.embeddings.resize(b, batch.tokens(), c.dim);
   const auto depth = static_cast<std::size_t>(c.depth);
   tape.stream.resize(tape.keep == kept::everything ? depth + 1 : tape.keep == kept::gradients ? depth : 2);
-  tape.blocks.resize(tape.keep == kept::everything ? depth : tape.keep == kept::gradients ? depth - 1 : 1);
+  tape.blocks.resize(tape.keep == kept::everything ? depth : tape.keep == kept::logits ? 1 : depth - 1);
   for (auto& x : tape.stream) x.resize(b, tape.plan.tokens(), c.dim);
   tape.class_out.resize(b, batch.samples(), c.dim);
   forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, *tape.embeddings, *tape.stream[0]);
@@ -1904,7 +2171,7 @@ struct vit_backward_options {
 template <tensor_backend B, class T = typename B::scalar>
 void backward(B& b, const vit<B>& model, vit_tape<B>& tape, const_view<T> dlogits, T* gradients, tensor<B>& dtokens,
               view<T> dpatches = {}, const vit_backward_options& options = {}) {
-  require(tape.keep != kept::logits, "vit: backward needs a tape that kept more than the logits");
+  require(tape.keep >= kept::gradients, "vit: backward needs a tape that kept what gradients need");
   require(tape.keep == kept::everything || !options.attention_gradients,
           "vit: gradients of attention need a tape that kept everything");
   const vit_layout& l = model.layout();
@@ -1935,193 +2202,1533 @@ void backward(B& b, const vit<B>& model, vit_tape<B>& tape, const_view<T> dlogit
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/attribution/target.hpp ====
-// What is explained, and the state that attribution methods reuse from batch to batch.
+// ==== core_tokensets/nn/lrp/division.hpp ====
+// Relevance over a denominator that may be close to 0: the published rules differ in how they keep it away from 0, so
+// the way is data. Scalar functions of all relevance rules.
 
-#include <algorithm>
-#include <cstdint>
-#include <span>
-#include <vector>
+#include <sstream>
+#include <string>
+
+
+namespace core_tokensets::lrp {
+
+/// R / (z + eps sign(z)) with sign(0) = +1; not `sign_aware`: R / (z + eps) whatever the sign of z. `zero_at_zero`: 0
+/// where z is 0, which is also what eps = 0 gives.
+struct division {
+  double eps = 1e-6;
+  bool sign_aware = true, zero_at_zero = false;
+
+  bool operator==(const division&) const = default;
+};
+
+/// The safe division of Chefer, Gur & Wolf (CVPR 2021): 1e-9 is added as it is, and x / 0 is 0.
+inline constexpr division chefer_division{.eps = 1e-9, .sign_aware = false, .zero_at_zero = true};
+/// The division of gradient x input forms: none at all.
+inline constexpr division exact_division{.eps = 0, .sign_aware = false, .zero_at_zero = true};
+
+inline std::string text(const division& d) {
+  std::ostringstream out;
+  out << (d.sign_aware ? "signed " : "added ") << d.eps << (d.zero_at_zero ? ", x/0 = 0" : "");
+  return out.str();
+}
+
+/// `division` in a scalar type; free of branches.
+template <class T>
+struct divide {
+  T eps;
+  bool sign_aware, zero_at_zero;
+
+  explicit divide(const division& d)
+      : eps(T(d.eps)), sign_aware(d.sign_aware), zero_at_zero(d.zero_at_zero || d.eps == 0) {}
+
+  constexpr T operator()(T r, T z) const {
+    const T moved = z + (sign_aware && z < T(0) ? -eps : eps);
+    const T safe = moved == T(0) ? (eps == T(0) ? T(1) : eps) : moved;
+    return zero_at_zero && z == T(0) ? T(0) : r / safe;
+  }
+};
+
+// ---- operands of map --------------------------------------------------------------------------------------------
+
+/// s = r / z
+template <class T>
+struct share {
+  divide<T> over;
+  constexpr void operator()(T& s, const T& r, const T& z) const { s = over(r, z); }
+};
+/// s = r / z where y has the sign `side` (y = 0 has none), else 0
+template <class T>
+struct share_of_side {
+  divide<T> over;
+  T side;
+  constexpr void operator()(T& s, const T& r, const T& z, const T& y) const { s = y * side > T(0) ? over(r, z) : T(0); }
+};
+/// out = positive max(x, 0) + negative min(x, 0)
+template <class T>
+struct weigh_sides {
+  T positive, negative;
+  constexpr T of(T x) const { return x > T(0) ? positive * x : negative * x; }
+  constexpr void operator()(T& out, const T& x) const { out = of(x); }
+};
+/// out = x x
+struct squared {
+  template <class T>
+  constexpr void operator()(T& out, const T& x) const {
+    out = x * x;
+  }
+};
+/// out = factor x' p, x' = positive max(x, 0) + negative min(x, 0)
+template <class T>
+struct term {
+  T factor;
+  weigh_sides<T> sides;
+  constexpr void operator()(T& out, const T& p, const T& x) const { out = factor * sides.of(x) * p; }
+};
+/// out += factor x' p
+template <class T>
+struct add_term {
+  T factor;
+  weigh_sides<T> sides;
+  constexpr void operator()(T& out, const T& p, const T& x) const { out += factor * sides.of(x) * p; }
+};
+/// out += a b
+struct add_product {
+  template <class T>
+  constexpr void operator()(T& out, const T& a, const T& b) const {
+    out += a * b;
+  }
+};
+/// out = factor out x
+template <class T>
+struct scale_product {
+  T factor;
+  constexpr void operator()(T& out, const T& x) const { out *= factor * x; }
+};
+
+}  // namespace core_tokensets::lrp
+
+// ==== core_tokensets/nn/lrp/layer_rules.hpp ====
+// Relevance rules, as data, of everything in a transformer that is no linear layer: sums, copies, norms, activations,
+// the softmax and the two products of attention. Executors are in elementwise.hpp and attention.hpp.
+
+#include <string>
+
+
+namespace core_tokensets::lrp {
+
+/// z = a + b: R_a = a R / z, R_b = b R / z. `renormalised` (Chefer, Gur & Wolf 2021, eq. 9): the totals t_a, t_b over
+/// the sample are then made to be |t_a| and |t_b| in proportion, and to add up to that of R.
+struct sum_rule {
+  division over = {};
+  bool renormalised = false;
+};
+
+/// x used twice, with relevances R_1 and R_2. `add`: R = R_1 + R_2, which is the gradient's rule and keeps the sum.
+/// `ratio` (Chefer's code): R = x (R_1 / x + R_2 / x), the same but where x is near 0. Also the rule for choosing the
+/// class token.
+struct copy_rule {
+  enum class way { add, ratio } how = way::add;
+  division over = chefer_division;
+};
+
+/// Layer norm. `pass`: R as it is. `detached` (AttnLRP, prop. 3.4, and Ali et al. 2022): the deviation counts as a
+/// constant, u = R / y w / std, R_in = x (u - mean u); the bias absorbs. The sum is kept without bias and mean.
+struct norm_rule {
+  enum class way { pass, detached } how = way::pass;
+  division over = {};
+};
+
+/// An activation y = f(x). eps = 0: R as it is (AttnLRP, identity rule); else R x / (x + eps), what gradient x input
+/// gives when the derivative is replaced by f(x) / (x + eps).
+struct activation_rule {
+  double eps = 0;
+};
+
+/// A = softmax(s). `pass`: R as it is (Chefer). `taylor` (AttnLRP, prop. 3.1): R_s = s (R_A - A sum R_A) in each row.
+struct softmax_rule {
+  enum class way { pass, taylor } how = way::pass;
+};
+
+/// Z = A B: S = R / Z, R_A = left A (S B^T), R_B = right B (A^T S). Halves are AttnLRP's prop. 3.3 and Chefer's; (0, 1)
+/// for A v is CP-LRP (Voita et al. 2019; Ali et al. 2022): attention counts as a constant.
+struct product_rule {
+  division over = {};
+  double left = 0.5, right = 0.5;
+};
+
+/// What relevance starts as at the explained logit.
+enum class start_value { one, logit };
+
+// ---- scalar functions -------------------------------------------------------------------------------------------
+
+/// ra = a S, rb = (sum - a) S with S = r / sum
+template <class T>
+struct share_sum {
+  divide<T> over;
+  constexpr void operator()(T& ra, T& rb, const T& r, const T& a, const T& sum) const {
+    const T s = over(r, sum), other = sum - a;
+    ra = a * s;
+    rb = other * s;
+  }
+};
+/// Factors of the two parts of a sum, in place of their totals ta, tb, from the total of the whole.
+template <class T>
+struct sum_factors {
+  divide<T> over;
+  constexpr void operator()(T& ta, T& tb, const T& total) const {
+    const T a = ta < T(0) ? -ta : ta, b = tb < T(0) ? -tb : tb;
+    ta = over(over(a, a + b) * total, ta);
+    tb = over(over(b, a + b) * total, tb);
+  }
+};
+/// out = x (r1 / x + r2 / x); out may be r1 or r2
+template <class T>
+struct join_by_ratio {
+  divide<T> over;
+  constexpr void operator()(T& out, const T& r1, const T& r2, const T& x) const {
+    out = x * (over(r1, x) + over(r2, x));
+  }
+};
+/// out = x (r / x); out may be r
+template <class T>
+struct choose_by_ratio {
+  divide<T> over;
+  constexpr void operator()(T& out, const T& r, const T& x) const { out = x * over(r, x); }
+};
+/// u = r / y gamma rstd
+template <class T>
+struct norm_share {
+  divide<T> over;
+  constexpr void operator()(T& u, const T& r, const T& y, const T& gamma, const T& rstd) const {
+    u = over(r, y) * gamma * rstd;
+  }
+};
+/// out = x (u - total / n)
+template <class T>
+struct norm_result {
+  T n;
+  constexpr void operator()(T& out, const T& u, const T& x, const T& total) const { out = x * (u - total / n); }
+};
+/// r = r x / (x + eps); 0 where that denominator is 0
+template <class T>
+struct activation_share {
+  T eps;
+  constexpr void operator()(T& r, const T& x) const {
+    const T z = x + eps;
+    r = z == T(0) ? T(0) : r * x / z;
+  }
+};
+/// z = (z scale) (ra - a total)
+template <class T>
+struct softmax_result {
+  T scale;
+  constexpr void operator()(T& z, const T& ra, const T& a, const T& total) const { z *= scale * (ra - a * total); }
+};
+
+}  // namespace core_tokensets::lrp
+
+// ==== core_tokensets/nn/lrp/elementwise.hpp ====
+// Executors of the rules for sums, copies, norms and activations, for all samples of a ragged batch at once.
+
+
+namespace core_tokensets::lrp {
+
+/// Which sample each of T rows belongs to, for rules that need totals over a sample.
+template <tensor_backend B>
+struct sample_rows {
+  row_list<B> sample_of_row;  ///< [T]
+  index samples = 0;
+
+  void assign(B& b, const sequences& rows) {
+    std::vector<std::int32_t> of_row;
+    for (index s = 0; s < rows.count(); ++s) {
+      of_row.insert(of_row.end(), static_cast<std::size_t>(rows.length(s)), static_cast<std::int32_t>(s));
+    }
+    sample_of_row.assign(b, of_row);
+    samples = rows.count();
+  }
+};
+
+/// Totals `[S, n]` (=) over the rows and columns of each sample, of n arrays `[T, C]`.
+template <tensor_backend B, class T = typename B::scalar, class... V>
+void sample_totals(B& b, const sample_rows<B>& rows, view<T> totals, const V&... of) {
+  scratch<B> memory(b, rows.sample_of_row.size(), sizeof...(V));
+  index column = 0;
+  (b.row_reduce(fn::plus{}, fn::value{}, (*memory).slice_cols(column++, 1), view<const T>(of)), ...);
+  b.fill(totals, T(0));
+  b.scatter_add_rows(totals, *memory, rows.sample_of_row.data());
+}
+
+/// sum = a + other `[T, C]`: R to `ra` and `rb` (=). Totals of the renormalised rule run over each sample alone.
+template <tensor_backend B, class T = typename B::scalar>
+void relevance(const sum_rule& rule, B& b, const sample_rows<B>& rows, const_view<T> r, const_view<T> a,
+               const_view<T> sum, view<T> ra, view<T> rb) {
+  const divide<T> over(rule.over);
+  b.map(share_sum<T>{over}, ra, rb, r, a, sum);
+  if (!rule.renormalised) return;
+  scratch<B> totals(b, rows.samples, 3), of_row(b, r.rows, 3);
+  sample_totals<B, T>(b, rows, *totals, ra, rb, r);
+  const auto column = [](view<T> v, index c) { return v.slice_cols(c, 1); };
+  b.map(sum_factors<T>{over}, column(*totals, 0), column(*totals, 1), view<const T>(column(*totals, 2)));
+  b.gather_rows(*of_row, *totals, rows.sample_of_row.data());
+  b.map(fn::multiply{}, ra, view<const T>(column(*of_row, 0)));
+  b.map(fn::multiply{}, rb, view<const T>(column(*of_row, 1)));
+}
+
+/// x `[T, C]` used twice with relevances r1 and r2: R (=), which may be the memory of r1.
+template <tensor_backend B, class T = typename B::scalar>
+void relevance(const copy_rule& rule, B& b, const_view<T> r1, const_view<T> r2, const_view<T> x, view<T> r) {
+  if (rule.how == copy_rule::way::add) {
+    b.map(fn::sum{}, r, r1, r2);
+  } else {
+    b.map(join_by_ratio<T>{divide<T>(rule.over)}, r, r1, r2, x);
+  }
+}
+
+/// The rows x that were chosen from many, with relevance r (in place); all others have none.
+template <tensor_backend B, class T = typename B::scalar>
+void choice_relevance(const copy_rule& rule, B& b, const_view<T> x, view<T> r) {
+  if (rule.how == copy_rule::way::ratio) b.map(choose_by_ratio<T>{divide<T>(rule.over)}, r, view<const T>(r), x);
+}
+
+/// From R (in place) at the output y of a layer norm to its input x `[T, C]`.
+template <tensor_backend B, class T = typename B::scalar>
+void relevance(const norm_rule& rule, B& b, const layer_norm& l, parameter_view<const T> p, const_view<T> x,
+               const layer_norm_tape<B>& tape, view<T> r) {
+  if (rule.how == norm_rule::way::pass) return;
+  scratch<B> total(b, x.rows, 1);
+  b.map(norm_share<T>{divide<T>(rule.over)}, r, view<const T>(r), *tape.y, p[l.gamma], *tape.rstd);
+  b.row_reduce(fn::plus{}, fn::value{}, *total, view<const T>(r));
+  b.map(norm_result<T>{static_cast<T>(x.cols)}, r, view<const T>(r), x, view<const T>(*total));
+}
+
+/// From R (in place) at an activation to its input x.
+template <tensor_backend B, class T = typename B::scalar>
+void relevance(const activation_rule& rule, B& b, const_view<T> x, view<T> r) {
+  if (rule.eps != 0) b.map(activation_share<T>{T(rule.eps)}, r, x);
+}
+
+}  // namespace core_tokensets::lrp
+
+// ==== core_tokensets/attribution/workspace.hpp ====
+// The state that attribution methods reuse from batch to batch, and the forward pass that they start from.
 
 
 namespace core_tokensets {
 
-/// Activations and gradients of the explained batch. One workspace serves one backend at a time.
+/// Activations, gradients and relevance of the explained batch. One workspace serves one backend at a time.
 template <tensor_backend B>
 struct attribution_workspace {
   vit_tape<B> tape;
-  tensor<B> dlogits, dtokens, relevance, attention_relevance;
   std::vector<std::int32_t> classes;  ///< [S] explained class of each sample
+  settled_target explained;
+  tensor<B> dlogits;              ///< [S, K] gradient of what is explained
+  tensor<B> dtokens;              ///< [T, D] its gradient at the input of a block
+  tensor<B> attention_gradient;   ///< its gradient at the attention of a block
+  tensor<B> relevance;            ///< [T, D] relevance at the input of a block
+  tensor<B> attention_relevance;  ///< relevance of the attention of a block
+  lrp::sample_rows<B> all_rows, class_rows;
 };
 
-/// Runs the forward pass and settles the explained classes: `targets` `[S]`, or where it is empty the largest logit.
+/// Runs the forward pass and settles what is explained. Gradients and relevance need `kept::gradients` or more; with
+/// `everything` the tape holds the last block for all tokens.
 template <tensor_backend B>
-void explain_forward(B& b, const vit<B>& model, const token_batch& batch, std::span<const std::int32_t> targets,
-                     attribution_workspace<B>& ws) {
-  const index k = model.config().classes;
-  require(targets.empty() || static_cast<index>(targets.size()) == batch.samples(), "attribution: ", targets.size(),
-          " targets for ", batch.samples(), " samples");
-  ws.tape.keep = kept::everything;
-  forward(b, model, batch, ws.tape);
-  ws.classes.assign(targets.begin(), targets.end());
-  if (targets.empty()) {
-    const auto logits = ws.tape.logits.to_host(b);
-    for (index s = 0; s < batch.samples(); ++s) {
-      const auto row = logits.begin() + s * k;
-      ws.classes.push_back(static_cast<std::int32_t>(std::max_element(row, row + k) - row));
-    }
-  }
-  for (const std::int32_t c : ws.classes) require(c >= 0 && c < k, "attribution: class ", c, " of ", k, " classes");
-}
-
-/// Leaves d logit / d attention of every block in the tape.
-template <tensor_backend B>
-void explain_backward(B& b, const vit<B>& model, attribution_workspace<B>& ws) {
+void explain_forward(B& b, const vit<B>& model, const token_batch& batch, const target& t, attribution_workspace<B>& ws,
+                     kept keep = kept::everything) {
   using T = typename B::scalar;
-  const auto samples = static_cast<index>(ws.classes.size()), k = model.config().classes;
-  std::vector<T> one_hot(static_cast<std::size_t>(samples * k), T(0));
-  for (index s = 0; s < samples; ++s) {
-    one_hot[static_cast<std::size_t>(s * k + ws.classes[static_cast<std::size_t>(s)])] = T(1);
+  ws.tape.keep = keep;
+  forward(b, model, batch, ws.tape);
+  const auto logits = ws.tape.logits.to_host(b);
+  ws.explained = settle<T>(t, batch, logits);
+  ws.classes = ws.explained.classes;
+  const auto k = static_cast<std::size_t>(model.config().classes);
+  std::vector<T> gradient(logits.size());
+  for (std::size_t s = 0; s < ws.classes.size(); ++s) {
+    ws.explained.template gradient<T>(s, std::span(logits).subspan(s * k, k), std::span(gradient).subspan(s * k, k));
   }
-  ws.dlogits.assign(b, samples, k, one_hot.data());
-  backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.dtokens, {}, {.attention_gradients = true});
+  ws.dlogits.assign(b, batch.samples(), model.config().classes, gradient.data());
+  ws.all_rows.assign(b, ws.tape.plan.rows());
+  ws.class_rows.assign(b, ws.tape.plan.classes.queries());
 }
 
-/// The class-token row of one sample, carried through the blocks from the last to the first: row <- row M. This
-/// replaces the product of whole matrices, of which only that row is ever used.
-template <class T>
-class class_row {
- public:
-  explicit class_row(index n) : row_(static_cast<std::size_t>(n), 0.0), next_(row_) { row_[0] = 1; }
+/// True if the last block was computed for the class tokens only.
+template <tensor_backend B>
+bool is_class_block(const vit_tape<B>& tape, index i, const vit<B>& model) {
+  return i + 1 == model.config().depth && tape.keep != kept::everything;
+}
 
-  /// row <- row (C + I) D with C `[n, n]` given by `element(r, c)` and D the division of each row of C + I by its sum,
-  /// if wanted.
-  template <class Element>
-  void multiply(const Element& element, bool normalise_rows) {
-    const auto n = static_cast<index>(row_.size());
-    std::fill(next_.begin(), next_.end(), 0.0);
-    std::vector<double> values(row_.size());
-    for (index r = 0; r < n; ++r) {
-      const double weight = row_[static_cast<std::size_t>(r)];
-      if (weight == 0) continue;
-      double total = 0;
-      for (index c = 0; c < n; ++c) total += values[static_cast<std::size_t>(c)] = element(r, c) + (r == c ? 1.0 : 0.0);
-      const double factor = normalise_rows ? weight / total : weight;
-      for (std::size_t c = 0; c < row_.size(); ++c) next_[c] += factor * values[c];
-    }
-    row_.swap(next_);
+/// Who looks at whom in the attention of block i, which is the layout of its matrices.
+template <tensor_backend B>
+const attention_rows& attention_layout(const vit_tape<B>& tape, index i, const vit<B>& model) {
+  return is_class_block(tape, i, model) ? tape.plan.classes : tape.plan.all;
+}
+
+/// Activations of the attention of block i (for the last one of its class tokens, unless everything was kept).
+template <tensor_backend B>
+const block_tape<B>& tape_of_block(const vit_tape<B>& tape, index i, const vit<B>& model) {
+  return is_class_block(tape, i, model) ? tape.last.block : tape.blocks[static_cast<std::size_t>(i)];
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/class_row.hpp ====
+// Products over blocks of matrices I + C, of which only the class token's row is used: the row is carried from the last
+// block to the first, v <- v + v C, instead of multiplying matrices of N x N.
+
+
+namespace core_tokensets {
+
+namespace detail {
+/// out = max(out x, 0)
+struct positive_product {
+  template <class T>
+  constexpr void operator()(T& out, const T& x) const {
+    const T p = out * x;
+    out = p > T(0) ? p : T(0);
   }
-  /// Relevance of the patches: the row without the class token's own entry.
-  void copy_patches(double* out) const { std::copy(row_.begin() + 1, row_.end(), out); }
+};
+/// out = max(out, 0)
+struct keep_positive {
+  template <class T>
+  constexpr void operator()(T& out) const {
+    out = out > T(0) ? out : T(0);
+  }
+};
+
+inline void check_start_layer(const char* method, index start, index depth) {
+  require(start >= 0 && start < depth, method, ": start layer ", start, " of a model with ", depth, " blocks");
+}
+}  // namespace detail
+
+/// Numbers of tokens `[T]` without those of the class tokens: `[P]`.
+template <tensor_backend B, class T>
+std::vector<double> patch_entries(const std::vector<T>& of_tokens, const embedding_plan<B>& plan) {
+  std::vector<double> of_patches;
+  for (index s = 0; s < plan.rows().count(); ++s) {
+    of_patches.insert(of_patches.end(), of_tokens.begin() + plan.rows().begin(s) + 1,
+                      of_tokens.begin() + plan.rows().begin(s + 1));
+  }
+  return of_patches;
+}
+
+/// One such row for each sample of a ragged batch.
+template <tensor_backend B>
+class class_rows {
+ public:
+  using T = typename B::scalar;
+
+  /// Starts as the class token's unit vector; `plan` outlives this object.
+  class_rows(B& b, const embedding_plan<B>& plan) : plan_(plan), rows_(b, plan.tokens(), 1) {
+    const T one = 1;
+    tensor<B> ones;
+    ones.assign(b, 1, 1, &one);
+    b.fill(*rows_, T(0));
+    b.scatter_add_rows(*rows_, view<const T>(ones.data(), plan.class_rows.size(), 1, 0), plan.class_rows.data());
+  }
+
+  /// v <- factor v
+  void scale(B& b, double factor) { b.map(fn::scale<T>{T(factor)}, *rows_); }
+
+  /// v <- v + v mean_h M for matrices M `[H, nq, nk]` of each sample, laid out as `layout` says. The first nq entries
+  /// of v meet the rows of M: a last block that was computed for class tokens only has one.
+  void add_product(B& b, const attention_rows& layout, index heads, const T* matrices) {
+    ops::for_each_sample(b, layout.count(), [&](index s) {
+      const index nq = layout.queries().length(s), nk = layout.keys().length(s);
+      scratch<B> by_head(b, heads, nk);
+      const view<T> v(rows_.data() + layout.keys().begin(s), 1, nk),
+          products(by_head.data(), 1, heads, 1, nk, 0, nk, nk);
+      b.gemm(v.slice_cols(0, nq), layout.matrices(matrices, s, heads), products,
+             {.alpha = 1.0 / static_cast<double>(heads)});
+      b.col_reduce(fn::plus{}, fn::value{}, T(1), v, view<const T>(*by_head));
+    });
+  }
+
+  /// The entries of the patches `[P]`.
+  std::vector<double> patches(B& b) const { return patch_entries(rows_.to_host(b), plan_); }
 
  private:
-  std::vector<double> row_, next_;
+  const embedding_plan<B>& plan_;
+  tensor<B> rows_;
 };
+
+/// mean_h M[h, 0, 1:] of each sample `[P]`: the class token's row of matrices laid out as `layout` says.
+template <tensor_backend B, class T = typename B::scalar>
+std::vector<double> mean_class_row(B& b, const embedding_plan<B>& plan, const attention_rows& layout, index heads,
+                                   const T* matrices) {
+  tensor<B> rows(b, plan.tokens(), 1);
+  ops::for_each_sample(b, layout.count(), [&](index s) {
+    const index nk = layout.keys().length(s);
+    const auto m = layout.matrices(matrices, s, heads);
+    b.col_reduce(fn::plus{}, fn::value{}, T(0), view<T>(rows.data() + layout.keys().begin(s), 1, nk),
+                 view<const T>(m.data, heads, nk, m.s1));
+  });
+  b.map(fn::scale<T>{T(1) / static_cast<T>(heads)}, *rows);
+  return patch_entries(rows.to_host(b), plan);
+}
 
 }  // namespace core_tokensets
 
 // ==== core_tokensets/attribution/attention.hpp ====
-// Where the class token looks: raw attention of the last block, and attention rollout.
+// Where the class token looks: the raw attention of the last block.
 
 
 namespace core_tokensets {
 
-/// Class-token row of the last block's attention, mean over heads.
+/// Class-token row of the last block's attention, mean over heads. Does not depend on the target.
 struct last_attention {
   static constexpr const char* name = "attention";
 };
 
-/// Product over blocks of mean-head attention plus identity, rows normalised; class-token row (Abnar & Zuidema 2020).
-struct rollout {
-  static constexpr const char* name = "rollout";
-  index start_layer = 0;
+template <tensor_backend B>
+std::vector<double> attribute(const last_attention&, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  explain_forward(b, model, batch, t, ws, kept::attention);
+  const index last = model.config().depth - 1;
+  return mean_class_row(b, ws.tape.plan, attention_layout(ws.tape, last, model), model.config().heads,
+                        std::as_const(tape_of_block(ws.tape, last, model).a).data());
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/lrp/attention.hpp ====
+// Relevance through attention: from A v to v and A, through the softmax to the scores q k^T, and to q and k.
+
+
+namespace core_tokensets::lrp {
+
+/// The rules of its three operations.
+struct attention_rules {
+  product_rule product = {};
+  softmax_rule softmax = {};
 };
 
 namespace detail {
-template <class T>
-double mean_over_heads(const view<const T>& a, index r, index c) {
-  double sum = 0;
-  for (index h = 0; h < a.n1; ++h) sum += double(a.matrix(0, h)(r, c));
-  return sum / static_cast<double>(a.n1);
-}
-inline void check_start_layer(index start, index depth) {
-  require(start >= 0 && start < depth, "attribution: start layer ", start, " of a model with ", depth, " blocks");
-}
+struct any_body {
+  void operator()(index) const {}
+};
 }  // namespace detail
 
-template <tensor_backend B>
-std::vector<double> attribute(const last_attention&, B& b, const vit<B>& model, const token_batch& batch,
-                              std::span<const std::int32_t> targets, attribution_workspace<B>& ws) {
-  using T = typename B::scalar;
-  explain_forward(b, model, batch, targets, ws);
-  const attention_rows& layout = ws.tape.plan.all;
-  const auto a = ws.tape.blocks.back().a.to_host(b);
-  std::vector<double> relevance;
-  for (index s = 0; s < batch.samples(); ++s) {
-    const view<const T> as = layout.matrices(a.data(), s, model.config().heads);
-    for (index c = 1; c < as.cols; ++c) relevance.push_back(detail::mean_over_heads(as, 0, c));
+/// Calls `body(s, first, count)` for heads first .. first + count - 1 of sample s: one head a call where the backend
+/// runs calls at the same time, all heads of a sample in one elsewhere.
+template <tensor_backend B, class Body>
+void for_each_head(B& b, index samples, index heads, const Body& body) {
+  if constexpr (requires { b.parallel(samples, detail::any_body{}); }) {
+    b.parallel(samples * heads, [&](index i) { body(i / heads, i % heads, index{1}); });
+  } else {
+    for (index s = 0; s < samples; ++s) body(s, index{0}, heads);
   }
-  return relevance;
 }
 
-template <tensor_backend B>
-std::vector<double> attribute(const rollout& method, B& b, const vit<B>& model, const token_batch& batch,
-                              std::span<const std::int32_t> targets, attribution_workspace<B>& ws) {
-  using T = typename B::scalar;
-  detail::check_start_layer(method.start_layer, model.config().depth);
-  explain_forward(b, model, batch, targets, ws);
-  const attention_rows& layout = ws.tape.plan.all;
-  std::vector<std::vector<T>> maps;
-  for (const auto& block : ws.tape.blocks) maps.push_back(block.a.to_host(b));
-  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()));
-  ops::for_each_sample(b, batch.samples(), [&](index s) {
-    class_row<T> row(ws.tape.plan.rows().length(s));
-    for (index i = model.config().depth; i-- > method.start_layer;) {
-      const view<const T> a =
-          layout.matrices(static_cast<const T*>(maps[static_cast<std::size_t>(i)].data()), s, model.config().heads);
-      row.multiply([&](index r, index c) { return detail::mean_over_heads(a, r, c); }, true);
+/// Activations of attention: q and out `[1, H, Tq, D]`, k, v `[1, H, Tk, D]`, probabilities a as `attention_rows` says.
+template <class T>
+struct attention_operands {
+  view<const T> q, k, v, out;
+  const T* a = nullptr;
+  T scale = 1;  ///< of q k^T before the softmax; passes relevance on
+};
+
+/// From R `[1, H, Tq, D]` at the output to `r_a` (layout of a) at the probabilities, and rq, rk, rv (=). The
+/// denominator of the scores is q k^T without scale.
+template <tensor_backend B, class T = typename B::scalar>
+void relevance(const attention_rules& rules, B& b, const attention_rows& rows,
+               const attention_operands<std::type_identity_t<T>>& x, const_view<T> r, T* r_a, view<T> rq, view<T> rk,
+               view<T> rv) {
+  const index heads = x.q.n1;
+  const product_rule& rule = rules.product;
+  const divide<T> over(rule.over);
+  for_each_head(b, rows.count(), heads, [&](index sample, index first, index count) {
+    const index nq = rows.queries().length(sample), nk = rows.keys().length(sample);
+    const auto some_heads = [&](auto v) {
+      v.data += first * v.s1;
+      v.n1 = count;
+      return v;
+    };
+    const auto query = [&](auto v) { return some_heads(v).slice_rows(rows.queries().begin(sample), nq); };
+    const auto key = [&](auto v) { return some_heads(v).slice_rows(rows.keys().begin(sample), nk); };
+    const view<const T> a = some_heads(rows.matrices(x.a, sample, heads));
+    const view<T> ra = some_heads(rows.matrices(r_a, sample, heads));
+    scratch<B> at_out(b, count * nq, x.q.cols), scores(b, count * nq, nk), totals(b, count * nq, 1);
+    const view<T> s(at_out.data(), 1, count, nq, x.q.cols, 0, nq * x.q.cols, x.q.cols);
+    const view<T> z(scores.data(), 1, count, nq, nk, 0, nq * nk, nk), total(totals.data(), 1, count, nq, 1, 0, nq, 1);
+
+    b.map(share<T>{over}, s, query(r), query(x.out));
+    b.gemm(a, s, key(rv), {.transpose_a = true});
+    b.map(scale_product<T>{T(rule.right)}, key(rv), key(x.v));
+    if (rule.left == 0) {
+      for (const view<T>& nothing : {ra, query(rq), key(rk)}) b.fill(nothing, T(0));
+      return;
     }
-    row.copy_patches(relevance.data() + batch.offsets[static_cast<std::size_t>(s)]);
+    b.gemm(s, key(x.v), ra, {.transpose_b = true});
+    b.map(scale_product<T>{T(rule.left)}, ra, a);
+    b.gemm(query(x.q), key(x.k), z, {.transpose_b = true});
+    if (rules.softmax.how == softmax_rule::way::taylor) {
+      // z becomes S = R_s / z; R_s = (z scale)(R_A - A sum R_A), kept apart in `at_scores`.
+      scratch<B> at_scores(b, count * nq, nk);
+      const view<T> rs(at_scores.data(), 1, count, nq, nk, 0, nq * nk, nk);
+      b.row_reduce(fn::plus{}, fn::value{}, total, view<const T>(ra));
+      b.map(fn::copy{}, rs, view<const T>(z));
+      b.map(softmax_result<T>{x.scale}, rs, view<const T>(ra), a, view<const T>(total));
+      b.map(share<T>{over}, z, view<const T>(rs), view<const T>(z));
+    } else {
+      b.map(share<T>{over}, z, view<const T>(ra), view<const T>(z));
+    }
+    b.gemm(z, key(x.k), query(rq));
+    b.map(scale_product<T>{T(rule.left)}, query(rq), query(x.q));
+    b.gemm(z, query(x.q), key(rk), {.transpose_a = true});
+    b.map(scale_product<T>{T(rule.right)}, key(rk), key(x.k));
   });
-  return relevance;
+}
+
+}  // namespace core_tokensets::lrp
+
+// ==== core_tokensets/nn/lrp/linear_rule.hpp ====
+// Relevance rules of linear layers y = x W^T + b as data. A rule is a list of terms: x' and W' are made from x and W,
+// the terms of a group sum up to its denominator z, S = R / z, and R_in = sum over terms of factor x' (W'^T S). One
+// executor (linear.hpp) runs all of them; a user's own rule is a struct with a name and such a plan.
+
+#include <array>
+#include <concepts>
+#include <string>
+
+
+namespace core_tokensets::lrp {
+
+/// positive v+ + negative v-, of the positive and negative part of an array v.
+struct sides {
+  double positive = 1, negative = 1;
+  bool whole() const { return positive == 1 && negative == 1; }
+  bool none() const { return positive == 0 && negative == 0; }
+  bool operator==(const sides&) const = default;
+};
+
+inline constexpr sides both_sides{1, 1}, positive_side{1, 0}, negative_side{0, 1}, no_side{0, 0};
+
+/// What takes the place of the input: parts of it, or the same number everywhere (1, or the lowest or highest value
+/// that the input could have).
+enum class input_kind { parts, ones, low, high };
+/// What takes the place of the weight: parts of it, the number 1 everywhere, or its square.
+enum class weight_kind { parts, ones, squared };
+
+struct linear_term {
+  input_kind input = input_kind::parts;
+  sides of_input = both_sides;
+  weight_kind weight = weight_kind::parts;
+  sides of_weight = both_sides;
+  int group = 0;
+  double factor = 1;
+};
+
+/// One denominator: which part of the bias it holds (its square with `squared_bias`), and whether only outputs of one
+/// sign (`output` +1 or -1) pass relevance through it.
+struct linear_group {
+  sides of_bias = no_side;
+  bool squared_bias = false;
+  int output = 0;
+};
+
+/// A rule of a linear layer, ready to run.
+struct linear_plan {
+  std::array<linear_term, 4> terms{};
+  int term_count = 0;
+  std::array<linear_group, 4> groups{};
+  int group_count = 1;
+  division over = {};
+  bool pass = false;              ///< R_in = R; input and output must have the same width
+  bool pixels = false;            ///< settled by the number of channels: see `chefer_pixels`
+  double low = 0, high = 0;       ///< of `input_kind::low` and `high`
+  bool bounds_of_sample = false;  ///< low and high are the least and largest input of the sample
+
+  linear_plan& add(const linear_term& t) {
+    terms[static_cast<std::size_t>(term_count++)] = t;
+    return *this;
+  }
+};
+
+// ---- rules ------------------------------------------------------------------------------------------------------
+
+/// R_in = x (W^T (R / z)), z = W x + b with z + eps sign(z) as the denominator (Bach et al. 2015, eq. 58). The bias and
+/// eps absorb relevance. LXT (Achtibat et al. 2024) adds eps without the sign.
+struct epsilon {
+  static constexpr const char* name = "epsilon";
+  double eps = 1e-6;
+  bool bias = true, sign_aware = true;
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("eps", self.eps);
+    visit("bias", self.bias);
+    visit("sign_aware", self.sign_aware);
+  }
+
+  linear_plan plan() const {
+    linear_plan p{.over = {.eps = eps, .sign_aware = sign_aware}};
+    p.groups[0].of_bias = bias ? both_sides : no_side;
+    return p.add({});
+  }
+};
+
+/// Contributions count (1 + gamma) times where they have the sign of the output (Montavon et al. 2019, in the form for
+/// inputs and outputs of any sign). Without bias the sum is kept.
+struct gamma {
+  static constexpr const char* name = "gamma";
+  double gamma = 0.25, eps = 1e-6;
+  bool bias = true;
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("gamma", self.gamma);
+    visit("eps", self.eps);
+    visit("bias", self.bias);
+  }
+
+  linear_plan plan() const {
+    const sides up{1 + gamma, 1}, down{1, 1 + gamma};
+    linear_plan p{.group_count = 2, .over = {.eps = eps}};
+    p.groups[0] = {.of_bias = bias ? up : no_side, .output = 1};
+    p.groups[1] = {.of_bias = bias ? down : no_side, .output = -1};
+    p.add({.of_input = positive_side, .of_weight = up, .group = 0});
+    p.add({.of_input = negative_side, .of_weight = down, .group = 0});
+    p.add({.of_input = positive_side, .of_weight = down, .group = 1});
+    return p.add({.of_input = negative_side, .of_weight = up, .group = 1});
+  }
+};
+
+/// alpha times the shares among positive contributions minus beta times those among negative ones (Bach et al. 2015,
+/// eq. 60). alpha - beta = 1 keeps the sum where both kinds exist.
+struct alpha_beta {
+  static constexpr const char* name = "alpha_beta";
+  double alpha = 2, beta = 1;
+  bool bias = true;
+  division over = {};
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("alpha", self.alpha);
+    visit("beta", self.beta);
+    visit("bias", self.bias);
+    visit("eps", self.over.eps);
+  }
+
+  linear_plan plan() const {
+    linear_plan p{.group_count = beta == 0 ? 1 : 2, .over = over};
+    p.groups[0].of_bias = bias ? positive_side : no_side;
+    p.groups[1].of_bias = bias ? negative_side : no_side;
+    p.add({.of_input = positive_side, .of_weight = positive_side, .group = 0, .factor = alpha});
+    p.add({.of_input = negative_side, .of_weight = negative_side, .group = 0, .factor = alpha});
+    if (beta == 0) return p;
+    p.add({.of_input = positive_side, .of_weight = negative_side, .group = 1, .factor = -beta});
+    return p.add({.of_input = negative_side, .of_weight = positive_side, .group = 1, .factor = -beta});
+  }
+};
+
+/// alpha_beta with alpha = 1, beta = 0: only positive contributions count (Montavon et al. 2017).
+struct z_plus {
+  static constexpr const char* name = "z_plus";
+  double eps = 1e-6;
+  bool bias = true;
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("eps", self.eps);
+    visit("bias", self.bias);
+  }
+
+  linear_plan plan() const { return alpha_beta{.alpha = 1, .beta = 0, .bias = bias, .over = {.eps = eps}}.plan(); }
+};
+
+/// Every input gets the same share (Lapuschkin et al. 2019). Keeps the sum; knows neither x, W nor b.
+struct flat {
+  static constexpr const char* name = "flat";
+  double eps = 1e-6;
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("eps", self.eps);
+  }
+
+  linear_plan plan() const {
+    linear_plan p{.over = {.eps = eps}};
+    return p.add({.input = input_kind::ones, .weight = weight_kind::ones});
+  }
+};
+
+/// Shares by squared weights, whatever the input (Montavon et al. 2017, for unbounded inputs).
+struct w_square {
+  static constexpr const char* name = "w_square";
+  double eps = 1e-6;
+  bool bias = true;
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("eps", self.eps);
+    visit("bias", self.bias);
+  }
+
+  linear_plan plan() const {
+    linear_plan p{.over = {.eps = eps}};
+    if (bias) p.groups[0] = {.of_bias = both_sides, .squared_bias = true};
+    return p.add({.input = input_kind::ones, .weight = weight_kind::squared});
+  }
+};
+
+/// For inputs between `low` and `high`, as pixels are: z = W x - W+ low - W- high, without bias (Montavon et al. 2017,
+/// z^B). `of_sample` takes the least and largest input of each sample instead.
+struct z_box {
+  static constexpr const char* name = "z_box";
+  double low = -1, high = 1;
+  bool of_sample = false;
+  division over = {};
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("low", self.low);
+    visit("high", self.high);
+    visit("of_sample", self.of_sample);
+    visit("eps", self.over.eps);
+  }
+
+  linear_plan plan() const {
+    linear_plan p{.over = over, .low = low, .high = high, .bounds_of_sample = of_sample};
+    p.add({});
+    p.add({.input = input_kind::low, .of_weight = {-1, 0}});
+    return p.add({.input = input_kind::high, .of_weight = {0, -1}});
+  }
+};
+
+/// Relevance passes as it is; only for layers as wide as their input.
+struct identity {
+  static constexpr const char* name = "identity";
+  linear_plan plan() const { return {.pass = true}; }
+};
+
+/// The linear rule of Chefer, Gur & Wolf (CVPR 2021): alpha_beta without bias and with their division.
+struct chefer_linear {
+  static constexpr const char* name = "chefer_linear";
+  double alpha = 1, beta = 0;
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("alpha", self.alpha);
+    visit("beta", self.beta);
+  }
+
+  linear_plan plan() const {
+    return alpha_beta{.alpha = alpha, .beta = beta, .bias = false, .over = chefer_division}.plan();
+  }
+};
+
+/// The rule of their repository before its correction ("orig"): each product has a denominator of its own, so inputs of
+/// both signs pass the relevance on twice. Not conserving.
+struct chefer_original_linear {
+  static constexpr const char* name = "chefer_original_linear";
+  double alpha = 1, beta = 0;
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("alpha", self.alpha);
+    visit("beta", self.beta);
+  }
+
+  linear_plan plan() const {
+    linear_plan p{.group_count = 2, .over = chefer_division};
+    p.add({.of_input = positive_side, .of_weight = positive_side, .group = 0, .factor = alpha});
+    p.add({.of_input = negative_side, .of_weight = negative_side, .group = 1, .factor = alpha});
+    if (beta == 0) return p;
+    p.group_count = 4;
+    p.add({.of_input = positive_side, .of_weight = negative_side, .group = 2, .factor = -beta});
+    return p.add({.of_input = negative_side, .of_weight = positive_side, .group = 3, .factor = -beta});
+  }
+};
+
+/// Their rule of the patch embedding: z_box between the least and largest pixel of the picture where it has 3 channels,
+/// else `chefer_original_linear`.
+struct chefer_pixels {
+  static constexpr const char* name = "chefer_pixels";
+  linear_plan plan() const { return {.pixels = true}; }
+  static linear_plan plan_for(index channels) {
+    if (channels != 3) return chefer_original_linear{}.plan();
+    return z_box{.of_sample = true, .over = {.eps = 1e-9, .sign_aware = false}}.plan();
+  }
+};
+
+/// What the executor needs of a rule.
+template <class R>
+concept linear_rule_type = requires(const R& r) {
+  { R::name } -> std::convertible_to<std::string>;
+  { r.plan() } -> std::convertible_to<linear_plan>;
+};
+
+/// Any rule of linear layers, by value.
+class linear_rule {
+ public:
+  template <linear_rule_type R>
+  linear_rule(const R& rule) : name_(R::name), options_(options_text(rule)), plan_(rule.plan()) {}
+
+  const std::string& name() const { return name_; }
+  /// Name and options, "gamma(gamma=0.25,eps=1e-06,bias=true)".
+  std::string text() const { return options_.empty() ? name_ : name_ + "(" + options_ + ")"; }
+  const linear_plan& plan() const { return plan_; }
+  /// The rule for pictures of so many channels (see `chefer_pixels`).
+  linear_plan plan_for(index channels) const { return plan_.pixels ? chefer_pixels::plan_for(channels) : plan_; }
+
+ private:
+  std::string name_, options_;
+  linear_plan plan_;
+};
+
+}  // namespace core_tokensets::lrp
+
+// ==== core_tokensets/nn/lrp/composite.hpp ====
+// A composite says which rule runs where in a transformer. Presets are the published ones; a user's own is an
+// aggregate:
+//   lrp::composite mine{.name = "mine", .fc1 = lrp::gamma{.gamma = 0.1}, .head = lrp::epsilon{}};
+
+#include <string>
+
+
+namespace core_tokensets::lrp {
+
+/// Rules by kind of layer. `residual` shares out the two sums of a block, `positions` that of embedding and position.
+struct composite {
+  std::string name = "epsilon";
+  linear_rule patch_embed = epsilon{}, qkv = epsilon{}, proj = epsilon{}, fc1 = epsilon{}, fc2 = epsilon{},
+              head = epsilon{};
+  norm_rule norm = {};
+  activation_rule activation = {};
+  attention_rules attention = {};
+  sum_rule residual = {}, positions = {};
+  copy_rule copy = {};
+  start_value start = start_value::logit;
+};
+
+/// The same rule for the six kinds of linear layers.
+inline composite with_linear(composite c, const linear_rule& rule) {
+  c.patch_embed = c.qkv = c.proj = c.fc1 = c.fc2 = c.head = rule;
+  return c;
+}
+
+/// Chefer, Gur & Wolf (CVPR 2021) as in their repository: alpha = 1, beta = 0 without biases, renormalised sums, halves
+/// at both products of attention; norms, GELU and softmax pass relevance on. Starts at 1 and keeps the sum down to the
+/// tokens; the pixels get what positions and class token leave (z^B rule for pictures of 3 channels).
+inline composite chefer() {
+  const sum_rule sums{.over = chefer_division, .renormalised = true};
+  composite c{.name = "chefer",
+              .attention = {.product = {.over = chefer_division}},
+              .residual = sums,
+              .positions = sums,
+              .copy = {.how = copy_rule::way::ratio},
+              .start = start_value::one};
+  c = with_linear(c, chefer_linear{});
+  c.patch_embed = chefer_pixels{};
+  return c;
+}
+
+/// The rules of their repository before the correction, which its baselines "partial LRP" and "LRP" still use: separate
+/// denominators in linear layers, sums without renormalisation. Not conserving: the sum can grow without bound.
+inline composite chefer_original() {
+  composite c = chefer();
+  c = with_linear(c, chefer_original_linear{});
+  c.name = "chefer_original";
+  c.patch_embed = chefer_pixels{};
+  c.residual.renormalised = c.positions.renormalised = false;
+  return c;
+}
+
+/// The epsilon rule everywhere, with norms as AttnLRP has them and attention as a constant (CP-LRP's choice): the plain
+/// baseline. Starts at the logit; biases and eps absorb.
+inline composite epsilon_everywhere(double eps = 1e-6) {
+  const division over{.eps = eps};
+  composite c{.name = "epsilon",
+              .norm = {.how = norm_rule::way::detached, .over = over},
+              .attention = {.product = {.over = over, .left = 0, .right = 1}},
+              .residual = {.over = over},
+              .positions = {.over = over},
+              .copy = {.how = copy_rule::way::add}};
+  return with_linear(c, epsilon{.eps = eps});
+}
+
+/// AttnLRP (Achtibat et al., ICML 2024), rule by rule with the constants of LXT's explicit functions. Starts at the
+/// logit; biases (of linear layers and norms) and softmax absorb, everything else keeps the sum but for eps.
+inline composite attn_lrp_explicit() {
+  const auto added = [](double eps) { return division{.eps = eps, .sign_aware = false}; };
+  composite c{.name = "attn_lrp_explicit",
+              .norm = {.how = norm_rule::way::detached, .over = added(1e-6)},
+              .attention = {.product = {.over = added(0.5e-8)}, .softmax = {.how = softmax_rule::way::taylor}},
+              .residual = {.over = added(1e-8)},
+              .positions = {.over = added(1e-8)},
+              .copy = {.how = copy_rule::way::add}};
+  return with_linear(c, epsilon{.eps = 1e-6, .sign_aware = false});
+}
+
+/// AttnLRP in its efficient form, gradient x input of a network with constant norms, GELU replaced by its slope, and
+/// gradients halved at the products of attention: the same rules without any eps but LXT's in the activation.
+inline composite attn_lrp() {
+  composite c{.name = "attn_lrp",
+              .norm = {.how = norm_rule::way::detached, .over = exact_division},
+              .activation = {.eps = 1e-10},
+              .attention = {.product = {.over = exact_division}, .softmax = {.how = softmax_rule::way::taylor}},
+              .residual = {.over = exact_division},
+              .positions = {.over = exact_division},
+              .copy = {.how = copy_rule::way::add}};
+  return with_linear(c, epsilon{.eps = 0});
+}
+
+/// CP-LRP (Ali et al., ICML 2022): like `attn_lrp`, but attention counts as a constant, so no relevance flows through
+/// queries, keys and softmax.
+inline composite cp_lrp() {
+  composite c = attn_lrp();
+  c.name = "cp_lrp";
+  c.attention.product.left = 0;
+  c.attention.product.right = 1;
+  return c;
+}
+
+/// AttnLRP with the gamma rule in all linear layers, which its authors recommend for Vision Transformers.
+inline composite attn_lrp_gamma(double gamma_ = 0.05) {
+  composite c = with_linear(attn_lrp(), gamma{.gamma = gamma_});
+  c.name = "attn_lrp_gamma";
+  return c;
+}
+
+/// The presets by name.
+enum class preset { chefer, chefer_original, epsilon, attn_lrp, attn_lrp_explicit, attn_lrp_gamma, cp_lrp };
+
+inline composite make(preset p) {
+  switch (p) {
+    case preset::chefer:
+      return chefer();
+    case preset::chefer_original:
+      return chefer_original();
+    case preset::epsilon:
+      return epsilon_everywhere();
+    case preset::attn_lrp:
+      return attn_lrp();
+    case preset::attn_lrp_explicit:
+      return attn_lrp_explicit();
+    case preset::attn_lrp_gamma:
+      return attn_lrp_gamma();
+    case preset::cp_lrp:
+      return cp_lrp();
+  }
+  fail("lrp: no such preset");
+}
+
+}  // namespace core_tokensets::lrp
+
+namespace core_tokensets {
+template <>
+inline constexpr std::array words<lrp::preset>{
+    "chefer", "chefer_original", "epsilon", "attn_lrp", "attn_lrp_explicit", "attn_lrp_gamma", "cp_lrp"};
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/lrp/linear.hpp ====
+// One executor for all relevance rules of linear layers (linear_rule.hpp).
+
+#include <array>
+#include <span>
+
+
+namespace core_tokensets::lrp {
+
+/// What a rule may read of a linear layer: weight `[Out, In]`, bias `[1, Out]` (may be empty), and its output `[T,
+/// Out]` where the caller has it (else it is computed where a rule needs it).
+template <class T>
+struct linear_operands {
+  view<const T> weight, bias = {}, output = {};
+  view<const T> low = {}, high = {};  ///< [T, 1] bounds of each row's input; empty: those of the rule
+};
+
+namespace detail {
+
+/// A plan at work on one layer; the weights that its terms need are made once.
+template <tensor_backend B>
+class linear_pass {
+ public:
+  using T = typename B::scalar;
+
+  linear_pass(B& b, const linear_plan& plan, const linear_operands<T>& layer, view<const T> x)
+      : b_(b),
+        plan_(plan),
+        layer_(layer),
+        x_(x),
+        weight_memory_(b, count_made(plan) * layer.weight.rows, layer.weight.cols),
+        input_memory_(b, x.rows, x.cols),
+        product_(b, x.rows, x.cols) {
+    index made = 0;
+    for (int i = 0; i < plan.term_count; ++i) {
+      if (!needs_memory(term_at(i))) {
+        weights_[at(i)] = layer.weight;
+      } else {
+        weights_[at(i)] =
+            make_weight(term_at(i), (*weight_memory_).slice_rows(made++ * layer.weight.rows, layer.weight.rows));
+      }
+    }
+  }
+
+  /// z = sum of x' W'^T over the terms of group g, plus its part of the bias.
+  void denominator(int g, view<T> z) {
+    bool first = true;
+    for (int i = 0; i < plan_.term_count; ++i) {
+      const linear_term& t = term_at(i);
+      if (t.group != g) continue;
+      if (t.input == input_kind::parts) {
+        b_.gemm(input_part(t.of_input), weights_[at(i)], z, {.transpose_b = true, .beta = first ? 0.0 : 1.0});
+      } else {
+        if (first) b_.fill(z, T(0));
+        scratch<B> sums(b_, z.cols, 1), number(b_, 1, 1);
+        b_.row_reduce(fn::plus{}, fn::value{}, *sums, weights_[at(i)]);
+        b_.map(add_product{}, z, view<const T>(sums.data(), 1, z.cols), constant(t, *number));
+      }
+      first = false;
+    }
+    const linear_group& group = plan_.groups[at(g)];
+    if (group.of_bias.none() || layer_.bias.empty()) return;
+    scratch<B> bias(b_, 1, z.cols);
+    if (group.squared_bias) {
+      b_.map(squared{}, *bias, layer_.bias);
+    } else {
+      b_.map(sides_of(group.of_bias), *bias, layer_.bias);
+    }
+    b_.map(fn::add{}, z, view<const T>(*bias));
+  }
+
+  /// R_in += factor x' (S W') over the terms of group g, (=) for the first group.
+  void distribute(int g, view<const T> s, view<T> r_in) {
+    for (int i = 0; i < plan_.term_count; ++i) {
+      const linear_term& t = term_at(i);
+      if (t.group != g) continue;
+      scratch<B> number(b_, 1, 1);
+      b_.gemm(s, weights_[at(i)], *product_);
+      const bool parts = t.input == input_kind::parts;
+      const view<const T> input = parts ? x_ : constant(t, *number), p = *product_;
+      const auto sides = sides_of(parts ? t.of_input : both_sides);
+      if (i == 0) {
+        b_.map(term<T>{T(t.factor), sides}, r_in, p, input);
+      } else {
+        b_.map(add_term<T>{T(t.factor), sides}, r_in, p, input);
+      }
+    }
+  }
+
+ private:
+  static std::size_t at(int i) { return static_cast<std::size_t>(i); }
+  static bool needs_memory(const linear_term& t) { return t.weight != weight_kind::parts || !t.of_weight.whole(); }
+  static index count_made(const linear_plan& plan) {
+    index n = 0;
+    for (int i = 0; i < plan.term_count; ++i) n += needs_memory(plan.terms[at(i)]) ? 1 : 0;
+    return n;
+  }
+  static weigh_sides<T> sides_of(const sides& s) { return {T(s.positive), T(s.negative)}; }
+  const linear_term& term_at(int i) const { return plan_.terms[at(i)]; }
+
+  view<const T> make_weight(const linear_term& t, view<T> out) {
+    if (t.weight == weight_kind::ones) {
+      b_.fill(out, T(1));
+    } else if (t.weight == weight_kind::squared) {
+      b_.map(squared{}, out, layer_.weight);
+    } else {
+      b_.map(sides_of(t.of_weight), out, layer_.weight);
+    }
+    return out;
+  }
+  view<const T> input_part(const sides& s) {
+    if (s.whole()) return x_;
+    b_.map(sides_of(s), *input_memory_, x_);
+    return *input_memory_;
+  }
+  /// An input that is the same number in the whole row: a column `[T, 1]`, or one number for all rows in `memory`.
+  view<const T> constant(const linear_term& t, view<T> memory) {
+    const bool low = t.input == input_kind::low, high = t.input == input_kind::high;
+    if (low && !layer_.low.empty()) return layer_.low;
+    if (high && !layer_.high.empty()) return layer_.high;
+    b_.fill(memory, low ? T(plan_.low) : high ? T(plan_.high) : T(1));
+    return memory;
+  }
+
+  B& b_;
+  const linear_plan& plan_;
+  const linear_operands<T>& layer_;
+  view<const T> x_;
+  scratch<B> weight_memory_, input_memory_, product_;
+  std::array<view<const T>, 4> weights_;
+};
+
+/// True if the denominator of the plan is the layer's own output, so that it need not be computed again.
+template <class T>
+bool divides_by_output(const linear_plan& plan, const linear_operands<T>& layer) {
+  const linear_term& t = plan.terms[0];
+  return !layer.output.empty() && plan.term_count == 1 && t.input == input_kind::parts && t.of_input.whole() &&
+         t.weight == weight_kind::parts && t.of_weight.whole() &&
+         (layer.bias.empty() || plan.groups[0].of_bias.whole());
+}
+
+}  // namespace detail
+
+/// From R `[T, Out]` at the output of a linear layer to R_in `[T, In]` (=) at its input x `[T, In]`; `r_in` and `r` are
+/// different memory. `Error`: `identity` on a layer that changes the width.
+template <tensor_backend B, class T = typename B::scalar>
+void relevance(const linear_plan& plan, B& b, const linear_operands<std::type_identity_t<T>>& layer, const_view<T> x,
+               const_view<T> r, view<T> r_in) {
+  if (plan.pass) {
+    require(r.cols == r_in.cols, "lrp: identity on a linear layer from ", r_in.cols, " to ", r.cols, " channels");
+    b.map(fn::copy{}, r_in, r);
+    return;
+  }
+  require(!plan.pixels, "lrp: chefer_pixels is a rule of the patch embedding only");
+  detail::linear_pass<B> pass(b, plan, layer, x);
+  const bool by_side = plan.groups[0].output != 0;
+  scratch<B> memory(b, r.rows, r.cols), output(b, by_side && layer.output.empty() ? r.rows : 0, r.cols);
+  const view<T> s = *memory;
+  view<const T> y = layer.output;
+  if (by_side && y.empty()) {
+    ops::linear<B, T>(b, x, layer.weight, layer.bias, {}, *output);
+    y = *output;
+  }
+  for (int g = 0; g < plan.group_count; ++g) {
+    const bool by_output = detail::divides_by_output(plan, layer);
+    if (!by_output) pass.denominator(g, s);
+    const view<const T> z = by_output ? layer.output : view<const T>(s);
+    const int side = plan.groups[static_cast<std::size_t>(g)].output;
+    if (side != 0) {
+      b.map(share_of_side<T>{divide<T>(plan.over), T(side)}, s, r, z, y);
+    } else {
+      b.map(share<T>{divide<T>(plan.over)}, s, r, z);
+    }
+    pass.distribute(g, s, r_in);
+  }
+}
+
+/// The same for a layer of a model; `y` is its output or empty.
+template <tensor_backend B, class T = typename B::scalar>
+void relevance(const linear_rule& rule, B& b, const linear& l, parameter_view<const T> p, const_view<T> x,
+               const_view<T> y, const_view<T> r, view<T> r_in) {
+  relevance<B, T>(rule.plan(), b, {.weight = p[l.weight], .bias = p[l.bias], .output = y}, x, r, r_in);
+}
+
+}  // namespace core_tokensets::lrp
+
+// ==== core_tokensets/nn/lrp/block.hpp ====
+// Relevance through a transformer block with the rules of a composite: for all tokens, and for a last block of which
+// only the class tokens are read.
+
+
+namespace core_tokensets::lrp {
+
+/// Operations in the order in which relevance passes them; a sum is left on two ways.
+enum class stage {
+  head,
+  norm,
+  choice,
+  add2_residual,
+  add2_branch,
+  fc2,
+  activation,
+  fc1,
+  norm2,
+  copy2,
+  add1_residual,
+  add1_branch,
+  proj,
+  attention,
+  qkv,
+  norm1,
+  copy1,
+  positions_share,
+  embedding_share,
+  patch_embed
+};
+
+/// Sees the relevance `[n, C]` that leaves an operation, and the sample of each of the n rows.
+struct no_observer {
+  template <class Rows, class V>
+  void operator()(stage, const Rows&, const V&) const {}
+};
+
+/// The second half of a block, in place: from R at its output y `[n, C]` to R at its middle.
+template <tensor_backend B, class Observer, class T = typename B::scalar>
+void mlp_relevance(const composite& c, B& b, const block& l, parameter_view<const T> p, const sample_rows<B>& rows,
+                   const_view<T> y, const block_tape<B>& tape, view<T> r, const Observer& observe) {
+  const index n = r.rows, dim = r.cols;
+  scratch<B> residual(b, n, dim), branch(b, n, dim), hidden(b, n, l.fc1.weight.rows);
+  const auto seen = [&](stage s, view<T> at) { observe(s, rows, view<const T>(at)); };
+  relevance<B, T>(c.residual, b, rows, r, *tape.middle, y, *residual, *branch);
+  seen(stage::add2_residual, *residual);
+  seen(stage::add2_branch, *branch);
+  relevance<B, T>(c.fc2, b, l.fc2, p, *tape.act, {}, *branch, *hidden);
+  seen(stage::fc2, *hidden);
+  relevance<B, T>(c.activation, b, *tape.pre, *hidden);
+  seen(stage::activation, *hidden);
+  relevance<B, T>(c.fc1, b, l.fc1, p, *tape.norm2.y, *tape.pre, *hidden, *branch);
+  seen(stage::fc1, *branch);
+  relevance<B, T>(c.norm, b, l.norm2, p, *tape.middle, tape.norm2, *branch);
+  seen(stage::norm2, *branch);
+  relevance<B, T>(c.copy, b, *residual, *branch, *tape.middle, r);
+  seen(stage::copy2, r);
+}
+
+/// From R at the output of a block to R at its input, in place in r `[T, C]`. x and y `[T, C]` are its input and
+/// output; `r_attention` receives the relevance of the attention probabilities as `attention` says.
+template <tensor_backend B, class Observer = no_observer, class T = typename B::scalar>
+void relevance(const composite& c, B& b, const block& l, parameter_view<const T> p, const attention_rows& attention,
+               const sample_rows<B>& rows, const_view<T> x, const_view<T> y, const block_tape<B>& tape, T* r_attention,
+               view<T> r, const Observer& observe = {}) {
+  const index n = x.rows, dim = x.cols, heads = l.heads;
+  const auto seen = [&](stage s, view<T> at) { observe(s, rows, view<const T>(at)); };
+  mlp_relevance<B, Observer, T>(c, b, l, p, rows, y, tape, r, observe);
+  scratch<B> residual(b, n, dim), branch(b, n, dim), packed(b, n, 3 * dim);
+  relevance<B, T>(c.residual, b, rows, r, x, *tape.middle, *residual, *branch);
+  seen(stage::add1_residual, *residual);
+  seen(stage::add1_branch, *branch);
+  relevance<B, T>(c.proj, b, l.proj, p, *tape.context, {}, *branch, r);
+  seen(stage::proj, r);
+  const view<const T> qkv = *tape.qkv;
+  relevance<B, T>(c.attention, b, attention,
+                  {.q = qkv_part(qkv, 0, heads),
+                   .k = qkv_part(qkv, 1, heads),
+                   .v = qkv_part(qkv, 2, heads),
+                   .out = (*tape.context).split_cols(heads),
+                   .a = tape.a.data(),
+                   .scale = attention_scale<T>(dim / heads)},
+                  r.split_cols(heads), r_attention, qkv_part(*packed, 0, heads), qkv_part(*packed, 1, heads),
+                  qkv_part(*packed, 2, heads));
+  seen(stage::attention, *packed);
+  relevance<B, T>(c.qkv, b, l.qkv, p, *tape.norm1.y, *tape.qkv, *packed, *branch);
+  seen(stage::qkv, *branch);
+  relevance<B, T>(c.norm, b, l.norm1, p, x, tape.norm1, *branch);
+  seen(stage::norm1, *branch);
+  relevance<B, T>(c.copy, b, *residual, *branch, x, r);
+  seen(stage::copy1, r);
+}
+
+/// The same for a block of which only the class tokens were computed: from R `[S, C]` at their outputs y to R `[T, C]`
+/// (=) at the input x of all tokens. `class_samples` and `rows` name the samples of the S and of the T rows.
+template <tensor_backend B, class Observer = no_observer, class T = typename B::scalar>
+void relevance(const composite& c, B& b, const block& l, parameter_view<const T> p, const attention_rows& attention,
+               const row_list<B>& class_rows, const sample_rows<B>& class_samples, const sample_rows<B>& rows,
+               const_view<T> x, const_view<T> y, const class_block_tape<B>& tape, T* r_attention, view<T> r_class,
+               view<T> r, const Observer& observe = {}) {
+  const index n = x.rows, samples = r_class.rows, dim = x.cols, heads = l.heads;
+  const block_tape<B>& t = tape.block;
+  mlp_relevance<B, Observer, T>(c, b, l, p, class_samples, y, t, r_class, observe);
+  scratch<B> residual(b, samples, dim), branch(b, samples, dim), at_q(b, samples, dim), at_kv(b, n, 2 * dim),
+      at_norm(b, n, dim), all_residual(b, n, dim);
+  relevance<B, T>(c.residual, b, class_samples, r_class, *tape.x, *t.middle, *residual, *branch);
+  observe(stage::add1_residual, class_samples, view<const T>(*residual));
+  observe(stage::add1_branch, class_samples, view<const T>(*branch));
+  relevance<B, T>(c.proj, b, l.proj, p, *t.context, {}, *branch, r_class);
+  observe(stage::proj, class_samples, view<const T>(r_class));
+  const auto part = [&](auto kv, index i) { return kv.slice_cols(i * dim, dim).split_cols(heads); };
+  const view<const T> kv = *t.qkv;
+  relevance<B, T>(c.attention, b, attention,
+                  {.q = (*tape.q).split_cols(heads),
+                   .k = part(kv, 0),
+                   .v = part(kv, 1),
+                   .out = (*t.context).split_cols(heads),
+                   .a = t.a.data(),
+                   .scale = attention_scale<T>(dim / heads)},
+                  r_class.split_cols(heads), r_attention, (*at_q).split_cols(heads), part(*at_kv, 0), part(*at_kv, 1));
+  observe(stage::attention, class_samples, view<const T>(*at_q));
+  observe(stage::attention, rows, view<const T>(*at_kv));
+  const auto [weight_q, weight_kv] = core_tokensets::detail::cut_qkv(p[l.qkv.weight], true, dim);
+  const auto [bias_q, bias_kv] = core_tokensets::detail::cut_qkv(p[l.qkv.bias], false, dim);
+  relevance<B, T>(c.qkv.plan(), b, {.weight = weight_kv, .bias = bias_kv, .output = kv}, *t.norm1.y, *at_kv, *at_norm);
+  relevance<B, T>(c.qkv.plan(), b, {.weight = weight_q, .bias = bias_q, .output = *tape.q}, *tape.norm, *at_q, *branch);
+  b.scatter_add_rows(*at_norm, *branch, class_rows.data());
+  observe(stage::qkv, rows, view<const T>(*at_norm));
+  relevance<B, T>(c.norm, b, l.norm1, p, x, t.norm1, *at_norm);
+  observe(stage::norm1, rows, view<const T>(*at_norm));
+  b.fill(*all_residual, T(0));
+  b.scatter_add_rows(*all_residual, *residual, class_rows.data());
+  relevance<B, T>(c.copy, b, *all_residual, *at_norm, x, r);
+  observe(stage::copy1, rows, view<const T>(r));
+}
+
+}  // namespace core_tokensets::lrp
+
+// ==== core_tokensets/attribution/walk.hpp ====
+// From the explained logit down through the blocks, one block a step: gradients of attention, and relevance. Only one
+// block's matrices are held at a time.
+
+
+namespace core_tokensets {
+
+/// Gradients of what is explained: after `step(i)`, `ws.attention_gradient` is that at the attention of block i (laid
+/// out as `attention_layout`) and `ws.dtokens` that at the input of block i. Steps go from the last block down.
+template <tensor_backend B>
+class gradient_walk {
+ public:
+  using T = typename B::scalar;
+
+  gradient_walk(B& b, const vit<B>& model, attribution_workspace<B>& ws) : b_(b), model_(model), ws_(ws) {
+    const auto& l = model.layout();
+    auto& tape = ws.tape;
+    const index samples = ws.dlogits.rows(), dim = model.config().dim;
+    dclass_.resize(b, samples, dim);
+    scratch<B> dnorm(b, samples, dim);
+    backward<B, T>(b, l.head, model.view_parameters(), {}, *tape.norm.y, *std::as_const(ws.dlogits), *dnorm);
+    backward<B, T>(b, l.norm, model.view_parameters(), {}, *tape.class_out, tape.norm, *dnorm, *dclass_);
+    ws.dtokens.resize(b, tape.plan.tokens(), dim);
+    if (tape.keep != kept::everything) return;
+    b.fill(*ws.dtokens, T(0));
+    b.scatter_add_rows(*ws.dtokens, *std::as_const(dclass_), tape.plan.class_rows.data());
+  }
+
+  void step(index i) {
+    auto& tape = ws_.tape;
+    const auto at = static_cast<std::size_t>(i);
+    const auto p = model_.view_parameters();
+    const block& l = model_.layout().blocks[at];
+    if (is_class_block(tape, i, model_)) {
+      std::swap(tape.last.block.da, ws_.attention_gradient);
+      backward<B, T>(b_, l, p, {}, tape.plan.classes, tape.plan.class_rows, *tape.stream[at], tape.last,
+                     *std::as_const(dclass_), *ws_.dtokens, true);
+      std::swap(tape.last.block.da, ws_.attention_gradient);
+    } else {
+      std::swap(tape.blocks[at].da, ws_.attention_gradient);
+      backward<B, T>(b_, l, p, {}, tape.plan.all, *tape.stream[at], tape.blocks[at], true, *ws_.dtokens);
+      std::swap(tape.blocks[at].da, ws_.attention_gradient);
+    }
+  }
+
+ private:
+  B& b_;
+  const vit<B>& model_;
+  attribution_workspace<B>& ws_;
+  tensor<B> dclass_;
+};
+
+/// Relevance by the rules of a composite: after `step(i)`, `ws.relevance` `[T, D]` is at the input of block i and
+/// `ws.attention_relevance` at its attention. The observer sees every operation. Relevance starts at the classes with
+/// their gradient (1 for a logit), or with gradient times logit, as the composite says.
+template <tensor_backend B, class Observer = lrp::no_observer>
+class relevance_walk {
+ public:
+  using T = typename B::scalar;
+
+  relevance_walk(const lrp::composite& c, B& b, const vit<B>& model, attribution_workspace<B>& ws,
+                 const Observer& observe = {})
+      : c_(c), b_(b), model_(model), ws_(ws), observe_(observe) {
+    const auto& l = model.layout();
+    const auto p = model.view_parameters();
+    auto& tape = ws.tape;
+    const index samples = ws.dlogits.rows(), dim = model.config().dim;
+    scratch<B> start(b, samples, ws.dlogits.cols());
+    b.map(fn::copy{}, *start, *std::as_const(ws.dlogits));
+    if (c.start == lrp::start_value::logit) b.map(fn::multiply{}, *start, *std::as_const(tape.logits));
+    r_class_.resize(b, samples, dim);
+    lrp::relevance<B, T>(c.head, b, l.head, p, *tape.norm.y, *std::as_const(tape.logits), *start, *r_class_);
+    seen(lrp::stage::head, ws.class_rows, *r_class_);
+    lrp::choice_relevance<B, T>(c.copy, b, *tape.norm.y, *r_class_);
+    seen(lrp::stage::choice, ws.class_rows, *r_class_);
+    lrp::relevance<B, T>(c.norm, b, l.norm, p, *tape.class_out, tape.norm, *r_class_);
+    seen(lrp::stage::norm, ws.class_rows, *r_class_);
+    ws.relevance.resize(b, tape.plan.tokens(), dim);
+    if (tape.keep != kept::everything) return;
+    b.fill(*ws.relevance, T(0));
+    b.scatter_add_rows(*ws.relevance, *std::as_const(r_class_), tape.plan.class_rows.data());
+  }
+
+  void step(index i) {
+    auto& tape = ws_.tape;
+    const auto at = static_cast<std::size_t>(i);
+    const auto p = model_.view_parameters();
+    const block& l = model_.layout().blocks[at];
+    ws_.attention_relevance.resize(b_, 1, tape_of_block(tape, i, model_).a.size());
+    T* r_attention = ws_.attention_relevance.data();
+    if (is_class_block(tape, i, model_)) {
+      lrp::relevance<B, Observer, T>(c_, b_, l, p, tape.plan.classes, tape.plan.class_rows, ws_.class_rows,
+                                     ws_.all_rows, *tape.stream[at], *tape.class_out, tape.last, r_attention, *r_class_,
+                                     *ws_.relevance, observe_);
+    } else {
+      lrp::relevance<B, Observer, T>(c_, b_, l, p, tape.plan.all, ws_.all_rows, *tape.stream[at], *output_of(at),
+                                     tape.blocks[at], r_attention, *ws_.relevance, observe_);
+    }
+  }
+
+ private:
+  const tensor<B>& output_of(std::size_t block) const { return ws_.tape.stream[block + 1]; }
+  void seen(lrp::stage s, const lrp::sample_rows<B>& rows, view<const T> r) const { observe_(s, rows, r); }
+
+  lrp::composite c_;
+  B& b_;
+  const vit<B>& model_;
+  attribution_workspace<B>& ws_;
+  Observer observe_;
+  tensor<B> r_class_;
+};
+
+/// One pass from the logit to the tokens (`ws.relevance` `[T, D]`). `visit(i)` is called behind each block, from the
+/// last to the first.
+template <tensor_backend B, class Visit, class Observer = lrp::no_observer>
+void propagate(const lrp::composite& c, B& b, const vit<B>& model, attribution_workspace<B>& ws, const Visit& visit,
+               const Observer& observe = {}) {
+  relevance_walk<B, Observer> walk(c, b, model, ws, observe);
+  for (index i = model.config().depth; i-- > 0;) {
+    walk.step(i);
+    visit(i);
+  }
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/generic_attention.hpp ====
+// Generic attention explainability (Chefer, Gur & Wolf, ICCV 2021) for self-attention: attention times its gradient.
+
+
+namespace core_tokensets {
+
+/// R = I, then R += mean_h max(0, G A) R from the first block (or `start_layer`) to the last; class-token row.
+struct generic_attention {
+  static constexpr const char* name = "generic_attention";
+  index start_layer = 0;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("start_layer", self.start_layer);
+  }
+};
+
+template <tensor_backend B>
+std::vector<double> attribute(const generic_attention& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  detail::check_start_layer(generic_attention::name, method.start_layer, model.config().depth);
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  gradient_walk<B> gradients(b, model, ws);
+  class_rows<B> rows(b, ws.tape.plan);
+  for (index i = model.config().depth; i-- > method.start_layer;) {
+    gradients.step(i);
+    b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(tape_of_block(ws.tape, i, model).a));
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data());
+  }
+  return rows.patches(b);
 }
 
 }  // namespace core_tokensets
 
 // ==== core_tokensets/attribution/grad_cam.hpp ====
 // Grad-CAM on tokens: heads of the last block weighted by the mean gradient of the class-token row (Chefer 2021,
-// baselines).
+// baselines; Selvaraju et al. 2017 for convolutions).
 
 
 namespace core_tokensets {
 
+/// w_h = mean_j G[h, 0, j], relevance = max(0, mean_h(w_h A[h, 0, :])) over patches j, in the last block.
 struct grad_cam {
   static constexpr const char* name = "grad_cam";
 };
 
-/// w_h = mean_j G[h, 0, j], relevance = max(0, mean_h(w_h A[h, 0, :])) over patches j.
 template <tensor_backend B>
-std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const token_batch& batch,
-                              std::span<const std::int32_t> targets, attribution_workspace<B>& ws) {
+std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const token_batch& batch, const target& t,
+                              attribution_workspace<B>& ws) {
   using T = typename B::scalar;
-  explain_forward(b, model, batch, targets, ws);
-  explain_backward(b, model, ws);
-  const index heads = model.config().heads;
-  const attention_rows& layout = ws.tape.plan.all;
-  const auto a = ws.tape.blocks.back().a.to_host(b), g = ws.tape.blocks.back().da.to_host(b);
-  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 0.0);
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  const index heads = model.config().heads, last = model.config().depth - 1;
+  gradient_walk<B>(b, model, ws).step(last);
+  const attention_rows& layout = attention_layout(ws.tape, last, model);
+  const auto a = tape_of_block(ws.tape, last, model).a.to_host(b), g = ws.attention_gradient.to_host(b);
+  std::vector<double> relevance;
   for (index s = 0; s < batch.samples(); ++s) {
-    const view<const T> as = layout.matrices(a.data(), s, model.config().heads),
-                        gs = layout.matrices(g.data(), s, heads);
-    double* out = relevance.data() + batch.offsets[static_cast<std::size_t>(s)];
+    const view<const T> as = layout.matrices(a.data(), s, heads), gs = layout.matrices(g.data(), s, heads);
     const index patches = as.cols - 1;
+    std::vector<double> cam(static_cast<std::size_t>(patches), 0.0);
     for (index h = 0; h < heads; ++h) {
       double weight = 0;
       for (index c = 1; c <= patches; ++c) weight += double(gs.matrix(0, h)(0, c)) / static_cast<double>(patches);
       for (index c = 1; c <= patches; ++c)
-        out[c - 1] += weight * double(as.matrix(0, h)(0, c)) / static_cast<double>(heads);
+        cam[static_cast<std::size_t>(c - 1)] += weight * double(as.matrix(0, h)(0, c)) / static_cast<double>(heads);
     }
-    for (index c = 0; c < patches; ++c) out[c] = std::max(out[c], 0.0);
+    for (const double c : cam) relevance.push_back(std::max(c, 0.0));
   }
   return relevance;
 }
@@ -2129,11 +3736,8 @@ std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const 
 }  // namespace core_tokensets
 
 // ==== core_tokensets/nn/chefer_relevance.hpp ====
-// The relevance rules of Chefer, Gur & Wolf (CVPR 2021), "transformer attribution": alpha = 1, beta = 0 for linear
-// maps, a renormalised rule for sums, and halves for the two products of attention. Norms, GELU and softmax pass
-// relevance on. All for the tokens of one sample; x / y below is `fn::safe_divide`.
-
-#include <cmath>
+// The rules of Chefer, Gur & Wolf (CVPR 2021) operation by operation, for the tokens of one sample: thin uses of the
+// rules in nn/lrp/. `lrp::chefer()` is the composite of them.
 
 
 namespace core_tokensets::chefer {
@@ -2146,134 +3750,43 @@ struct clone {
     out = x * (fn::safe_divide(r1, x) + fn::safe_divide(r2, x));
   }
 };
-/// ra = a sd(r, a + b), rb = b sd(r, a + b)
-struct share {
-  template <class T>
-  constexpr void operator()(T& ra, T& rb, const T& r, const T& a, const T& sum) const {
-    const T s = fn::safe_divide(r, sum);
-    const T other = sum - a;
-    ra = a * s;
-    rb = other * s;
-  }
-};
-/// Factors of the two parts of a sum from their totals and the total of the whole.
-struct share_factors {
-  template <class T>
-  constexpr void operator()(T& fa, T& fb, const T& total) const {
-    const T sa = fa < 0 ? -fa : fa, sb = fb < 0 ? -fb : fb;
-    fa = fn::safe_divide(fn::safe_divide(sa, sa + sb) * total, fa);
-    fb = fn::safe_divide(fn::safe_divide(sb, sa + sb) * total, fb);
-  }
-};
-/// out = a p + b q
-struct two_products {
-  template <class T>
-  constexpr void operator()(T& out, const T& a, const T& p, const T& b, const T& q) const {
-    out = a * p + b * q;
-  }
-};
-/// out = out x / 2
-struct half_product {
-  template <class T>
-  constexpr void operator()(T& out, const T& x) const {
-    out *= x * T(0.5);
-  }
-};
 }  // namespace detail
 
-/// Positive and negative part of a weight `[Out, In]`.
+/// The weight `[Out, In]` of a linear layer, as `linear_relevance` takes it.
 template <tensor_backend B>
 struct split_weight {
-  scratch<B> plus, minus;
-  split_weight(B& b, const_view<typename B::scalar> w) : plus(b, w.rows, w.cols), minus(b, w.rows, w.cols) {
-    b.map(fn::positive_part{}, *plus, w);
-    b.map(fn::negative_part{}, *minus, w);
-  }
+  view<const typename B::scalar> whole;
+  split_weight(B&, const_view<typename B::scalar> w) : whole(w) {}
 };
 
 /// Linear map (bias ignored): Z = W+ x+ + W- x-, S = R / Z, R_in = x+ (W+^T S) + x- (W-^T S).
 template <tensor_backend B, class T = typename B::scalar>
 void linear_relevance(B& b, const split_weight<B>& w, const_view<T> x, const_view<T> r, view<T> r_in) {
-  scratch<B> plus(b, x.rows, x.cols), minus(b, x.rows, x.cols), z(b, r.rows, r.cols), p(b, x.rows, x.cols),
-      q(b, x.rows, x.cols);
-  b.map(fn::positive_part{}, *plus, x);
-  b.map(fn::negative_part{}, *minus, x);
-  b.gemm(*plus, *w.plus, *z, {.transpose_b = true});
-  b.gemm(*minus, *w.minus, *z, {.transpose_b = true, .beta = 1});
-  b.map(fn::divide_safely{}, *z, r, view<const T>(*z));
-  b.gemm(*z, *w.plus, *p);
-  b.gemm(*z, *w.minus, *q);
-  b.map(detail::two_products{}, r_in, view<const T>(*plus), view<const T>(*p), view<const T>(*minus),
-        view<const T>(*q));
+  lrp::relevance<B, T>(lrp::chefer_linear{}.plan(), b, {.weight = w.whole}, x, r, r_in);
 }
 
 /// Sum = a + other: each part takes its share of R, and the two totals are made to add up to the total of R again.
 template <tensor_backend B, class T = typename B::scalar>
 void add_relevance(B& b, const_view<T> r, const_view<T> a, const_view<T> sum, view<T> ra, view<T> rb) {
-  scratch<B> memory(b, 3, 1);
-  const view<T> total = (*memory).slice_rows(0, 1), fa = (*memory).slice_rows(1, 1), fb = (*memory).slice_rows(2, 1);
-  b.map(detail::share{}, ra, rb, r, a, sum);
-  b.row_reduce(fn::plus{}, fn::value{}, total, r.flat());
-  b.row_reduce(fn::plus{}, fn::value{}, fa, view<const T>(ra).flat());
-  b.row_reduce(fn::plus{}, fn::value{}, fb, view<const T>(rb).flat());
-  b.map(detail::share_factors{}, fa, fb, view<const T>(total));
-  b.map(fn::multiply{}, ra, view<const T>(fa));
-  b.map(fn::multiply{}, rb, view<const T>(fb));
+  lrp::sample_rows<B> one;
+  one.assign(b, sequences{{0, r.rows}});
+  lrp::relevance<B, T>(lrp::chefer().residual, b, one, r, a, sum, ra, rb);
 }
 
 /// Relevance of a product of attention and values, and through the scores: from R at A v `[n, C]` to R at packed qkv
-/// `[n, 3 C]` and at A (`attention_relevance`, `[H, n, n]`). S = R / (A v), R_A = A (S v^T) / 2, R_v = v (A^T S) / 2;
-/// then with Z = q k^T (no scale) S = R_A / Z, R_q = q (S k) / 2, R_k = k (S^T q) / 2.
+/// `[n, 3 C]` and at A (`r_attention`, `[H, n, n]`).
 template <tensor_backend B, class T = typename B::scalar>
 void attention_relevance(B& b, index heads, const_view<T> qkv, const_view<T> a, const_view<T> context, const_view<T> r,
                          view<T> r_attention, view<T> r_qkv) {
-  const index n = qkv.rows;
-  scratch<B> s(b, n, context.cols), memory(b, heads * n, n);
-  const view<T> z((*memory).data, 1, heads, n, n, 0, n * n, n);
-  const auto q = qkv_part(qkv, 0, heads), k = qkv_part(qkv, 1, heads), v = qkv_part(qkv, 2, heads);
-  const auto rq = qkv_part(r_qkv, 0, heads), rk = qkv_part(r_qkv, 1, heads), rv = qkv_part(r_qkv, 2, heads);
-  b.map(fn::divide_safely{}, *s, r, context);
-  const view<const T> sh = (*s).split_cols(heads);
-  b.gemm(sh, v, r_attention, {.transpose_b = true});
-  b.map(detail::half_product{}, r_attention, a);
-  b.gemm(a, sh, rv, {.transpose_a = true});
-  b.map(detail::half_product{}, rv, v);
-  b.gemm(q, k, z, {.transpose_b = true});
-  b.map(fn::divide_safely{}, z, view<const T>(r_attention), view<const T>(z));
-  b.gemm(z, k, rq);
-  b.map(detail::half_product{}, rq, q);
-  b.gemm(z, q, rk, {.transpose_a = true});
-  b.map(detail::half_product{}, rk, k);
-}
-
-/// From relevance at the output of a block to relevance at its input, in place in `r` `[T, C]`; each sample on its own.
-/// `x` and `y` `[T, C]` are the block's input and output, `r_attention` receives R_A as `rows` says.
-template <tensor_backend B, class T = typename B::scalar>
-void block_relevance(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
-                     const_view<T> y, const block_tape<B>& tape, T* r_attention, view<T> r) {
-  const split_weight<B> w_qkv(b, p[l.qkv.weight]), w_proj(b, p[l.proj.weight]), w_fc1(b, p[l.fc1.weight]),
-      w_fc2(b, p[l.fc2.weight]);
-  const index dim = x.cols, hidden = l.fc1.weight.rows;
-  ops::for_each_sample(b, rows.count(), [&](index s) {
-    const index begin = rows.queries().begin(s), n = rows.queries().length(s);
-    const auto part = [&](const_view<T> whole) { return whole.slice_rows(begin, n); };
-    const view<T> rs = r.slice_rows(begin, n);
-    const view<const T> middle = part(*tape.middle);
-    scratch<B> r1(b, n, dim), r2(b, n, dim), wide(b, n, hidden), packed(b, n, 3 * dim);
-
-    add_relevance<B, T>(b, rs, middle, part(y), *r1, *r2);
-    linear_relevance<B, T>(b, w_fc2, part(*tape.act), *r2, *wide);
-    linear_relevance<B, T>(b, w_fc1, part(*tape.norm2.y), *wide, *r2);
-    b.map(detail::clone{}, rs, view<const T>(*r1), view<const T>(*r2), middle);
-
-    add_relevance<B, T>(b, rs, part(x), middle, *r1, *r2);
-    linear_relevance<B, T>(b, w_proj, part(*tape.context), *r2, rs);
-    attention_relevance<B, T>(b, l.heads, part(*tape.qkv),
-                              rows.matrices(static_cast<const T*>(tape.a.data()), s, l.heads), part(*tape.context), rs,
-                              rows.matrices(r_attention, s, l.heads), *packed);
-    linear_relevance<B, T>(b, w_qkv, part(*tape.norm1.y), *packed, *r2);
-    b.map(detail::clone{}, rs, view<const T>(*r1), view<const T>(*r2), part(x));
-  });
+  const sequences one{{0, qkv.rows}};
+  lrp::relevance<B, T>(lrp::chefer().attention, b, attention_rows(one),
+                       {.q = qkv_part(qkv, 0, heads),
+                        .k = qkv_part(qkv, 1, heads),
+                        .v = qkv_part(qkv, 2, heads),
+                        .out = context.split_cols(heads),
+                        .a = a.data},
+                       r.split_cols(heads), r_attention.data, qkv_part(r_qkv, 0, heads), qkv_part(r_qkv, 1, heads),
+                       qkv_part(r_qkv, 2, heads));
 }
 
 }  // namespace core_tokensets::chefer
@@ -2284,79 +3797,293 @@ void block_relevance(B& b, const block& l, parameter_view<const T> p, const atte
 
 namespace core_tokensets {
 
-/// Per block C = mean_h max(0, dlogit/dA * R_A) with R_A the relevance of attention, plus identity; product over blocks
-/// from `start_layer`; class-token row.
+/// Per block C = mean_h max(0, dlogit/dA * R_A) with R_A the relevance of attention by the rules of a composite, plus
+/// identity; product over blocks from `start_layer`; class-token row.
 struct grad_lrp {
   static constexpr const char* name = "grad_lrp";
   index start_layer = 0;
+  lrp::preset rules = lrp::preset::chefer;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("start_layer", self.start_layer);
+    visit("rules", self.rules);
+  }
 };
 
-/// Carries relevance 1 at the explained logit of each sample down to the tokens `[T, D]` (`ws.relevance`), after
-/// `explain_forward`. `visit(i)` is called for each block from the last to the first, when `ws.relevance` is at its
-/// input and `ws.attention_relevance` at its attention.
+/// `propagate` with Chefer's rules.
 template <tensor_backend B, class Visit>
 void chefer_relevance(B& b, const vit<B>& model, attribution_workspace<B>& ws, const Visit& visit) {
-  using T = typename B::scalar;
-  const vit_layout& l = model.layout();
+  propagate(lrp::chefer(), b, model, ws, visit);
+}
+
+/// Gradient and relevance go down the blocks together, so that the matrices of one block only are held.
+template <tensor_backend B>
+std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  detail::check_start_layer(grad_lrp::name, method.start_layer, model.config().depth);
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  gradient_walk<B> gradients(b, model, ws);
+  relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
+  class_rows<B> rows(b, ws.tape.plan);
+  for (index i = model.config().depth; i-- > method.start_layer;) {
+    gradients.step(i);
+    relevance.step(i);
+    b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(ws.attention_relevance));
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data());
+  }
+  return rows.patches(b);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/lrp.hpp ====
+// Layer-wise relevance propagation from what is explained to tokens or pixels, by the rules of any composite.
+
+#include <cmath>
+
+
+namespace core_tokensets {
+
+/// Where relevance is read: at the tokens (patch and position together), at the patch embeddings (the share of
+/// positions left out), or at the pixels; summed up for each patch.
+enum class relevance_level { tokens, embeddings, pixels };
+
+template <>
+inline constexpr std::array words<relevance_level>{"tokens", "embeddings", "pixels"};
+
+/// LRP by the rules of `composite`. `limit`: relevance may grow to so many times its size at the start (sums of
+/// absolute values over a sample, at the input of any block); more is an `Error`, since the rules then do not fit the
+/// model.
+struct lrp_attribution {
+  static constexpr const char* name = "lrp";
+  lrp::preset rules = lrp::preset::attn_lrp;
+  relevance_level level = relevance_level::tokens;
+  double limit = 1e12;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("rules", self.rules);
+    visit("level", self.level);
+    visit("limit", self.limit);
+  }
+};
+
+/// The same for a composite of one's own.
+struct composite_attribution {
+  static constexpr const char* name = "lrp";
+  lrp::composite rules = lrp::attn_lrp();
+  relevance_level level = relevance_level::tokens;
+  double limit = 1e12;
+};
+
+namespace detail {
+
+/// |x|, for reductions
+struct magnitude {
+  template <class T>
+  constexpr T operator()(const T& x) const {
+    return x < T(0) ? -x : x;
+  }
+};
+
+/// Sums of absolute values `[S]` over the rows of each sample.
+template <tensor_backend B, class T = typename B::scalar>
+std::vector<double> sample_magnitudes(B& b, const lrp::sample_rows<B>& rows, const_view<T> r) {
+  scratch<B> of_row(b, r.rows, 1), of_sample(b, rows.samples, 1);
+  b.row_reduce(fn::plus{}, magnitude{}, *of_row, r);
+  b.fill(*of_sample, T(0));
+  b.scatter_add_rows(*of_sample, *of_row, rows.sample_of_row.data());
+  std::vector<T> host(static_cast<std::size_t>(rows.samples));
+  b.download(host.data(), of_sample.data(), rows.samples);
+  return {host.begin(), host.end()};
+}
+
+/// Least and largest number of each sample's patches, at each of its rows `[P]`.
+inline std::pair<std::vector<double>, std::vector<double>> pixel_bounds(const token_batch& batch) {
+  std::pair<std::vector<double>, std::vector<double>> bounds;
+  for (std::size_t s = 0; s + 1 < batch.offsets.size(); ++s) {
+    const auto begin = batch.patches.begin() + batch.offsets[s] * batch.patch_dim,
+               end = batch.patches.begin() + batch.offsets[s + 1] * batch.patch_dim;
+    const auto count = static_cast<std::size_t>(batch.offsets[s + 1] - batch.offsets[s]);
+    if (count == 0) continue;
+    const auto [low, high] = std::minmax_element(begin, end);
+    bounds.first.insert(bounds.first.end(), count, double(*low));
+    bounds.second.insert(bounds.second.end(), count, double(*high));
+  }
+  return bounds;
+}
+
+template <tensor_backend B, class T = typename B::scalar>
+void upload_column(B& b, const std::vector<double>& values, tensor<B>& column) {
+  const std::vector<T> host(values.begin(), values.end());
+  column.assign(b, static_cast<index>(host.size()), 1, host.data());
+}
+
+}  // namespace detail
+
+/// From relevance at the tokens (`ws.relevance`) to the patch embeddings `[P, D]` (=): the share of position embeddings
+/// and everything of the class token is left out.
+template <tensor_backend B, class Observer = lrp::no_observer, class T = typename B::scalar>
+void embedding_relevance(const lrp::composite& c, B& b, const vit<B>& model, attribution_workspace<B>& ws, view<T> out,
+                         const Observer& observe = {}) {
+  const auto& plan = ws.tape.plan;
+  const index tokens = plan.tokens(), dim = model.config().dim;
+  scratch<B> parts(b, tokens, dim), at_part(b, tokens, dim), at_position(b, tokens, dim);
+  b.fill(*parts, T(0));
+  b.scatter_add_rows(*parts, *std::as_const(ws.tape.embeddings), plan.patch_rows.data());
+  const view<const T> cls = model.view_parameters()[model.layout().embedding.class_token];
+  b.scatter_add_rows(*parts, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
+  lrp::relevance<B, T>(c.positions, b, ws.all_rows, *std::as_const(ws.relevance), *parts, *ws.tape.stream[0], *at_part,
+                       *at_position);
+  observe(lrp::stage::embedding_share, ws.all_rows, view<const T>(*at_part));
+  observe(lrp::stage::positions_share, ws.all_rows, view<const T>(*at_position));
+  b.gather_rows(out, *at_part, plan.patch_rows.data());
+}
+
+/// From relevance at the patch embeddings `[P, D]` to the pixels `[P, patch_dim]` (=).
+template <tensor_backend B, class T = typename B::scalar>
+void pixel_relevance(const lrp::composite& c, B& b, const vit<B>& model, const token_batch& batch,
+                     attribution_workspace<B>& ws, const_view<T> r, view<T> out) {
+  const auto [low, high] = detail::pixel_bounds(batch);
+  tensor<B> lows, highs;
+  detail::upload_column(b, low, lows);
+  detail::upload_column(b, high, highs);
+  const auto plan = c.patch_embed.plan_for(model.config().image.channels);
   const auto p = model.view_parameters();
-  const auto& tape = ws.tape;
-  const index samples = tape.logits.rows(), k = tape.logits.cols(), dim = model.config().dim;
-  std::vector<T> one_hot(static_cast<std::size_t>(samples * k), T(0));
-  for (index s = 0; s < samples; ++s)
-    one_hot[static_cast<std::size_t>(s * k + ws.classes[static_cast<std::size_t>(s)])] = 1;
-  ws.dlogits.assign(b, samples, k, one_hot.data());
-  {
-    scratch<B> at_norm(b, samples, dim), zero(b, samples, dim), selected(b, samples, dim);
-    const chefer::split_weight<B> head(b, p[l.head.weight]);
-    chefer::linear_relevance<B, T>(b, head, *tape.norm.y, *ws.dlogits, *at_norm);
-    b.fill(*zero, T(0));
-    b.map(chefer::detail::clone{}, *selected, view<const T>(*at_norm), view<const T>(*zero), *tape.norm.y);
-    ws.relevance.resize(b, tape.plan.tokens(), dim);
-    b.fill(*ws.relevance, T(0));
-    b.scatter_add_rows(*ws.relevance, *selected, tape.plan.class_rows.data());
+  const linear& l = model.layout().embedding.proj;
+  lrp::linear_operands<T> layer{.weight = p[l.weight], .bias = p[l.bias]};
+  if (plan.bounds_of_sample) layer.low = *std::as_const(lows), layer.high = *std::as_const(highs);
+  lrp::relevance<B, T>(plan, b, layer, *std::as_const(ws.tape.patches), r, out);
+}
+
+/// Runs the pass down to the tokens and returns relevance `[P, D]` or `[P, patch_dim]` of every patch at `level`.
+template <tensor_backend B>
+void lrp_relevance(const composite_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
+                   const target& t, attribution_workspace<B>& ws, tensor<B>& out) {
+  using T = typename B::scalar;
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  std::vector<double> start;
+  const auto guard = [&](lrp::stage s, const auto& rows, const auto& r) {
+    if (s == lrp::stage::choice) start = detail::sample_magnitudes<B, T>(b, rows, r);
+  };
+  relevance_walk<B, decltype(guard)> walk(method.rules, b, model, ws, guard);
+  for (index i = model.config().depth; i-- > 0;) {
+    walk.step(i);
+    const auto now = detail::sample_magnitudes<B, T>(b, ws.all_rows, *std::as_const(ws.relevance));
+    for (std::size_t s = 0; s < now.size(); ++s) {
+      require(now[s] <= method.limit * start[s] || now[s] == 0, "lrp: relevance by the rules '", method.rules.name,
+              "' grew from ", start[s], " to ", now[s], " at block ", i, " of sample ", s, "; the limit is ",
+              method.limit, " times");
+    }
   }
-  for (std::size_t i = l.blocks.size(); i-- > 0;) {
-    ws.attention_relevance.resize(b, 1, tape.blocks[i].a.size());
-    chefer::block_relevance<B, T>(b, l.blocks[i], p, tape.plan.all, *tape.stream[i], *tape.stream[i + 1],
-                                  tape.blocks[i], ws.attention_relevance.data(), *ws.relevance);
-    visit(static_cast<index>(i));
+  const auto& plan = ws.tape.plan;
+  out.resize(b, batch.tokens(), model.config().dim);
+  if (method.level == relevance_level::tokens) {
+    b.gather_rows(*out, *std::as_const(ws.relevance), plan.patch_rows.data());
+    return;
   }
+  embedding_relevance(method.rules, b, model, ws, *out);
+  if (method.level == relevance_level::embeddings) return;
+  tensor<B> pixels(b, batch.tokens(), batch.patch_dim);
+  pixel_relevance<B, T>(method.rules, b, model, batch, ws, *std::as_const(out), *pixels);
+  out = std::move(pixels);
 }
 
 template <tensor_backend B>
-std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model, const token_batch& batch,
-                              std::span<const std::int32_t> targets, attribution_workspace<B>& ws) {
-  using T = typename B::scalar;
-  const index heads = model.config().heads;
-  require(method.start_layer >= 0 && method.start_layer < model.config().depth, "grad_lrp: start layer ",
-          method.start_layer, " of a model with ", model.config().depth, " blocks");
-  explain_forward(b, model, batch, targets, ws);
-  explain_backward(b, model, ws);
-  const attention_rows& layout = ws.tape.plan.all;
-  std::vector<class_row<T>> rows;
-  for (index s = 0; s < batch.samples(); ++s) rows.emplace_back(ws.tape.plan.rows().length(s));
-  chefer_relevance(b, model, ws, [&](index i) {
-    if (i < method.start_layer) return;
-    const auto cam = ws.attention_relevance.to_host(b);
-    const auto gradient = ws.tape.blocks[static_cast<std::size_t>(i)].da.to_host(b);
-    ops::for_each_sample(b, batch.samples(), [&](index s) {
-      const view<const T> c = layout.matrices(cam.data(), s, heads), g = layout.matrices(gradient.data(), s, heads);
-      rows[static_cast<std::size_t>(s)].multiply(
-          [&](index r, index col) {
-            double sum = 0;
-            for (index h = 0; h < heads; ++h) {
-              sum += std::max(0.0, double(c.matrix(0, h)(r, col)) * double(g.matrix(0, h)(r, col)));
-            }
-            return sum / static_cast<double>(heads);
-          },
-          false);
-    });
-  });
-  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()));
-  for (index s = 0; s < batch.samples(); ++s) {
-    rows[static_cast<std::size_t>(s)].copy_patches(relevance.data() + batch.offsets[static_cast<std::size_t>(s)]);
+std::vector<double> attribute(const composite_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  tensor<B> relevance, sums(b, batch.tokens(), 1);
+  lrp_relevance(method, b, model, batch, t, ws, relevance);
+  b.row_reduce(fn::plus{}, fn::value{}, *sums, *std::as_const(relevance));
+  const auto host = sums.to_host(b);
+  return {host.begin(), host.end()};
+}
+
+template <tensor_backend B>
+std::vector<double> attribute(const lrp_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  return attribute(composite_attribution{lrp::make(method.rules), method.level, method.limit}, b, model, batch, t, ws);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/lrp_rollout.hpp ====
+// Rollout of the relevance of attention instead of attention itself (Chefer, Gur & Wolf 2021, ablation).
+
+
+namespace core_tokensets {
+
+/// Per block C = mean_h max(0, R_A), plus identity; product over blocks from `start_layer`; class-token row. `grad_lrp`
+/// without its gradient.
+struct lrp_rollout {
+  static constexpr const char* name = "lrp_rollout";
+  index start_layer = 0;
+  lrp::preset rules = lrp::preset::chefer;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("start_layer", self.start_layer);
+    visit("rules", self.rules);
   }
-  return relevance;
+};
+
+template <tensor_backend B>
+std::vector<double> attribute(const lrp_rollout& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  detail::check_start_layer(lrp_rollout::name, method.start_layer, model.config().depth);
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
+  class_rows<B> rows(b, ws.tape.plan);
+  for (index i = model.config().depth; i-- > method.start_layer;) {
+    relevance.step(i);
+    b.map(detail::keep_positive{}, *ws.attention_relevance);
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_relevance.data());
+  }
+  return rows.patches(b);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/partial_lrp.hpp ====
+// Partial LRP: relevance of the attention of one block, without going further (Voita et al., ACL 2019).
+
+
+namespace core_tokensets {
+
+/// Class-token row of mean_h max(0, R_A) in one block; `block` counts from the last one (0). With `gradient`,
+/// mean_h max(0, G R_A). Chefer's repository reports it with the rules `chefer_original`.
+struct partial_lrp {
+  static constexpr const char* name = "partial_lrp";
+  index block_from_last = 0;
+  bool gradient = false;
+  lrp::preset rules = lrp::preset::chefer_original;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("block_from_last", self.block_from_last);
+    visit("gradient", self.gradient);
+    visit("rules", self.rules);
+  }
+};
+
+template <tensor_backend B>
+std::vector<double> attribute(const partial_lrp& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  const index depth = model.config().depth, stop = depth - 1 - method.block_from_last;
+  detail::check_start_layer(partial_lrp::name, stop, depth);
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
+  for (index i = depth; i-- > stop;) relevance.step(i);
+  if (method.gradient) {
+    gradient_walk<B> gradients(b, model, ws);
+    for (index i = depth; i-- > stop;) gradients.step(i);
+    b.map(detail::positive_product{}, *ws.attention_relevance, *std::as_const(ws.attention_gradient));
+  } else {
+    b.map(detail::keep_positive{}, *ws.attention_relevance);
+  }
+  return mean_class_row(b, ws.tape.plan, attention_layout(ws.tape, stop, model), model.config().heads,
+                        std::as_const(ws.attention_relevance).data());
 }
 
 }  // namespace core_tokensets
@@ -2367,19 +4094,140 @@ std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model,
 
 namespace core_tokensets {
 
+/// Uniform numbers, one after the other over the batch.
 struct random_relevance {
   static constexpr const char* name = "random";
   std::uint64_t seed = 0;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("seed", self.seed);
+  }
 };
 
-/// Uniform numbers `[P]`; each sample has its own stream.
 template <tensor_backend B>
 std::vector<double> attribute(const random_relevance& method, B&, const vit<B>&, const token_batch& batch,
-                              std::span<const std::int32_t>, attribution_workspace<B>&) {
+                              const target&, attribution_workspace<B>&) {
   std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()));
   random_stream random(method.seed, 0x72656c);
   for (double& r : relevance) r = random.uniform();
   return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/rollout.hpp ====
+// Attention rollout (Abnar & Zuidema, ACL 2020), with the fusions of heads and the discarding of low attention that its
+// users added (jacobgil/vit-explain).
+
+#include <numeric>
+
+
+namespace core_tokensets {
+
+/// How the attention of several heads becomes one matrix.
+enum class head_fusion { mean, max, min };
+
+template <>
+inline constexpr std::array words<head_fusion>{"mean", "max", "min"};
+
+/// Product over blocks, from `start_layer`, of fused attention plus identity, rows divided by their sums; class-token
+/// row. `discard` sets that share of the smallest entries of each fused matrix to 0 first, but never that of the class
+/// token with itself. Does not depend on the target.
+struct rollout {
+  static constexpr const char* name = "rollout";
+  index start_layer = 0;
+  head_fusion fusion = head_fusion::mean;
+  double discard = 0;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("start_layer", self.start_layer);
+    visit("fusion", self.fusion);
+    visit("discard", self.discard);
+  }
+};
+
+namespace detail {
+
+/// One matrix `[nq, nk]` from those of all heads, its smallest entries discarded.
+template <class T>
+std::vector<double> fused_attention(const rollout& method, const view<const T>& a) {
+  std::vector<double> fused;
+  for (index r = 0; r < a.rows; ++r) {
+    for (index c = 0; c < a.cols; ++c) {
+      double value = double(a.matrix(0, 0)(r, c));
+      for (index h = 1; h < a.n1; ++h) {
+        const double next = double(a.matrix(0, h)(r, c));
+        value = method.fusion == head_fusion::mean  ? value + next
+                : method.fusion == head_fusion::max ? std::max(value, next)
+                                                    : std::min(value, next);
+      }
+      fused.push_back(method.fusion == head_fusion::mean ? value / static_cast<double>(a.n1) : value);
+    }
+  }
+  std::vector<std::size_t> order(fused.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](auto i, auto j) { return fused[i] < fused[j]; });
+  order.resize(static_cast<std::size_t>(method.discard * static_cast<double>(fused.size())));
+  for (const std::size_t i : order) fused[i] = i == 0 ? fused[i] : 0;
+  return fused;
+}
+
+/// row <- row D (F + I), D dividing the rows of F + I by their sums; F `[nq, nk]` meets the first nq entries.
+inline void carry_normalised(const std::vector<double>& fused, index nq, std::vector<double>& row) {
+  const std::size_t n = row.size();
+  std::vector<double> next(n, 0.0);
+  for (std::size_t r = 0; r < static_cast<std::size_t>(nq); ++r) {
+    if (row[r] == 0) continue;
+    const double* f = fused.data() + r * n;
+    const double factor = row[r] / (1.0 + std::accumulate(f, f + n, 0.0));
+    next[r] += factor;
+    for (std::size_t c = 0; c < n; ++c) next[c] += factor * f[c];
+  }
+  row.swap(next);
+}
+
+/// On the host, for fusions that are not linear in the heads.
+template <tensor_backend B>
+std::vector<double> general_rollout(const rollout& method, B& b, const vit<B>& model, attribution_workspace<B>& ws) {
+  const auto& plan = ws.tape.plan;
+  std::vector<std::vector<double>> rows;
+  for (index s = 0; s < plan.rows().count(); ++s) {
+    rows.emplace_back(static_cast<std::size_t>(plan.rows().length(s)), 0.0);
+    rows.back()[0] = 1;
+  }
+  for (index i = model.config().depth; i-- > method.start_layer;) {
+    const auto& layout = attention_layout(ws.tape, i, model);
+    const auto a = tape_of_block(ws.tape, i, model).a.to_host(b);
+    ops::for_each_sample(b, layout.count(), [&](index s) {
+      carry_normalised(fused_attention(method, layout.matrices(a.data(), s, model.config().heads)),
+                       layout.queries().length(s), rows[static_cast<std::size_t>(s)]);
+    });
+  }
+  std::vector<double> relevance;
+  for (const auto& row : rows) relevance.insert(relevance.end(), row.begin() + 1, row.end());
+  return relevance;
+}
+
+}  // namespace detail
+
+/// `Error`: a start layer that the model does not have, a discarded share outside of [0, 1).
+template <tensor_backend B>
+std::vector<double> attribute(const rollout& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  detail::check_start_layer(rollout::name, method.start_layer, model.config().depth);
+  require(method.discard >= 0 && method.discard < 1, "rollout: discard ", method.discard,
+          ", expected 0 <= discard < 1");
+  explain_forward(b, model, batch, t, ws, kept::attention);
+  if (method.fusion != head_fusion::mean || method.discard > 0) return detail::general_rollout(method, b, model, ws);
+  class_rows<B> rows(b, ws.tape.plan);
+  for (index i = model.config().depth; i-- > method.start_layer;) {
+    rows.scale(b, 0.5);  // rows of attention plus identity sum to 2
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads,
+                     tape_of_block(ws.tape, i, model).a.data());
+  }
+  return rows.patches(b);
 }
 
 }  // namespace core_tokensets
@@ -2393,13 +4241,14 @@ std::vector<double> attribute(const random_relevance& method, B&, const vit<B>&,
 
 namespace core_tokensets {
 
-using attribution_method = std::variant<random_relevance, last_attention, rollout, grad_cam, grad_lrp>;
+using attribution_method = std::variant<random_relevance, last_attention, rollout, grad_cam, grad_lrp, lrp_rollout,
+                                        partial_lrp, lrp_attribution, generic_attention>;
 
-/// Relevance `[P]` of every patch of the batch for the class `targets[s]` (empty: the largest logit) of its sample.
+/// Relevance `[P]` of every patch of the batch for what `t` says is explained in each sample.
 template <tensor_backend B>
 std::vector<double> attribute(const attribution_method& method, B& b, const vit<B>& model, const token_batch& batch,
-                              std::span<const std::int32_t> targets, attribution_workspace<B>& ws) {
-  return std::visit([&](const auto& m) { return attribute(m, b, model, batch, targets, ws); }, method);
+                              const target& t, attribution_workspace<B>& ws) {
+  return std::visit([&](const auto& m) { return attribute(m, b, model, batch, t, ws); }, method);
 }
 
 namespace detail {

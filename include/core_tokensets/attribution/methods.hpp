@@ -5,19 +5,25 @@
 #include <variant>
 
 #include "core_tokensets/attribution/attention.hpp"
+#include "core_tokensets/attribution/generic_attention.hpp"
 #include "core_tokensets/attribution/grad_cam.hpp"
 #include "core_tokensets/attribution/grad_lrp.hpp"
+#include "core_tokensets/attribution/lrp.hpp"
+#include "core_tokensets/attribution/lrp_rollout.hpp"
+#include "core_tokensets/attribution/partial_lrp.hpp"
 #include "core_tokensets/attribution/random.hpp"
+#include "core_tokensets/attribution/rollout.hpp"
 
 namespace core_tokensets {
 
-using attribution_method = std::variant<random_relevance, last_attention, rollout, grad_cam, grad_lrp>;
+using attribution_method = std::variant<random_relevance, last_attention, rollout, grad_cam, grad_lrp, lrp_rollout,
+                                        partial_lrp, lrp_attribution, generic_attention>;
 
-/// Relevance `[P]` of every patch of the batch for the class `targets[s]` (empty: the largest logit) of its sample.
+/// Relevance `[P]` of every patch of the batch for what `t` says is explained in each sample.
 template <tensor_backend B>
 std::vector<double> attribute(const attribution_method& method, B& b, const vit<B>& model, const token_batch& batch,
-                              std::span<const std::int32_t> targets, attribution_workspace<B>& ws) {
-  return std::visit([&](const auto& m) { return attribute(m, b, model, batch, targets, ws); }, method);
+                              const target& t, attribution_workspace<B>& ws) {
+  return std::visit([&](const auto& m) { return attribute(m, b, model, batch, t, ws); }, method);
 }
 
 namespace detail {

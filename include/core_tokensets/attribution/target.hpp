@@ -1,85 +1,143 @@
 #pragma once
-// What is explained, and the state that attribution methods reuse from batch to batch.
+// What is explained: a logit, the log-probability of a class, or the margin between two classes.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
-#include "core_tokensets/model/vit.hpp"
+#include "core_tokensets/core/options.hpp"
+#include "core_tokensets/data/token_batch.hpp"
 
 namespace core_tokensets {
 
-/// Activations and gradients of the explained batch. One workspace serves one backend at a time.
-template <tensor_backend B>
-struct attribution_workspace {
-  vit_tape<B> tape;
-  tensor<B> dlogits, dtokens, relevance, attention_relevance;
-  std::vector<std::int32_t> classes;  ///< [S] explained class of each sample
+/// The number that relevance is shares of. `log_probability` is minus the cross-entropy, so that relevance is positive
+/// where a token lowers the loss; `margin` is the logit minus that of another class.
+enum class objective { logit, log_probability, margin };
+/// Whose class: the one of the largest logit, the label of the batch, or one that is given.
+enum class explained_class { largest, label, given };
+
+template <>
+inline constexpr std::array words<objective>{"logit", "loss", "margin"};
+
+/// A target for every sample of a batch. Given classes are one for all samples or one for each; without a class
+/// `against`, a margin is to the largest other logit. A list of classes alone is a target too: those logits, or if it
+/// is empty the largest.
+struct target {
+  objective what = objective::logit;
+  explained_class whose = explained_class::largest;
+  std::vector<std::int32_t> classes = {}, against = {};
+
+  target() = default;
+  target(objective o, explained_class c = explained_class::largest, std::vector<std::int32_t> given = {},
+         std::vector<std::int32_t> others = {})
+      : what(o), whose(c), classes(std::move(given)), against(std::move(others)) {}
+  target(std::span<const std::int32_t> given)
+      : whose(given.empty() ? explained_class::largest : explained_class::given), classes(given.begin(), given.end()) {}
+  target(const std::vector<std::int32_t>& given) : target(std::span(given)) {}
+
+  static target label(objective o = objective::logit) { return {o, explained_class::label}; }
+  static target of_class(std::int32_t c, objective o = objective::logit) { return {o, explained_class::given, {c}}; }
+  static target loss() { return label(objective::log_probability); }
+  static target margin(std::int32_t c, std::int32_t other) {
+    return {objective::margin, explained_class::given, {c}, {other}};
+  }
 };
 
-/// Runs the forward pass and settles the explained classes: `targets` `[S]`, or where it is empty the largest logit.
-template <tensor_backend B>
-void explain_forward(B& b, const vit<B>& model, const token_batch& batch, std::span<const std::int32_t> targets,
-                     attribution_workspace<B>& ws) {
-  const index k = model.config().classes;
-  require(targets.empty() || static_cast<index>(targets.size()) == batch.samples(), "attribution: ", targets.size(),
-          " targets for ", batch.samples(), " samples");
-  ws.tape.keep = kept::everything;
-  forward(b, model, batch, ws.tape);
-  ws.classes.assign(targets.begin(), targets.end());
-  if (targets.empty()) {
-    const auto logits = ws.tape.logits.to_host(b);
-    for (index s = 0; s < batch.samples(); ++s) {
-      const auto row = logits.begin() + s * k;
-      ws.classes.push_back(static_cast<std::int32_t>(std::max_element(row, row + k) - row));
-    }
+/// "argmax", "label", "class:3", "loss" (of the label), "margin" (of the label to the largest other), "margin:3,5".
+/// `Error`: anything else.
+inline target parse_target(std::string_view text) {
+  const auto colon = text.find(':');
+  const std::string_view word = text.substr(0, colon), rest = colon == text.npos ? "" : text.substr(colon + 1);
+  const auto number = [](std::string_view digits) {
+    return detail::parse_option<std::int32_t>(digits, "target: class");
+  };
+  if (word == "class" && !rest.empty()) return target::of_class(number(rest));
+  if (word == "margin" && !rest.empty()) {
+    const auto comma = rest.find(',');
+    require(comma != rest.npos, "target '", text, "': expected margin:A,B");
+    return target::margin(number(rest.substr(0, comma)), number(rest.substr(comma + 1)));
   }
-  for (const std::int32_t c : ws.classes) require(c >= 0 && c < k, "attribution: class ", c, " of ", k, " classes");
+  require(rest.empty(), "target '", text, "': expected argmax, label, class:K, loss, margin or margin:A,B");
+  if (word == "argmax") return {};
+  if (word == "label") return target::label();
+  if (word == "loss") return target::loss();
+  if (word == "margin") return target::label(objective::margin);
+  fail("target '", text, "': expected argmax, label, class:K, loss, margin or margin:A,B");
 }
 
-/// Leaves d logit / d attention of every block in the tape.
-template <tensor_backend B>
-void explain_backward(B& b, const vit<B>& model, attribution_workspace<B>& ws) {
-  using T = typename B::scalar;
-  const auto samples = static_cast<index>(ws.classes.size()), k = model.config().classes;
-  std::vector<T> one_hot(static_cast<std::size_t>(samples * k), T(0));
-  for (index s = 0; s < samples; ++s) {
-    one_hot[static_cast<std::size_t>(s * k + ws.classes[static_cast<std::size_t>(s)])] = T(1);
+/// A target with its classes settled for the S samples of a batch.
+struct settled_target {
+  objective what = objective::logit;
+  std::vector<std::int32_t> classes, others;  ///< [S]; others only for margins
+
+  /// The explained number of sample s for its logits.
+  template <class T>
+  double value(std::size_t s, std::span<const T> logits) const {
+    const double z = double(logits[static_cast<std::size_t>(classes[s])]);
+    if (what == objective::logit) return z;
+    if (what == objective::margin) return z - double(logits[static_cast<std::size_t>(others[s])]);
+    return z - log_total(logits);
   }
-  ws.dlogits.assign(b, samples, k, one_hot.data());
-  backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.dtokens, {}, {.attention_gradients = true});
-}
-
-/// The class-token row of one sample, carried through the blocks from the last to the first: row <- row M. This
-/// replaces the product of whole matrices, of which only that row is ever used.
-template <class T>
-class class_row {
- public:
-  explicit class_row(index n) : row_(static_cast<std::size_t>(n), 0.0), next_(row_) { row_[0] = 1; }
-
-  /// row <- row (C + I) D with C `[n, n]` given by `element(r, c)` and D the division of each row of C + I by its sum,
-  /// if wanted.
-  template <class Element>
-  void multiply(const Element& element, bool normalise_rows) {
-    const auto n = static_cast<index>(row_.size());
-    std::fill(next_.begin(), next_.end(), 0.0);
-    std::vector<double> values(row_.size());
-    for (index r = 0; r < n; ++r) {
-      const double weight = row_[static_cast<std::size_t>(r)];
-      if (weight == 0) continue;
-      double total = 0;
-      for (index c = 0; c < n; ++c) total += values[static_cast<std::size_t>(c)] = element(r, c) + (r == c ? 1.0 : 0.0);
-      const double factor = normalise_rows ? weight / total : weight;
-      for (std::size_t c = 0; c < row_.size(); ++c) next_[c] += factor * values[c];
+  /// Its gradient with respect to the logits (=).
+  template <class T>
+  void gradient(std::size_t s, std::span<const T> logits, std::span<T> out) const {
+    std::fill(out.begin(), out.end(), T(0));
+    if (what == objective::log_probability) {
+      const double total = log_total(logits);
+      for (std::size_t k = 0; k < out.size(); ++k) out[k] = T(-std::exp(double(logits[k]) - total));
     }
-    row_.swap(next_);
+    out[static_cast<std::size_t>(classes[s])] += T(1);
+    if (what == objective::margin) out[static_cast<std::size_t>(others[s])] -= T(1);
   }
-  /// Relevance of the patches: the row without the class token's own entry.
-  void copy_patches(double* out) const { std::copy(row_.begin() + 1, row_.end(), out); }
 
  private:
-  std::vector<double> row_, next_;
+  template <class T>
+  static double log_total(std::span<const T> logits) {
+    const double top = double(*std::max_element(logits.begin(), logits.end()));
+    double total = 0;
+    for (const T z : logits) total += std::exp(double(z) - top);
+    return top + std::log(total);
+  }
 };
+
+/// Settles `t` for a batch with these logits `[S, K]`. `Error`: labels that are missing, another number of classes, a
+/// class that the model does not have, a margin of a class to itself.
+template <class T>
+settled_target settle(const target& t, const token_batch& batch, std::span<const T> logits) {
+  const auto samples = static_cast<std::size_t>(batch.samples());
+  const std::size_t k = samples == 0 ? 0 : logits.size() / samples;
+  const auto listed = [&](const std::vector<std::int32_t>& list, std::size_t s) {
+    require(list.size() == 1 || list.size() == samples, "attribution: ", list.size(), " targets for ", samples,
+            " samples");
+    return list[list.size() == 1 ? 0 : s];
+  };
+  settled_target settled{t.what, {}, {}};
+  for (std::size_t s = 0; s < samples; ++s) {
+    const auto row = logits.subspan(s * k, k);
+    const auto largest = [&](std::int32_t except) {
+      std::size_t best = except == 0 ? 1 : 0;
+      for (std::size_t c = 0; c < k; ++c) {
+        if (static_cast<std::int32_t>(c) != except && row[c] > row[best]) best = c;
+      }
+      return static_cast<std::int32_t>(best);
+    };
+    const std::int32_t c = t.whose == explained_class::largest ? largest(-1)
+                           : t.whose == explained_class::label ? listed(batch.targets, s)
+                                                               : listed(t.classes, s);
+    require(c >= 0 && static_cast<std::size_t>(c) < k, "attribution: class ", c, " of ", k, " classes");
+    settled.classes.push_back(c);
+    if (t.what != objective::margin) continue;
+    require(k > 1, "attribution: a margin needs two classes, the model has ", k);
+    const std::int32_t other = t.against.empty() ? largest(c) : listed(t.against, s);
+    require(other >= 0 && static_cast<std::size_t>(other) < k && other != c, "attribution: margin of class ", c, " to ",
+            other, " of ", k, " classes");
+    settled.others.push_back(other);
+  }
+  return settled;
+}
 
 }  // namespace core_tokensets

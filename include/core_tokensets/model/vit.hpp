@@ -138,10 +138,10 @@ class vit {
   tensor<B> parameters_;
 };
 
-/// What a forward pass keeps: `logits` only; what `gradients` of the parameters need; or `everything`, which
-/// attribution reads: all activations, those of the last block for all tokens too. The first two compute the last block
+/// What a forward pass keeps: `logits` only; the `attention` of all blocks; what `gradients` of the parameters need; or
+/// `everything`: all activations, those of the last block for all tokens too. All but the last compute the last block
 /// for the class tokens only, with the same results.
-enum class kept { logits, gradients, everything };
+enum class kept { logits, attention, gradients, everything };
 
 /// Everything that one forward pass leaves behind, reused from step to step. The caller owns it.
 template <tensor_backend B>
@@ -150,7 +150,7 @@ struct vit_tape {
   embedding_plan<B> plan;
   tensor<B> patches, embeddings;
   std::vector<tensor<B>> stream;      ///< input of each block, and for `everything` the last output, each [T, D]
-  std::vector<block_tape<B>> blocks;  ///< [depth], or without the last one, or one for all
+  std::vector<block_tape<B>> blocks;  ///< [depth], or without the last one; shared by all (`attention`: but for `a`)
   class_block_tape<B> last;           ///< the last block unless `everything` is kept
   tensor<B> class_out;                ///< [S, D] class tokens of the last output
   layer_norm_tape<B> norm;
@@ -190,16 +190,19 @@ void forward_blocks(B& b, const vit<B>& model, vit_tape<B>& tape) {
   const vit_layout& l = model.layout();
   const auto p = model.view_parameters();
   const std::size_t depth = l.blocks.size();
-  const bool shared = tape.keep == kept::logits;
+  const bool shared = tape.keep <= kept::attention, attention = tape.keep != kept::logits;
   for (std::size_t i = 0; i < depth; ++i) {
     const auto& in = tape.stream[shared ? i % 2 : i];
     if (i + 1 == depth && tape.keep != kept::everything) {
-      forward<B, T>(b, l.blocks[i], p, tape.plan.classes, tape.plan.class_rows, *in, tape.last, !shared,
+      forward<B, T>(b, l.blocks[i], p, tape.plan.classes, tape.plan.class_rows, *in, tape.last, attention,
                     *tape.class_out);
       return;
     }
-    forward<B, T>(b, l.blocks[i], p, tape.plan.all, *in, tape.blocks[shared ? 0 : i], !shared,
+    const bool own_attention = shared && attention && i > 0;
+    if (own_attention) std::swap(tape.blocks[0].a, tape.blocks[i].a);
+    forward<B, T>(b, l.blocks[i], p, tape.plan.all, *in, tape.blocks[shared ? 0 : i], attention,
                   *tape.stream[shared ? (i + 1) % 2 : i + 1]);
+    if (own_attention) std::swap(tape.blocks[0].a, tape.blocks[i].a);
   }
   b.gather_rows(*tape.class_out, *tape.stream[depth], tape.plan.class_rows.data());
 }
@@ -218,7 +221,7 @@ void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& t
   tape.embeddings.resize(b, batch.tokens(), c.dim);
   const auto depth = static_cast<std::size_t>(c.depth);
   tape.stream.resize(tape.keep == kept::everything ? depth + 1 : tape.keep == kept::gradients ? depth : 2);
-  tape.blocks.resize(tape.keep == kept::everything ? depth : tape.keep == kept::gradients ? depth - 1 : 1);
+  tape.blocks.resize(tape.keep == kept::everything ? depth : tape.keep == kept::logits ? 1 : depth - 1);
   for (auto& x : tape.stream) x.resize(b, tape.plan.tokens(), c.dim);
   tape.class_out.resize(b, batch.samples(), c.dim);
   forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, *tape.embeddings, *tape.stream[0]);
@@ -238,7 +241,7 @@ struct vit_backward_options {
 template <tensor_backend B, class T = typename B::scalar>
 void backward(B& b, const vit<B>& model, vit_tape<B>& tape, const_view<T> dlogits, T* gradients, tensor<B>& dtokens,
               view<T> dpatches = {}, const vit_backward_options& options = {}) {
-  require(tape.keep != kept::logits, "vit: backward needs a tape that kept more than the logits");
+  require(tape.keep >= kept::gradients, "vit: backward needs a tape that kept what gradients need");
   require(tape.keep == kept::everything || !options.attention_gradients,
           "vit: gradients of attention need a tape that kept everything");
   const vit_layout& l = model.layout();

@@ -47,21 +47,24 @@ void forward(B& b, const block& l, parameter_view<const T> p, const attention_ro
   forward_mlp<B, T>(b, l, p, t, y);
 }
 
-/// From dy `[S, C]` to dx `[T, C]` (=). Parameter gradients are added where `grads` is given.
+/// From dy `[S, C]` to dx `[T, C]` (=). Parameter gradients are added where `grads` is given; `keep_attention_gradient`
+/// leaves d loss / d attention of the class tokens in `tape.block.da`.
 template <tensor_backend B, class T = typename B::scalar>
 void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T> grads, const attention_rows& rows,
-              const row_list<B>& class_rows, const_view<T> x, class_block_tape<B>& tape, const_view<T> dy, view<T> dx) {
+              const row_list<B>& class_rows, const_view<T> x, class_block_tape<B>& tape, const_view<T> dy, view<T> dx,
+              bool keep_attention_gradient = false) {
   const index dim = x.cols, samples = class_rows.size();
   block_tape<B>& t = tape.block;
   scratch<B> dmiddle(b, samples, dim), drow(b, samples, dim), dq(b, samples, dim), dkv(b, x.rows, 2 * dim),
       dnorm(b, x.rows, dim);
   backward_mlp<B, T>(b, l, p, grads, t, dy, *dmiddle);
   backward<B, T>(b, l.proj, p, grads, *t.context, *dmiddle, *drow);
-  ops::attention_backward<B, T>(b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
-                                (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads),
-                                t.a.data(), (*drow).split_cols(l.heads), (*dq).split_cols(l.heads),
-                                (*dkv).slice_cols(0, dim).split_cols(l.heads),
-                                (*dkv).slice_cols(dim, dim).split_cols(l.heads), nullptr);
+  if (keep_attention_gradient) t.da.resize(b, 1, t.a.size());
+  ops::attention_backward<B, T>(
+      b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
+      (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads), t.a.data(),
+      (*drow).split_cols(l.heads), (*dq).split_cols(l.heads), (*dkv).slice_cols(0, dim).split_cols(l.heads),
+      (*dkv).slice_cols(dim, dim).split_cols(l.heads), keep_attention_gradient ? t.da.data() : nullptr);
   const auto [weight_q, weight_kv] = detail::cut_qkv(p[l.qkv.weight], true, dim);
   if (grads) {
     const auto [dweight_q, dweight_kv] = detail::cut_qkv(grads[l.qkv.weight], true, dim);

@@ -1,0 +1,38 @@
+#pragma once
+// Rollout of the relevance of attention instead of attention itself (Chefer, Gur & Wolf 2021, ablation).
+
+#include "core_tokensets/attribution/class_row.hpp"
+#include "core_tokensets/attribution/walk.hpp"
+
+namespace core_tokensets {
+
+/// Per block C = mean_h max(0, R_A), plus identity; product over blocks from `start_layer`; class-token row. `grad_lrp`
+/// without its gradient.
+struct lrp_rollout {
+  static constexpr const char* name = "lrp_rollout";
+  index start_layer = 0;
+  lrp::preset rules = lrp::preset::chefer;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("start_layer", self.start_layer);
+    visit("rules", self.rules);
+  }
+};
+
+template <tensor_backend B>
+std::vector<double> attribute(const lrp_rollout& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  detail::check_start_layer(lrp_rollout::name, method.start_layer, model.config().depth);
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
+  class_rows<B> rows(b, ws.tape.plan);
+  for (index i = model.config().depth; i-- > method.start_layer;) {
+    relevance.step(i);
+    b.map(detail::keep_positive{}, *ws.attention_relevance);
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_relevance.data());
+  }
+  return rows.patches(b);
+}
+
+}  // namespace core_tokensets

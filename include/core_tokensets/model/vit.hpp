@@ -191,14 +191,16 @@ void forward_blocks(B& b, const vit<B>& model, vit_tape<B>& tape) {
   const auto p = model.view_parameters();
   const std::size_t depth = l.blocks.size();
   const bool shared = tape.keep == kept::logits;
+  const auto keep = shared                          ? attention_kept::nothing
+                    : tape.keep == kept::everything ? attention_kept::matrices
+                                                    : attention_kept::gradients;
   for (std::size_t i = 0; i < depth; ++i) {
     const auto& in = tape.stream[shared ? i % 2 : i];
     if (i + 1 == depth && tape.keep != kept::everything) {
-      forward<B, T>(b, l.blocks[i], p, tape.plan.classes, tape.plan.class_rows, *in, tape.last, !shared,
-                    *tape.class_out);
+      forward<B, T>(b, l.blocks[i], p, tape.plan.classes, tape.plan.class_rows, *in, tape.last, keep, *tape.class_out);
       return;
     }
-    forward<B, T>(b, l.blocks[i], p, tape.plan.all, *in, tape.blocks[shared ? 0 : i], !shared,
+    forward<B, T>(b, l.blocks[i], p, tape.plan.all, *in, tape.blocks[shared ? 0 : i], keep,
                   *tape.stream[shared ? (i + 1) % 2 : i + 1]);
   }
   b.gather_rows(*tape.class_out, *tape.stream[depth], tape.plan.class_rows.data());

@@ -26,6 +26,14 @@ struct cross_entropy_operands {
   T label_smoothing = 0;                      ///< share of the target spread evenly over the competing classes
 };
 
+/// What attention left in the forward pass of a backend that computes the probabilities again on the way back
+/// (`ops::keeps_log_sums`); null where the probabilities were kept instead.
+template <class T>
+struct attention_result {
+  const T* log_sums = nullptr;  ///< [H, Tq] log sum exp(scale q k^T)
+  view<const T> out;            ///< [1, H, Tq, dh]
+};
+
 /// What a tensor backend must offer. `Buffer<U>` owns memory of the device and frees itself.
 ///
 /// Memory:  `allocate<U>(n)`, `upload(device, host, n)`, `download(host, device, n)`, `fill(view, value)`.

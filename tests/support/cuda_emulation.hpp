@@ -228,6 +228,7 @@ class device {
     captured_.clear();
   }
   node last_node() const { return captured_.size() - 1; }
+  void cancel_capture() { capturing_ = false; }
   graph end_capture() {
     capturing_ = false;
     return std::move(captured_);

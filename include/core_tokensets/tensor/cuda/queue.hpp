@@ -220,15 +220,25 @@ class queue {
       ready = ready && e.type->update(device_, *script_->graph, e.node, e.bytes.data());
     }
     if (!ready) {
-      device_.begin_capture();
+      capture();
+    }
+    device_.launch(*script_->graph);
+    ++replays_;
+  }
+
+  void capture() {
+    device_.begin_capture();
+    try {
       for (entry& e : script_->entries) {
         e.type->issue(device_, e.bytes.data());
         e.node = device_.last_node();
       }
-      script_->graph.emplace(device_.end_capture());
+    } catch (...) {
+      device_.cancel_capture();
+      throw;
     }
-    device_.launch(*script_->graph);
-    ++replays_;
+    script_->graph.reset();
+    script_->graph.emplace(device_.end_capture());
   }
 
   void settle() {

@@ -1215,6 +1215,14 @@ struct cross_entropy_operands {
   T label_smoothing = 0;                      ///< share of the target spread evenly over the competing classes
 };
 
+/// What attention left in the forward pass of a backend that computes the probabilities again on the way back
+/// (`ops::keeps_log_sums`); null where the probabilities were kept instead.
+template <class T>
+struct attention_result {
+  const T* log_sums = nullptr;  ///< [H, Tq] log sum exp(scale q k^T)
+  view<const T> out;            ///< [1, H, Tq, dh]
+};
+
 /// What a tensor backend must offer (docs/backends.md). `Buffer<U>` owns memory of the device and frees itself;
 /// pointers into it are never followed outside of the backend. Views may be empty, and n may be 0. Operands are the
 /// same memory or apart. Shapes that do not fit throw `Error`. Function objects are trivially copyable.
@@ -1423,6 +1431,10 @@ void layer_norm(B& b, const_view<T> x, const_view<T> gamma, const_view<T> beta, 
 template <tensor_backend B, class T = typename B::scalar>
 void layer_norm_backward(B& b, const_view<T> x, const_view<T> gamma, const_view<T> mean, const_view<T> rstd,
                          const_view<T> dy, view<T> dx, view<T> dgamma, view<T> dbeta) {
+  if constexpr (requires { b.layer_norm_backward(x, gamma, mean, rstd, dy, dx, dgamma, dbeta); }) {
+    b.layer_norm_backward(x, gamma, mean, rstd, dy, dx, dgamma, dbeta);
+    return;
+  }
   if (!dgamma.empty()) b.col_reduce(fn::plus{}, fn::norm_scale_term{}, T(1), dgamma, dy, x, mean, rstd);
   if (!dbeta.empty()) b.col_reduce(fn::plus{}, fn::value{}, T(1), dbeta, dy);
   if constexpr (requires { b.layer_norm_backward(x, gamma, mean, rstd, dy, dx); }) {
@@ -1512,65 +1524,95 @@ void cross_entropy(B& b, const_view<T> logits, const cross_entropy_operands<std:
   }
 }
 
-/// Softmax attention inside each sample of a ragged batch: A = softmax(scale q k^T), out = A v. q, out are
-/// `[1, H, Tq, dh]`, k, v `[1, H, Tk, dh]`; `probabilities` (may be null) receives A as `attention_rows` says. A query
-/// that sees no key gets 0.
+namespace detail {
+
+/// The default of `attention`: two matrix products and a softmax a sample.
 template <tensor_backend B, class T = typename B::scalar>
 void attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
                view<T> out, T* probabilities) {
-  if constexpr (requires { b.attention(rows, q, k, v, scale, out, probabilities); }) {
-    b.attention(rows, q, k, v, scale, out, probabilities);
-  } else {
-    for_each_sample(b, rows.count(), [&](index s) {
-      const index nq = rows.queries().length(s), nk = rows.keys().length(s);
-      const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
-      const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
-      scratch<B> memory(b, q.n1 * nq, nk);
-      const view<T> a = probabilities ? rows.matrices(probabilities, s, q.n1)
-                                      : view<T>(memory.data(), 1, q.n1, nq, nk, 0, nq * nk, nk);
-      b.gemm(of_query(q), of_key(k), a, {.transpose_b = true, .alpha = double(scale)});
-      if (rows.causal()) {
-        b.fill(of_query(out), T(0));
-        for (index i = 0; i < nq; ++i) {
-          const index seen = rows.visible(s, i);
-          b.fill(a.slice_rows(i, 1).slice_cols(seen, nk - seen), T(0));
-          if (seen > 0) softmax(b, a.slice_rows(i, 1).slice_cols(0, seen));
-        }
-      } else {
-        softmax(b, a);
+  for_each_sample(b, rows.count(), [&](index s) {
+    const index nq = rows.queries().length(s), nk = rows.keys().length(s);
+    const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
+    const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
+    scratch<B> memory(b, q.n1 * nq, nk);
+    const view<T> a =
+        probabilities ? rows.matrices(probabilities, s, q.n1) : view<T>(memory.data(), 1, q.n1, nq, nk, 0, nq * nk, nk);
+    b.gemm(of_query(q), of_key(k), a, {.transpose_b = true, .alpha = double(scale)});
+    if (rows.causal()) {
+      b.fill(of_query(out), T(0));
+      for (index i = 0; i < nq; ++i) {
+        const index seen = rows.visible(s, i);
+        b.fill(a.slice_rows(i, 1).slice_cols(seen, nk - seen), T(0));
+        if (seen > 0) softmax(b, a.slice_rows(i, 1).slice_cols(0, seen));
       }
-      b.gemm(a, of_key(v), of_query(out));
-    });
-  }
+    } else {
+      softmax(b, a);
+    }
+    b.gemm(a, of_key(v), of_query(out));
+  });
 }
 
-/// Gradients of `attention` from its probabilities: dq, dk, dv (=). `dprobabilities` (may be null) receives the
-/// gradient at the softmax output.
+/// The default of `attention_backward`.
 template <tensor_backend B, class T = typename B::scalar>
 void attention_backward(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
                         const T* probabilities, const_view<T> dout, view<T> dq, view<T> dk, view<T> dv,
                         T* dprobabilities) {
-  if constexpr (requires {
-                  b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
-                }) {
+  for_each_sample(b, rows.count(), [&](index s) {
+    const index nq = rows.queries().length(s), nk = rows.keys().length(s), h = q.n1;
+    const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
+    const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
+    scratch<B> memory(b, h * nq, nk), memory2(b, h * nq, nk), memory3(b, h * nq, 1);
+    const view<const T> a = rows.matrices(probabilities, s, q.n1);
+    const view<T> da =
+        dprobabilities ? rows.matrices(dprobabilities, s, q.n1) : view<T>(memory.data(), 1, h, nq, nk, 0, nq * nk, nk);
+    const view<T> ds(memory2.data(), 1, h, nq, nk, 0, nq * nk, nk), inner(memory3.data(), 1, h, nq, 1, 0, nq, 1);
+    b.gemm(a, of_query(dout), of_key(dv), {.transpose_a = true});
+    b.gemm(of_query(dout), of_key(v), da, {.transpose_b = true});
+    b.row_reduce(fn::plus{}, fn::times{}, inner, a, view<const T>(da));
+    b.map(fn::softmax_gradient{}, ds, a, view<const T>(da), view<const T>(inner));
+    b.gemm(ds, of_key(k), of_query(dq), {.alpha = double(scale)});
+    b.gemm(ds, of_query(q), of_key(dk), {.transpose_a = true, .alpha = double(scale)});
+  });
+}
+
+}  // namespace detail
+
+/// A backend whose attention takes one argument more: it can leave `log_sums` and compute the probabilities again on
+/// the way back, so that training keeps none.
+template <class B, class T = typename B::scalar>
+concept keeps_log_sums = requires(B& b, const attention_rows& rows, view<const T> in, view<T> out, T* p) {
+  b.attention(rows, in, in, in, T(1), out, p, p);
+};
+
+/// Softmax attention inside each sample of a ragged batch: A = softmax(scale q k^T), out = A v. q, out are
+/// `[1, H, Tq, dh]`, k, v `[1, H, Tk, dh]`; `probabilities` (may be null) receives A as `attention_rows` says, and
+/// `log_sums` `[H, Tq]` (may be null; see `keeps_log_sums`) log sum exp(scale q k^T). A query that sees no key gets 0.
+template <tensor_backend B, class T = typename B::scalar>
+void attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+               view<T> out, T* probabilities, T* log_sums = nullptr) {
+  if constexpr (keeps_log_sums<B>) {
+    b.attention(rows, q, k, v, scale, out, probabilities, log_sums);
+  } else if constexpr (requires { b.attention(rows, q, k, v, scale, out, probabilities); }) {
+    b.attention(rows, q, k, v, scale, out, probabilities);
+  } else {
+    detail::attention(b, rows, q, k, v, scale, out, probabilities);
+  }
+}
+
+/// Gradients of `attention` from its probabilities, or from `result` where they are null: dq, dk, dv (=).
+/// `dprobabilities` (may be null) receives the gradient at the softmax output.
+template <tensor_backend B, class T = typename B::scalar>
+void attention_backward(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+                        const T* probabilities, const_view<T> dout, view<T> dq, view<T> dk, view<T> dv,
+                        T* dprobabilities, const attention_result<std::type_identity_t<T>>& result = {}) {
+  if constexpr (keeps_log_sums<B>) {
+    b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities, result);
+  } else if constexpr (requires {
+                         b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
+                       }) {
     b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
   } else {
-    for_each_sample(b, rows.count(), [&](index s) {
-      const index nq = rows.queries().length(s), nk = rows.keys().length(s), h = q.n1;
-      const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
-      const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
-      scratch<B> memory(b, h * nq, nk), memory2(b, h * nq, nk), memory3(b, h * nq, 1);
-      const view<const T> a = rows.matrices(probabilities, s, q.n1);
-      const view<T> da = dprobabilities ? rows.matrices(dprobabilities, s, q.n1)
-                                        : view<T>(memory.data(), 1, h, nq, nk, 0, nq * nk, nk);
-      const view<T> ds(memory2.data(), 1, h, nq, nk, 0, nq * nk, nk), inner(memory3.data(), 1, h, nq, 1, 0, nq, 1);
-      b.gemm(a, of_query(dout), of_key(dv), {.transpose_a = true});
-      b.gemm(of_query(dout), of_key(v), da, {.transpose_b = true});
-      b.row_reduce(fn::plus{}, fn::times{}, inner, a, view<const T>(da));
-      b.map(fn::softmax_gradient{}, ds, a, view<const T>(da), view<const T>(inner));
-      b.gemm(ds, of_key(k), of_query(dq), {.alpha = double(scale)});
-      b.gemm(ds, of_query(q), of_key(dk), {.transpose_a = true, .alpha = double(scale)});
-    });
+    detail::attention_backward(b, rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
   }
 }
 
@@ -1663,12 +1705,32 @@ struct block {
   linear qkv, proj, fc1, fc2;
 };
 
-/// Activations of one block. `a` holds the attention matrices (`attention_rows`), `da` their gradient when asked for.
+/// Activations of one block. `a` holds the attention matrices (`attention_rows`) or is empty, `log_sums` what stands in
+/// for them, `da` their gradient when asked for.
 template <tensor_backend B>
 struct block_tape {
   layer_norm_tape<B> norm1, norm2;
-  tensor<B> qkv, a, da, context, middle, pre, act;
+  tensor<B> qkv, a, log_sums, da, context, middle, pre, act;
 };
+
+/// What attention leaves behind: nothing, what its backward pass needs, or the matrices themselves.
+enum class attention_kept { nothing, gradients, matrices };
+
+/// Makes room for that in the tape. Most backends go back from the matrices, others from the sums (`keeps_log_sums`).
+template <tensor_backend B>
+void resize_attention(B& b, const attention_rows& rows, index heads, attention_kept keep, block_tape<B>& tape) {
+  const bool matrices =
+      keep == attention_kept::matrices || (keep == attention_kept::gradients && !ops::keeps_log_sums<B>);
+  const bool sums = keep != attention_kept::nothing && ops::keeps_log_sums<B>;
+  tape.a.resize(b, 1, matrices ? rows.size(heads) : 0);
+  tape.log_sums.resize(b, heads, sums ? rows.queries().tokens() : 0);
+}
+
+/// The memory of a tensor, null where it is empty.
+template <tensor_backend B>
+typename B::scalar* data_or_null(const tensor<B>& x) {
+  return x.empty() ? nullptr : x.data();
+}
 
 inline block add_block(parameter_layout& layout, const std::string& name, index dim, index heads, index hidden,
                        bool qkv_bias, double eps) {
@@ -1718,20 +1780,20 @@ void backward_mlp(B& b, const block& l, parameter_view<const T> p, parameter_vie
   b.map(fn::add{}, dmiddle, dy);
 }
 
-/// x `[T, C]` to y `[T, C]`. `keep_attention` writes the probabilities, which the backward pass needs.
+/// x `[T, C]` to y `[T, C]`.
 template <tensor_backend B, class T = typename B::scalar>
 void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
-             block_tape<B>& tape, bool keep_attention, view<T> y) {
+             block_tape<B>& tape, attention_kept keep, view<T> y) {
   const index dim = x.cols;
   forward<B, T>(b, l.norm1, p, x, tape.norm1);
   tape.qkv.resize(b, x.rows, 3 * dim);
   forward<B, T>(b, l.qkv, p, *tape.norm1.y, {}, *tape.qkv);
   tape.context.resize(b, x.rows, dim);
-  if (keep_attention) tape.a.resize(b, 1, rows.size(l.heads));
+  resize_attention(b, rows, l.heads, keep, tape);
   const view<const T> qkv = *tape.qkv;
   ops::attention<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads), qkv_part(qkv, 2, l.heads),
-                       attention_scale<T>(dim / l.heads), (*tape.context).split_cols(l.heads),
-                       keep_attention ? tape.a.data() : nullptr);
+                       attention_scale<T>(dim / l.heads), (*tape.context).split_cols(l.heads), data_or_null(tape.a),
+                       data_or_null(tape.log_sums));
   tape.middle.resize(b, x.rows, dim);
   forward<B, T>(b, l.proj, p, *tape.context, x, *tape.middle);
   forward_mlp<B, T>(b, l, p, tape, y);
@@ -1746,12 +1808,14 @@ void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T>
   scratch<B> dmiddle(b, x.rows, dim), dcontext(b, x.rows, dim), dqkv(b, x.rows, 3 * dim);
   backward_mlp<B, T>(b, l, p, grads, tape, dx, *dmiddle);
   backward<B, T>(b, l.proj, p, grads, *tape.context, *dmiddle, *dcontext);
-  if (keep_attention_gradient) tape.da.resize(b, 1, tape.a.size());
+  if (keep_attention_gradient) tape.da.resize(b, 1, rows.size(l.heads));
   const view<const T> qkv = *tape.qkv;
-  ops::attention_backward<B, T>(
-      b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads), qkv_part(qkv, 2, l.heads),
-      attention_scale<T>(dim / l.heads), tape.a.data(), (*dcontext).split_cols(l.heads), qkv_part(*dqkv, 0, l.heads),
-      qkv_part(*dqkv, 1, l.heads), qkv_part(*dqkv, 2, l.heads), keep_attention_gradient ? tape.da.data() : nullptr);
+  ops::attention_backward<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads),
+                                qkv_part(qkv, 2, l.heads), attention_scale<T>(dim / l.heads), data_or_null(tape.a),
+                                (*dcontext).split_cols(l.heads), qkv_part(*dqkv, 0, l.heads),
+                                qkv_part(*dqkv, 1, l.heads), qkv_part(*dqkv, 2, l.heads),
+                                keep_attention_gradient ? tape.da.data() : nullptr,
+                                {data_or_null(tape.log_sums), (*std::as_const(tape.context)).split_cols(l.heads)});
   backward<B, T>(b, l.qkv, p, grads, *tape.norm1.y, *dqkv, *dcontext);
   backward<B, T>(b, l.norm1, p, grads, x, tape.norm1, *dcontext, dx);
   b.map(fn::add{}, dx, view<const T>(*dmiddle));
@@ -1786,7 +1850,7 @@ std::pair<view<T>, view<T>> cut_qkv(const view<T>& of_all, bool weight, index di
 /// x `[T, C]` to y `[S, C]`; `class_rows` `[S]` are the rows of the class tokens, the only queries of `rows`.
 template <tensor_backend B, class T = typename B::scalar>
 void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const row_list<B>& class_rows,
-             const_view<T> x, class_block_tape<B>& tape, bool keep_attention, view<T> y) {
+             const_view<T> x, class_block_tape<B>& tape, attention_kept keep, view<T> y) {
   const index dim = x.cols, samples = class_rows.size();
   block_tape<B>& t = tape.block;
   const auto [weight_q, weight_kv] = detail::cut_qkv(p[l.qkv.weight], true, dim);
@@ -1799,10 +1863,10 @@ void forward(B& b, const block& l, parameter_view<const T> p, const attention_ro
   b.gather_rows(*tape.x, x, class_rows.data());
   b.gather_rows(*tape.norm, *t.norm1.y, class_rows.data());
   ops::linear<B, T>(b, *tape.norm, weight_q, bias_q, {}, *tape.q);
-  if (keep_attention) t.a.resize(b, 1, rows.size(l.heads));
+  resize_attention(b, rows, l.heads, keep, t);
   ops::attention<B, T>(b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
                        (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads),
-                       (*t.context).split_cols(l.heads), keep_attention ? t.a.data() : nullptr);
+                       (*t.context).split_cols(l.heads), data_or_null(t.a), data_or_null(t.log_sums));
   forward<B, T>(b, l.proj, p, *t.context, *tape.x, *t.middle);
   forward_mlp<B, T>(b, l, p, t, y);
 }
@@ -1819,12 +1883,13 @@ void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T>
       dnorm(b, x.rows, dim);
   backward_mlp<B, T>(b, l, p, grads, t, dy, *dmiddle);
   backward<B, T>(b, l.proj, p, grads, *t.context, *dmiddle, *drow);
-  if (keep_attention_gradient) t.da.resize(b, 1, t.a.size());
+  if (keep_attention_gradient) t.da.resize(b, 1, rows.size(l.heads));
   ops::attention_backward<B, T>(
       b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
-      (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads), t.a.data(),
+      (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads), data_or_null(t.a),
       (*drow).split_cols(l.heads), (*dq).split_cols(l.heads), (*dkv).slice_cols(0, dim).split_cols(l.heads),
-      (*dkv).slice_cols(dim, dim).split_cols(l.heads), keep_attention_gradient ? t.da.data() : nullptr);
+      (*dkv).slice_cols(dim, dim).split_cols(l.heads), keep_attention_gradient ? t.da.data() : nullptr,
+      {data_or_null(t.log_sums), (*std::as_const(t.context)).split_cols(l.heads)});
   const auto [weight_q, weight_kv] = detail::cut_qkv(p[l.qkv.weight], true, dim);
   if (grads) {
     const auto [dweight_q, dweight_kv] = detail::cut_qkv(grads[l.qkv.weight], true, dim);
@@ -2077,6 +2142,7 @@ enum class kept { logits, attention, gradients, everything };
 template <tensor_backend B>
 struct vit_tape {
   kept keep = kept::gradients;
+  bool keep_matrices = false;  ///< with `gradients`: attention matrices too where the backend can do without
   embedding_plan<B> plan;
   tensor<B> patches, embeddings;
   std::vector<tensor<B>> stream;      ///< input of each block, and for `everything` the last output, each [T, D]
@@ -2120,17 +2186,19 @@ void forward_blocks(B& b, const vit<B>& model, vit_tape<B>& tape) {
   const vit_layout& l = model.layout();
   const auto p = model.view_parameters();
   const std::size_t depth = l.blocks.size();
-  const bool shared = tape.keep <= kept::attention, attention = tape.keep != kept::logits;
+  const bool shared = tape.keep <= kept::attention;
+  const auto keep = tape.keep == kept::logits                             ? attention_kept::nothing
+                    : tape.keep == kept::gradients && !tape.keep_matrices ? attention_kept::gradients
+                                                                          : attention_kept::matrices;
   for (std::size_t i = 0; i < depth; ++i) {
     const auto& in = tape.stream[shared ? i % 2 : i];
     if (i + 1 == depth && tape.keep != kept::everything) {
-      forward<B, T>(b, l.blocks[i], p, tape.plan.classes, tape.plan.class_rows, *in, tape.last, attention,
-                    *tape.class_out);
+      forward<B, T>(b, l.blocks[i], p, tape.plan.classes, tape.plan.class_rows, *in, tape.last, keep, *tape.class_out);
       return;
     }
-    const bool own_attention = shared && attention && i > 0;
+    const bool own_attention = shared && tape.keep == kept::attention && i > 0;
     if (own_attention) std::swap(tape.blocks[0].a, tape.blocks[i].a);
-    forward<B, T>(b, l.blocks[i], p, tape.plan.all, *in, tape.blocks[shared ? 0 : i], attention,
+    forward<B, T>(b, l.blocks[i], p, tape.plan.all, *in, tape.blocks[shared ? 0 : i], keep,
                   *tape.stream[shared ? (i + 1) % 2 : i + 1]);
     if (own_attention) std::swap(tape.blocks[0].a, tape.blocks[i].a);
   }
@@ -2537,6 +2605,7 @@ void explain_forward(B& b, const vit<B>& model, const token_batch& batch, const 
                      kept keep = kept::everything) {
   using T = typename B::scalar;
   ws.tape.keep = keep;
+  ws.tape.keep_matrices = true;
   forward(b, model, batch, ws.tape);
   const auto logits = ws.tape.logits.to_host(b);
   ws.explained = settle<T>(t, batch, logits);

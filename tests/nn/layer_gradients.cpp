@@ -164,11 +164,11 @@ layer_case<B> block_case(bool qkv_bias) {
   const auto l = cts::add_block(c.layout, "block", 6, 2, 8, qkv_bias, 1e-6);
   const auto tape = std::make_shared<cts::block_tape<B>>();
   c.forward = [=](B& b, const tensor& p, const tensor& x, tensor& y) {
-    cts::forward<B, double>(b, l, reading(p.data()), ragged, *x, *tape, true, *y);
+    cts::forward<B, double>(b, l, reading(p.data()), ragged, *x, *tape, cts::attention_kept::gradients, *y);
   };
   c.backward = [=](B& b, const tensor& p, const tensor& x, tensor& dy, tensor& g, tensor& dx) {
     tensor y(b, 9, 6);
-    cts::forward<B, double>(b, l, reading(p.data()), ragged, *x, *tape, true, *y);
+    cts::forward<B, double>(b, l, reading(p.data()), ragged, *x, *tape, cts::attention_kept::gradients, *y);
     cts::backward<B, double>(b, l, reading(p.data()), {g.data()}, ragged, *x, *tape, true, *dy);
     b.map(cts::fn::copy{}, *dx, *std::as_const(dy));
   };
@@ -186,7 +186,7 @@ layer_case<B> class_block_case(bool qkv_bias) {
   const auto first = std::make_shared<cts::row_list<B>>();
   c.forward = [=](B& b, const tensor& p, const tensor& x, tensor& y) {
     first->assign(b, std::vector<std::int32_t>{0, 3, 4});
-    cts::forward<B, double>(b, l, reading(p.data()), rows, *first, *x, *tape, true, *y);
+    cts::forward<B, double>(b, l, reading(p.data()), rows, *first, *x, *tape, cts::attention_kept::gradients, *y);
   };
   c.backward = [=](B& b, const tensor& p, const tensor& x, tensor& dy, tensor& g, tensor& dx) {
     tensor y(b, 3, 6);

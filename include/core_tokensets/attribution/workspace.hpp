@@ -28,6 +28,7 @@ void explain_forward(B& b, const vit<B>& model, const token_batch& batch, const 
                      kept keep = kept::everything) {
   using T = typename B::scalar;
   ws.tape.keep = keep;
+  ws.tape.keep_matrices = true;
   forward(b, model, batch, ws.tape);
   const auto logits = ws.tape.logits.to_host(b);
   ws.explained = settle<T>(t, batch, logits);

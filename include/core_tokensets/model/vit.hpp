@@ -147,6 +147,7 @@ enum class kept { logits, attention, gradients, everything };
 template <tensor_backend B>
 struct vit_tape {
   kept keep = kept::gradients;
+  bool keep_matrices = false;  ///< with `gradients`: attention matrices too where the backend can do without
   embedding_plan<B> plan;
   tensor<B> patches, embeddings;
   std::vector<tensor<B>> stream;      ///< input of each block, and for `everything` the last output, each [T, D]
@@ -190,17 +191,19 @@ void forward_blocks(B& b, const vit<B>& model, vit_tape<B>& tape) {
   const vit_layout& l = model.layout();
   const auto p = model.view_parameters();
   const std::size_t depth = l.blocks.size();
-  const bool shared = tape.keep <= kept::attention, attention = tape.keep != kept::logits;
+  const bool shared = tape.keep <= kept::attention;
+  const auto keep = tape.keep == kept::logits                             ? attention_kept::nothing
+                    : tape.keep == kept::gradients && !tape.keep_matrices ? attention_kept::gradients
+                                                                          : attention_kept::matrices;
   for (std::size_t i = 0; i < depth; ++i) {
     const auto& in = tape.stream[shared ? i % 2 : i];
     if (i + 1 == depth && tape.keep != kept::everything) {
-      forward<B, T>(b, l.blocks[i], p, tape.plan.classes, tape.plan.class_rows, *in, tape.last, attention,
-                    *tape.class_out);
+      forward<B, T>(b, l.blocks[i], p, tape.plan.classes, tape.plan.class_rows, *in, tape.last, keep, *tape.class_out);
       return;
     }
-    const bool own_attention = shared && attention && i > 0;
+    const bool own_attention = shared && tape.keep == kept::attention && i > 0;
     if (own_attention) std::swap(tape.blocks[0].a, tape.blocks[i].a);
-    forward<B, T>(b, l.blocks[i], p, tape.plan.all, *in, tape.blocks[shared ? 0 : i], attention,
+    forward<B, T>(b, l.blocks[i], p, tape.plan.all, *in, tape.blocks[shared ? 0 : i], keep,
                   *tape.stream[shared ? (i + 1) % 2 : i + 1]);
     if (own_attention) std::swap(tape.blocks[0].a, tape.blocks[i].a);
   }

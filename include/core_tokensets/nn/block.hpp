@@ -14,12 +14,32 @@ struct block {
   linear qkv, proj, fc1, fc2;
 };
 
-/// Activations of one block. `a` holds the attention matrices (`attention_rows`), `da` their gradient when asked for.
+/// Activations of one block. `a` holds the attention matrices (`attention_rows`) or is empty, `log_sums` what stands in
+/// for them, `da` their gradient when asked for.
 template <tensor_backend B>
 struct block_tape {
   layer_norm_tape<B> norm1, norm2;
-  tensor<B> qkv, a, da, context, middle, pre, act;
+  tensor<B> qkv, a, log_sums, da, context, middle, pre, act;
 };
+
+/// What attention leaves behind: nothing, what its backward pass needs, or the matrices themselves.
+enum class attention_kept { nothing, gradients, matrices };
+
+/// Makes room for that in the tape. Most backends go back from the matrices, others from the sums (`keeps_log_sums`).
+template <tensor_backend B>
+void resize_attention(B& b, const attention_rows& rows, index heads, attention_kept keep, block_tape<B>& tape) {
+  const bool matrices =
+      keep == attention_kept::matrices || (keep == attention_kept::gradients && !ops::keeps_log_sums<B>);
+  const bool sums = keep != attention_kept::nothing && ops::keeps_log_sums<B>;
+  tape.a.resize(b, 1, matrices ? rows.size(heads) : 0);
+  tape.log_sums.resize(b, heads, sums ? rows.queries().tokens() : 0);
+}
+
+/// The memory of a tensor, null where it is empty.
+template <tensor_backend B>
+typename B::scalar* data_or_null(const tensor<B>& x) {
+  return x.empty() ? nullptr : x.data();
+}
 
 inline block add_block(parameter_layout& layout, const std::string& name, index dim, index heads, index hidden,
                        bool qkv_bias, double eps) {
@@ -69,20 +89,20 @@ void backward_mlp(B& b, const block& l, parameter_view<const T> p, parameter_vie
   b.map(fn::add{}, dmiddle, dy);
 }
 
-/// x `[T, C]` to y `[T, C]`. `keep_attention` writes the probabilities, which the backward pass needs.
+/// x `[T, C]` to y `[T, C]`.
 template <tensor_backend B, class T = typename B::scalar>
 void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
-             block_tape<B>& tape, bool keep_attention, view<T> y) {
+             block_tape<B>& tape, attention_kept keep, view<T> y) {
   const index dim = x.cols;
   forward<B, T>(b, l.norm1, p, x, tape.norm1);
   tape.qkv.resize(b, x.rows, 3 * dim);
   forward<B, T>(b, l.qkv, p, *tape.norm1.y, {}, *tape.qkv);
   tape.context.resize(b, x.rows, dim);
-  if (keep_attention) tape.a.resize(b, 1, rows.size(l.heads));
+  resize_attention(b, rows, l.heads, keep, tape);
   const view<const T> qkv = *tape.qkv;
   ops::attention<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads), qkv_part(qkv, 2, l.heads),
-                       attention_scale<T>(dim / l.heads), (*tape.context).split_cols(l.heads),
-                       keep_attention ? tape.a.data() : nullptr);
+                       attention_scale<T>(dim / l.heads), (*tape.context).split_cols(l.heads), data_or_null(tape.a),
+                       data_or_null(tape.log_sums));
   tape.middle.resize(b, x.rows, dim);
   forward<B, T>(b, l.proj, p, *tape.context, x, *tape.middle);
   forward_mlp<B, T>(b, l, p, tape, y);
@@ -97,12 +117,14 @@ void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T>
   scratch<B> dmiddle(b, x.rows, dim), dcontext(b, x.rows, dim), dqkv(b, x.rows, 3 * dim);
   backward_mlp<B, T>(b, l, p, grads, tape, dx, *dmiddle);
   backward<B, T>(b, l.proj, p, grads, *tape.context, *dmiddle, *dcontext);
-  if (keep_attention_gradient) tape.da.resize(b, 1, tape.a.size());
+  if (keep_attention_gradient) tape.da.resize(b, 1, rows.size(l.heads));
   const view<const T> qkv = *tape.qkv;
-  ops::attention_backward<B, T>(
-      b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads), qkv_part(qkv, 2, l.heads),
-      attention_scale<T>(dim / l.heads), tape.a.data(), (*dcontext).split_cols(l.heads), qkv_part(*dqkv, 0, l.heads),
-      qkv_part(*dqkv, 1, l.heads), qkv_part(*dqkv, 2, l.heads), keep_attention_gradient ? tape.da.data() : nullptr);
+  ops::attention_backward<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads),
+                                qkv_part(qkv, 2, l.heads), attention_scale<T>(dim / l.heads), data_or_null(tape.a),
+                                (*dcontext).split_cols(l.heads), qkv_part(*dqkv, 0, l.heads),
+                                qkv_part(*dqkv, 1, l.heads), qkv_part(*dqkv, 2, l.heads),
+                                keep_attention_gradient ? tape.da.data() : nullptr,
+                                {data_or_null(tape.log_sums), (*std::as_const(tape.context)).split_cols(l.heads)});
   backward<B, T>(b, l.qkv, p, grads, *tape.norm1.y, *dqkv, *dcontext);
   backward<B, T>(b, l.norm1, p, grads, x, tape.norm1, *dcontext, dx);
   b.map(fn::add{}, dx, view<const T>(*dmiddle));

@@ -26,7 +26,7 @@ std::pair<view<T>, view<T>> cut_qkv(const view<T>& of_all, bool weight, index di
 /// x `[T, C]` to y `[S, C]`; `class_rows` `[S]` are the rows of the class tokens, the only queries of `rows`.
 template <tensor_backend B, class T = typename B::scalar>
 void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const row_list<B>& class_rows,
-             const_view<T> x, class_block_tape<B>& tape, bool keep_attention, view<T> y) {
+             const_view<T> x, class_block_tape<B>& tape, attention_kept keep, view<T> y) {
   const index dim = x.cols, samples = class_rows.size();
   block_tape<B>& t = tape.block;
   const auto [weight_q, weight_kv] = detail::cut_qkv(p[l.qkv.weight], true, dim);
@@ -39,10 +39,10 @@ void forward(B& b, const block& l, parameter_view<const T> p, const attention_ro
   b.gather_rows(*tape.x, x, class_rows.data());
   b.gather_rows(*tape.norm, *t.norm1.y, class_rows.data());
   ops::linear<B, T>(b, *tape.norm, weight_q, bias_q, {}, *tape.q);
-  if (keep_attention) t.a.resize(b, 1, rows.size(l.heads));
+  resize_attention(b, rows, l.heads, keep, t);
   ops::attention<B, T>(b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
                        (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads),
-                       (*t.context).split_cols(l.heads), keep_attention ? t.a.data() : nullptr);
+                       (*t.context).split_cols(l.heads), data_or_null(t.a), data_or_null(t.log_sums));
   forward<B, T>(b, l.proj, p, *t.context, *tape.x, *t.middle);
   forward_mlp<B, T>(b, l, p, t, y);
 }
@@ -59,12 +59,13 @@ void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T>
       dnorm(b, x.rows, dim);
   backward_mlp<B, T>(b, l, p, grads, t, dy, *dmiddle);
   backward<B, T>(b, l.proj, p, grads, *t.context, *dmiddle, *drow);
-  if (keep_attention_gradient) t.da.resize(b, 1, t.a.size());
+  if (keep_attention_gradient) t.da.resize(b, 1, rows.size(l.heads));
   ops::attention_backward<B, T>(
       b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
-      (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads), t.a.data(),
+      (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads), data_or_null(t.a),
       (*drow).split_cols(l.heads), (*dq).split_cols(l.heads), (*dkv).slice_cols(0, dim).split_cols(l.heads),
-      (*dkv).slice_cols(dim, dim).split_cols(l.heads), keep_attention_gradient ? t.da.data() : nullptr);
+      (*dkv).slice_cols(dim, dim).split_cols(l.heads), keep_attention_gradient ? t.da.data() : nullptr,
+      {data_or_null(t.log_sums), (*std::as_const(t.context)).split_cols(l.heads)});
   const auto [weight_q, weight_kv] = detail::cut_qkv(p[l.qkv.weight], true, dim);
   if (grads) {
     const auto [dweight_q, dweight_kv] = detail::cut_qkv(grads[l.qkv.weight], true, dim);

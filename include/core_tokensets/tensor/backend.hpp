@@ -26,6 +26,14 @@ struct cross_entropy_operands {
   T label_smoothing = 0;                      ///< share of the target spread evenly over the competing classes
 };
 
+/// What attention left in the forward pass of a backend that computes the probabilities again on the way back
+/// (`ops::keeps_log_sums`); null where the probabilities were kept instead.
+template <class T>
+struct attention_result {
+  const T* log_sums = nullptr;  ///< [H, Tq] log sum exp(scale q k^T)
+  view<const T> out;            ///< [1, H, Tq, dh]
+};
+
 /// What a tensor backend must offer (docs/backends.md). `Buffer<U>` owns memory of the device and frees itself;
 /// pointers into it are never followed outside of the backend. Views may be empty, and n may be 0. Operands are the
 /// same memory or apart. Shapes that do not fit throw `Error`. Function objects are trivially copyable.

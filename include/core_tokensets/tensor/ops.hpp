@@ -55,6 +55,10 @@ void layer_norm(B& b, const_view<T> x, const_view<T> gamma, const_view<T> beta, 
 template <tensor_backend B, class T = typename B::scalar>
 void layer_norm_backward(B& b, const_view<T> x, const_view<T> gamma, const_view<T> mean, const_view<T> rstd,
                          const_view<T> dy, view<T> dx, view<T> dgamma, view<T> dbeta) {
+  if constexpr (requires { b.layer_norm_backward(x, gamma, mean, rstd, dy, dx, dgamma, dbeta); }) {
+    b.layer_norm_backward(x, gamma, mean, rstd, dy, dx, dgamma, dbeta);
+    return;
+  }
   if (!dgamma.empty()) b.col_reduce(fn::plus{}, fn::norm_scale_term{}, T(1), dgamma, dy, x, mean, rstd);
   if (!dbeta.empty()) b.col_reduce(fn::plus{}, fn::value{}, T(1), dbeta, dy);
   if constexpr (requires { b.layer_norm_backward(x, gamma, mean, rstd, dy, dx); }) {
@@ -144,65 +148,95 @@ void cross_entropy(B& b, const_view<T> logits, const cross_entropy_operands<std:
   }
 }
 
-/// Softmax attention inside each sample of a ragged batch: A = softmax(scale q k^T), out = A v. q, out are
-/// `[1, H, Tq, dh]`, k, v `[1, H, Tk, dh]`; `probabilities` (may be null) receives A as `attention_rows` says. A query
-/// that sees no key gets 0.
+namespace detail {
+
+/// The default of `attention`: two matrix products and a softmax a sample.
 template <tensor_backend B, class T = typename B::scalar>
 void attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
                view<T> out, T* probabilities) {
-  if constexpr (requires { b.attention(rows, q, k, v, scale, out, probabilities); }) {
-    b.attention(rows, q, k, v, scale, out, probabilities);
-  } else {
-    for_each_sample(b, rows.count(), [&](index s) {
-      const index nq = rows.queries().length(s), nk = rows.keys().length(s);
-      const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
-      const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
-      scratch<B> memory(b, q.n1 * nq, nk);
-      const view<T> a = probabilities ? rows.matrices(probabilities, s, q.n1)
-                                      : view<T>(memory.data(), 1, q.n1, nq, nk, 0, nq * nk, nk);
-      b.gemm(of_query(q), of_key(k), a, {.transpose_b = true, .alpha = double(scale)});
-      if (rows.causal()) {
-        b.fill(of_query(out), T(0));
-        for (index i = 0; i < nq; ++i) {
-          const index seen = rows.visible(s, i);
-          b.fill(a.slice_rows(i, 1).slice_cols(seen, nk - seen), T(0));
-          if (seen > 0) softmax(b, a.slice_rows(i, 1).slice_cols(0, seen));
-        }
-      } else {
-        softmax(b, a);
+  for_each_sample(b, rows.count(), [&](index s) {
+    const index nq = rows.queries().length(s), nk = rows.keys().length(s);
+    const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
+    const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
+    scratch<B> memory(b, q.n1 * nq, nk);
+    const view<T> a =
+        probabilities ? rows.matrices(probabilities, s, q.n1) : view<T>(memory.data(), 1, q.n1, nq, nk, 0, nq * nk, nk);
+    b.gemm(of_query(q), of_key(k), a, {.transpose_b = true, .alpha = double(scale)});
+    if (rows.causal()) {
+      b.fill(of_query(out), T(0));
+      for (index i = 0; i < nq; ++i) {
+        const index seen = rows.visible(s, i);
+        b.fill(a.slice_rows(i, 1).slice_cols(seen, nk - seen), T(0));
+        if (seen > 0) softmax(b, a.slice_rows(i, 1).slice_cols(0, seen));
       }
-      b.gemm(a, of_key(v), of_query(out));
-    });
-  }
+    } else {
+      softmax(b, a);
+    }
+    b.gemm(a, of_key(v), of_query(out));
+  });
 }
 
-/// Gradients of `attention` from its probabilities: dq, dk, dv (=). `dprobabilities` (may be null) receives the
-/// gradient at the softmax output.
+/// The default of `attention_backward`.
 template <tensor_backend B, class T = typename B::scalar>
 void attention_backward(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
                         const T* probabilities, const_view<T> dout, view<T> dq, view<T> dk, view<T> dv,
                         T* dprobabilities) {
-  if constexpr (requires {
-                  b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
-                }) {
+  for_each_sample(b, rows.count(), [&](index s) {
+    const index nq = rows.queries().length(s), nk = rows.keys().length(s), h = q.n1;
+    const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
+    const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
+    scratch<B> memory(b, h * nq, nk), memory2(b, h * nq, nk), memory3(b, h * nq, 1);
+    const view<const T> a = rows.matrices(probabilities, s, q.n1);
+    const view<T> da =
+        dprobabilities ? rows.matrices(dprobabilities, s, q.n1) : view<T>(memory.data(), 1, h, nq, nk, 0, nq * nk, nk);
+    const view<T> ds(memory2.data(), 1, h, nq, nk, 0, nq * nk, nk), inner(memory3.data(), 1, h, nq, 1, 0, nq, 1);
+    b.gemm(a, of_query(dout), of_key(dv), {.transpose_a = true});
+    b.gemm(of_query(dout), of_key(v), da, {.transpose_b = true});
+    b.row_reduce(fn::plus{}, fn::times{}, inner, a, view<const T>(da));
+    b.map(fn::softmax_gradient{}, ds, a, view<const T>(da), view<const T>(inner));
+    b.gemm(ds, of_key(k), of_query(dq), {.alpha = double(scale)});
+    b.gemm(ds, of_query(q), of_key(dk), {.transpose_a = true, .alpha = double(scale)});
+  });
+}
+
+}  // namespace detail
+
+/// A backend whose attention takes one argument more: it can leave `log_sums` and compute the probabilities again on
+/// the way back, so that training keeps none.
+template <class B, class T = typename B::scalar>
+concept keeps_log_sums = requires(B& b, const attention_rows& rows, view<const T> in, view<T> out, T* p) {
+  b.attention(rows, in, in, in, T(1), out, p, p);
+};
+
+/// Softmax attention inside each sample of a ragged batch: A = softmax(scale q k^T), out = A v. q, out are
+/// `[1, H, Tq, dh]`, k, v `[1, H, Tk, dh]`; `probabilities` (may be null) receives A as `attention_rows` says, and
+/// `log_sums` `[H, Tq]` (may be null; see `keeps_log_sums`) log sum exp(scale q k^T). A query that sees no key gets 0.
+template <tensor_backend B, class T = typename B::scalar>
+void attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+               view<T> out, T* probabilities, T* log_sums = nullptr) {
+  if constexpr (keeps_log_sums<B>) {
+    b.attention(rows, q, k, v, scale, out, probabilities, log_sums);
+  } else if constexpr (requires { b.attention(rows, q, k, v, scale, out, probabilities); }) {
+    b.attention(rows, q, k, v, scale, out, probabilities);
+  } else {
+    detail::attention(b, rows, q, k, v, scale, out, probabilities);
+  }
+}
+
+/// Gradients of `attention` from its probabilities, or from `result` where they are null: dq, dk, dv (=).
+/// `dprobabilities` (may be null) receives the gradient at the softmax output.
+template <tensor_backend B, class T = typename B::scalar>
+void attention_backward(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+                        const T* probabilities, const_view<T> dout, view<T> dq, view<T> dk, view<T> dv,
+                        T* dprobabilities, const attention_result<std::type_identity_t<T>>& result = {}) {
+  if constexpr (keeps_log_sums<B>) {
+    b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities, result);
+  } else if constexpr (requires {
+                         b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
+                       }) {
     b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
   } else {
-    for_each_sample(b, rows.count(), [&](index s) {
-      const index nq = rows.queries().length(s), nk = rows.keys().length(s), h = q.n1;
-      const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
-      const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
-      scratch<B> memory(b, h * nq, nk), memory2(b, h * nq, nk), memory3(b, h * nq, 1);
-      const view<const T> a = rows.matrices(probabilities, s, q.n1);
-      const view<T> da = dprobabilities ? rows.matrices(dprobabilities, s, q.n1)
-                                        : view<T>(memory.data(), 1, h, nq, nk, 0, nq * nk, nk);
-      const view<T> ds(memory2.data(), 1, h, nq, nk, 0, nq * nk, nk), inner(memory3.data(), 1, h, nq, 1, 0, nq, 1);
-      b.gemm(a, of_query(dout), of_key(dv), {.transpose_a = true});
-      b.gemm(of_query(dout), of_key(v), da, {.transpose_b = true});
-      b.row_reduce(fn::plus{}, fn::times{}, inner, a, view<const T>(da));
-      b.map(fn::softmax_gradient{}, ds, a, view<const T>(da), view<const T>(inner));
-      b.gemm(ds, of_key(k), of_query(dq), {.alpha = double(scale)});
-      b.gemm(ds, of_query(q), of_key(dk), {.transpose_a = true, .alpha = double(scale)});
-    });
+    detail::attention_backward(b, rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
   }
 }
 

@@ -1,0 +1,173 @@
+// The CUDA backend's own kernels on an emulated device: what they compute, and what the host does on the way.
+
+#include "core_tokensets/train/fit.hpp"
+#include "cuda/conformance.hpp"
+#include "cuda/vit_cases.hpp"
+#include "support/cuda_emulation.hpp"
+#include "support/ragged.hpp"
+
+namespace {
+
+namespace cts = core_tokensets;
+using backend = cuda_emulation::backend;
+using cuda_emulation::device;
+
+/// Puts the emulated devices back to what they were.
+struct usual_behaviour {
+  ~usual_behaviour() { device::settings = {}; }
+};
+
+backend exact() { return backend({.arithmetic = cts::cuda::arithmetic::f32}); }
+
+const cts::vit_config small{.image = {12, 12, 1}, .patch = 4, .dim = 24, .depth = 2, .heads = 2, .classes = 5};
+
+/// Gradients of a ragged batch, token by token in the same order.
+std::vector<float> gradients_of(backend& b, const cts::token_batch& batch) {
+  const auto model = ragged::lively_model(b, small);
+  vit_cases::pass<backend> run;
+  run.run(b, model, batch);
+  return run.gradients.to_host(b);
+}
+
+}  // namespace
+
+TEST_CASE("the CUDA kernels conform", "[cuda]") {
+  backend b = exact();
+  conformance::suite<backend>{b, 1e-4}.all();
+}
+
+TEST_CASE("the CUDA backend reproduces the golden ViT", "[cuda][golden]") {
+  backend b = exact();
+  vit_cases::check_all(b, "vit_c");
+}
+
+TEST_CASE("TF32 and bfloat16 round what is multiplied and nothing else", "[cuda]") {
+  const usual_behaviour after;
+  const auto batch = ragged::noise(small, {9, 4, 0, 7});
+  backend plain = exact();
+  const auto want = gradients_of(plain, batch);
+  for (const auto& [how, least, most] :
+       {std::tuple{cts::cuda::arithmetic::tf32, 1e-5, 2e-3}, {cts::cuda::arithmetic::bf16, 1e-4, 2e-2}}) {
+    backend b({.arithmetic = how});
+    const double error = golden::distance(gradients_of(b, batch), want);
+    CHECK(error > least);
+    CHECK(error < most);
+  }
+}
+
+TEST_CASE("results do not depend on the order of threads and blocks", "[cuda]") {
+  const usual_behaviour after;
+  const auto batch = ragged::noise(small, {9, 4, 0, 7});
+  backend b = exact();
+  const auto want = gradients_of(b, batch);
+  device::settings.backwards = true;
+  CHECK(gradients_of(b, batch) == want);
+  conformance::suite<backend>{b, 1e-4}.fused_rows();
+}
+
+TEST_CASE("a step whose shapes repeat is replayed as one graph, with the numbers of the day", "[cuda][graph]") {
+  const usual_behaviour after;
+  const auto train = [&](bool graphs) {
+    backend b = exact();
+    auto model = ragged::lively_model(b, small);
+    cts::training_state<backend> state;
+    state.optimiser.reset(b, model.layout().parameters);
+    for (int i = 0; i < 12; ++i) {
+      // Two shapes in turn; other pictures, weights and learning rate in every step; once another batch of the same
+      // size.
+      auto batch = ragged::noise(small,
+                                 i % 2    ? std::vector{9, 4, 7}
+                                 : i == 6 ? std::vector{5, 5}
+                                          : std::vector{3, 7},
+                                 static_cast<std::uint64_t>(i));
+      for (cts::index s = 0; s < batch.samples(); ++s) batch.weights.push_back(static_cast<float>(s + i));
+      const auto step = [&] {
+        cts::training_step(b, model, batch, {.label_smoothing = 0.1}, {}, 1.0 / (1 + i), state);
+      };
+      graphs ? b.repeat(batch.tokens() * 100 + batch.samples(), step) : step();
+    }
+    return model.parameters().to_host(b);
+  };
+  const auto want = train(false);
+  CHECK(device::settings.graph_launches == 0);
+  CHECK(train(true) == want);
+  CHECK(device::settings.graph_launches == 6);  // not: a first step, its tables found again, other lengths
+  CHECK(device::settings.captures <= 4);
+  CHECK(device::settings.updates < 200);
+  device::settings.lagging = true;
+  CHECK(train(true) == want);
+}
+
+TEST_CASE("within a repeated step, errors, downloads and freed memory behave as without", "[cuda][graph]") {
+  const usual_behaviour after;
+  backend b = exact();
+  cts::tensor<backend> x(b, 1, 100);
+  b.fill(*x, 1);
+  const cts::fn::scale<float> twice{2};
+  for (int i = 0; i < 4; ++i) b.repeat(1, [&] { b.map(twice, *x); });
+  CHECK(x.to_host(b)[99] == 16);
+  CHECK(b.commands().replays() == 3);
+  for (int i = 0; i < 4; ++i) {
+    b.repeat(1, [&] {
+      b.map(twice, *x);
+      if (i == 2) b.map(twice, *x);
+    });
+  }
+  CHECK(x.to_host(b)[0] == 16 * 32);
+  CHECK_THROWS_AS(b.repeat(1,
+                           [&] {
+                             b.map(twice, *x);
+                             cts::fail("stop");
+                           }),
+                  cts::Error);
+  CHECK(x.to_host(b)[0] == 16 * 64);
+  for (int i = 0; i < 3; ++i) {
+    b.repeat(2, [&] {
+      b.map(twice, *x);
+      CHECK(x.to_host(b)[5] == static_cast<float>(16 * (128 << i)));
+    });
+  }
+  b.fill(*x, 1);
+  for (int i = 0; i < 4; ++i) {
+    b.repeat(3, [&] {
+      auto other = std::make_unique<cts::tensor<backend>>(b, 1, 100);
+      cts::assign(b, **other, *std::as_const(x));
+      b.map(cts::fn::add{}, *x, *std::as_const(*other));
+      other.reset();  // still to be read
+      cts::tensor<backend> third(b, 1, 100);
+      b.fill(*third, -1);
+    });
+  }
+  CHECK(x.to_host(b)[0] == 16);
+}
+
+TEST_CASE("a warm training step allocates nothing, waits for nothing and uploads its tables once", "[cuda]") {
+  const usual_behaviour after;
+  backend b = exact();
+  auto model = ragged::lively_model(b, small);
+  cts::training_state<backend> state;
+  state.optimiser.reset(b, model.layout().parameters);
+  const auto batch = ragged::noise(small, {9, 4, 0, 7});
+  const auto step = [&] { cts::training_step(b, model, batch, {}, {}, 1.0, state); };
+  step();
+  const int first = device::settings.copies;
+  device::settings = {};
+  step();
+  CHECK(device::settings.allocations == 0);
+  CHECK(device::settings.waits == 0);
+  CHECK(device::settings.copies < 8);  // patches, four lists of rows, targets
+  CHECK(first > device::settings.copies);
+  CHECK(state.tape.blocks[0].a.empty());
+}
+
+TEST_CASE("memory may outlive its backend and goes back to the device", "[cuda]") {
+  cts::tensor<backend> x;
+  std::vector<float> numbers(3'000'000, 1.5f);  // more than goes through the staging memory at once
+  {
+    backend b = exact();
+    x.assign(b, 1000, 3000, numbers.data());
+    backend copy = b;
+    CHECK(x.to_host(copy) == numbers);
+  }
+  x = {};
+}

@@ -17,5 +17,6 @@ install(EXPORT core_tokensets NAMESPACE core_tokensets:: FILE core_tokensets-tar
 write_basic_package_version_file(core_tokensets-config-version.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 configure_package_config_file(cmake/config.cmake.in core_tokensets-config.cmake INSTALL_DESTINATION ${package_dir})
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/core_tokensets-config.cmake
-              ${CMAKE_CURRENT_BINARY_DIR}/core_tokensets-config-version.cmake cmake/stb.cmake cmake/xtensor.cmake
+              ${CMAKE_CURRENT_BINARY_DIR}/core_tokensets-config-version.cmake cmake/stb.cmake
+              cmake/xtensor.cmake cmake/cuda.cmake
         DESTINATION ${package_dir})

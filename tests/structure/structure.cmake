@@ -61,6 +61,7 @@ endif()
 find_program(CTS_CLANG_FORMAT NAMES clang-format-14)
 if(CTS_CLANG_FORMAT)
   file(GLOB_RECURSE formatted CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/*.hpp ${PROJECT_SOURCE_DIR}/tests/*.?pp
+       ${PROJECT_SOURCE_DIR}/tests/*.cu ${PROJECT_SOURCE_DIR}/bench/*.cu
        ${PROJECT_SOURCE_DIR}/examples/*.?pp ${PROJECT_SOURCE_DIR}/bench/*.?pp)
   add_test(NAME format COMMAND ${CTS_CLANG_FORMAT} --style=file --dry-run -Werror ${formatted})
 else()

@@ -2,7 +2,6 @@
 // Attention inside each sample of a ragged batch, tile by tile with a running softmax (Milakov & Gimelshein 2018, Dao
 // et al. 2022): forward. Probabilities are written only where they are asked for.
 
-#include <algorithm>
 #include <cmath>
 
 #include "core_tokensets/core/functors.hpp"
@@ -40,7 +39,8 @@ struct attention_operands {
 
   /// Keys that query i sees.
   constexpr int visible(const attention_sample& s, int i) const {
-    return causal ? std::clamp(s.keys - s.queries + i + 1, 0, int(s.keys)) : int(s.keys);
+    const int seen = causal ? smaller(s.keys, s.keys - s.queries + i + 1) : s.keys;
+    return seen > 0 ? seen : 0;
   }
   /// Row i of head h of the sample's attention matrices in `p`.
   constexpr float* matrix_row(float* p, const attention_sample& s, index h, int i) const {
@@ -85,7 +85,7 @@ struct attention_kernel {
     const index h = t.block_y();
     float *qs = static_cast<float*>(t.shared()), *ks = qs + tile_rows * tile_ld<D>,
           *vs = ks + tile_columns * tile_ld<D>;
-    const int rows = std::min(tile_rows, s.queries - tile.first), row = 16 * t.warp();
+    const int rows = smaller(tile_rows, s.queries - tile.first), row = 16 * t.warp();
     load_tile<tile_rows, D>(t, o.q.row(h, s.query + tile.first), o.q.ld, rows, o.width, o.quads, o.rounding, threads,
                             qs);
     running state;

@@ -26,7 +26,7 @@ constexpr void probabilities_of(const Thread& t, const attention_operands& o, co
       } else if (o.probabilities != nullptr) {
         x[n][e] = o.matrix_row(o.probabilities, s, h, i)[j];
       } else {
-        x[n][e] = fn::exp(x[n][e] * o.scale - log_sum(at));
+        x[n][e] = fn::exp(x[n][e] * o.scale - log_sum(at, e));
       }
     }
   }
@@ -46,7 +46,7 @@ struct attention_query_kernel {
     const attention_tile tile = o.tiles[t.block()];
     const attention_sample s = o.samples[tile.sample];
     const index h = t.block_y();
-    const int rows = std::min(tile_rows, s.queries - tile.first), row = 16 * t.warp();
+    const int rows = smaller(tile_rows, s.queries - tile.first), row = 16 * t.warp();
     tiles m{static_cast<float*>(t.shared())};
     load_tile<tile_rows, D>(t, o.q.row(h, s.query + tile.first), o.q.ld, rows, o.width, o.quads, o.rounding, threads,
                             m.q);
@@ -105,7 +105,7 @@ struct attention_query_kernel {
     probabilities_of(
         t, o, s, h, [&](const fragment_place& at) { return first + row + at.row; },
         [&](const fragment_place& at) { return key + at.column; },
-        [&](const fragment_place& at) { return log_sums[at.row / 8]; }, x);
+        [&](const fragment_place&, int e) { return log_sums[e / 2]; }, x);
     multiply_transposed<P, groups, D>(t, m.dout + row * tile_ld<D>, m.v, dx);
     return true;
   }
@@ -162,7 +162,7 @@ struct attention_key_kernel {
     const attention_tile tile = o.tiles[t.block()];
     const attention_sample s = o.samples[tile.sample];
     const index h = t.block_y();
-    const int rows = std::min(tile_rows, s.keys - tile.first), row = 16 * t.warp();
+    const int rows = smaller(tile_rows, s.keys - tile.first), row = 16 * t.warp();
     tiles m{static_cast<float*>(t.shared())};
     load_tile<tile_rows, D>(t, o.k.row(h, s.key + tile.first), o.k.ld, rows, o.width, o.quads, o.rounding, threads,
                             m.k);
@@ -170,7 +170,7 @@ struct attention_key_kernel {
                             m.v);
     float dk[D / 8][4] = {}, dv[D / 8][4] = {};
     for (int query = 0; query < s.queries; query += tile_columns) {
-      const int last = std::min(query + tile_columns, int(s.queries)) - 1;
+      const int last = smaller(query + tile_columns, s.queries) - 1;
       if (o.visible(s, last) <= tile.first) continue;  // none of these queries sees these keys
       t.sync();                                        // all are done with the tiles before
       load(t, s, h, query, m);
@@ -218,7 +218,7 @@ struct attention_key_kernel {
     probabilities_of(
         t, o, s, h, [&](const fragment_place& at) { return query + at.column; },
         [&](const fragment_place& at) { return key + at.row; },
-        [&](const fragment_place& at) { return m.log_sums[at.column]; }, x);
+        [&](const fragment_place& at, int) { return m.log_sums[at.column]; }, x);
     for (int n = 0; n < groups; ++n) {
       for (int e = 0; e < 4; ++e) w[n][e] = rounded(x[n][e], o.rounding);
     }

@@ -63,6 +63,9 @@ constexpr bfloat to_bfloat(float x) {
   return static_cast<bfloat>(nan ? 0x7fffu : bits);
 }
 
+/// The smaller one. (Kernels cannot use std::min with a constant: it wants the constant's address.)
+constexpr int smaller(int a, int b) { return a < b ? a : b; }
+
 /// Blocks of `size` that cover n.
 constexpr index blocks_for(index n, index size) { return (n + size - 1) / size; }
 

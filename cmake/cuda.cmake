@@ -1,0 +1,17 @@
+# Defines core_tokensets::cuda, which programs with CUDA sources link, where the toolkit is. The language CUDA is enabled
+# before. Used here and by the installed package.
+if(NOT TARGET core_tokensets::cuda AND CMAKE_CUDA_COMPILER)
+  find_package(CUDAToolkit 12 QUIET)
+  if(CUDAToolkit_FOUND)
+    add_library(core_tokensets::cuda INTERFACE IMPORTED GLOBAL)
+    # The standard by its flag, since CMake 3.25 does not know the feature for nvcc 13. Kernels call the library's
+    # constexpr functions on the device.
+    target_compile_options(core_tokensets::cuda INTERFACE
+                           "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--expt-relaxed-constexpr>")
+    if(OpenMP_CXX_FOUND)
+      string(REPLACE " " "," cts_openmp_flags "${OpenMP_CXX_FLAGS}")
+      target_compile_options(core_tokensets::cuda INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${cts_openmp_flags}>)
+    endif()
+    target_link_libraries(core_tokensets::cuda INTERFACE core_tokensets::core_tokensets CUDA::cudart CUDA::cublasLt)
+  endif()
+endif()

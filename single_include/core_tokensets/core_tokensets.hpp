@@ -11516,6 +11516,7 @@ inline continual_metrics measure(const accuracy_matrix& r) {
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <numeric>
 #include <string>
 #include <variant>
@@ -11561,11 +11562,15 @@ inline index affordable_samples(const token_memory& memory, index tokens, index 
   return low;
 }
 
+/// What a picture costs as a file.
+inline index file_price(const dataset& data, index picture) {
+  return static_cast<index>(data.source_bytes[static_cast<std::size_t>(picture)]) + picture_overhead;
+}
+
 /// How many pictures of `indices` on average fit `bytes` when each costs its source file.
 inline index affordable_pictures(const dataset& data, std::span<const index> indices, index bytes) {
   double total = 0;
-  for (const index i : indices)
-    total += double(data.source_bytes[static_cast<std::size_t>(i)]) + double(picture_overhead);
+  for (const index i : indices) total += double(file_price(data, i));
   const double mean = total / static_cast<double>(indices.size());
   require(mean <= static_cast<double>(bytes), "memory: a budget of ", bytes, " bytes is too small for one picture of ",
           mean);
@@ -11588,12 +11593,27 @@ struct consolidation {
   double select_seconds = 0, attribute_seconds = 0;
 };
 
-/// Chooses `k` of the pictures `indices` and appends their most relevant tokens to the memory, as of task
-/// `task_number`.
+/// Leaves out the pictures with the largest files until the others together cost no more than `bytes`.
+inline void fit_files(const dataset& data, std::span<const index> indices, index bytes, selection_result& chosen) {
+  const auto price = [&](index i) { return file_price(data, indices[static_cast<std::size_t>(i)]); };
+  index total = 0;
+  for (const index i : chosen.indices) total += price(i);
+  while (total > bytes && !chosen.indices.empty()) {
+    const auto largest = std::max_element(chosen.indices.begin(), chosen.indices.end(),
+                                          [&](index a, index c) { return price(a) < price(c); });
+    total -= price(*largest);
+    chosen.weights.erase(chosen.weights.begin() + (largest - chosen.indices.begin()));
+    chosen.indices.erase(largest);
+  }
+}
+
+/// Chooses `k` of the pictures `indices`, or fewer if their files may weigh no more than `file_bytes`, and appends
+/// their most relevant tokens to the memory, as of task `task_number`.
 template <tensor_backend B>
 consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::span<const index> indices,
                           const core_tokenset& recipe, index k, const pixel_normalisation& normalisation,
-                          std::uint16_t task_number, token_memory& memory) {
+                          std::uint16_t task_number, token_memory& memory,
+                          index file_bytes = std::numeric_limits<index>::max()) {
   using clock = std::chrono::steady_clock;
   const auto seconds = [](clock::time_point from) {
     return std::chrono::duration<double>(clock::now() - from).count();
@@ -11603,7 +11623,8 @@ consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::s
   const auto start = clock::now();
   const model_outputs outputs = run_model(b, model, data, indices, normalisation);
   const auto known = make_evidence(outputs.logits, outputs.features, outputs.labels, model.config().classes);
-  const selection_result chosen = std::visit([&](const auto& m) { return select(m, known, k); }, recipe.select);
+  selection_result chosen = std::visit([&](const auto& m) { return select(m, known, k); }, recipe.select);
+  if (file_bytes != std::numeric_limits<index>::max()) fit_files(data, indices, file_bytes, chosen);
   consolidation done;
   done.select_seconds = seconds(start);
 
@@ -11655,6 +11676,7 @@ consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::s
 
 #include <chrono>
 #include <filesystem>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -11713,13 +11735,6 @@ inline core_tokenset recipe_of(const sequence_options& o, std::uint64_t task) {
   if (o.memory == memory_kind::random_tokens) r.attribute = random_relevance{seed};
   if (auto* chance = std::get_if<random_selection>(&r.select)) chance->seed = seed;
   return r;
-}
-
-/// What the memory weighs by the rules of the budget.
-inline index priced_bytes(const token_memory& memory, const sequence_options& o, double spent_on_pictures) {
-  if (memory.empty()) return 0;
-  const bool as_files = o.memory == memory_kind::coreset && o.price == picture_price::source;
-  return as_files ? static_cast<index>(spent_on_pictures) : memory.bytes_on_disk();
 }
 
 /// Checksum of a checkpoint's state, its own entry left out.
@@ -11842,26 +11857,28 @@ class sequence_runner {
     const index patches = model_.config().patches();
     const index bytes = result_.budget_bytes * (t + 1) / stream_.size();
     const dataset& train = stream_.data.train;
-    index k = 0;
-    if (o_.memory == memory_kind::coreset && o_.price == picture_price::source) {
-      k = affordable_pictures(train, now.train, bytes - static_cast<index>(spent_));
+    index k = 0, file_bytes = std::numeric_limits<index>::max();
+    if (as_files()) {
+      file_bytes = bytes - price_of_files();
+      k = affordable_pictures(train, now.train, file_bytes);
     } else {
       const index tokens = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
       k = affordable_samples(memory_, tokens, static_cast<index>(now.train.size()), bytes);
     }
     if (k == 0) return;
-    const index before = memory_.samples();
     const auto stored = consolidate(b_, model_, train, now.train, recipe, k, o_.fit.normalisation,
-                                    static_cast<std::uint16_t>(t), memory_);
+                                    static_cast<std::uint16_t>(t), memory_, file_bytes);
     pictures_.insert(pictures_.end(), stored.pictures.begin(), stored.pictures.end());
     result_.select_seconds += stored.select_seconds;
     result_.attribute_seconds += stored.attribute_seconds;
-    if (o_.memory == memory_kind::coreset && o_.price == picture_price::source) {
-      double mean = 0;
-      for (const index i : now.train)
-        mean += double(train.source_bytes[static_cast<std::size_t>(i)]) / double(now.train.size());
-      spent_ += (mean + double(picture_overhead)) * static_cast<double>(memory_.samples() - before);
-    }
+  }
+
+  /// True where the memory is priced as the files that its pictures came as.
+  bool as_files() const { return o_.memory == memory_kind::coreset && o_.price == picture_price::source; }
+  index price_of_files() const {
+    index total = 0;
+    for (const index i : pictures_) total += file_price(stream_.data.train, i);
+    return total;
   }
 
   void judge(index t) {
@@ -11880,7 +11897,7 @@ class sequence_runner {
                           : accuracy<float>(got.logits, got.labels));
     }
     result_.accuracy.push_back(std::move(row));
-    result_.memory_bytes = detail::priced_bytes(memory_, o_, spent_);
+    result_.memory_bytes = memory_.empty() ? 0 : as_files() ? price_of_files() : memory_.bytes_on_disk();
     result_.memory_tokens = memory_.tokens();
     result_.memory_samples = memory_.samples();
     result_.evaluate_seconds += since(start);
@@ -11896,7 +11913,6 @@ class sequence_runner {
     memory_.save(memory_path);
     nlohmann::json state = detail::to_json(result_);
     state["tasks_done"] = t + 1;
-    state["spent"] = spent_;
     state["pictures"] = pictures_;
     state["fingerprint"] = fingerprint_;
     state["model"] = detail::file_checksum(model_path);
@@ -11932,7 +11948,6 @@ class sequence_runner {
     load_parameters(b_, model_, file);
     memory_ = load_token_memory(memory_path);
     result_.accuracy = state["accuracy"].get<accuracy_matrix>();
-    spent_ = state["spent"].get<double>();
     pictures_ = state["pictures"].get<std::vector<index>>();
     const auto& seconds = state["seconds"];
     result_.train_seconds = seconds["train"];
@@ -11952,8 +11967,7 @@ class sequence_runner {
   std::string fingerprint_;
   token_memory memory_;
   sequence_result result_;
-  std::vector<index> pictures_;
-  double spent_ = 0;  ///< bytes of the pictures of a coreset, as files
+  std::vector<index> pictures_;  ///< [S] training picture of each sample of the memory
 };
 
 }  // namespace core_tokensets

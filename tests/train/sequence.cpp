@@ -71,6 +71,25 @@ TEST_CASE("every memory runs through the same loop and keeps its budget", "[sequ
   }
 }
 
+TEST_CASE("a coreset at the price of its files weighs what the chosen files weigh", "[sequence]") {
+  auto stream = small_stream();
+  for (std::size_t i = 0; i < stream.data.train.source_bytes.size(); ++i)
+    stream.data.train.source_bytes[i] = 100 + 50 * (i % 3);
+  auto options = quick(cts::memory_kind::coreset);
+  options.price = cts::picture_price::source;
+  options.budget = cts::bytes(1300);
+  backend b(1);
+  cts::vit<backend> model(b, {.image = {16, 16, 3}, .patch = 4, .dim = 16, .depth = 2, .heads = 2, .classes = 2});
+  cts::sequence_runner<backend> runner(b, model, stream, options, "files");
+  const auto result = runner.run();
+  cts::index weight = 0;
+  for (const auto i : runner.pictures()) weight += cts::file_price(stream.data.train, i);
+  CHECK(result.memory_bytes == weight);
+  CHECK(weight <= 1300);
+  CHECK(weight > 1000);
+  CHECK(static_cast<cts::index>(runner.pictures().size()) == runner.memory().samples());
+}
+
 TEST_CASE("a run is the same to the bit for any number of threads, and after a resume", "[sequence]") {
   const auto stream = small_stream();
   auto options = quick(cts::memory_kind::core_tokenset);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <numeric>
 #include <string>
 #include <variant>
@@ -54,11 +55,15 @@ inline index affordable_samples(const token_memory& memory, index tokens, index 
   return low;
 }
 
+/// What a picture costs as a file.
+inline index file_price(const dataset& data, index picture) {
+  return static_cast<index>(data.source_bytes[static_cast<std::size_t>(picture)]) + picture_overhead;
+}
+
 /// How many pictures of `indices` on average fit `bytes` when each costs its source file.
 inline index affordable_pictures(const dataset& data, std::span<const index> indices, index bytes) {
   double total = 0;
-  for (const index i : indices)
-    total += double(data.source_bytes[static_cast<std::size_t>(i)]) + double(picture_overhead);
+  for (const index i : indices) total += double(file_price(data, i));
   const double mean = total / static_cast<double>(indices.size());
   require(mean <= static_cast<double>(bytes), "memory: a budget of ", bytes, " bytes is too small for one picture of ",
           mean);
@@ -81,12 +86,27 @@ struct consolidation {
   double select_seconds = 0, attribute_seconds = 0;
 };
 
-/// Chooses `k` of the pictures `indices` and appends their most relevant tokens to the memory, as of task
-/// `task_number`.
+/// Leaves out the pictures with the largest files until the others together cost no more than `bytes`.
+inline void fit_files(const dataset& data, std::span<const index> indices, index bytes, selection_result& chosen) {
+  const auto price = [&](index i) { return file_price(data, indices[static_cast<std::size_t>(i)]); };
+  index total = 0;
+  for (const index i : chosen.indices) total += price(i);
+  while (total > bytes && !chosen.indices.empty()) {
+    const auto largest = std::max_element(chosen.indices.begin(), chosen.indices.end(),
+                                          [&](index a, index c) { return price(a) < price(c); });
+    total -= price(*largest);
+    chosen.weights.erase(chosen.weights.begin() + (largest - chosen.indices.begin()));
+    chosen.indices.erase(largest);
+  }
+}
+
+/// Chooses `k` of the pictures `indices`, or fewer if their files may weigh no more than `file_bytes`, and appends
+/// their most relevant tokens to the memory, as of task `task_number`.
 template <tensor_backend B>
 consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::span<const index> indices,
                           const core_tokenset& recipe, index k, const pixel_normalisation& normalisation,
-                          std::uint16_t task_number, token_memory& memory) {
+                          std::uint16_t task_number, token_memory& memory,
+                          index file_bytes = std::numeric_limits<index>::max()) {
   using clock = std::chrono::steady_clock;
   const auto seconds = [](clock::time_point from) {
     return std::chrono::duration<double>(clock::now() - from).count();
@@ -96,7 +116,8 @@ consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::s
   const auto start = clock::now();
   const model_outputs outputs = run_model(b, model, data, indices, normalisation);
   const auto known = make_evidence(outputs.logits, outputs.features, outputs.labels, model.config().classes);
-  const selection_result chosen = std::visit([&](const auto& m) { return select(m, known, k); }, recipe.select);
+  selection_result chosen = std::visit([&](const auto& m) { return select(m, known, k); }, recipe.select);
+  if (file_bytes != std::numeric_limits<index>::max()) fit_files(data, indices, file_bytes, chosen);
   consolidation done;
   done.select_seconds = seconds(start);
 

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -69,13 +70,6 @@ inline core_tokenset recipe_of(const sequence_options& o, std::uint64_t task) {
   if (o.memory == memory_kind::random_tokens) r.attribute = random_relevance{seed};
   if (auto* chance = std::get_if<random_selection>(&r.select)) chance->seed = seed;
   return r;
-}
-
-/// What the memory weighs by the rules of the budget.
-inline index priced_bytes(const token_memory& memory, const sequence_options& o, double spent_on_pictures) {
-  if (memory.empty()) return 0;
-  const bool as_files = o.memory == memory_kind::coreset && o.price == picture_price::source;
-  return as_files ? static_cast<index>(spent_on_pictures) : memory.bytes_on_disk();
 }
 
 /// Checksum of a checkpoint's state, its own entry left out.
@@ -198,26 +192,28 @@ class sequence_runner {
     const index patches = model_.config().patches();
     const index bytes = result_.budget_bytes * (t + 1) / stream_.size();
     const dataset& train = stream_.data.train;
-    index k = 0;
-    if (o_.memory == memory_kind::coreset && o_.price == picture_price::source) {
-      k = affordable_pictures(train, now.train, bytes - static_cast<index>(spent_));
+    index k = 0, file_bytes = std::numeric_limits<index>::max();
+    if (as_files()) {
+      file_bytes = bytes - price_of_files();
+      k = affordable_pictures(train, now.train, file_bytes);
     } else {
       const index tokens = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
       k = affordable_samples(memory_, tokens, static_cast<index>(now.train.size()), bytes);
     }
     if (k == 0) return;
-    const index before = memory_.samples();
     const auto stored = consolidate(b_, model_, train, now.train, recipe, k, o_.fit.normalisation,
-                                    static_cast<std::uint16_t>(t), memory_);
+                                    static_cast<std::uint16_t>(t), memory_, file_bytes);
     pictures_.insert(pictures_.end(), stored.pictures.begin(), stored.pictures.end());
     result_.select_seconds += stored.select_seconds;
     result_.attribute_seconds += stored.attribute_seconds;
-    if (o_.memory == memory_kind::coreset && o_.price == picture_price::source) {
-      double mean = 0;
-      for (const index i : now.train)
-        mean += double(train.source_bytes[static_cast<std::size_t>(i)]) / double(now.train.size());
-      spent_ += (mean + double(picture_overhead)) * static_cast<double>(memory_.samples() - before);
-    }
+  }
+
+  /// True where the memory is priced as the files that its pictures came as.
+  bool as_files() const { return o_.memory == memory_kind::coreset && o_.price == picture_price::source; }
+  index price_of_files() const {
+    index total = 0;
+    for (const index i : pictures_) total += file_price(stream_.data.train, i);
+    return total;
   }
 
   void judge(index t) {
@@ -236,7 +232,7 @@ class sequence_runner {
                           : accuracy<float>(got.logits, got.labels));
     }
     result_.accuracy.push_back(std::move(row));
-    result_.memory_bytes = detail::priced_bytes(memory_, o_, spent_);
+    result_.memory_bytes = memory_.empty() ? 0 : as_files() ? price_of_files() : memory_.bytes_on_disk();
     result_.memory_tokens = memory_.tokens();
     result_.memory_samples = memory_.samples();
     result_.evaluate_seconds += since(start);
@@ -252,7 +248,6 @@ class sequence_runner {
     memory_.save(memory_path);
     nlohmann::json state = detail::to_json(result_);
     state["tasks_done"] = t + 1;
-    state["spent"] = spent_;
     state["pictures"] = pictures_;
     state["fingerprint"] = fingerprint_;
     state["model"] = detail::file_checksum(model_path);
@@ -288,7 +283,6 @@ class sequence_runner {
     load_parameters(b_, model_, file);
     memory_ = load_token_memory(memory_path);
     result_.accuracy = state["accuracy"].get<accuracy_matrix>();
-    spent_ = state["spent"].get<double>();
     pictures_ = state["pictures"].get<std::vector<index>>();
     const auto& seconds = state["seconds"];
     result_.train_seconds = seconds["train"];
@@ -308,8 +302,7 @@ class sequence_runner {
   std::string fingerprint_;
   token_memory memory_;
   sequence_result result_;
-  std::vector<index> pictures_;
-  double spent_ = 0;  ///< bytes of the pictures of a coreset, as files
+  std::vector<index> pictures_;  ///< [S] training picture of each sample of the memory
 };
 
 }  // namespace core_tokensets

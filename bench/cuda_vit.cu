@@ -16,7 +16,6 @@
 
 namespace cts = core_tokensets;
 using backend = cts::cuda_backend<float>;
-using cts::index;
 
 namespace {
 
@@ -47,12 +46,12 @@ cts::token_batch noise(const cts::vit_config& c, int samples, double keep) {
   cts::token_batch batch;
   batch.patch_dim = c.patch_dim();
   for (int s = 0; s < samples; ++s) {
-    for (index k = 0; k < c.patches(); ++k) {
+    for (cts::index k = 0; k < c.patches(); ++k) {
       if (random.uniform() >= keep) continue;
       batch.positions.push_back(static_cast<std::int32_t>(k));
-      for (index i = 0; i < batch.patch_dim; ++i) batch.patches.push_back(static_cast<float>(random.normal()));
+      for (cts::index i = 0; i < batch.patch_dim; ++i) batch.patches.push_back(static_cast<float>(random.normal()));
     }
-    batch.offsets.push_back(static_cast<index>(batch.positions.size()));
+    batch.offsets.push_back(static_cast<cts::index>(batch.positions.size()));
     batch.targets.push_back(static_cast<std::int32_t>(random.below(c.classes)));
   }
   return batch;
@@ -76,7 +75,7 @@ double seconds_of(backend& b, int repeats, const Job& job) {
 
 /// Operations a second of a large product, 20 of them in a row.
 double matrix_rate(backend& b, int repeats) {
-  constexpr index n = 8192;
+  constexpr cts::index n = 8192;
   cts::tensor<backend> x(b, n, n), w(b, n, n), y(b, n, n);
   std::vector<float> numbers(static_cast<std::size_t>(n * n));
   cts::random_stream random(1);
@@ -116,7 +115,7 @@ void run(const bench_case& c, backend& b, const settings& s, double rate) {
   cts::loss_tape<backend> loss;
   cts::optimiser_state<backend> state;
   state.reset(b, model.layout().parameters);
-  const auto repeated = [&](index key, const auto& body) { s.graphs ? b.repeat(key, body) : body(); };
+  const auto repeated = [&](cts::index key, const auto& body) { s.graphs ? b.repeat(key, body) : body(); };
   const auto train = [&](const cts::token_batch& images) {
     repeated(images.tokens(), [&] {
       cts::forward(b, model, images, tape);

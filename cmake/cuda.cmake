@@ -8,7 +8,7 @@ if(NOT TARGET core_tokensets::cuda AND CMAKE_CUDA_COMPILER)
     # constexpr functions on the device.
     target_compile_options(core_tokensets::cuda INTERFACE
                            "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--expt-relaxed-constexpr>")
-    if(OpenMP_CXX_FOUND)
+    if(OpenMP_CXX_FOUND AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # nvcc's host compiler
       string(REPLACE " " "," cts_openmp_flags "${OpenMP_CXX_FLAGS}")
       target_compile_options(core_tokensets::cuda INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${cts_openmp_flags}>)
     endif()

@@ -1396,6 +1396,16 @@ void for_each_sample(B& b, index samples, const Body& body) {
   }
 }
 
+/// Runs `body`. A backend that can capture work replays it where the key and the work come again.
+template <tensor_backend B, class Body>
+void repeat(B& b, index key, const Body& body) {
+  if constexpr (requires { b.repeat(key, body); }) {
+    b.repeat(key, body);
+  } else {
+    body();
+  }
+}
+
 /// Softmax over the columns of every row, in place.
 template <tensor_backend B, class T = typename B::scalar>
 void softmax(B& b, view<T> x) {
@@ -11454,8 +11464,10 @@ void fit(B& b, vit<B>& model, const dataset& data, std::span<const index> indice
         append(batch, replayed);
       }
       detail::balance(batch, fresh, o.loss, first_class, model.config().classes, first);
-      training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first}, o,
-                    cosine_schedule(done, steps, warm_up), state);
+      ops::repeat(b, (batch.tokens() << 20) + batch.samples(), [&] {
+        training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first}, o,
+                      cosine_schedule(done, steps, warm_up), state);
+      });
       if (done % look_every == 0 || done + 1 == steps) {
         char text[32];
         std::snprintf(text, sizeof text, "loss %.3f", mean_loss(b, state.loss, batch.weights));

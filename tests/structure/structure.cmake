@@ -53,7 +53,7 @@ endif()
 # The other compiler: every program, warnings as errors.
 find_program(CTS_CLANG NAMES clang++-14 clang++)
 if(CTS_CLANG AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
-  cts_add_project(clang ${PROJECT_SOURCE_DIR} -DCMAKE_CXX_COMPILER=${CTS_CLANG} -DCTS_TESTS=OFF)
+  cts_add_project(clang ${PROJECT_SOURCE_DIR} -DCMAKE_CXX_COMPILER=${CTS_CLANG} -DCTS_TESTS=OFF -DCTS_CUDA=OFF)
 else()
   cts_skip_test(clang "clang++ is missing, or already the compiler")
 endif()

@@ -20,6 +20,16 @@ void for_each_sample(B& b, index samples, const Body& body) {
   }
 }
 
+/// Runs `body`. A backend that can capture work replays it where the key and the work come again.
+template <tensor_backend B, class Body>
+void repeat(B& b, index key, const Body& body) {
+  if constexpr (requires { b.repeat(key, body); }) {
+    b.repeat(key, body);
+  } else {
+    body();
+  }
+}
+
 /// Softmax over the columns of every row, in place.
 template <tensor_backend B, class T = typename B::scalar>
 void softmax(B& b, view<T> x) {

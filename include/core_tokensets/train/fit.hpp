@@ -150,8 +150,10 @@ void fit(B& b, vit<B>& model, const dataset& data, std::span<const index> indice
         append(batch, replayed);
       }
       detail::balance(batch, fresh, o.loss, first_class, model.config().classes, first);
-      training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first}, o,
-                    cosine_schedule(done, steps, warm_up), state);
+      ops::repeat(b, (batch.tokens() << 20) + batch.samples(), [&] {
+        training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first}, o,
+                      cosine_schedule(done, steps, warm_up), state);
+      });
       if (done % look_every == 0 || done + 1 == steps) {
         char text[32];
         std::snprintf(text, sizeof text, "loss %.3f", mean_loss(b, state.loss, batch.weights));

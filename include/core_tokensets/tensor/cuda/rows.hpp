@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "core_tokensets/core/functors.hpp"
 #include "core_tokensets/tensor/cuda/reduce.hpp"
 
 namespace core_tokensets::cuda {

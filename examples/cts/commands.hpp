@@ -28,6 +28,7 @@ struct model_options {
 void add_predict(CLI::App& app);
 void add_backward(CLI::App& app);
 void add_attribute(CLI::App& app);
+void add_judge(CLI::App& app);
 void add_sequence(CLI::App& app);
 void add_demo(CLI::App& app);
 void add_memory(CLI::App& app);

@@ -39,6 +39,7 @@ int main(int argc, char** argv) {
   cts_command::add_predict(app);
   cts_command::add_backward(app);
   cts_command::add_attribute(app);
+  cts_command::add_judge(app);
   cts_command::add_sequence(app);
   cts_command::add_memory(app);
   cts_command::add_demo(app);

@@ -114,13 +114,14 @@ struct attribute_options : model_options {
 
 void attribute(const attribute_options& o) {
   const auto method = cts::parse_attribution(o.method, o.start_layer, o.seed);
+  const auto target = cts::parse_target(o.target);
   with_backend(o, [&]<class T>(backend<T>& b) {
     const auto model = read_model(b, o);
-    const auto batch = read_images(o.inputs, model.config(), o.target == "label");
+    const auto batch = read_images(o.inputs, model.config(), target.whose == cts::explained_class::label);
     cts::attribution_workspace<backend<T>> workspace;
-    const auto relevance = cts::attribute(method, b, model, batch, batch.targets, workspace);
+    const auto relevance = cts::attribute(method, b, model, batch, target, workspace);
     cts::tensor_file out;
-    out.metadata["method"] = o.method;
+    out.metadata["method"] = cts::text_of(method);
     out.metadata["target"] = o.target;
     out.arrays["relevance"] = cts::host_array::of(std::vector<T>(relevance.begin(), relevance.end()),
                                                   {batch.samples(), model.config().patches()});
@@ -148,10 +149,12 @@ void add_attribute(CLI::App& app) {
   auto o = std::make_shared<attribute_options>();
   auto* command = app.add_subcommand("attribute", "relevance [B,N] of every patch");
   o->add_to(*command);
-  command->add_option("--method", o->method, "random, attention, rollout, grad_cam or grad_lrp")->required();
-  command->add_option("--target", o->target, "class that is explained")->check(CLI::IsMember({"argmax", "label"}));
-  command->add_option("--start-layer", o->start_layer, "first block of rollout and grad_lrp");
-  command->add_option("--seed", o->seed, "of random");
+  std::string names;
+  for (const auto& name : cts::attribution_names()) names += (names.empty() ? "" : ", ") + name;
+  command->add_option("--method", o->method, "NAME or NAME:OPTION=VALUE:...; names are " + names)->required();
+  command->add_option("--target", o->target, "argmax, label, class:K, loss, margin or margin:A,B");
+  command->add_option("--start-layer", o->start_layer, "first block, for methods that have one");
+  command->add_option("--seed", o->seed, "for methods that have one");
   command->final_callback([o] { attribute(*o); });
 }
 

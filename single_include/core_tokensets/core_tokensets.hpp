@@ -103,7 +103,7 @@ T parse_option(std::string_view text, const std::string& where) {
 
 template <class T>
 concept has_options = requires(T& t) {
-  T::options(t, detail::no_visit{});
+  std::remove_cv_t<T>::options(t, detail::no_visit{});
 };
 
 /// "key=value,key=value" of all options; empty where there are none.
@@ -298,13 +298,8 @@ struct settled_target {
   std::vector<std::int32_t> classes, others;  ///< [S]; others only for margins
 
   /// The explained number of sample s for its logits.
-  template <class T>
-  double value(std::size_t s, std::span<const T> logits) const {
-    const double z = double(logits[static_cast<std::size_t>(classes[s])]);
-    if (what == objective::logit) return z;
-    if (what == objective::margin) return z - double(logits[static_cast<std::size_t>(others[s])]);
-    return z - log_total(logits);
-  }
+  double value(std::size_t s, std::span<const double> logits) const { return value_of(s, logits); }
+  double value(std::size_t s, std::span<const float> logits) const { return value_of(s, logits); }
   /// Its gradient with respect to the logits (=).
   template <class T>
   void gradient(std::size_t s, std::span<const T> logits, std::span<T> out) const {
@@ -318,6 +313,13 @@ struct settled_target {
   }
 
  private:
+  template <class T>
+  double value_of(std::size_t s, std::span<const T> logits) const {
+    const double z = double(logits[static_cast<std::size_t>(classes[s])]);
+    if (what == objective::logit) return z;
+    if (what == objective::margin) return z - double(logits[static_cast<std::size_t>(others[s])]);
+    return z - log_total(logits);
+  }
   template <class T>
   static double log_total(std::span<const T> logits) {
     const double top = double(*std::max_element(logits.begin(), logits.end()));
@@ -1701,6 +1703,100 @@ void backward(B& b, const linear& l, parameter_view<const T> p, parameter_view<T
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/tensor/weighted_attention.hpp ====
+// Attention whose scores are multiplied key by key, as AtMan does to suppress tokens. A backend may bring its own
+// `weighted_attention`; the default is written from the ten required functions.
+
+
+namespace core_tokensets {
+
+/// A factor for each key `[Tk]`, the same for all queries and heads: the scaled score s(q, k) becomes factor[k] s(q,
+/// k), or with `from_minimum` factor[k] (s(q, k) - min over k of s(q, k)). Without factors nothing changes.
+template <class T>
+struct key_factors {
+  const T* factor = nullptr;
+  bool from_minimum = false;
+  explicit operator bool() const { return factor != nullptr; }
+};
+
+namespace fn {
+/// s = factor s
+struct weigh_score {
+  template <class T>
+  constexpr void operator()(T& s, const T& factor) const {
+    s *= factor;
+  }
+};
+/// s = factor (s - least)
+struct weigh_shifted_score {
+  template <class T>
+  constexpr void operator()(T& s, const T& factor, const T& minus_least) const {
+    s = factor * (s + minus_least);
+  }
+};
+/// -x, for reductions
+struct negated {
+  template <class T>
+  constexpr T operator()(const T& x) const {
+    return -x;
+  }
+};
+}  // namespace fn
+
+namespace ops {
+
+/// Scores `[1, H, nq, nk]` times their factors `[1, nk]`, in place.
+template <tensor_backend B, class T = typename B::scalar>
+void weigh_scores(B& b, view<T> scores, const_view<T> factors, bool from_minimum) {
+  if (!from_minimum) {
+    b.map(fn::weigh_score{}, scores, factors);
+    return;
+  }
+  scratch<B> memory(b, scores.n1 * scores.rows, 1);
+  const view<T> minus_least(memory.data(), 1, scores.n1, scores.rows, 1, 0, scores.rows, 1);
+  b.row_reduce(fn::maximum{}, fn::negated{}, minus_least, view<const T>(scores));
+  b.map(fn::weigh_shifted_score{}, scores, factors, view<const T>(minus_least));
+}
+
+/// `attention` with factors on the scores; operands as there (`log_sums` are left only where there are no factors).
+template <tensor_backend B, class T = typename B::scalar>
+void weighted_attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+                        const key_factors<T>& factors, view<T> out, T* probabilities, T* log_sums = nullptr) {
+  if (!factors) {
+    attention<B, T>(b, rows, q, k, v, scale, out, probabilities, log_sums);
+  } else if constexpr (requires { b.weighted_attention(rows, q, k, v, scale, factors, out, probabilities); }) {
+    b.weighted_attention(rows, q, k, v, scale, factors, out, probabilities);
+  } else {
+    for_each_sample(b, rows.count(), [&](index s) {
+      const index nq = rows.queries().length(s), nk = rows.keys().length(s);
+      const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
+      const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
+      scratch<B> memory(b, probabilities ? 0 : q.n1 * nq, nk);
+      const view<T> a = probabilities ? rows.matrices(probabilities, s, q.n1)
+                                      : view<T>(memory.data(), 1, q.n1, nq, nk, 0, nq * nk, nk);
+      const view<const T> m(factors.factor + rows.keys().begin(s), 1, nk);
+      b.gemm(of_query(q), of_key(k), a, {.transpose_b = true, .alpha = double(scale)});
+      if (!rows.causal()) {
+        weigh_scores<B, T>(b, a, m, factors.from_minimum);
+        softmax(b, a);
+      } else {
+        for (index i = 0; i < nq; ++i) {
+          const index seen = rows.visible(s, i);
+          const view<T> row = a.slice_rows(i, 1).slice_cols(0, seen);
+          b.fill(a.slice_rows(i, 1).slice_cols(seen, nk - seen), T(0));
+          if (seen == 0) continue;
+          weigh_scores<B, T>(b, row, m.slice_cols(0, seen), factors.from_minimum);
+          softmax(b, row);
+        }
+      }
+      b.gemm(a, of_key(v), of_query(out));
+    });
+  }
+}
+
+}  // namespace ops
+}  // namespace core_tokensets
+
 // ==== core_tokensets/nn/block.hpp ====
 // A pre-norm transformer block: x += proj(attention(norm1(x))); x += fc2(gelu(fc1(norm2(x)))).
 
@@ -1790,23 +1886,31 @@ void backward_mlp(B& b, const block& l, parameter_view<const T> p, parameter_vie
   b.map(fn::add{}, dmiddle, dy);
 }
 
-/// x `[T, C]` to y `[T, C]`.
+/// From x and `tape.qkv` `[T, 3 C]` to y `[T, C]`; see `forward`.
 template <tensor_backend B, class T = typename B::scalar>
-void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
-             block_tape<B>& tape, attention_kept keep, view<T> y) {
+void forward_from_qkv(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
+                      block_tape<B>& tape, attention_kept keep, view<T> y, const key_factors<T>& factors = {}) {
   const index dim = x.cols;
-  forward<B, T>(b, l.norm1, p, x, tape.norm1);
-  tape.qkv.resize(b, x.rows, 3 * dim);
-  forward<B, T>(b, l.qkv, p, *tape.norm1.y, {}, *tape.qkv);
   tape.context.resize(b, x.rows, dim);
   resize_attention(b, rows, l.heads, keep, tape);
   const view<const T> qkv = *tape.qkv;
-  ops::attention<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads), qkv_part(qkv, 2, l.heads),
-                       attention_scale<T>(dim / l.heads), (*tape.context).split_cols(l.heads), data_or_null(tape.a),
-                       data_or_null(tape.log_sums));
+  ops::weighted_attention<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads),
+                                qkv_part(qkv, 2, l.heads), attention_scale<T>(dim / l.heads), factors,
+                                (*tape.context).split_cols(l.heads), data_or_null(tape.a), data_or_null(tape.log_sums));
   tape.middle.resize(b, x.rows, dim);
   forward<B, T>(b, l.proj, p, *tape.context, x, *tape.middle);
   forward_mlp<B, T>(b, l, p, tape, y);
+}
+
+/// x `[T, C]` to y `[T, C]`. `factors` multiply
+/// the scores of keys, for perturbations only: the backward pass knows nothing of them.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
+             block_tape<B>& tape, attention_kept keep, view<T> y, const key_factors<T>& factors = {}) {
+  forward<B, T>(b, l.norm1, p, x, tape.norm1);
+  tape.qkv.resize(b, x.rows, 3 * x.cols);
+  forward<B, T>(b, l.qkv, p, *tape.norm1.y, {}, *tape.qkv);
+  forward_from_qkv<B, T>(b, l, p, rows, x, tape, keep, y, factors);
 }
 
 /// `dx` holds d loss / d y on entry and d loss / d x on return. Parameter gradients are added where `grads` is given;
@@ -1860,7 +1964,8 @@ std::pair<view<T>, view<T>> cut_qkv(const view<T>& of_all, bool weight, index di
 /// x `[T, C]` to y `[S, C]`; `class_rows` `[S]` are the rows of the class tokens, the only queries of `rows`.
 template <tensor_backend B, class T = typename B::scalar>
 void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const row_list<B>& class_rows,
-             const_view<T> x, class_block_tape<B>& tape, attention_kept keep, view<T> y) {
+             const_view<T> x, class_block_tape<B>& tape, attention_kept keep, view<T> y,
+             const key_factors<T>& factors = {}) {
   const index dim = x.cols, samples = class_rows.size();
   block_tape<B>& t = tape.block;
   const auto [weight_q, weight_kv] = detail::cut_qkv(p[l.qkv.weight], true, dim);
@@ -1874,9 +1979,9 @@ void forward(B& b, const block& l, parameter_view<const T> p, const attention_ro
   b.gather_rows(*tape.norm, *t.norm1.y, class_rows.data());
   ops::linear<B, T>(b, *tape.norm, weight_q, bias_q, {}, *tape.q);
   resize_attention(b, rows, l.heads, keep, t);
-  ops::attention<B, T>(b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
-                       (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads),
-                       (*t.context).split_cols(l.heads), data_or_null(t.a), data_or_null(t.log_sums));
+  ops::weighted_attention<B, T>(b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
+                                (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads),
+                                factors, (*t.context).split_cols(l.heads), data_or_null(t.a), data_or_null(t.log_sums));
   forward<B, T>(b, l.proj, p, *t.context, *tape.x, *t.middle);
   forward_mlp<B, T>(b, l, p, t, y);
 }
@@ -2692,12 +2797,12 @@ std::vector<double> patch_entries(const std::vector<T>& of_tokens, const embeddi
 
 /// One such row for each sample of a ragged batch.
 template <tensor_backend B>
-class class_rows {
+class class_row_product {
  public:
   using T = typename B::scalar;
 
   /// Starts as the class token's unit vector; `plan` outlives this object.
-  class_rows(B& b, const embedding_plan<B>& plan) : plan_(plan), rows_(b, plan.tokens(), 1) {
+  class_row_product(B& b, const embedding_plan<B>& plan) : plan_(plan), rows_(b, plan.tokens(), 1) {
     const T one = 1;
     tensor<B> ones;
     ones.assign(b, 1, 1, &one);
@@ -3764,7 +3869,7 @@ std::vector<double> attribute(const generic_attention& method, B& b, const vit<B
   detail::check_start_layer(generic_attention::name, method.start_layer, model.config().depth);
   explain_forward(b, model, batch, t, ws, kept::gradients);
   gradient_walk<B> gradients(b, model, ws);
-  class_rows<B> rows(b, ws.tape.plan);
+  class_row_product<B> rows(b, ws.tape.plan);
   for (index i = model.config().depth; i-- > method.start_layer;) {
     gradients.step(i);
     b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(tape_of_block(ws.tape, i, model).a));
@@ -3904,7 +4009,7 @@ std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model,
   explain_forward(b, model, batch, t, ws, kept::gradients);
   gradient_walk<B> gradients(b, model, ws);
   relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
-  class_rows<B> rows(b, ws.tape.plan);
+  class_row_product<B> rows(b, ws.tape.plan);
   for (index i = model.config().depth; i-- > method.start_layer;) {
     gradients.step(i);
     relevance.step(i);
@@ -4113,13 +4218,921 @@ std::vector<double> attribute(const lrp_rollout& method, B& b, const vit<B>& mod
   detail::check_start_layer(lrp_rollout::name, method.start_layer, model.config().depth);
   explain_forward(b, model, batch, t, ws, kept::gradients);
   relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
-  class_rows<B> rows(b, ws.tape.plan);
+  class_row_product<B> rows(b, ws.tape.plan);
   for (index i = model.config().depth; i-- > method.start_layer;) {
     relevance.step(i);
     b.map(detail::keep_positive{}, *ws.attention_relevance);
     rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_relevance.data());
   }
   return rows.patches(b);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/token_drop.hpp ====
+// Tokens left out of a batch, at random or by a mask, under one of the three meanings of a missing token.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Tokens that stay of `tokens` when the share `rate` in [0, 1) is dropped: the nearest whole number, at least 1.
+inline index tokens_kept(index tokens, double rate) {
+  require(rate >= 0 && rate < 1, "token drop: rate ", rate, ", expected 0 <= rate < 1");
+  return std::min(tokens, std::max<index>(1, std::lround((1 - rate) * static_cast<double>(tokens))));
+}
+
+/// Leaves out the tokens whose `keep` `[T]` is 0: `drop` removes their rows; `zero` keeps them with scale 0; `rescaled`
+/// also multiplies the scale of the others by `rescale` `[S]`, or by tokens / kept if that is empty. Order is kept.
+/// `Error`: another number of tokens, a sample without any, `out` is the batch itself.
+inline void apply_token_mask(const token_batch& whole, std::span<const std::uint8_t> keep, missing_tokens how,
+                             token_batch& out, std::span<const double> rescale = {}) {
+  require(&whole != &out, "token drop: the result must be another batch");
+  require(static_cast<index>(keep.size()) == whole.tokens(), "token drop: mask of ", keep.size(), " for ",
+          whole.tokens(), " tokens");
+  require(rescale.empty() || static_cast<index>(rescale.size()) == whole.samples(), "token drop: ", rescale.size(),
+          " factors for ", whole.samples(), " samples");
+  const index dim = whole.patch_dim;
+  out.patch_dim = dim;
+  out.targets = whole.targets;
+  out.weights = whole.weights;
+  out.offsets.assign(1, 0);
+  out.scale.clear();
+  if (how == missing_tokens::drop) {
+    out.patches.clear(), out.positions.clear();
+    out.patches.reserve(whole.patches.size());
+  } else {
+    out.patches = whole.patches, out.positions = whole.positions;
+  }
+  for (index s = 0; s < whole.samples(); ++s) {
+    const index begin = whole.offsets.data()[s], end = whole.offsets.data()[s + 1];
+    const auto kept = std::count_if(keep.begin() + begin, keep.begin() + end, [](std::uint8_t k) { return k != 0; });
+    require(kept > 0, "token drop: no token of sample ", s, " is left");
+    const double given = rescale.empty() ? static_cast<double>(end - begin) / static_cast<double>(kept)
+                                         : rescale[static_cast<std::size_t>(s)];
+    const double factor = how == missing_tokens::rescaled ? given : 1.0;
+    for (index t = begin; t < end; ++t) {
+      const bool stays = keep.data()[t] != 0;
+      const double old = whole.scale.empty() ? 1.0 : whole.scale.data()[t];
+      if (how != missing_tokens::drop) {
+        out.scale.push_back(stays ? old * factor : 0.0);
+      } else if (stays) {
+        const float* row = whole.patches.data() + t * dim;
+        out.patches.insert(out.patches.end(), row, row + dim);
+        out.positions.push_back(whole.positions.data()[t]);
+        if (!whole.scale.empty()) out.scale.push_back(old);
+      }
+    }
+    out.offsets.push_back(how == missing_tokens::drop ? static_cast<index>(out.positions.size()) : end);
+  }
+}
+
+/// A mask `[T]` that keeps `counts[s]` tokens of sample s, every subset equally likely. `Error`: a count outside of
+/// 1 .. tokens of its sample.
+inline std::vector<std::uint8_t> random_token_mask(const token_batch& whole, std::span<const index> counts,
+                                                   random_stream& random) {
+  require(static_cast<index>(counts.size()) == whole.samples(), "token drop: ", counts.size(), " counts for ",
+          whole.samples(), " samples");
+  std::vector<std::uint8_t> keep(static_cast<std::size_t>(whole.tokens()), 0);
+  std::vector<index> order;
+  for (index s = 0; s < whole.samples(); ++s) {
+    const index begin = whole.offsets.data()[s], tokens = whole.offsets.data()[s + 1] - begin, kept = counts.data()[s];
+    require(kept >= 1 && kept <= tokens, "token drop: keep ", kept, " of the ", tokens, " tokens of sample ", s);
+    order.resize(static_cast<std::size_t>(tokens));
+    std::iota(order.begin(), order.end(), index{0});
+    for (index i = 0; i < kept; ++i) {
+      std::swap(order.data()[i], order.data()[i + random.below(tokens - i)]);
+      keep.data()[begin + order.data()[i]] = 1;
+    }
+  }
+  return keep;
+}
+
+/// Leaves out the share `rates[s]` of the tokens of sample s, a random subset of exactly that size; survivors are
+/// rescaled by 1 / (1 - rate) in the `rescaled` meaning (Paul et al. 2024, training on new data).
+inline void drop_tokens(const token_batch& whole, std::span<const double> rates, random_stream& random,
+                        missing_tokens how, token_batch& out) {
+  require(static_cast<index>(rates.size()) == whole.samples(), "token drop: ", rates.size(), " rates for ",
+          whole.samples(), " samples");
+  std::vector<index> counts;
+  std::vector<double> rescale;
+  for (index s = 0; s < whole.samples(); ++s) {
+    const double rate = rates.data()[s];
+    counts.push_back(tokens_kept(whole.offsets.data()[s + 1] - whole.offsets.data()[s], rate));
+    rescale.push_back(1.0 / (1.0 - rate));
+  }
+  apply_token_mask(whole, random_token_mask(whole, counts, random), how, out, rescale);
+}
+
+/// The same with one rate for all samples.
+inline void drop_tokens(const token_batch& whole, double rate, random_stream& random, missing_tokens how,
+                        token_batch& out) {
+  drop_tokens(whole, std::vector<double>(static_cast<std::size_t>(whole.samples()), rate), random, how, out);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/variations.hpp ====
+// Many changed versions of the samples of a batch (tokens dropped, zeroed or suppressed), run through a model in large
+// ragged batches. What does not depend on the change is computed once: embeddings, and norm, queries, keys and values
+// of the first block. The last block is computed for class tokens only.
+
+#include <algorithm>
+
+
+namespace core_tokensets {
+
+template <>
+inline constexpr std::array words<missing_tokens>{"drop", "zero", "rescaled"};
+
+namespace detail {
+
+/// The sample that each patch of a batch belongs to.
+inline std::vector<index> sample_of_patch(const token_batch& batch) {
+  std::vector<index> samples;
+  for (index s = 0; s < batch.samples(); ++s) {
+    samples.resize(static_cast<std::size_t>(batch.offsets[static_cast<std::size_t>(s + 1)]), s);
+  }
+  return samples;
+}
+
+}  // namespace detail
+
+/// One changed version: rows of the engine's table of tokens, class token first, and where wanted a factor on the
+/// attention score of each as a key (all or none of the versions of a run).
+struct variation {
+  std::vector<std::int32_t> rows;
+  std::vector<double> factors;
+};
+
+template <tensor_backend B>
+class variation_engine {
+ public:
+  using T = typename B::scalar;
+  /// Tokens that are computed at a time, unless one version has more.
+  static constexpr index most_tokens = 4096;
+
+  variation_engine(B& b, const vit<B>& model, const token_batch& batch) : b_(b), model_(model), batch_(batch) {
+    core_tokensets::detail::check_batch(batch, model.config());
+    const auto& l = model.layout();
+    const auto p = model.view_parameters();
+    const index dim = model.config().dim;
+    plan_.assign(b, batch.offsets, batch.positions, batch.scale);
+    core_tokensets::detail::upload_patches(b, batch, patches_);
+    embeddings_.resize(b, batch.tokens(), dim);
+    table_.resize(b, plan_.tokens() + batch.tokens(), dim);
+    const view<T> tokens = (*table_).slice_rows(0, plan_.tokens()),
+                  zeroed = (*table_).slice_rows(plan_.tokens(), batch.tokens());
+    forward<B, T>(b, l.embedding, p, plan_, *std::as_const(patches_), *embeddings_, tokens);
+    std::vector<std::int32_t> positions(batch.positions);
+    for (auto& position : positions) ++position;
+    row_list<B> of_patch;
+    of_patch.assign(b, positions);
+    b.gather_rows(zeroed, p[l.embedding.positions], of_patch.data());
+    if (shares_first_block()) {
+      block_tape<B> tape;
+      table_qkv_.resize(b, table_.rows(), 3 * dim);
+      forward<B, T>(b, l.blocks[0].norm1, p, *std::as_const(table_), tape.norm1);
+      forward<B, T>(b, l.blocks[0].qkv, p, *tape.norm1.y, {}, *table_qkv_);
+    }
+  }
+
+  const embedding_plan<B>& plan() const { return plan_; }
+  /// Patch embeddings `[P, D]` before positions are added, and tokens `[T, D]`, of the unchanged batch.
+  view<const T> embeddings() const { return *embeddings_; }
+  view<const T> tokens() const { return (*table_).slice_rows(0, plan_.tokens()); }
+
+  /// The whole sample s.
+  void whole(index s, variation& out) const {
+    out.rows.clear();
+    for (index t = plan_.rows().begin(s); t < plan_.rows().begin(s + 1); ++t) {
+      out.rows.push_back(static_cast<std::int32_t>(t));
+    }
+  }
+  /// Sample s with the patches of which `keep` (of its own patches) is 0 left out. `Error`: the meaning `rescaled`.
+  void without(index s, std::span<const std::uint8_t> keep, missing_tokens how, variation& out) const {
+    require(how != missing_tokens::rescaled, "attribution: tokens are left out by drop or zero");
+    const index begin = batch_.offsets[static_cast<std::size_t>(s)];
+    whole(s, out);
+    for (std::size_t i = 0; i < keep.size(); ++i) {
+      if (keep[i] == 0) {
+        out.rows[i + 1] = how == missing_tokens::drop
+                              ? -1
+                              : static_cast<std::int32_t>(plan_.tokens() + begin) + static_cast<std::int32_t>(i);
+      }
+    }
+    std::erase(out.rows, -1);
+  }
+
+  /// Calls `describe(v, variation&)` for versions 0 .. count - 1 in order and `result(v, logits [K])` for each.
+  template <class Describe, class Result>
+  void run(index count, bool from_minimum, const Describe& describe, const Result& result) {
+    variation next;
+    for (index v = 0; v < count; ++v) {
+      next.factors.clear();
+      describe(v, next);
+      const auto tokens = static_cast<index>(next.rows.size());
+      if (rows_.count() > 0 && rows_.tokens() + tokens > most_tokens) flush(from_minimum, result);
+      rows_.push_back(tokens);
+      gathered_.insert(gathered_.end(), next.rows.begin(), next.rows.end());
+      factors_.insert(factors_.end(), next.factors.begin(), next.factors.end());
+    }
+    if (rows_.count() > 0) flush(from_minimum, result);
+    done_ = 0;
+  }
+
+ private:
+  bool shares_first_block() const { return model_.config().depth > 1; }
+
+  template <class Result>
+  void flush(bool from_minimum, const Result& result) {
+    require(factors_.empty() || factors_.size() == gathered_.size(), "attribution: ", factors_.size(), " factors for ",
+            gathered_.size(), " tokens");
+    forward_changed(from_minimum);
+    const auto logits = logits_.to_host(b_);
+    const auto k = static_cast<std::size_t>(model_.config().classes);
+    for (index v = 0; v < rows_.count(); ++v) {
+      result(done_ + v, std::span<const T>(logits).subspan(static_cast<std::size_t>(v) * k, k));
+    }
+    done_ += rows_.count();
+    rows_.offsets.assign(1, 0);
+    gathered_.clear();
+    factors_.clear();
+  }
+
+  /// From the rows that were gathered to `logits_`.
+  void forward_changed(bool from_minimum) {
+    const auto& l = model_.layout();
+    const auto p = model_.view_parameters();
+    const index dim = model_.config().dim, tokens = rows_.tokens(), versions = rows_.count();
+    sequences one_each;
+    std::vector<std::int32_t> class_rows;
+    for (index v = 0; v < versions; ++v) {
+      one_each.push_back(1);
+      class_rows.push_back(static_cast<std::int32_t>(rows_.begin(v)));
+    }
+    all_.assign(rows_, rows_);
+    classes_.assign(one_each, rows_);
+    class_rows_.assign(b_, class_rows);
+    gathered_rows_.assign(b_, gathered_);
+    key_factors<T> factors;
+    if (!factors_.empty()) {
+      const std::vector<T> host(factors_.begin(), factors_.end());
+      device_factors_.assign(b_, 1, tokens, host.data());
+      factors = {device_factors_.data(), from_minimum};
+    }
+    for (auto& x : stream_) x.resize(b_, tokens, dim);
+    b_.gather_rows(*stream_[0], *std::as_const(table_), gathered_rows_.data());
+    const std::size_t last = l.blocks.size() - 1;
+    for (std::size_t i = 0; i < last; ++i) {
+      const view<const T> x = *std::as_const(stream_[i % 2]);
+      const view<T> y = *stream_[(i + 1) % 2];
+      if (i == 0) {
+        tape_.qkv.resize(b_, tokens, 3 * dim);
+        b_.gather_rows(*tape_.qkv, *std::as_const(table_qkv_), gathered_rows_.data());
+        forward_from_qkv<B, T>(b_, l.blocks[i], p, all_, x, tape_, attention_kept::nothing, y, factors);
+      } else {
+        forward<B, T>(b_, l.blocks[i], p, all_, x, tape_, attention_kept::nothing, y, factors);
+      }
+    }
+    class_out_.resize(b_, versions, dim);
+    forward<B, T>(b_, l.blocks[last], p, classes_, class_rows_, *std::as_const(stream_[last % 2]), last_, attention_kept::nothing,
+                  *class_out_, factors);
+    forward<B, T>(b_, l.norm, p, *std::as_const(class_out_), norm_);
+    logits_.resize(b_, versions, model_.config().classes);
+    forward<B, T>(b_, l.head, p, *norm_.y, {}, *logits_);
+  }
+
+  B& b_;
+  const vit<B>& model_;
+  const token_batch& batch_;
+  embedding_plan<B> plan_;
+  tensor<B> patches_, embeddings_;
+  tensor<B> table_;      ///< [T + P, D] tokens, then the patches' tokens with their embeddings set to 0
+  tensor<B> table_qkv_;  ///< [T + P, 3 D] of the first block
+  sequences rows_;
+  std::vector<std::int32_t> gathered_;
+  std::vector<double> factors_;
+  index done_ = 0;
+  attention_rows all_, classes_;
+  row_list<B> class_rows_, gathered_rows_;
+  tensor<B> device_factors_, stream_[2], class_out_, logits_;
+  block_tape<B> tape_;
+  class_block_tape<B> last_;
+  layer_norm_tape<B> norm_;
+};
+
+/// Logits `[S, K]` of the unchanged samples, and what `t` explains in them.
+template <tensor_backend B>
+settled_target settle_unchanged(variation_engine<B>& engine, const token_batch& batch, const target& t,
+                                std::vector<double>& logits) {
+  using T = typename B::scalar;
+  logits.clear();
+  engine.run(
+      batch.samples(), false, [&](index s, variation& v) { engine.whole(s, v); },
+      [&](index, std::span<const T> row) { logits.insert(logits.end(), row.begin(), row.end()); });
+  return settle<double>(t, batch, logits);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/occlusion.hpp ====
+// Occlusion (Zeiler & Fergus 2014) on tokens: what the model loses when one token is missing.
+
+
+namespace core_tokensets {
+
+/// What is explained in the whole sample minus the same without the patch, for each patch on its own.
+struct occlusion {
+  static constexpr const char* name = "occlusion";
+  missing_tokens missing = missing_tokens::drop;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("missing", self.missing);
+  }
+};
+
+template <tensor_backend B>
+std::vector<double> attribute(const occlusion& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  variation_engine<B> engine(b, model, batch);
+  std::vector<double> logits, relevance;
+  ws.explained = settle_unchanged(engine, batch, t, logits);
+  ws.classes = ws.explained.classes;
+  const std::size_t k = logits.size() / std::max<std::size_t>(1, ws.classes.size());
+  const auto samples = detail::sample_of_patch(batch);
+  std::vector<std::uint8_t> keep;
+  engine.run(
+      batch.tokens(), false,
+      [&](index v, variation& out) {
+        const auto s = static_cast<std::size_t>(samples[static_cast<std::size_t>(v)]);
+        keep.assign(static_cast<std::size_t>(batch.offsets[s + 1] - batch.offsets[s]), 1);
+        keep[static_cast<std::size_t>(v - batch.offsets[s])] = 0;
+        engine.without(static_cast<index>(s), keep, method.missing, out);
+      },
+      [&](index v, std::span<const T> changed) {
+        const auto s = static_cast<std::size_t>(samples[static_cast<std::size_t>(v)]);
+        relevance.push_back(ws.explained.value(s, std::span(logits).subspan(s * k, k)) -
+                            ws.explained.value(s, changed));
+      });
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/atman.hpp ====
+// AtMan (Deiseroth et al., NeurIPS 2023): how much the loss rises when the attention on a token is suppressed in every
+// block, exactly, for all tokens of all samples as ragged batches.
+
+#include <cmath>
+
+
+namespace core_tokensets {
+
+/// Which tokens are suppressed together with token i: none, or those whose patch embeddings (without or with position)
+/// have a cosine of at least `threshold` to its own.
+enum class neighbourhood { none, patch, patchpos };
+
+template <>
+inline constexpr std::array words<neighbourhood>{"none", "patch", "patchpos"};
+
+/// Which number is watched: the log-probability of the explained class (the loss, as in the paper), or the target itself.
+enum class watched { loss, target };
+
+template <>
+inline constexpr std::array words<watched>{"loss", "target"};
+
+/// Scores of suppressed keys are multiplied by 1 - factor (`factor` is the paper's f; the reference's code calls 1 - f its
+/// suppression factor), those of neighbours by 1 - factor cos. `shift` subtracts the least score of each query first (the
+/// reference's main code); without it (its BLIP code, and the published code of core tokensets) a negative score rises.
+struct atman {
+  static constexpr const char* name = "atman";
+  double factor = 0.9;
+  bool shift = true;
+  neighbourhood neighbours = neighbourhood::none;
+  double threshold = 0.6;
+  watched watch = watched::loss;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("factor", self.factor);
+    visit("shift", self.shift);
+    visit("neighbours", self.neighbours);
+    visit("threshold", self.threshold);
+    visit("watch", self.watch);
+  }
+};
+
+/// Cosines `[n, n]` between n rows of `dim` numbers, within -1 .. 1; 0 with a row of zeros.
+template <class T>
+std::vector<double> cosines(std::span<const T> rows, index n, index dim) {
+  std::vector<double> norms, result(static_cast<std::size_t>(n * n));
+  const auto dot = [&](index i, index j) {
+    double sum = 0;
+    for (index d = 0; d < dim; ++d) {
+      sum += double(rows[static_cast<std::size_t>(i * dim + d)]) * double(rows[static_cast<std::size_t>(j * dim + d)]);
+    }
+    return sum;
+  };
+  for (index i = 0; i < n; ++i) norms.push_back(std::sqrt(dot(i, i)));
+  for (index i = 0; i < n; ++i) {
+    for (index j = 0; j <= i; ++j) {
+      const double scale = norms[static_cast<std::size_t>(i)] * norms[static_cast<std::size_t>(j)];
+      const double cosine = scale > 0 ? std::clamp(dot(i, j) / scale, -1.0, 1.0) : 0.0;
+      result[static_cast<std::size_t>(i * n + j)] = result[static_cast<std::size_t>(j * n + i)] = cosine;
+    }
+  }
+  return result;
+}
+
+/// Cosines between the patches of each sample, `[n_s, n_s]` one after the other; by embedding, or with the position added.
+template <tensor_backend B>
+std::vector<std::vector<double>> patch_cosines(B& b, const variation_engine<B>& engine, const token_batch& batch,
+                                               bool with_position) {
+  using T = typename B::scalar;
+  const view<const T> from = with_position ? engine.tokens() : engine.embeddings();
+  std::vector<T> host(static_cast<std::size_t>(from.size()));
+  b.download(host.data(), from.data, from.size());
+  std::vector<std::vector<double>> result;
+  for (index s = 0; s < batch.samples(); ++s) {
+    const index begin = batch.offsets[static_cast<std::size_t>(s)], n = batch.offsets[static_cast<std::size_t>(s + 1)] - begin;
+    const index first = with_position ? engine.plan().rows().begin(s) + 1 : begin;
+    result.push_back(cosines<T>(
+        std::span(host).subspan(static_cast<std::size_t>(first * from.cols), static_cast<std::size_t>(n * from.cols)), n,
+        from.cols));
+  }
+  return result;
+}
+
+/// The factor of patch j when patch i of n is suppressed; `cosine` `[n, n]` may be empty without neighbours.
+inline double suppression(const atman& method, std::span<const double> cosine, index n, index i, index j) {
+  if (i == j) return 1 - method.factor;
+  if (method.neighbours == neighbourhood::none) return 1;
+  const double c = cosine[static_cast<std::size_t>(i * n + j)];
+  return c >= method.threshold && c >= 0 && c <= 1 ? 1 - method.factor * c : 1;
+}
+
+/// Logits `[P, K]` of each sample with each of its patches suppressed.
+template <tensor_backend B>
+std::vector<double> suppressed_logits(const atman& method, B& b, variation_engine<B>& engine, const token_batch& batch) {
+  using T = typename B::scalar;
+  std::vector<std::vector<double>> cosine(static_cast<std::size_t>(batch.samples()));
+  if (method.neighbours != neighbourhood::none) {
+    cosine = patch_cosines(b, engine, batch, method.neighbours == neighbourhood::patchpos);
+  }
+  const auto samples = detail::sample_of_patch(batch);
+  std::vector<double> logits;
+  engine.run(
+      batch.tokens(), method.shift,
+      [&](index v, variation& out) {
+        const index s = samples[static_cast<std::size_t>(v)], begin = batch.offsets[static_cast<std::size_t>(s)];
+        engine.whole(s, out);
+        const index n = static_cast<index>(out.rows.size()) - 1;
+        out.factors.push_back(1);
+        for (index j = 0; j < n; ++j) {
+          out.factors.push_back(suppression(method, cosine[static_cast<std::size_t>(s)], n, v - begin, j));
+        }
+      },
+      [&](index, std::span<const T> row) { logits.insert(logits.end(), row.begin(), row.end()); });
+  return logits;
+}
+
+/// The target of a perturbation method that watches the loss: the log-probability of the same class (a margin stays one).
+inline target watched_target(target t, watched w) {
+  if (w == watched::loss && t.what == objective::logit) t.what = objective::log_probability;
+  return t;
+}
+
+/// Loss with the patch suppressed minus loss without: positive where a patch speaks for the class.
+template <tensor_backend B>
+std::vector<double> attribute(const atman& method, B& b, const vit<B>& model, const token_batch& batch, const target& t,
+                              attribution_workspace<B>& ws) {
+  variation_engine<B> engine(b, model, batch);
+  std::vector<double> logits, relevance;
+  ws.explained = settle_unchanged(engine, batch, watched_target(t, method.watch), logits);
+  ws.classes = ws.explained.classes;
+  const auto changed = suppressed_logits(method, b, engine, batch);
+  const auto samples = detail::sample_of_patch(batch);
+  const auto k = static_cast<std::size_t>(model.config().classes);
+  for (std::size_t p = 0; p < samples.size(); ++p) {
+    const auto s = static_cast<std::size_t>(samples[p]);
+    relevance.push_back(ws.explained.value(s, std::span(logits).subspan(s * k, k)) -
+                        ws.explained.value(s, std::span(changed).subspan(p * k, k)));
+  }
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/atman_first_order.hpp ====
+// AtMan to first order: the slope of the loss in the factor of every key at once, from one backward pass.
+
+
+namespace core_tokensets {
+
+/// factor times d log-probability / d m_i at m = 1, where m_i multiplies the scores of key i in every block: the sum over
+/// blocks, heads and queries of dL/dS[q, i] (S[q, i] - min S[q, :]), or without `shift` of dL/dS[q, i] S[q, i].
+struct atman_first_order {
+  static constexpr const char* name = "atman_first_order";
+  double factor = 0.9;
+  bool shift = true;
+  watched watch = watched::loss;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("factor", self.factor);
+    visit("shift", self.shift);
+    visit("watch", self.watch);
+  }
+};
+
+namespace detail {
+/// z = z + minus_least
+struct shift_score {
+  template <class T>
+  constexpr void operator()(T& z, const T& minus_least) const {
+    z += minus_least;
+  }
+};
+
+/// slopes `[T, 1]` += those of one block, from its attention a, the gradient da (overwritten) and queries and keys.
+template <tensor_backend B, class T = typename B::scalar>
+void add_key_slopes(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, T scale, bool shift, const T* a,
+                    T* da, T* slopes) {
+  const index heads = q.n1;
+  ops::for_each_sample(b, rows.count(), [&](index s) {
+    const index nq = rows.queries().length(s), nk = rows.keys().length(s);
+    scratch<B> memory(b, heads * nq, nk), column_memory(b, heads * nq, 1);
+    const view<T> z(memory.data(), 1, heads, nq, nk, 0, nq * nk, nk), ds = rows.matrices(da, s, heads),
+        column(column_memory.data(), 1, heads, nq, 1, 0, nq, 1);
+    const view<const T> as = rows.matrices(a, s, heads);
+    b.row_reduce(fn::plus{}, fn::times{}, column, as, view<const T>(ds));
+    b.map(fn::softmax_gradient{}, ds, as, view<const T>(ds), view<const T>(column));
+    b.gemm(q.slice_rows(rows.queries().begin(s), nq), k.slice_rows(rows.keys().begin(s), nk), z,
+           {.transpose_b = true, .alpha = double(scale)});
+    if (shift) {
+      b.row_reduce(fn::maximum{}, fn::negated{}, column, view<const T>(z));
+      b.map(shift_score{}, z, view<const T>(column));
+    }
+    b.col_reduce(fn::plus{}, fn::times{}, T(1), view<T>(slopes + rows.keys().begin(s), 1, nk),
+                 view<const T>(ds.data, heads * nq, nk), view<const T>(z.data, heads * nq, nk));
+  });
+}
+}  // namespace detail
+
+template <tensor_backend B>
+std::vector<double> attribute(const atman_first_order& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  explain_forward(b, model, batch, watched_target(t, method.watch), ws, kept::gradients);
+  gradient_walk<B> gradients(b, model, ws);
+  const auto& tape = ws.tape;
+  const index heads = model.config().heads, dim = model.config().dim;
+  const T scale = attention_scale<T>(dim / heads);
+  tensor<B> slopes(b, tape.plan.tokens(), 1);
+  b.fill(*slopes, T(0));
+  for (index i = model.config().depth; i-- > 0;) {
+    gradients.step(i);
+    const bool last = is_class_block(tape, i, model);
+    const view<const T> packed = *tape_of_block(tape, i, model).qkv;
+    const view<const T> q = last ? (*tape.last.q).split_cols(heads) : qkv_part(packed, 0, heads),
+                        k = last ? packed.slice_cols(0, dim).split_cols(heads) : qkv_part(packed, 1, heads);
+    detail::add_key_slopes<B, T>(b, attention_layout(tape, i, model), q, k, scale, method.shift,
+                                 tape_of_block(tape, i, model).a.data(), ws.attention_gradient.data(), slopes.data());
+  }
+  auto relevance = patch_entries(slopes.to_host(b), tape.plan);
+  for (double& r : relevance) r *= method.factor;
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/authors_atman.hpp ====
+// The variant of AtMan in the published code of core tokensets (Paul et al. 2024), as it is once two slips are repaired:
+// for audits of what that code ranks patches by.
+
+
+namespace core_tokensets {
+
+/// Patches are walked in order, those skipped that were a neighbour of one walked before. The loss is measured with the
+/// patch and its neighbours suppressed (without shift, by 1 - factor cos), and every patch is scored by its cosine to the
+/// one patch of the largest loss: the scores are similarities, no losses.
+struct authors_atman {
+  static constexpr const char* name = "authors_atman";
+  double factor = 0.4;
+  double threshold = 0.6;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("factor", self.factor);
+    visit("threshold", self.threshold);
+  }
+};
+
+/// What the walk measured in one sample.
+struct authors_atman_walk {
+  std::vector<index> visited;
+  std::vector<double> losses, scores;  ///< of the visited patches; of all patches
+};
+
+template <tensor_backend B>
+std::vector<authors_atman_walk> walk_patches(const authors_atman& method, B& b, const vit<B>& model,
+                                             const token_batch& batch, const target& t, attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  const atman suppress{.factor = method.factor, .shift = false, .neighbours = neighbourhood::patch, .threshold = method.threshold};
+  variation_engine<B> engine(b, model, batch);
+  std::vector<double> logits;
+  ws.explained = settle_unchanged(engine, batch, watched_target(t, watched::loss), logits);
+  ws.classes = ws.explained.classes;
+  const auto cosine = patch_cosines(b, engine, batch, false);
+  std::vector<authors_atman_walk> walks(static_cast<std::size_t>(batch.samples()));
+  std::vector<std::pair<std::size_t, index>> visits;
+  for (std::size_t s = 0; s < walks.size(); ++s) {
+    const index n = batch.offsets[s + 1] - batch.offsets[s];
+    std::vector<bool> seen(static_cast<std::size_t>(n), false);
+    for (index i = 0; i < n; ++i) {
+      if (seen[static_cast<std::size_t>(i)]) continue;
+      walks[s].visited.push_back(i);
+      visits.emplace_back(s, i);
+      for (index j = 0; j < n; ++j) {
+        if (cosine[s][static_cast<std::size_t>(i * n + j)] >= method.threshold) seen[static_cast<std::size_t>(j)] = true;
+      }
+    }
+  }
+  engine.run(
+      static_cast<index>(visits.size()), false,
+      [&](index v, variation& out) {
+        const auto [s, i] = visits[static_cast<std::size_t>(v)];
+        engine.whole(static_cast<index>(s), out);
+        const index n = static_cast<index>(out.rows.size()) - 1;
+        out.factors.push_back(1);
+        for (index j = 0; j < n; ++j) out.factors.push_back(suppression(suppress, cosine[s], n, i, j));
+      },
+      [&](index v, std::span<const T> changed) {
+        const std::size_t s = visits[static_cast<std::size_t>(v)].first;
+        walks[s].losses.push_back(-ws.explained.value(s, changed));
+      });
+  for (std::size_t s = 0; s < walks.size(); ++s) {
+    authors_atman_walk& walk = walks[s];
+    const index n = batch.offsets[s + 1] - batch.offsets[s];
+    if (n == 0) continue;
+    const auto best = std::max_element(walk.losses.begin(), walk.losses.end()) - walk.losses.begin();
+    for (index j = 0; j < n; ++j) {
+      walk.scores.push_back(cosine[s][static_cast<std::size_t>(j * n + walk.visited[static_cast<std::size_t>(best)])]);
+    }
+  }
+  return walks;
+}
+
+template <tensor_backend B>
+std::vector<double> attribute(const authors_atman& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  std::vector<double> relevance;
+  for (const auto& walk : walk_patches(method, b, model, batch, t, ws)) {
+    relevance.insert(relevance.end(), walk.scores.begin(), walk.scores.end());
+  }
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/gradient_x_input.hpp ====
+// Gradient times input (Shrikumar et al. 2016): the control that every auditor asks for.
+
+
+namespace core_tokensets {
+
+/// Sum over the pixels of a patch of pixel times gradient; with `magnitude`, the Euclidean norm of the gradient instead
+/// (saliency, Simonyan et al. 2014).
+struct gradient_x_input {
+  static constexpr const char* name = "gradient_x_input";
+  bool magnitude = false;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("magnitude", self.magnitude);
+  }
+};
+
+/// After `explain_forward` with `kept::gradients`: gradient of what is explained at the patches `[P, patch_dim]` (=), and at
+/// the tokens (`ws.dtokens`).
+template <tensor_backend B>
+void patch_gradient(B& b, const vit<B>& model, attribution_workspace<B>& ws, tensor<B>& out) {
+  using T = typename B::scalar;
+  out.resize(b, ws.tape.patches.rows(), ws.tape.patches.cols());
+  backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.dtokens, *out);
+}
+
+template <tensor_backend B>
+std::vector<double> attribute(const gradient_x_input& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  tensor<B> gradient, sums(b, batch.tokens(), 1);
+  patch_gradient(b, model, ws, gradient);
+  if (method.magnitude) {
+    b.row_reduce(fn::plus{}, fn::square{}, *sums, *std::as_const(gradient));
+  } else {
+    b.row_reduce(fn::plus{}, fn::times{}, *sums, *std::as_const(gradient), *std::as_const(ws.tape.patches));
+  }
+  const auto host = sums.to_host(b);
+  std::vector<double> relevance(host.begin(), host.end());
+  if (method.magnitude) {
+    for (double& r : relevance) r = std::sqrt(r);
+  }
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/copies.hpp ====
+// Several copies of the samples of a batch as one batch, for methods that change the patches themselves (noise, paths).
+
+
+namespace core_tokensets {
+
+/// The samples named by `samples`, in that order and as often as they are named.
+inline token_batch copy_samples(const token_batch& from, std::span<const index> samples) {
+  token_batch out;
+  out.patch_dim = from.patch_dim;
+  for (const index s : samples) {
+    const auto at = static_cast<std::size_t>(s);
+    const index begin = from.offsets[at], end = from.offsets[at + 1];
+    out.patches.insert(out.patches.end(), from.patches.begin() + begin * from.patch_dim,
+                       from.patches.begin() + end * from.patch_dim);
+    out.positions.insert(out.positions.end(), from.positions.begin() + begin, from.positions.begin() + end);
+    if (!from.scale.empty()) out.scale.insert(out.scale.end(), from.scale.begin() + begin, from.scale.begin() + end);
+    if (!from.targets.empty()) out.targets.push_back(from.targets[at]);
+    if (!from.weights.empty()) out.weights.push_back(from.weights[at]);
+    out.offsets.push_back(static_cast<index>(out.positions.size()));
+  }
+  return out;
+}
+
+/// What was settled for the samples of a batch, for such copies of them.
+inline target repeat_target(const settled_target& settled, std::span<const index> samples) {
+  target t{settled.what, explained_class::given};
+  for (const index s : samples) {
+    t.classes.push_back(settled.classes[static_cast<std::size_t>(s)]);
+    if (settled.what == objective::margin) t.against.push_back(settled.others[static_cast<std::size_t>(s)]);
+  }
+  return t;
+}
+
+/// Calls `body(copies, number)` for `count` copies of every sample, cut into parts of at most `most_tokens` tokens (or one
+/// sample): `copies` are the samples of a part and `number` which of its copies each is.
+template <class Body>
+void for_each_part(const token_batch& batch, index count, index most_tokens, const Body& body) {
+  std::vector<index> copies, number;
+  index tokens = 0;
+  const auto flush = [&] {
+    if (!copies.empty()) body(std::span<const index>(copies), std::span<const index>(number));
+    copies.clear(), number.clear(), tokens = 0;
+  };
+  for (index s = 0; s < batch.samples(); ++s) {
+    const index n = batch.offsets[static_cast<std::size_t>(s + 1)] - batch.offsets[static_cast<std::size_t>(s)] + 1;
+    for (index c = 0; c < count; ++c) {
+      if (tokens + n > most_tokens) flush();
+      copies.push_back(s), number.push_back(c), tokens += n;
+    }
+  }
+  flush();
+}
+
+/// Settles `t` for the batch itself, before copies of it are changed.
+template <tensor_backend B>
+settled_target settle_batch(B& b, const vit<B>& model, const token_batch& batch, const target& t,
+                            attribution_workspace<B>& ws) {
+  explain_forward(b, model, batch, t, ws, kept::logits);
+  return ws.explained;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/integrated_gradients.hpp ====
+// Integrated gradients (Sundararajan, Taly & Yan, ICML 2017), all steps of many samples as ragged batches.
+
+#include <numbers>
+
+
+namespace core_tokensets {
+
+/// Where the straight path to the input starts: pixels of one value, or patch embeddings of 0 (a `zero` missing token).
+enum class path_start { pixels, embeddings };
+
+template <>
+inline constexpr std::array words<path_start>{"pixels", "embeddings"};
+
+/// (x - x') times the mean gradient on the path from x' to x, by Gauss-Legendre quadrature with `steps` points. The sum over
+/// the patches is f(x) - f(x') but for the error of the quadrature.
+struct integrated_gradients {
+  static constexpr const char* name = "integrated_gradients";
+  index steps = 16;
+  path_start start = path_start::pixels;
+  double pixel = 0;  ///< of the start, in normalised values
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("steps", self.steps);
+    visit("start", self.start);
+    visit("pixel", self.pixel);
+  }
+};
+
+/// Points and weights of Gauss-Legendre quadrature on [0, 1], by Newton's method on the Legendre polynomial.
+struct quadrature {
+  std::vector<double> points, weights;
+};
+
+inline quadrature gauss_legendre(index n) {
+  quadrature q;
+  const auto order = static_cast<double>(n);
+  for (index i = 0; i < n; ++i) {
+    double x = std::cos(std::numbers::pi * (static_cast<double>(i) + 0.75) / (order + 0.5)), slope = 0;
+    for (int step = 0; step < 100; ++step) {
+      double value = 1, before = 0;
+      for (index k = 1; k <= n; ++k) {
+        const auto d = static_cast<double>(k);
+        const double next = ((2 * d - 1) * x * value - (d - 1) * before) / d;
+        before = value, value = next;
+      }
+      slope = order * (x * value - before) / (x * x - 1);
+      const double move = value / slope;
+      x -= move;
+      if (std::abs(move) < 1e-15) break;
+    }
+    q.points.push_back((1 - x) / 2);
+    q.weights.push_back(1 / ((1 - x * x) * slope * slope));
+  }
+  return q;
+}
+
+namespace detail {
+
+/// Moves a copy to its point of the path.
+inline void move_along_path(const integrated_gradients& method, double at, token_batch& copies, index begin, index end) {
+  if (method.start == path_start::embeddings) {
+    for (index p = begin; p < end; ++p) copies.scale[static_cast<std::size_t>(p)] *= at;
+    return;
+  }
+  for (index i = begin * copies.patch_dim; i < end * copies.patch_dim; ++i) {
+    float& x = copies.patches[static_cast<std::size_t>(i)];
+    x = static_cast<float>(method.pixel + at * (double(x) - method.pixel));
+  }
+}
+
+}  // namespace detail
+
+template <tensor_backend B>
+std::vector<double> attribute(const integrated_gradients& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  require(method.steps > 0 && method.steps <= 1000, "integrated_gradients: ", method.steps, " steps, expected 1 to 1000");
+  const auto settled = settle_batch(b, model, batch, t, ws);
+  const quadrature q = gauss_legendre(method.steps);
+  const bool at_pixels = method.start == path_start::pixels;
+  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 0.0);
+  tensor<B> gradient;
+  for_each_part(batch, method.steps, 4096, [&](std::span<const index> samples, std::span<const index> step) {
+    token_batch copies = copy_samples(batch, samples);
+    if (!at_pixels && copies.scale.empty()) copies.scale.assign(static_cast<std::size_t>(copies.tokens()), 1.0);
+    for (std::size_t c = 0; c < samples.size(); ++c) {
+      detail::move_along_path(method, q.points[static_cast<std::size_t>(step[c])], copies, copies.offsets[c],
+                              copies.offsets[c + 1]);
+    }
+    explain_forward(b, model, copies, repeat_target(settled, samples), ws, kept::gradients);
+    patch_gradient(b, model, ws, gradient);
+    if (!at_pixels) {  // d f / d scale = embedding . gradient; the tape holds scale times embedding
+      gradient.resize(b, copies.tokens(), model.config().dim);
+      b.gather_rows(*gradient, *std::as_const(ws.dtokens), ws.tape.plan.patch_rows.data());
+      b.map(fn::multiply{}, *gradient, *std::as_const(ws.tape.embeddings));
+    }
+    const auto host = gradient.to_host(b);
+    const auto width = static_cast<std::size_t>(gradient.cols());
+    for (std::size_t c = 0; c < samples.size(); ++c) {
+      const double at = q.points[static_cast<std::size_t>(step[c])], weight = q.weights[static_cast<std::size_t>(step[c])];
+      const auto first = static_cast<std::size_t>(batch.offsets[static_cast<std::size_t>(samples[c])]);
+      const auto begin = static_cast<std::size_t>(copies.offsets[c]), end = static_cast<std::size_t>(copies.offsets[c + 1]);
+      for (std::size_t p = begin; p < end; ++p) {
+        double sum = 0;
+        for (std::size_t d = 0; d < width; ++d) {
+          const double g = double(host[p * width + d]);
+          sum += at_pixels ? g * (double(batch.patches[(first + p - begin) * width + d]) - method.pixel) : g / at;
+        }
+        relevance[first + p - begin] += weight * sum;
+      }
+    }
+  });
+  ws.explained = settled;
+  ws.classes = settled.classes;
+  return relevance;
 }
 
 }  // namespace core_tokensets
@@ -4300,7 +5313,7 @@ std::vector<double> attribute(const rollout& method, B& b, const vit<B>& model, 
           ", expected 0 <= discard < 1");
   explain_forward(b, model, batch, t, ws, kept::attention);
   if (method.fusion != head_fusion::mean || method.discard > 0) return detail::general_rollout(method, b, model, ws);
-  class_rows<B> rows(b, ws.tape.plan);
+  class_row_product<B> rows(b, ws.tape.plan);
   for (index i = model.config().depth; i-- > method.start_layer;) {
     rows.scale(b, 0.5);  // rows of attention plus identity sum to 2
     rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads,
@@ -4311,17 +5324,99 @@ std::vector<double> attribute(const rollout& method, B& b, const vit<B>& model, 
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/attribution/methods.hpp ====
-// All attribution methods under one type, and by name.
-
-#include <string>
-#include <variant>
+// ==== core_tokensets/attribution/smooth_grad.hpp ====
+// SmoothGrad (Smilkov et al. 2017) around any method: the mean of its relevance over noisy copies of the input.
 
 
 namespace core_tokensets {
 
-using attribution_method = std::variant<random_relevance, last_attention, rollout, grad_cam, grad_lrp, lrp_rollout,
-                                        partial_lrp, lrp_attribution, generic_attention>;
+/// `sigma` is the deviation of the noise as a share of the range of a sample's numbers; `samples` copies are averaged. The
+/// class is settled on the input without noise.
+template <class Method = gradient_x_input>
+struct smooth_grad {
+  static constexpr const char* name = "smooth_grad";
+  Method method = {};
+  index samples = 16;
+  double sigma = 0.1;
+  std::uint64_t seed = 0;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("samples", self.samples);
+    visit("sigma", self.sigma);
+    visit("seed", self.seed);
+  }
+};
+
+namespace detail {
+
+/// Adds noise to rows begin .. end of the patches; `number` picks the stream, which depends on nothing else.
+inline void add_noise(token_batch& copies, index begin, index end, double sigma, std::uint64_t seed, index number) {
+  const auto first = copies.patches.begin() + begin * copies.patch_dim, last = copies.patches.begin() + end * copies.patch_dim;
+  if (first == last) return;
+  const auto [low, high] = std::minmax_element(first, last);
+  const double deviation = sigma * (double(*high) - double(*low));
+  random_stream random(seed, 0x6e6f697365 + static_cast<std::uint64_t>(number));
+  for (auto x = first; x != last; ++x) *x = static_cast<float>(double(*x) + deviation * random.normal());
+}
+
+}  // namespace detail
+
+template <class Method, tensor_backend B>
+std::vector<double> attribute(const smooth_grad<Method>& smooth, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  require(smooth.samples > 0 && smooth.sigma >= 0, "smooth_grad: ", smooth.samples, " samples with deviation ",
+          smooth.sigma, ", expected at least 1 and 0");
+  const auto settled = settle_batch(b, model, batch, t, ws);
+  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 0.0);
+  for_each_part(batch, smooth.samples, 4096, [&](std::span<const index> samples, std::span<const index> number) {
+    token_batch copies = copy_samples(batch, samples);
+    for (std::size_t c = 0; c < samples.size(); ++c) {
+      detail::add_noise(copies, copies.offsets[c], copies.offsets[c + 1], smooth.sigma, smooth.seed, number[c]);
+    }
+    const auto noisy = attribute(smooth.method, b, model, copies, repeat_target(settled, samples), ws);
+    for (std::size_t c = 0; c < samples.size(); ++c) {
+      const index first = batch.offsets[static_cast<std::size_t>(samples[c])];
+      for (index p = copies.offsets[c]; p < copies.offsets[c + 1]; ++p) {
+        relevance[static_cast<std::size_t>(first + p - copies.offsets[c])] +=
+            noisy[static_cast<std::size_t>(p)] / static_cast<double>(smooth.samples);
+      }
+    }
+  });
+  ws.explained = settled;
+  ws.classes = settled.classes;
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/methods.hpp ====
+// All attribution methods under one type, and by name.
+
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Every method that works on its own.
+using plain_method = std::variant<random_relevance, last_attention, rollout, grad_cam, gradient_x_input,
+                                  integrated_gradients, lrp_attribution, partial_lrp, lrp_rollout, grad_lrp,
+                                  generic_attention, atman, atman_first_order, occlusion, authors_atman>;
+
+template <tensor_backend B>
+std::vector<double> attribute(const plain_method& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  return std::visit([&](const auto& m) { return attribute(m, b, model, batch, t, ws); }, method);
+}
+
+/// Any method: a plain one, or SmoothGrad around a plain one.
+using attribution_method = std::variant<random_relevance, last_attention, rollout, grad_cam, gradient_x_input,
+                                        integrated_gradients, lrp_attribution, partial_lrp, lrp_rollout, grad_lrp,
+                                        generic_attention, atman, atman_first_order, occlusion, authors_atman,
+                                        smooth_grad<plain_method>>;
 
 /// Relevance `[P]` of every patch of the batch for what `t` says is explained in each sample.
 template <tensor_backend B>
@@ -4331,29 +5426,90 @@ std::vector<double> attribute(const attribution_method& method, B& b, const vit<
 }
 
 namespace detail {
-template <std::size_t I = 0>
-attribution_method named_method(const std::string& name, const std::string& seen = "") {
-  if constexpr (I == std::variant_size_v<attribution_method>) {
+
+/// The alternative of a variant of methods with that name. `Error` listing all names.
+template <class Variant, std::size_t I = 0>
+Variant named_method(std::string_view name, const std::string& seen = "") {
+  if constexpr (I == std::variant_size_v<Variant>) {
     fail("attribution: no method is named '", name, "'; there are ", seen);
   } else {
-    using method = std::variant_alternative_t<I, attribution_method>;
+    using method = std::variant_alternative_t<I, Variant>;
     if (name == method::name) return method{};
-    return named_method<I + 1>(name, seen + (I ? ", " : "") + method::name);
+    return named_method<Variant, I + 1>(name, seen + (I ? ", " : "") + method::name);
   }
 }
+
+/// "name" or "name:option=value:option=value".
+template <class Variant>
+Variant parse_method(std::string_view text) {
+  auto colon = text.find(':');
+  Variant method = named_method<Variant>(text.substr(0, colon));
+  while (colon != text.npos) {
+    text.remove_prefix(colon + 1);
+    colon = text.find(':');
+    const std::string_view option = text.substr(0, colon);
+    const auto equals = option.find('=');
+    require(equals != option.npos, "attribution: option '", option, "', expected name=value");
+    std::visit([&](auto& m) { set_option(m, option.substr(0, equals), option.substr(equals + 1), m.name); }, method);
+  }
+  return method;
+}
+
 }  // namespace detail
 
-/// The method of that name; where it has options, `start_layer` and `seed` are taken over. Unknown names list the
-/// choices.
-inline attribution_method parse_attribution(const std::string& name, index start_layer = 0, std::uint64_t seed = 0) {
-  attribution_method method = detail::named_method(name);
+/// The method of a text: its name, then its options, "atman:factor=0.5:neighbours=patch". SmoothGrad takes another method
+/// in brackets, "smooth_grad(grad_cam):samples=8", and gradient_x_input without. `Error`: an unknown name or option (lists
+/// the choices), a value that does not fit.
+inline attribution_method parse_attribution(std::string_view text) {
+  constexpr std::string_view wrapper = "smooth_grad(";
+  if (!text.starts_with(wrapper)) {
+    attribution_method method = detail::parse_method<attribution_method>(text);
+    if (auto* smooth = std::get_if<smooth_grad<plain_method>>(&method)) smooth->method = gradient_x_input{};
+    return method;
+  }
+  const auto end = text.find(')');
+  require(end != text.npos, "attribution: '", text, "' lacks a closing bracket");
+  auto method = detail::parse_method<attribution_method>("smooth_grad" + std::string(text.substr(end + 1)));
+  std::get<smooth_grad<plain_method>>(method).method =
+      detail::parse_method<plain_method>(text.substr(wrapper.size(), end - wrapper.size()));
+  return method;
+}
+
+/// The same; where the method has options `start_layer` and `seed`, these are set unless they are 0.
+inline attribution_method parse_attribution(std::string_view text, index start_layer, std::uint64_t seed) {
+  attribution_method method = parse_attribution(text);
   std::visit(
       [&](auto& m) {
-        if constexpr (requires { m.start_layer; }) m.start_layer = start_layer;
-        if constexpr (requires { m.seed; }) m.seed = seed;
+        if constexpr (requires { m.start_layer; }) m.start_layer = start_layer != 0 ? start_layer : m.start_layer;
+        if constexpr (requires { m.seed; }) m.seed = seed != 0 ? seed : m.seed;
       },
       method);
   return method;
+}
+
+/// Name of a method and all of its options, in the form that `parse_attribution` reads.
+template <class M>
+std::string text_of(const M& method) {
+  std::string text = M::name;
+  if constexpr (requires { method.method; }) {
+    text += "(" + std::visit([](const auto& inner) { return text_of(inner); }, method.method) + ")";
+  }
+  if constexpr (has_options<const M>) {
+    M::options(method, [&](const char* name, const auto& value) {
+      text += ":" + std::string(name) + "=" + detail::option_text(value);
+    });
+  }
+  return text;
+}
+inline std::string text_of(const attribution_method& method) {
+  return std::visit([](const auto& m) { return text_of(m); }, method);
+}
+
+/// The names of all methods.
+inline std::vector<std::string> attribution_names() {
+  return []<class... M>(std::type_identity<std::variant<M...>>) {
+    return std::vector<std::string>{M::name...};
+  }(std::type_identity<attribution_method>{});
 }
 
 }  // namespace core_tokensets
@@ -6673,116 +7829,6 @@ inline task_stream class_incremental(dataset_split split, const class_incrementa
             stream.data.test.class_names[static_cast<std::size_t>(t.classes.front())], "'");
   }
   return stream;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/data/token_drop.hpp ====
-// Tokens left out of a batch, at random or by a mask, under one of the three meanings of a missing token.
-
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <numeric>
-#include <span>
-#include <utility>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// Tokens that stay of `tokens` when the share `rate` in [0, 1) is dropped: the nearest whole number, at least 1.
-inline index tokens_kept(index tokens, double rate) {
-  require(rate >= 0 && rate < 1, "token drop: rate ", rate, ", expected 0 <= rate < 1");
-  return std::min(tokens, std::max<index>(1, std::lround((1 - rate) * static_cast<double>(tokens))));
-}
-
-/// Leaves out the tokens whose `keep` `[T]` is 0: `drop` removes their rows; `zero` keeps them with scale 0; `rescaled`
-/// also multiplies the scale of the others by `rescale` `[S]`, or by tokens / kept if that is empty. Order is kept.
-/// `Error`: another number of tokens, a sample without any, `out` is the batch itself.
-inline void apply_token_mask(const token_batch& whole, std::span<const std::uint8_t> keep, missing_tokens how,
-                             token_batch& out, std::span<const double> rescale = {}) {
-  require(&whole != &out, "token drop: the result must be another batch");
-  require(static_cast<index>(keep.size()) == whole.tokens(), "token drop: mask of ", keep.size(), " for ",
-          whole.tokens(), " tokens");
-  require(rescale.empty() || static_cast<index>(rescale.size()) == whole.samples(), "token drop: ", rescale.size(),
-          " factors for ", whole.samples(), " samples");
-  const index dim = whole.patch_dim;
-  out.patch_dim = dim;
-  out.targets = whole.targets;
-  out.weights = whole.weights;
-  out.offsets.assign(1, 0);
-  out.scale.clear();
-  if (how == missing_tokens::drop) {
-    out.patches.clear(), out.positions.clear();
-    out.patches.reserve(whole.patches.size());
-  } else {
-    out.patches = whole.patches, out.positions = whole.positions;
-  }
-  for (index s = 0; s < whole.samples(); ++s) {
-    const index begin = whole.offsets.data()[s], end = whole.offsets.data()[s + 1];
-    const auto kept = std::count_if(keep.begin() + begin, keep.begin() + end, [](std::uint8_t k) { return k != 0; });
-    require(kept > 0, "token drop: no token of sample ", s, " is left");
-    const double given = rescale.empty() ? static_cast<double>(end - begin) / static_cast<double>(kept)
-                                         : rescale[static_cast<std::size_t>(s)];
-    const double factor = how == missing_tokens::rescaled ? given : 1.0;
-    for (index t = begin; t < end; ++t) {
-      const bool stays = keep.data()[t] != 0;
-      const double old = whole.scale.empty() ? 1.0 : whole.scale.data()[t];
-      if (how != missing_tokens::drop) {
-        out.scale.push_back(stays ? old * factor : 0.0);
-      } else if (stays) {
-        const float* row = whole.patches.data() + t * dim;
-        out.patches.insert(out.patches.end(), row, row + dim);
-        out.positions.push_back(whole.positions.data()[t]);
-        if (!whole.scale.empty()) out.scale.push_back(old);
-      }
-    }
-    out.offsets.push_back(how == missing_tokens::drop ? static_cast<index>(out.positions.size()) : end);
-  }
-}
-
-/// A mask `[T]` that keeps `counts[s]` tokens of sample s, every subset equally likely. `Error`: a count outside of
-/// 1 .. tokens of its sample.
-inline std::vector<std::uint8_t> random_token_mask(const token_batch& whole, std::span<const index> counts,
-                                                   random_stream& random) {
-  require(static_cast<index>(counts.size()) == whole.samples(), "token drop: ", counts.size(), " counts for ",
-          whole.samples(), " samples");
-  std::vector<std::uint8_t> keep(static_cast<std::size_t>(whole.tokens()), 0);
-  std::vector<index> order;
-  for (index s = 0; s < whole.samples(); ++s) {
-    const index begin = whole.offsets.data()[s], tokens = whole.offsets.data()[s + 1] - begin, kept = counts.data()[s];
-    require(kept >= 1 && kept <= tokens, "token drop: keep ", kept, " of the ", tokens, " tokens of sample ", s);
-    order.resize(static_cast<std::size_t>(tokens));
-    std::iota(order.begin(), order.end(), index{0});
-    for (index i = 0; i < kept; ++i) {
-      std::swap(order.data()[i], order.data()[i + random.below(tokens - i)]);
-      keep.data()[begin + order.data()[i]] = 1;
-    }
-  }
-  return keep;
-}
-
-/// Leaves out the share `rates[s]` of the tokens of sample s, a random subset of exactly that size; survivors are
-/// rescaled by 1 / (1 - rate) in the `rescaled` meaning (Paul et al. 2024, training on new data).
-inline void drop_tokens(const token_batch& whole, std::span<const double> rates, random_stream& random,
-                        missing_tokens how, token_batch& out) {
-  require(static_cast<index>(rates.size()) == whole.samples(), "token drop: ", rates.size(), " rates for ",
-          whole.samples(), " samples");
-  std::vector<index> counts;
-  std::vector<double> rescale;
-  for (index s = 0; s < whole.samples(); ++s) {
-    const double rate = rates.data()[s];
-    counts.push_back(tokens_kept(whole.offsets.data()[s + 1] - whole.offsets.data()[s], rate));
-    rescale.push_back(1.0 / (1.0 - rate));
-  }
-  apply_token_mask(whole, random_token_mask(whole, counts, random), how, out, rescale);
-}
-
-/// The same with one rate for all samples.
-inline void drop_tokens(const token_batch& whole, double rate, random_stream& random, missing_tokens how,
-                        token_batch& out) {
-  drop_tokens(whole, std::vector<double>(static_cast<std::size_t>(whole.samples()), rate), random, how, out);
 }
 
 }  // namespace core_tokensets

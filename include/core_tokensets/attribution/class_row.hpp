@@ -41,12 +41,12 @@ std::vector<double> patch_entries(const std::vector<T>& of_tokens, const embeddi
 
 /// One such row for each sample of a ragged batch.
 template <tensor_backend B>
-class class_rows {
+class class_row_product {
  public:
   using T = typename B::scalar;
 
   /// Starts as the class token's unit vector; `plan` outlives this object.
-  class_rows(B& b, const embedding_plan<B>& plan) : plan_(plan), rows_(b, plan.tokens(), 1) {
+  class_row_product(B& b, const embedding_plan<B>& plan) : plan_(plan), rows_(b, plan.tokens(), 1) {
     const T one = 1;
     tensor<B> ones;
     ones.assign(b, 1, 1, &one);

@@ -23,7 +23,7 @@ std::vector<double> attribute(const generic_attention& method, B& b, const vit<B
   detail::check_start_layer(generic_attention::name, method.start_layer, model.config().depth);
   explain_forward(b, model, batch, t, ws, kept::gradients);
   gradient_walk<B> gradients(b, model, ws);
-  class_rows<B> rows(b, ws.tape.plan);
+  class_row_product<B> rows(b, ws.tape.plan);
   for (index i = model.config().depth; i-- > method.start_layer;) {
     gradients.step(i);
     b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(tape_of_block(ws.tape, i, model).a));

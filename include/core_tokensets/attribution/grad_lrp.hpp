@@ -35,7 +35,7 @@ std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model,
   explain_forward(b, model, batch, t, ws, kept::gradients);
   gradient_walk<B> gradients(b, model, ws);
   relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
-  class_rows<B> rows(b, ws.tape.plan);
+  class_row_product<B> rows(b, ws.tape.plan);
   for (index i = model.config().depth; i-- > method.start_layer;) {
     gradients.step(i);
     relevance.step(i);

@@ -26,7 +26,7 @@ std::vector<double> attribute(const lrp_rollout& method, B& b, const vit<B>& mod
   detail::check_start_layer(lrp_rollout::name, method.start_layer, model.config().depth);
   explain_forward(b, model, batch, t, ws, kept::gradients);
   relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
-  class_rows<B> rows(b, ws.tape.plan);
+  class_row_product<B> rows(b, ws.tape.plan);
   for (index i = model.config().depth; i-- > method.start_layer;) {
     relevance.step(i);
     b.map(detail::keep_positive{}, *ws.attention_relevance);

@@ -104,7 +104,7 @@ std::vector<double> attribute(const rollout& method, B& b, const vit<B>& model, 
           ", expected 0 <= discard < 1");
   explain_forward(b, model, batch, t, ws, kept::attention);
   if (method.fusion != head_fusion::mean || method.discard > 0) return detail::general_rollout(method, b, model, ws);
-  class_rows<B> rows(b, ws.tape.plan);
+  class_row_product<B> rows(b, ws.tape.plan);
   for (index i = model.config().depth; i-- > method.start_layer;) {
     rows.scale(b, 0.5);  // rows of attention plus identity sum to 2
     rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads,

@@ -75,13 +75,8 @@ struct settled_target {
   std::vector<std::int32_t> classes, others;  ///< [S]; others only for margins
 
   /// The explained number of sample s for its logits.
-  template <class T>
-  double value(std::size_t s, std::span<const T> logits) const {
-    const double z = double(logits[static_cast<std::size_t>(classes[s])]);
-    if (what == objective::logit) return z;
-    if (what == objective::margin) return z - double(logits[static_cast<std::size_t>(others[s])]);
-    return z - log_total(logits);
-  }
+  double value(std::size_t s, std::span<const double> logits) const { return value_of(s, logits); }
+  double value(std::size_t s, std::span<const float> logits) const { return value_of(s, logits); }
   /// Its gradient with respect to the logits (=).
   template <class T>
   void gradient(std::size_t s, std::span<const T> logits, std::span<T> out) const {
@@ -95,6 +90,13 @@ struct settled_target {
   }
 
  private:
+  template <class T>
+  double value_of(std::size_t s, std::span<const T> logits) const {
+    const double z = double(logits[static_cast<std::size_t>(classes[s])]);
+    if (what == objective::logit) return z;
+    if (what == objective::margin) return z - double(logits[static_cast<std::size_t>(others[s])]);
+    return z - log_total(logits);
+  }
   template <class T>
   static double log_total(std::span<const T> logits) {
     const double top = double(*std::max_element(logits.begin(), logits.end()));

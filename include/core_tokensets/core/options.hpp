@@ -70,7 +70,7 @@ T parse_option(std::string_view text, const std::string& where) {
 
 template <class T>
 concept has_options = requires(T& t) {
-  T::options(t, detail::no_visit{});
+  std::remove_cv_t<T>::options(t, detail::no_visit{});
 };
 
 /// "key=value,key=value" of all options; empty where there are none.

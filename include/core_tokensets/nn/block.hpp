@@ -5,6 +5,7 @@
 
 #include "core_tokensets/nn/layer_norm.hpp"
 #include "core_tokensets/nn/linear.hpp"
+#include "core_tokensets/tensor/weighted_attention.hpp"
 
 namespace core_tokensets {
 
@@ -89,23 +90,31 @@ void backward_mlp(B& b, const block& l, parameter_view<const T> p, parameter_vie
   b.map(fn::add{}, dmiddle, dy);
 }
 
-/// x `[T, C]` to y `[T, C]`.
+/// From x and `tape.qkv` `[T, 3 C]` to y `[T, C]`; see `forward`.
 template <tensor_backend B, class T = typename B::scalar>
-void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
-             block_tape<B>& tape, attention_kept keep, view<T> y) {
+void forward_from_qkv(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
+                      block_tape<B>& tape, attention_kept keep, view<T> y, const key_factors<T>& factors = {}) {
   const index dim = x.cols;
-  forward<B, T>(b, l.norm1, p, x, tape.norm1);
-  tape.qkv.resize(b, x.rows, 3 * dim);
-  forward<B, T>(b, l.qkv, p, *tape.norm1.y, {}, *tape.qkv);
   tape.context.resize(b, x.rows, dim);
   resize_attention(b, rows, l.heads, keep, tape);
   const view<const T> qkv = *tape.qkv;
-  ops::attention<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads), qkv_part(qkv, 2, l.heads),
-                       attention_scale<T>(dim / l.heads), (*tape.context).split_cols(l.heads), data_or_null(tape.a),
-                       data_or_null(tape.log_sums));
+  ops::weighted_attention<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads),
+                                qkv_part(qkv, 2, l.heads), attention_scale<T>(dim / l.heads), factors,
+                                (*tape.context).split_cols(l.heads), data_or_null(tape.a), data_or_null(tape.log_sums));
   tape.middle.resize(b, x.rows, dim);
   forward<B, T>(b, l.proj, p, *tape.context, x, *tape.middle);
   forward_mlp<B, T>(b, l, p, tape, y);
+}
+
+/// x `[T, C]` to y `[T, C]`. `factors` multiply
+/// the scores of keys, for perturbations only: the backward pass knows nothing of them.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
+             block_tape<B>& tape, attention_kept keep, view<T> y, const key_factors<T>& factors = {}) {
+  forward<B, T>(b, l.norm1, p, x, tape.norm1);
+  tape.qkv.resize(b, x.rows, 3 * x.cols);
+  forward<B, T>(b, l.qkv, p, *tape.norm1.y, {}, *tape.qkv);
+  forward_from_qkv<B, T>(b, l, p, rows, x, tape, keep, y, factors);
 }
 
 /// `dx` holds d loss / d y on entry and d loss / d x on return. Parameter gradients are added where `grads` is given;

@@ -26,7 +26,8 @@ std::pair<view<T>, view<T>> cut_qkv(const view<T>& of_all, bool weight, index di
 /// x `[T, C]` to y `[S, C]`; `class_rows` `[S]` are the rows of the class tokens, the only queries of `rows`.
 template <tensor_backend B, class T = typename B::scalar>
 void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const row_list<B>& class_rows,
-             const_view<T> x, class_block_tape<B>& tape, attention_kept keep, view<T> y) {
+             const_view<T> x, class_block_tape<B>& tape, attention_kept keep, view<T> y,
+             const key_factors<T>& factors = {}) {
   const index dim = x.cols, samples = class_rows.size();
   block_tape<B>& t = tape.block;
   const auto [weight_q, weight_kv] = detail::cut_qkv(p[l.qkv.weight], true, dim);
@@ -40,9 +41,9 @@ void forward(B& b, const block& l, parameter_view<const T> p, const attention_ro
   b.gather_rows(*tape.norm, *t.norm1.y, class_rows.data());
   ops::linear<B, T>(b, *tape.norm, weight_q, bias_q, {}, *tape.q);
   resize_attention(b, rows, l.heads, keep, t);
-  ops::attention<B, T>(b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
-                       (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads),
-                       (*t.context).split_cols(l.heads), data_or_null(t.a), data_or_null(t.log_sums));
+  ops::weighted_attention<B, T>(b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
+                                (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads),
+                                factors, (*t.context).split_cols(l.heads), data_or_null(t.a), data_or_null(t.log_sums));
   forward<B, T>(b, l.proj, p, *t.context, *tape.x, *t.middle);
   forward_mlp<B, T>(b, l, p, t, y);
 }

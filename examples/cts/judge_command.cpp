@@ -1,0 +1,208 @@
+// cts judge: attribution methods measured on pictures that were not trained on, beside chance.
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <sstream>
+
+#include "commands.hpp"
+#include "core_tokensets/attribution/measures/judge.hpp"
+#include "core_tokensets/data/boxes.hpp"
+#include "core_tokensets/data/folder.hpp"
+#include "core_tokensets/data/patches.hpp"
+#include "core_tokensets/data/scenes.hpp"
+#include "core_tokensets/io/atomic_file.hpp"
+#include "core_tokensets/model/vit_weights.hpp"
+#include "core_tokensets/tensor/eigen.hpp"
+
+namespace cts_command {
+
+namespace cts = core_tokensets;
+
+namespace {
+
+using backend = cts::eigen_backend<float>;
+
+struct judge_arguments {
+  std::string weights, data = "scenes", classes, out, target = "argmax", missing = "drop";
+  std::string methods = "attention,rollout,grad_cam,gradient_x_input,lrp,grad_lrp,generic_attention,atman_first_order";
+  std::ptrdiff_t heads = 0, samples = 200, sanity_samples = 20, batch = 20, steps = 10, sets = 30;
+  std::uint64_t seed = 0;
+  int threads = 0;
+  bool quiet = false;
+};
+
+/// The pictures to measure on, with masks of their objects where there are any: built-in scenes, or DIR/test or DIR/val with
+/// DIR/boxes.csv.
+cts::dataset read_pictures(const judge_arguments& a, const cts::vit_config& c) {
+  const auto colon = a.data.find(':');
+  const std::string kind = a.data.substr(0, colon), where = colon == std::string::npos ? "" : a.data.substr(colon + 1);
+  cts::dataset data;
+  if (kind == "scenes" && where.empty()) {
+    const auto per_class = (a.samples + c.classes - 1) / c.classes;
+    data = cts::scenes({.classes = c.classes,
+                        .train_per_class = 1,
+                        .test_per_class = per_class,
+                        .image = c.image.height,
+                        .seed = a.seed,
+                        .threads = a.threads})
+               .test;
+  } else if (kind == "folder" && !where.empty()) {
+    const std::filesystem::path dir(where);
+    const std::string part = std::filesystem::is_directory(dir / "test") ? "test" : "val";
+    cts::require(std::filesystem::is_directory(dir / part), where, ": expected the folder test or val in it");
+    data = cts::load_class_folders(dir / part, {.size = c.image.height, .channels = c.image.channels, .threads = a.threads});
+    cts::add_box_masks(data, dir, part, true);
+  } else {
+    cts::fail("--data '", a.data, "': expected scenes or folder:DIR");
+  }
+  if (!a.classes.empty()) data = cts::select_classes(data, cts::parse_class_range(a.classes));
+  cts::require(data.classes() <= c.classes, "the data have ", data.classes(), " classes, the model ", c.classes,
+               "; choose some with --classes");
+  cts::require(data.height == c.image.height && data.width == c.image.width && data.channels == c.image.channels,
+               "the model sees images of ", c.image.height, "x", c.image.width, "x", c.image.channels, ", the data have ",
+               data.height, "x", data.width, "x", data.channels);
+  return data;
+}
+
+/// The methods of a list with commas; chance is always among them, and comes first.
+std::vector<cts::attribution_method> read_methods(const judge_arguments& a) {
+  std::vector<cts::attribution_method> methods{cts::random_relevance{.seed = a.seed}};
+  std::stringstream list(a.methods);
+  for (std::string text; std::getline(list, text, ',');) {
+    auto method = cts::parse_attribution(text);
+    if (std::holds_alternative<cts::random_relevance>(method)) continue;
+    methods.push_back(std::move(method));
+  }
+  return methods;
+}
+
+nlohmann::json run_judge(const judge_arguments& a) {
+  const auto methods = read_methods(a);
+  cts::judge_options o{.explained = cts::parse_target(a.target), .steps = a.steps, .sets = a.sets, .seed = a.seed};
+  o.missing = a.missing == "zero" ? cts::missing_tokens::zero : cts::missing_tokens::drop;
+  backend b(a.threads);
+  cts::vit_hints hints;
+  if (a.heads > 0) hints.heads = a.heads;
+  const auto model = cts::load_vit(b, a.weights, hints);
+  const auto& c = model.config();
+  const auto data = read_pictures(a, c);
+  auto order = cts::random_stream(a.seed, 0x6a75646765).permutation(data.n());
+  order.resize(std::min<std::size_t>(order.size(), static_cast<std::size_t>(a.samples)));
+
+  std::vector<cts::judgement> judged(methods.size());
+  cts::attribution_workspace<backend> ws;
+  double right = 0;
+  for (std::size_t begin = 0; begin < order.size();) {
+    const bool sanity = static_cast<std::ptrdiff_t>(begin) < a.sanity_samples;
+    const auto most = sanity ? std::min(a.batch, a.sanity_samples - static_cast<std::ptrdiff_t>(begin)) : a.batch;
+    const std::size_t count = std::min(order.size() - begin, static_cast<std::size_t>(most));
+    const auto part = std::span(order).subspan(begin, count);
+    cts::token_batch batch;
+    cts::make_batch(data, part, {.patch = c.patch, .threads = a.threads}, batch);
+    std::vector<double> coverage;
+    for (const auto i : part) {
+      if (data.masks.empty()) break;
+      const auto grid = std::span(batch.positions).first(static_cast<std::size_t>(c.patches()));
+      const auto covered = cts::patch_coverage(data.mask_of(i), data.height, data.width, c.patch, grid);
+      coverage.insert(coverage.end(), covered.begin(), covered.end());
+    }
+    cts::measured_batch<backend> measured(b, model, batch, o.explained);
+    for (const auto& whole : measured.whole) right += whole.right ? 1 : 0;
+    for (std::size_t m = 0; m < methods.size(); ++m) {
+      cts::judge(methods[m], b, model, measured, coverage, sanity, o, ws, judged[m]);
+      if (!a.quiet) std::fprintf(stderr, "\r%zu of %zu pictures, %zu of %zu methods ", begin + count, order.size(), m + 1, methods.size());
+    }
+    begin += count;
+  }
+  if (!a.quiet) std::fprintf(stderr, "\n");
+
+  nlohmann::json result{{"weights", a.weights},
+                        {"data", a.data},
+                        {"target", a.target},
+                        {"missing", a.missing},
+                        {"samples", order.size()},
+                        {"sanity_samples", std::min<std::ptrdiff_t>(a.sanity_samples, std::ptrdiff_t(order.size()))},
+                        {"steps", a.steps},
+                        {"sets", a.sets},
+                        {"seed", a.seed},
+                        {"explained_class_is_largest", right / static_cast<double>(order.size())}};
+  for (const auto& m : cts::judged_measures) {
+    result["measures"][m.name] = {{"better", m.high_is_good ? "high" : "low"}, {"about", m.about}};
+  }
+  result["methods"] = nlohmann::json::array();
+  for (std::size_t m = 0; m < methods.size(); ++m) {
+    result["methods"].push_back({{"method", cts::text_of(methods[m])}, {"measures", cts::to_json(judged[m])}});
+  }
+  return result;
+}
+
+/// Methods as columns, measures as rows; a star marks the best mean.
+std::string table_of(const nlohmann::json& result) {
+  const auto& methods = result["methods"];
+  std::ostringstream out;
+  const auto short_name = [](std::string text) {
+    text = text.substr(0, text.find(':'));
+    return text.size() > 17 ? text.substr(0, 17) : text;
+  };
+  out << "measure, better     ";
+  for (const auto& m : methods) {
+    char cell[64];
+    std::snprintf(cell, sizeof cell, " %18s", short_name(m["method"].get<std::string>()).c_str());
+    out << cell;
+  }
+  for (const auto& measure : cts::judged_measures) {
+    char cell[64];
+    std::snprintf(cell, sizeof cell, "\n%-17s %s", measure.name, measure.high_is_good ? "up" : "dn");
+    out << cell;
+    double best = 0;
+    bool any = false;
+    for (const auto& m : methods) {
+      if (!m["measures"].contains(measure.name)) continue;
+      const double mean = m["measures"][measure.name]["mean"];
+      best = !any ? mean : measure.high_is_good ? std::max(best, mean) : std::min(best, mean);
+      any = true;
+    }
+    for (const auto& m : methods) {
+      if (!m["measures"].contains(measure.name)) {
+        std::snprintf(cell, sizeof cell, " %18s", "-");
+      } else {
+        const double mean = m["measures"][measure.name]["mean"];
+        std::snprintf(cell, sizeof cell, " %17.4f%c", mean, mean == best ? '*' : ' ');
+      }
+      out << cell;
+    }
+  }
+  return out.str() + "\n";
+}
+
+}  // namespace
+
+void add_judge(CLI::App& app) {
+  auto a = std::make_shared<judge_arguments>();
+  auto* c = app.add_subcommand("judge", "measure attribution methods; writes a table, and JSON to FILE");
+  c->add_option("--weights", a->weights, "model as safetensors under timm's names")->required();
+  c->add_option("--heads", a->heads, "attention heads, where the file does not say");
+  c->add_option("--data", a->data, "scenes, or folder:DIR (test/ or val/, and boxes.csv for the measures of place)");
+  c->add_option("--classes", a->classes, "A-B: pictures of these classes only, numbered from 0 as in training");
+  c->add_option("--methods", a->methods, "names with their options, with commas between; random is always measured");
+  c->add_option("--target", a->target, "argmax, label, class:K, loss, margin or margin:A,B");
+  c->add_option("--missing", a->missing, "what a token is that was taken away: drop or zero")
+      ->check(CLI::IsMember({"drop", "zero"}));
+  c->add_option("--samples", a->samples, "pictures, drawn at random")->check(CLI::PositiveNumber);
+  c->add_option("--sanity-samples", a->sanity_samples, "of these, for the checks that explain many times over");
+  c->add_option("--batch", a->batch, "pictures at a time")->check(CLI::PositiveNumber);
+  c->add_option("--steps", a->steps, "points of the deletion curves")->check(CLI::PositiveNumber);
+  c->add_option("--sets", a->sets, "random sets of tokens of a picture")->check(CLI::PositiveNumber);
+  c->add_option("--seed", a->seed, "of all random choices");
+  c->add_option("--threads", a->threads, "0: as many as there are");
+  c->add_flag("--quiet", a->quiet, "no progress line");
+  c->add_option("--out", a->out, "table as JSON")->required();
+  c->final_callback([a] {
+    const auto result = run_judge(*a);
+    cts::write_file(a->out, std::string_view(result.dump(1)));
+    std::printf("%s", table_of(result).c_str());
+  });
+}
+
+}  // namespace cts_command

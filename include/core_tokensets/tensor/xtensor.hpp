@@ -4,15 +4,19 @@
 // threads.
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 #if __has_include(<xtensor/containers/xadapt.hpp>)  // xtensor 0.26 and later
 #include <xtensor/containers/xadapt.hpp>
+#include <xtensor/views/xstrided_view.hpp>
 #else
 #include <xtensor/xadapt.hpp>
+#include <xtensor/xstrided_view.hpp>
 #endif
 #include <xtensor-blas/xblas.hpp>
 #ifdef XTENSOR_USE_XSIMD
@@ -106,14 +110,16 @@ inline std::string blas_description() {
   return openblas_get_config == nullptr ? "a BLAS other than OpenBLAS" : openblas_get_config();
 }
 
-/// A matrix as an xtensor expression on the same memory.
+/// A matrix as an xtensor expression on the same memory. A strided view of an adaptor: an adaptor with strides of its
+/// own would also touch what lies between the rows.
 template <class T>
 auto as_xtensor(const view<T>& v) {
   require(v.n0 * v.n1 == 1, "as_xtensor: a batch of ", v.n0 * v.n1, " matrices, expected one");
-  const std::array<std::size_t, 2> shape{static_cast<std::size_t>(v.rows), static_cast<std::size_t>(v.cols)};
-  const std::array<std::ptrdiff_t, 2> strides{v.rows == 1 ? 0 : v.ld, v.cols == 1 ? 0 : 1};
-  const auto length = static_cast<std::size_t>(v.rows == 0 ? 0 : (v.rows - 1) * v.ld + v.cols);
-  return xt::adapt(v.data, length, xt::no_ownership(), shape, strides);
+  std::array<std::size_t, 2> shape{static_cast<std::size_t>(v.rows), static_cast<std::size_t>(v.cols)};
+  std::array<std::ptrdiff_t, 2> strides{v.rows == 1 ? 0 : v.ld, v.cols == 1 ? 0 : 1};
+  const std::array<std::size_t, 1> length{static_cast<std::size_t>(v.rows == 0 ? 0 : (v.rows - 1) * v.ld + v.cols)};
+  return xt::strided_view(xt::adapt(v.data, length[0], xt::no_ownership(), length), std::move(shape),
+                          std::move(strides), 0, xt::layout_type::dynamic);
 }
 
 /// Tensors in host memory, computed with a BLAS and the loops that CPU backends share. A copy has a workspace of its

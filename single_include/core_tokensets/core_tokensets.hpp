@@ -4503,8 +4503,8 @@ class variation_engine {
       }
     }
     class_out_.resize(b_, versions, dim);
-    forward<B, T>(b_, l.blocks[last], p, classes_, class_rows_, *std::as_const(stream_[last % 2]), last_, attention_kept::nothing,
-                  *class_out_, factors);
+    forward<B, T>(b_, l.blocks[last], p, classes_, class_rows_, *std::as_const(stream_[last % 2]), last_,
+                  attention_kept::nothing, *class_out_, factors);
     forward<B, T>(b_, l.norm, p, *std::as_const(class_out_), norm_);
     logits_.resize(b_, versions, model_.config().classes);
     forward<B, T>(b_, l.head, p, *norm_.y, {}, *logits_);
@@ -4605,15 +4605,17 @@ enum class neighbourhood { none, patch, patchpos };
 template <>
 inline constexpr std::array words<neighbourhood>{"none", "patch", "patchpos"};
 
-/// Which number is watched: the log-probability of the explained class (the loss, as in the paper), or the target itself.
+/// Which number is watched: the log-probability of the explained class (the loss, as in the paper), or the target
+/// itself.
 enum class watched { loss, target };
 
 template <>
 inline constexpr std::array words<watched>{"loss", "target"};
 
-/// Scores of suppressed keys are multiplied by 1 - factor (`factor` is the paper's f; the reference's code calls 1 - f its
-/// suppression factor), those of neighbours by 1 - factor cos. `shift` subtracts the least score of each query first (the
-/// reference's main code); without it (its BLIP code, and the published code of core tokensets) a negative score rises.
+/// Scores of suppressed keys are multiplied by 1 - factor (`factor` is the paper's f; the reference's code calls 1 - f
+/// its suppression factor), those of neighbours by 1 - factor cos. `shift` subtracts the least score of each query
+/// first (the reference's main code); without it (its BLIP code, and the published code of core tokensets) a negative
+/// score rises.
 struct atman {
   static constexpr const char* name = "atman";
   double factor = 0.9;
@@ -4654,7 +4656,8 @@ std::vector<double> cosines(std::span<const T> rows, index n, index dim) {
   return result;
 }
 
-/// Cosines between the patches of each sample, `[n_s, n_s]` one after the other; by embedding, or with the position added.
+/// Cosines between the patches of each sample, `[n_s, n_s]` one after the other; by embedding, or with the position
+/// added.
 template <tensor_backend B>
 std::vector<std::vector<double>> patch_cosines(B& b, const variation_engine<B>& engine, const token_batch& batch,
                                                bool with_position) {
@@ -4664,11 +4667,12 @@ std::vector<std::vector<double>> patch_cosines(B& b, const variation_engine<B>& 
   b.download(host.data(), from.data, from.size());
   std::vector<std::vector<double>> result;
   for (index s = 0; s < batch.samples(); ++s) {
-    const index begin = batch.offsets[static_cast<std::size_t>(s)], n = batch.offsets[static_cast<std::size_t>(s + 1)] - begin;
+    const index begin = batch.offsets[static_cast<std::size_t>(s)],
+                n = batch.offsets[static_cast<std::size_t>(s + 1)] - begin;
     const index first = with_position ? engine.plan().rows().begin(s) + 1 : begin;
     result.push_back(cosines<T>(
-        std::span(host).subspan(static_cast<std::size_t>(first * from.cols), static_cast<std::size_t>(n * from.cols)), n,
-        from.cols));
+        std::span(host).subspan(static_cast<std::size_t>(first * from.cols), static_cast<std::size_t>(n * from.cols)),
+        n, from.cols));
   }
   return result;
 }
@@ -4683,7 +4687,8 @@ inline double suppression(const atman& method, std::span<const double> cosine, i
 
 /// Logits `[P, K]` of each sample with each of its patches suppressed.
 template <tensor_backend B>
-std::vector<double> suppressed_logits(const atman& method, B& b, variation_engine<B>& engine, const token_batch& batch) {
+std::vector<double> suppressed_logits(const atman& method, B& b, variation_engine<B>& engine,
+                                      const token_batch& batch) {
   using T = typename B::scalar;
   std::vector<std::vector<double>> cosine(static_cast<std::size_t>(batch.samples()));
   if (method.neighbours != neighbourhood::none) {
@@ -4706,7 +4711,8 @@ std::vector<double> suppressed_logits(const atman& method, B& b, variation_engin
   return logits;
 }
 
-/// The target of a perturbation method that watches the loss: the log-probability of the same class (a margin stays one).
+/// The target of a perturbation method that watches the loss: the log-probability of the same class (a margin stays
+/// one).
 inline target watched_target(target t, watched w) {
   if (w == watched::loss && t.what == objective::logit) t.what = objective::log_probability;
   return t;
@@ -4739,8 +4745,8 @@ std::vector<double> attribute(const atman& method, B& b, const vit<B>& model, co
 
 namespace core_tokensets {
 
-/// factor times d log-probability / d m_i at m = 1, where m_i multiplies the scores of key i in every block: the sum over
-/// blocks, heads and queries of dL/dS[q, i] (S[q, i] - min S[q, :]), or without `shift` of dL/dS[q, i] S[q, i].
+/// factor times d log-probability / d m_i at m = 1, where m_i multiplies the scores of key i in every block: the sum
+/// over blocks, heads and queries of dL/dS[q, i] (S[q, i] - min S[q, :]), or without `shift` of dL/dS[q, i] S[q, i].
 struct atman_first_order {
   static constexpr const char* name = "atman_first_order";
   double factor = 0.9;
@@ -4772,8 +4778,8 @@ void add_key_slopes(B& b, const attention_rows& rows, const_view<T> q, const_vie
   ops::for_each_sample(b, rows.count(), [&](index s) {
     const index nq = rows.queries().length(s), nk = rows.keys().length(s);
     scratch<B> memory(b, heads * nq, nk), column_memory(b, heads * nq, 1);
-    const view<T> z(memory.data(), 1, heads, nq, nk, 0, nq * nk, nk), ds = rows.matrices(da, s, heads),
-        column(column_memory.data(), 1, heads, nq, 1, 0, nq, 1);
+    const view<T> z(memory.data(), 1, heads, nq, nk, 0, nq * nk, nk),
+        ds = rows.matrices(da, s, heads), column(column_memory.data(), 1, heads, nq, 1, 0, nq, 1);
     const view<const T> as = rows.matrices(a, s, heads);
     b.row_reduce(fn::plus{}, fn::times{}, column, as, view<const T>(ds));
     b.map(fn::softmax_gradient{}, ds, as, view<const T>(ds), view<const T>(column));
@@ -4817,15 +4823,15 @@ std::vector<double> attribute(const atman_first_order& method, B& b, const vit<B
 }  // namespace core_tokensets
 
 // ==== core_tokensets/attribution/authors_atman.hpp ====
-// The variant of AtMan in the published code of core tokensets (Paul et al. 2024), as it is once two slips are repaired:
-// for audits of what that code ranks patches by.
+// The variant of AtMan in the published code of core tokensets (Paul et al. 2024), as it is once two slips are
+// repaired: for audits of what that code ranks patches by.
 
 
 namespace core_tokensets {
 
 /// Patches are walked in order, those skipped that were a neighbour of one walked before. The loss is measured with the
-/// patch and its neighbours suppressed (without shift, by 1 - factor cos), and every patch is scored by its cosine to the
-/// one patch of the largest loss: the scores are similarities, no losses.
+/// patch and its neighbours suppressed (without shift, by 1 - factor cos), and every patch is scored by its cosine to
+/// the one patch of the largest loss: the scores are similarities, no losses.
 struct authors_atman {
   static constexpr const char* name = "authors_atman";
   double factor = 0.4;
@@ -4848,7 +4854,8 @@ template <tensor_backend B>
 std::vector<authors_atman_walk> walk_patches(const authors_atman& method, B& b, const vit<B>& model,
                                              const token_batch& batch, const target& t, attribution_workspace<B>& ws) {
   using T = typename B::scalar;
-  const atman suppress{.factor = method.factor, .shift = false, .neighbours = neighbourhood::patch, .threshold = method.threshold};
+  const atman suppress{
+      .factor = method.factor, .shift = false, .neighbours = neighbourhood::patch, .threshold = method.threshold};
   variation_engine<B> engine(b, model, batch);
   std::vector<double> logits;
   ws.explained = settle_unchanged(engine, batch, watched_target(t, watched::loss), logits);
@@ -4864,7 +4871,8 @@ std::vector<authors_atman_walk> walk_patches(const authors_atman& method, B& b, 
       walks[s].visited.push_back(i);
       visits.emplace_back(s, i);
       for (index j = 0; j < n; ++j) {
-        if (cosine[s][static_cast<std::size_t>(i * n + j)] >= method.threshold) seen[static_cast<std::size_t>(j)] = true;
+        if (cosine[s][static_cast<std::size_t>(i * n + j)] >= method.threshold)
+          seen[static_cast<std::size_t>(j)] = true;
       }
     }
   }
@@ -4923,8 +4931,8 @@ struct gradient_x_input {
   }
 };
 
-/// After `explain_forward` with `kept::gradients`: gradient of what is explained at the patches `[P, patch_dim]` (=), and at
-/// the tokens (`ws.dtokens`).
+/// After `explain_forward` with `kept::gradients`: gradient of what is explained at the patches `[P, patch_dim]` (=),
+/// and at the tokens (`ws.dtokens`).
 template <tensor_backend B>
 void patch_gradient(B& b, const vit<B>& model, attribution_workspace<B>& ws, tensor<B>& out) {
   using T = typename B::scalar;
@@ -4987,8 +4995,8 @@ inline target repeat_target(const settled_target& settled, std::span<const index
   return t;
 }
 
-/// Calls `body(copies, number)` for `count` copies of every sample, cut into parts of at most `most_tokens` tokens (or one
-/// sample): `copies` are the samples of a part and `number` which of its copies each is.
+/// Calls `body(copies, number)` for `count` copies of every sample, cut into parts of at most `most_tokens` tokens (or
+/// one sample): `copies` are the samples of a part and `number` which of its copies each is.
 template <class Body>
 void for_each_part(const token_batch& batch, index count, index most_tokens, const Body& body) {
   std::vector<index> copies, number;
@@ -5031,8 +5039,8 @@ enum class path_start { pixels, embeddings };
 template <>
 inline constexpr std::array words<path_start>{"pixels", "embeddings"};
 
-/// (x - x') times the mean gradient on the path from x' to x, by Gauss-Legendre quadrature with `steps` points. The sum over
-/// the patches is f(x) - f(x') but for the error of the quadrature.
+/// (x - x') times the mean gradient on the path from x' to x, by Gauss-Legendre quadrature with `steps` points. The sum
+/// over the patches is f(x) - f(x') but for the error of the quadrature.
 struct integrated_gradients {
   static constexpr const char* name = "integrated_gradients";
   index steps = 16;
@@ -5078,7 +5086,8 @@ inline quadrature gauss_legendre(index n) {
 namespace detail {
 
 /// Moves a copy to its point of the path.
-inline void move_along_path(const integrated_gradients& method, double at, token_batch& copies, index begin, index end) {
+inline void move_along_path(const integrated_gradients& method, double at, token_batch& copies, index begin,
+                            index end) {
   if (method.start == path_start::embeddings) {
     for (index p = begin; p < end; ++p) copies.scale[static_cast<std::size_t>(p)] *= at;
     return;
@@ -5094,7 +5103,8 @@ inline void move_along_path(const integrated_gradients& method, double at, token
 template <tensor_backend B>
 std::vector<double> attribute(const integrated_gradients& method, B& b, const vit<B>& model, const token_batch& batch,
                               const target& t, attribution_workspace<B>& ws) {
-  require(method.steps > 0 && method.steps <= 1000, "integrated_gradients: ", method.steps, " steps, expected 1 to 1000");
+  require(method.steps > 0 && method.steps <= 1000, "integrated_gradients: ", method.steps,
+          " steps, expected 1 to 1000");
   const auto settled = settle_batch(b, model, batch, t, ws);
   const quadrature q = gauss_legendre(method.steps);
   const bool at_pixels = method.start == path_start::pixels;
@@ -5117,9 +5127,11 @@ std::vector<double> attribute(const integrated_gradients& method, B& b, const vi
     const auto host = gradient.to_host(b);
     const auto width = static_cast<std::size_t>(gradient.cols());
     for (std::size_t c = 0; c < samples.size(); ++c) {
-      const double at = q.points[static_cast<std::size_t>(step[c])], weight = q.weights[static_cast<std::size_t>(step[c])];
+      const double at = q.points[static_cast<std::size_t>(step[c])],
+                   weight = q.weights[static_cast<std::size_t>(step[c])];
       const auto first = static_cast<std::size_t>(batch.offsets[static_cast<std::size_t>(samples[c])]);
-      const auto begin = static_cast<std::size_t>(copies.offsets[c]), end = static_cast<std::size_t>(copies.offsets[c + 1]);
+      const auto begin = static_cast<std::size_t>(copies.offsets[c]),
+                 end = static_cast<std::size_t>(copies.offsets[c + 1]);
       for (std::size_t p = begin; p < end; ++p) {
         double sum = 0;
         for (std::size_t d = 0; d < width; ++d) {
@@ -5330,8 +5342,8 @@ std::vector<double> attribute(const rollout& method, B& b, const vit<B>& model, 
 
 namespace core_tokensets {
 
-/// `sigma` is the deviation of the noise as a share of the range of a sample's numbers; `samples` copies are averaged. The
-/// class is settled on the input without noise.
+/// `sigma` is the deviation of the noise as a share of the range of a sample's numbers; `samples` copies are averaged.
+/// The class is settled on the input without noise.
 template <class Method = gradient_x_input>
 struct smooth_grad {
   static constexpr const char* name = "smooth_grad";
@@ -5352,7 +5364,8 @@ namespace detail {
 
 /// Adds noise to rows begin .. end of the patches; `number` picks the stream, which depends on nothing else.
 inline void add_noise(token_batch& copies, index begin, index end, double sigma, std::uint64_t seed, index number) {
-  const auto first = copies.patches.begin() + begin * copies.patch_dim, last = copies.patches.begin() + end * copies.patch_dim;
+  const auto first = copies.patches.begin() + begin * copies.patch_dim,
+             last = copies.patches.begin() + end * copies.patch_dim;
   if (first == last) return;
   const auto [low, high] = std::minmax_element(first, last);
   const double deviation = sigma * (double(*high) - double(*low));
@@ -5413,10 +5426,10 @@ std::vector<double> attribute(const plain_method& method, B& b, const vit<B>& mo
 }
 
 /// Any method: a plain one, or SmoothGrad around a plain one.
-using attribution_method = std::variant<random_relevance, last_attention, rollout, grad_cam, gradient_x_input,
-                                        integrated_gradients, lrp_attribution, partial_lrp, lrp_rollout, grad_lrp,
-                                        generic_attention, atman, atman_first_order, occlusion, authors_atman,
-                                        smooth_grad<plain_method>>;
+using attribution_method =
+    std::variant<random_relevance, last_attention, rollout, grad_cam, gradient_x_input, integrated_gradients,
+                 lrp_attribution, partial_lrp, lrp_rollout, grad_lrp, generic_attention, atman, atman_first_order,
+                 occlusion, authors_atman, smooth_grad<plain_method>>;
 
 /// Relevance `[P]` of every patch of the batch for what `t` says is explained in each sample.
 template <tensor_backend B>
@@ -5457,9 +5470,9 @@ Variant parse_method(std::string_view text) {
 
 }  // namespace detail
 
-/// The method of a text: its name, then its options, "atman:factor=0.5:neighbours=patch". SmoothGrad takes another method
-/// in brackets, "smooth_grad(grad_cam):samples=8", and gradient_x_input without. `Error`: an unknown name or option (lists
-/// the choices), a value that does not fit.
+/// The method of a text: its name, then its options, "atman:factor=0.5:neighbours=patch". SmoothGrad takes another
+/// method in brackets, "smooth_grad(grad_cam):samples=8", and gradient_x_input without. `Error`: an unknown name or
+/// option (lists the choices), a value that does not fit.
 inline attribution_method parse_attribution(std::string_view text) {
   constexpr std::string_view wrapper = "smooth_grad(";
   if (!text.starts_with(wrapper)) {

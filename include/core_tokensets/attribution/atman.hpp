@@ -15,15 +15,17 @@ enum class neighbourhood { none, patch, patchpos };
 template <>
 inline constexpr std::array words<neighbourhood>{"none", "patch", "patchpos"};
 
-/// Which number is watched: the log-probability of the explained class (the loss, as in the paper), or the target itself.
+/// Which number is watched: the log-probability of the explained class (the loss, as in the paper), or the target
+/// itself.
 enum class watched { loss, target };
 
 template <>
 inline constexpr std::array words<watched>{"loss", "target"};
 
-/// Scores of suppressed keys are multiplied by 1 - factor (`factor` is the paper's f; the reference's code calls 1 - f its
-/// suppression factor), those of neighbours by 1 - factor cos. `shift` subtracts the least score of each query first (the
-/// reference's main code); without it (its BLIP code, and the published code of core tokensets) a negative score rises.
+/// Scores of suppressed keys are multiplied by 1 - factor (`factor` is the paper's f; the reference's code calls 1 - f
+/// its suppression factor), those of neighbours by 1 - factor cos. `shift` subtracts the least score of each query
+/// first (the reference's main code); without it (its BLIP code, and the published code of core tokensets) a negative
+/// score rises.
 struct atman {
   static constexpr const char* name = "atman";
   double factor = 0.9;
@@ -64,7 +66,8 @@ std::vector<double> cosines(std::span<const T> rows, index n, index dim) {
   return result;
 }
 
-/// Cosines between the patches of each sample, `[n_s, n_s]` one after the other; by embedding, or with the position added.
+/// Cosines between the patches of each sample, `[n_s, n_s]` one after the other; by embedding, or with the position
+/// added.
 template <tensor_backend B>
 std::vector<std::vector<double>> patch_cosines(B& b, const variation_engine<B>& engine, const token_batch& batch,
                                                bool with_position) {
@@ -74,11 +77,12 @@ std::vector<std::vector<double>> patch_cosines(B& b, const variation_engine<B>& 
   b.download(host.data(), from.data, from.size());
   std::vector<std::vector<double>> result;
   for (index s = 0; s < batch.samples(); ++s) {
-    const index begin = batch.offsets[static_cast<std::size_t>(s)], n = batch.offsets[static_cast<std::size_t>(s + 1)] - begin;
+    const index begin = batch.offsets[static_cast<std::size_t>(s)],
+                n = batch.offsets[static_cast<std::size_t>(s + 1)] - begin;
     const index first = with_position ? engine.plan().rows().begin(s) + 1 : begin;
     result.push_back(cosines<T>(
-        std::span(host).subspan(static_cast<std::size_t>(first * from.cols), static_cast<std::size_t>(n * from.cols)), n,
-        from.cols));
+        std::span(host).subspan(static_cast<std::size_t>(first * from.cols), static_cast<std::size_t>(n * from.cols)),
+        n, from.cols));
   }
   return result;
 }
@@ -93,7 +97,8 @@ inline double suppression(const atman& method, std::span<const double> cosine, i
 
 /// Logits `[P, K]` of each sample with each of its patches suppressed.
 template <tensor_backend B>
-std::vector<double> suppressed_logits(const atman& method, B& b, variation_engine<B>& engine, const token_batch& batch) {
+std::vector<double> suppressed_logits(const atman& method, B& b, variation_engine<B>& engine,
+                                      const token_batch& batch) {
   using T = typename B::scalar;
   std::vector<std::vector<double>> cosine(static_cast<std::size_t>(batch.samples()));
   if (method.neighbours != neighbourhood::none) {
@@ -116,7 +121,8 @@ std::vector<double> suppressed_logits(const atman& method, B& b, variation_engin
   return logits;
 }
 
-/// The target of a perturbation method that watches the loss: the log-probability of the same class (a margin stays one).
+/// The target of a perturbation method that watches the loss: the log-probability of the same class (a margin stays
+/// one).
 inline target watched_target(target t, watched w) {
   if (w == watched::loss && t.what == objective::logit) t.what = objective::log_probability;
   return t;

@@ -7,8 +7,8 @@
 
 namespace core_tokensets {
 
-/// factor times d log-probability / d m_i at m = 1, where m_i multiplies the scores of key i in every block: the sum over
-/// blocks, heads and queries of dL/dS[q, i] (S[q, i] - min S[q, :]), or without `shift` of dL/dS[q, i] S[q, i].
+/// factor times d log-probability / d m_i at m = 1, where m_i multiplies the scores of key i in every block: the sum
+/// over blocks, heads and queries of dL/dS[q, i] (S[q, i] - min S[q, :]), or without `shift` of dL/dS[q, i] S[q, i].
 struct atman_first_order {
   static constexpr const char* name = "atman_first_order";
   double factor = 0.9;
@@ -40,8 +40,8 @@ void add_key_slopes(B& b, const attention_rows& rows, const_view<T> q, const_vie
   ops::for_each_sample(b, rows.count(), [&](index s) {
     const index nq = rows.queries().length(s), nk = rows.keys().length(s);
     scratch<B> memory(b, heads * nq, nk), column_memory(b, heads * nq, 1);
-    const view<T> z(memory.data(), 1, heads, nq, nk, 0, nq * nk, nk), ds = rows.matrices(da, s, heads),
-        column(column_memory.data(), 1, heads, nq, 1, 0, nq, 1);
+    const view<T> z(memory.data(), 1, heads, nq, nk, 0, nq * nk, nk),
+        ds = rows.matrices(da, s, heads), column(column_memory.data(), 1, heads, nq, 1, 0, nq, 1);
     const view<const T> as = rows.matrices(a, s, heads);
     b.row_reduce(fn::plus{}, fn::times{}, column, as, view<const T>(ds));
     b.map(fn::softmax_gradient{}, ds, as, view<const T>(ds), view<const T>(column));

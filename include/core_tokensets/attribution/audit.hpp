@@ -20,9 +20,9 @@ struct relevance_flow {
 struct conservation_report {
   std::string rules;
   std::int32_t explained_class = 0;
-  double start = 0;                                            ///< what relevance started as
-  double at_tokens = 0, at_embeddings = 0, at_pixels = 0;      ///< sums over the patches and, for tokens, the class token
-  double class_token = 0, positions = 0;                       ///< kept by the class token; given to positions (patches)
+  double start = 0;                                        ///< what relevance started as
+  double at_tokens = 0, at_embeddings = 0, at_pixels = 0;  ///< sums over the patches and, for tokens, the class token
+  double class_token = 0, positions = 0;                   ///< kept by the class token; given to positions (patches)
   double linear = 0, norms = 0, attention = 0, sums = 0, activations = 0;  ///< absorbed
   double growth = 0;      ///< largest sum of absolute relevance at the input of a block, by that at the start
   bool exploded = false;  ///< growth is beyond the limit or not finite
@@ -81,31 +81,59 @@ void read_flows(const Records& records, std::size_t s, index depth, conservation
       now = left;
     };
     switch (records[i].where) {
-      case stage::head: operation("head", report.linear); break;
-      case stage::choice: operation("class token", report.sums); break;
-      case stage::norm: operation("norm", report.norms); break;
+      case stage::head:
+        operation("head", report.linear);
+        break;
+      case stage::choice:
+        operation("class token", report.sums);
+        break;
+      case stage::norm:
+        operation("norm", report.norms);
+        break;
       case stage::add2_residual:
         prefix = "blocks." + std::to_string(--block) + ".";
         sum("add2");
         break;
-      case stage::fc2: operation("fc2", report.linear); break;
-      case stage::activation: operation("activation", report.activations); break;
-      case stage::fc1: operation("fc1", report.linear); break;
-      case stage::norm2: operation("norm2", report.norms); break;
-      case stage::copy2: join("copy2"); break;
-      case stage::add1_residual: sum("add1"); break;
-      case stage::proj: operation("proj", report.linear); break;
+      case stage::fc2:
+        operation("fc2", report.linear);
+        break;
+      case stage::activation:
+        operation("activation", report.activations);
+        break;
+      case stage::fc1:
+        operation("fc1", report.linear);
+        break;
+      case stage::norm2:
+        operation("norm2", report.norms);
+        break;
+      case stage::copy2:
+        join("copy2");
+        break;
+      case stage::add1_residual:
+        sum("add1");
+        break;
+      case stage::proj:
+        operation("proj", report.linear);
+        break;
       case stage::attention: {  // queries of a class block come in a record of their own
         double total = left;
-        for (; i + 1 < records.size() && records[i + 1].where == stage::attention; ++i) total += records[i + 1].totals[s];
+        for (; i + 1 < records.size() && records[i + 1].where == stage::attention; ++i)
+          total += records[i + 1].totals[s];
         add("attention", now, total, report.attention);
         now = total;
         break;
       }
-      case stage::qkv: operation("qkv", report.linear); break;
-      case stage::norm1: operation("norm1", report.norms); break;
-      case stage::copy1: join("copy1"); break;
-      default: break;
+      case stage::qkv:
+        operation("qkv", report.linear);
+        break;
+      case stage::norm1:
+        operation("norm1", report.norms);
+        break;
+      case stage::copy1:
+        join("copy1");
+        break;
+      default:
+        break;
     }
   }
 }
@@ -115,7 +143,8 @@ void read_flows(const Records& records, std::size_t s, index depth, conservation
 /// Runs the pass by the rules `c` and reports on each sample.
 template <tensor_backend B>
 std::vector<conservation_report> audit(const lrp::composite& c, B& b, const vit<B>& model, const token_batch& batch,
-                                       const target& t, attribution_workspace<B>& ws, const audit_options& options = {}) {
+                                       const target& t, attribution_workspace<B>& ws,
+                                       const audit_options& options = {}) {
   using T = typename B::scalar;
   using totals = detail::stage_totals<B>;
   explain_forward(b, model, batch, t, ws, kept::gradients);
@@ -130,7 +159,8 @@ std::vector<conservation_report> audit(const lrp::composite& c, B& b, const vit<
   }
   const auto& plan = ws.tape.plan;
   tensor<B> of_rows(b, plan.tokens(), 1), at_embeddings(b, batch.tokens(), model.config().dim),
-      at_pixels(b, batch.tokens(), batch.patch_dim), of_embeddings(b, batch.tokens(), 1), of_pixels(b, batch.tokens(), 1);
+      at_pixels(b, batch.tokens(), batch.patch_dim), of_embeddings(b, batch.tokens(), 1),
+      of_pixels(b, batch.tokens(), 1);
   embedding_relevance(c, b, model, ws, *at_embeddings);
   pixel_relevance<B, T>(c, b, model, batch, ws, *std::as_const(at_embeddings), *at_pixels);
   const auto row_sums = [&](const tensor<B>& of, tensor<B>& sums) {

@@ -1,14 +1,14 @@
 #pragma once
-// The variant of AtMan in the published code of core tokensets (Paul et al. 2024), as it is once two slips are repaired:
-// for audits of what that code ranks patches by.
+// The variant of AtMan in the published code of core tokensets (Paul et al. 2024), as it is once two slips are
+// repaired: for audits of what that code ranks patches by.
 
 #include "core_tokensets/attribution/atman.hpp"
 
 namespace core_tokensets {
 
 /// Patches are walked in order, those skipped that were a neighbour of one walked before. The loss is measured with the
-/// patch and its neighbours suppressed (without shift, by 1 - factor cos), and every patch is scored by its cosine to the
-/// one patch of the largest loss: the scores are similarities, no losses.
+/// patch and its neighbours suppressed (without shift, by 1 - factor cos), and every patch is scored by its cosine to
+/// the one patch of the largest loss: the scores are similarities, no losses.
 struct authors_atman {
   static constexpr const char* name = "authors_atman";
   double factor = 0.4;
@@ -31,7 +31,8 @@ template <tensor_backend B>
 std::vector<authors_atman_walk> walk_patches(const authors_atman& method, B& b, const vit<B>& model,
                                              const token_batch& batch, const target& t, attribution_workspace<B>& ws) {
   using T = typename B::scalar;
-  const atman suppress{.factor = method.factor, .shift = false, .neighbours = neighbourhood::patch, .threshold = method.threshold};
+  const atman suppress{
+      .factor = method.factor, .shift = false, .neighbours = neighbourhood::patch, .threshold = method.threshold};
   variation_engine<B> engine(b, model, batch);
   std::vector<double> logits;
   ws.explained = settle_unchanged(engine, batch, watched_target(t, watched::loss), logits);
@@ -47,7 +48,8 @@ std::vector<authors_atman_walk> walk_patches(const authors_atman& method, B& b, 
       walks[s].visited.push_back(i);
       visits.emplace_back(s, i);
       for (index j = 0; j < n; ++j) {
-        if (cosine[s][static_cast<std::size_t>(i * n + j)] >= method.threshold) seen[static_cast<std::size_t>(j)] = true;
+        if (cosine[s][static_cast<std::size_t>(i * n + j)] >= method.threshold)
+          seen[static_cast<std::size_t>(j)] = true;
       }
     }
   }

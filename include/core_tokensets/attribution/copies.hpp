@@ -33,8 +33,8 @@ inline target repeat_target(const settled_target& settled, std::span<const index
   return t;
 }
 
-/// Calls `body(copies, number)` for `count` copies of every sample, cut into parts of at most `most_tokens` tokens (or one
-/// sample): `copies` are the samples of a part and `number` which of its copies each is.
+/// Calls `body(copies, number)` for `count` copies of every sample, cut into parts of at most `most_tokens` tokens (or
+/// one sample): `copies` are the samples of a part and `number` which of its copies each is.
 template <class Body>
 void for_each_part(const token_batch& batch, index count, index most_tokens, const Body& body) {
   std::vector<index> copies, number;

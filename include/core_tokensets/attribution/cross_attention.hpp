@@ -1,6 +1,6 @@
 #pragma once
-// Generic attention explainability (Chefer, Gur & Wolf, ICCV 2021) for models with two kinds of tokens: its rules on given
-// attention maps. The maps of a layer come as C = mean over heads of max(0, gradient times attention).
+// Generic attention explainability (Chefer, Gur & Wolf, ICCV 2021) for models with two kinds of tokens: its rules on
+// given attention maps. The maps of a layer come as C = mean over heads of max(0, gradient times attention).
 
 #include <algorithm>
 #include <span>
@@ -49,7 +49,8 @@ inline token_map multiply(const token_map& a, const token_map& b, bool transpose
 }
 
 /// C = mean_h max(0, g a) of maps `[H, rows, cols]` (eq. 5).
-inline token_map positive_mean(std::span<const double> a, std::span<const double> g, index heads, index rows, index cols) {
+inline token_map positive_mean(std::span<const double> a, std::span<const double> g, index heads, index rows,
+                               index cols) {
   require(a.size() == g.size() && static_cast<index>(a.size()) == heads * rows * cols, "positive_mean: ", a.size(),
           " and ", g.size(), " numbers for [", heads, ", ", rows, ", ", cols, "]");
   token_map out = token_map::zeros(rows, cols);
@@ -79,7 +80,8 @@ inline token_map normalise_self(const token_map& r, self_relevance how) {
 }
 
 /// norm(R_queries)^T (C norm(R_keys)) (eq. 10), the relevance that a cross-attention brings.
-inline token_map cross_relevance(const token_map& queries, const token_map& keys, const token_map& c, self_relevance how) {
+inline token_map cross_relevance(const token_map& queries, const token_map& keys, const token_map& c,
+                                 self_relevance how) {
   if (how == self_relevance::unused) return c;
   return multiply(normalise_self(queries, how), multiply(c, normalise_self(keys, how)), true);
 }
@@ -99,7 +101,8 @@ struct two_stream_relevance {
   /// Self-attention among text tokens (eq. 6 and 7), and among image tokens.
   void text_self(const token_map& c) { update(c, text_text, text_image); }
   void image_self(const token_map& c) { update(c, image_image, image_text); }
-  /// Both directions of a cross-attention layer, from the relevance before it; the last layer has only one that is read.
+  /// Both directions of a cross-attention layer, from the relevance before it; the last layer has only one that is
+  /// read.
   void cross(const token_map& text_to_image, const token_map& image_to_text) {
     const token_map ti = cross_relevance(text_text, image_image, text_to_image, how),
                     tt = multiply(text_to_image, image_text),

@@ -17,8 +17,8 @@ struct gradient_x_input {
   }
 };
 
-/// After `explain_forward` with `kept::gradients`: gradient of what is explained at the patches `[P, patch_dim]` (=), and at
-/// the tokens (`ws.dtokens`).
+/// After `explain_forward` with `kept::gradients`: gradient of what is explained at the patches `[P, patch_dim]` (=),
+/// and at the tokens (`ws.dtokens`).
 template <tensor_backend B>
 void patch_gradient(B& b, const vit<B>& model, attribution_workspace<B>& ws, tensor<B>& out) {
   using T = typename B::scalar;

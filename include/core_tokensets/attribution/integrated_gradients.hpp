@@ -14,8 +14,8 @@ enum class path_start { pixels, embeddings };
 template <>
 inline constexpr std::array words<path_start>{"pixels", "embeddings"};
 
-/// (x - x') times the mean gradient on the path from x' to x, by Gauss-Legendre quadrature with `steps` points. The sum over
-/// the patches is f(x) - f(x') but for the error of the quadrature.
+/// (x - x') times the mean gradient on the path from x' to x, by Gauss-Legendre quadrature with `steps` points. The sum
+/// over the patches is f(x) - f(x') but for the error of the quadrature.
 struct integrated_gradients {
   static constexpr const char* name = "integrated_gradients";
   index steps = 16;
@@ -61,7 +61,8 @@ inline quadrature gauss_legendre(index n) {
 namespace detail {
 
 /// Moves a copy to its point of the path.
-inline void move_along_path(const integrated_gradients& method, double at, token_batch& copies, index begin, index end) {
+inline void move_along_path(const integrated_gradients& method, double at, token_batch& copies, index begin,
+                            index end) {
   if (method.start == path_start::embeddings) {
     for (index p = begin; p < end; ++p) copies.scale[static_cast<std::size_t>(p)] *= at;
     return;
@@ -77,7 +78,8 @@ inline void move_along_path(const integrated_gradients& method, double at, token
 template <tensor_backend B>
 std::vector<double> attribute(const integrated_gradients& method, B& b, const vit<B>& model, const token_batch& batch,
                               const target& t, attribution_workspace<B>& ws) {
-  require(method.steps > 0 && method.steps <= 1000, "integrated_gradients: ", method.steps, " steps, expected 1 to 1000");
+  require(method.steps > 0 && method.steps <= 1000, "integrated_gradients: ", method.steps,
+          " steps, expected 1 to 1000");
   const auto settled = settle_batch(b, model, batch, t, ws);
   const quadrature q = gauss_legendre(method.steps);
   const bool at_pixels = method.start == path_start::pixels;
@@ -100,9 +102,11 @@ std::vector<double> attribute(const integrated_gradients& method, B& b, const vi
     const auto host = gradient.to_host(b);
     const auto width = static_cast<std::size_t>(gradient.cols());
     for (std::size_t c = 0; c < samples.size(); ++c) {
-      const double at = q.points[static_cast<std::size_t>(step[c])], weight = q.weights[static_cast<std::size_t>(step[c])];
+      const double at = q.points[static_cast<std::size_t>(step[c])],
+                   weight = q.weights[static_cast<std::size_t>(step[c])];
       const auto first = static_cast<std::size_t>(batch.offsets[static_cast<std::size_t>(samples[c])]);
-      const auto begin = static_cast<std::size_t>(copies.offsets[c]), end = static_cast<std::size_t>(copies.offsets[c + 1]);
+      const auto begin = static_cast<std::size_t>(copies.offsets[c]),
+                 end = static_cast<std::size_t>(copies.offsets[c + 1]);
       for (std::size_t p = begin; p < end; ++p) {
         double sum = 0;
         for (std::size_t d = 0; d < width; ++d) {

@@ -37,10 +37,10 @@ std::vector<double> attribute(const plain_method& method, B& b, const vit<B>& mo
 }
 
 /// Any method: a plain one, or SmoothGrad around a plain one.
-using attribution_method = std::variant<random_relevance, last_attention, rollout, grad_cam, gradient_x_input,
-                                        integrated_gradients, lrp_attribution, partial_lrp, lrp_rollout, grad_lrp,
-                                        generic_attention, atman, atman_first_order, occlusion, authors_atman,
-                                        smooth_grad<plain_method>>;
+using attribution_method =
+    std::variant<random_relevance, last_attention, rollout, grad_cam, gradient_x_input, integrated_gradients,
+                 lrp_attribution, partial_lrp, lrp_rollout, grad_lrp, generic_attention, atman, atman_first_order,
+                 occlusion, authors_atman, smooth_grad<plain_method>>;
 
 /// Relevance `[P]` of every patch of the batch for what `t` says is explained in each sample.
 template <tensor_backend B>
@@ -81,9 +81,9 @@ Variant parse_method(std::string_view text) {
 
 }  // namespace detail
 
-/// The method of a text: its name, then its options, "atman:factor=0.5:neighbours=patch". SmoothGrad takes another method
-/// in brackets, "smooth_grad(grad_cam):samples=8", and gradient_x_input without. `Error`: an unknown name or option (lists
-/// the choices), a value that does not fit.
+/// The method of a text: its name, then its options, "atman:factor=0.5:neighbours=patch". SmoothGrad takes another
+/// method in brackets, "smooth_grad(grad_cam):samples=8", and gradient_x_input without. `Error`: an unknown name or
+/// option (lists the choices), a value that does not fit.
 inline attribution_method parse_attribution(std::string_view text) {
   constexpr std::string_view wrapper = "smooth_grad(";
   if (!text.starts_with(wrapper)) {

@@ -6,8 +6,8 @@
 
 namespace core_tokensets {
 
-/// `sigma` is the deviation of the noise as a share of the range of a sample's numbers; `samples` copies are averaged. The
-/// class is settled on the input without noise.
+/// `sigma` is the deviation of the noise as a share of the range of a sample's numbers; `samples` copies are averaged.
+/// The class is settled on the input without noise.
 template <class Method = gradient_x_input>
 struct smooth_grad {
   static constexpr const char* name = "smooth_grad";
@@ -28,7 +28,8 @@ namespace detail {
 
 /// Adds noise to rows begin .. end of the patches; `number` picks the stream, which depends on nothing else.
 inline void add_noise(token_batch& copies, index begin, index end, double sigma, std::uint64_t seed, index number) {
-  const auto first = copies.patches.begin() + begin * copies.patch_dim, last = copies.patches.begin() + end * copies.patch_dim;
+  const auto first = copies.patches.begin() + begin * copies.patch_dim,
+             last = copies.patches.begin() + end * copies.patch_dim;
   if (first == last) return;
   const auto [low, high] = std::minmax_element(first, last);
   const double deviation = sigma * (double(*high) - double(*low));

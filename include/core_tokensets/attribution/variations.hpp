@@ -164,8 +164,8 @@ class variation_engine {
       }
     }
     class_out_.resize(b_, versions, dim);
-    forward<B, T>(b_, l.blocks[last], p, classes_, class_rows_, *std::as_const(stream_[last % 2]), last_, attention_kept::nothing,
-                  *class_out_, factors);
+    forward<B, T>(b_, l.blocks[last], p, classes_, class_rows_, *std::as_const(stream_[last % 2]), last_,
+                  attention_kept::nothing, *class_out_, factors);
     forward<B, T>(b_, l.norm, p, *std::as_const(class_out_), norm_);
     logits_.resize(b_, versions, model_.config().classes);
     forward<B, T>(b_, l.head, p, *norm_.y, {}, *logits_);

@@ -32,8 +32,8 @@ struct judge_arguments {
   bool quiet = false;
 };
 
-/// The pictures to measure on, with masks of their objects where there are any: built-in scenes, or DIR/test or DIR/val with
-/// DIR/boxes.csv.
+/// The pictures to measure on, with masks of their objects where there are any: built-in scenes, or DIR/test or DIR/val
+/// with DIR/boxes.csv.
 cts::dataset read_pictures(const judge_arguments& a, const cts::vit_config& c) {
   const auto colon = a.data.find(':');
   const std::string kind = a.data.substr(0, colon), where = colon == std::string::npos ? "" : a.data.substr(colon + 1);
@@ -51,7 +51,8 @@ cts::dataset read_pictures(const judge_arguments& a, const cts::vit_config& c) {
     const std::filesystem::path dir(where);
     const std::string part = std::filesystem::is_directory(dir / "test") ? "test" : "val";
     cts::require(std::filesystem::is_directory(dir / part), where, ": expected the folder test or val in it");
-    data = cts::load_class_folders(dir / part, {.size = c.image.height, .channels = c.image.channels, .threads = a.threads});
+    data = cts::load_class_folders(dir / part,
+                                   {.size = c.image.height, .channels = c.image.channels, .threads = a.threads});
     cts::add_box_masks(data, dir, part, true);
   } else {
     cts::fail("--data '", a.data, "': expected scenes or folder:DIR");
@@ -60,8 +61,8 @@ cts::dataset read_pictures(const judge_arguments& a, const cts::vit_config& c) {
   cts::require(data.classes() <= c.classes, "the data have ", data.classes(), " classes, the model ", c.classes,
                "; choose some with --classes");
   cts::require(data.height == c.image.height && data.width == c.image.width && data.channels == c.image.channels,
-               "the model sees images of ", c.image.height, "x", c.image.width, "x", c.image.channels, ", the data have ",
-               data.height, "x", data.width, "x", data.channels);
+               "the model sees images of ", c.image.height, "x", c.image.width, "x", c.image.channels,
+               ", the data have ", data.height, "x", data.width, "x", data.channels);
   return data;
 }
 
@@ -111,7 +112,9 @@ nlohmann::json run_judge(const judge_arguments& a) {
     for (const auto& whole : measured.whole) right += whole.right ? 1 : 0;
     for (std::size_t m = 0; m < methods.size(); ++m) {
       cts::judge(methods[m], b, model, measured, coverage, sanity, o, ws, judged[m]);
-      if (!a.quiet) std::fprintf(stderr, "\r%zu of %zu pictures, %zu of %zu methods ", begin + count, order.size(), m + 1, methods.size());
+      if (!a.quiet)
+        std::fprintf(stderr, "\r%zu of %zu pictures, %zu of %zu methods ", begin + count, order.size(), m + 1,
+                     methods.size());
     }
     begin += count;
   }

@@ -2755,6 +2755,516 @@ const block_tape<B>& tape_of_block(const vit_tape<B>& tape, index i, const vit<B
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/data/token_drop.hpp ====
+// Tokens left out of a batch, at random or by a mask, under one of the three meanings of a missing token.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Tokens that stay of `tokens` when the share `rate` in [0, 1) is dropped: the nearest whole number, at least 1.
+inline index tokens_kept(index tokens, double rate) {
+  require(rate >= 0 && rate < 1, "token drop: rate ", rate, ", expected 0 <= rate < 1");
+  return std::min(tokens, std::max<index>(1, std::lround((1 - rate) * static_cast<double>(tokens))));
+}
+
+/// Leaves out the tokens whose `keep` `[T]` is 0: `drop` removes their rows; `zero` keeps them with scale 0; `rescaled`
+/// also multiplies the scale of the others by `rescale` `[S]`, or by tokens / kept if that is empty. Order is kept.
+/// `Error`: another number of tokens, a sample without any, `out` is the batch itself.
+inline void apply_token_mask(const token_batch& whole, std::span<const std::uint8_t> keep, missing_tokens how,
+                             token_batch& out, std::span<const double> rescale = {}) {
+  require(&whole != &out, "token drop: the result must be another batch");
+  require(static_cast<index>(keep.size()) == whole.tokens(), "token drop: mask of ", keep.size(), " for ",
+          whole.tokens(), " tokens");
+  require(rescale.empty() || static_cast<index>(rescale.size()) == whole.samples(), "token drop: ", rescale.size(),
+          " factors for ", whole.samples(), " samples");
+  const index dim = whole.patch_dim;
+  out.patch_dim = dim;
+  out.targets = whole.targets;
+  out.weights = whole.weights;
+  out.offsets.assign(1, 0);
+  out.scale.clear();
+  if (how == missing_tokens::drop) {
+    out.patches.clear(), out.positions.clear();
+    out.patches.reserve(whole.patches.size());
+  } else {
+    out.patches = whole.patches, out.positions = whole.positions;
+  }
+  for (index s = 0; s < whole.samples(); ++s) {
+    const index begin = whole.offsets.data()[s], end = whole.offsets.data()[s + 1];
+    const auto kept = std::count_if(keep.begin() + begin, keep.begin() + end, [](std::uint8_t k) { return k != 0; });
+    require(kept > 0, "token drop: no token of sample ", s, " is left");
+    const double given = rescale.empty() ? static_cast<double>(end - begin) / static_cast<double>(kept)
+                                         : rescale[static_cast<std::size_t>(s)];
+    const double factor = how == missing_tokens::rescaled ? given : 1.0;
+    for (index t = begin; t < end; ++t) {
+      const bool stays = keep.data()[t] != 0;
+      const double old = whole.scale.empty() ? 1.0 : whole.scale.data()[t];
+      if (how != missing_tokens::drop) {
+        out.scale.push_back(stays ? old * factor : 0.0);
+      } else if (stays) {
+        const float* row = whole.patches.data() + t * dim;
+        out.patches.insert(out.patches.end(), row, row + dim);
+        out.positions.push_back(whole.positions.data()[t]);
+        if (!whole.scale.empty()) out.scale.push_back(old);
+      }
+    }
+    out.offsets.push_back(how == missing_tokens::drop ? static_cast<index>(out.positions.size()) : end);
+  }
+}
+
+/// A mask `[T]` that keeps `counts[s]` tokens of sample s, every subset equally likely. `Error`: a count outside of
+/// 1 .. tokens of its sample.
+inline std::vector<std::uint8_t> random_token_mask(const token_batch& whole, std::span<const index> counts,
+                                                   random_stream& random) {
+  require(static_cast<index>(counts.size()) == whole.samples(), "token drop: ", counts.size(), " counts for ",
+          whole.samples(), " samples");
+  std::vector<std::uint8_t> keep(static_cast<std::size_t>(whole.tokens()), 0);
+  std::vector<index> order;
+  for (index s = 0; s < whole.samples(); ++s) {
+    const index begin = whole.offsets.data()[s], tokens = whole.offsets.data()[s + 1] - begin, kept = counts.data()[s];
+    require(kept >= 1 && kept <= tokens, "token drop: keep ", kept, " of the ", tokens, " tokens of sample ", s);
+    order.resize(static_cast<std::size_t>(tokens));
+    std::iota(order.begin(), order.end(), index{0});
+    for (index i = 0; i < kept; ++i) {
+      std::swap(order.data()[i], order.data()[i + random.below(tokens - i)]);
+      keep.data()[begin + order.data()[i]] = 1;
+    }
+  }
+  return keep;
+}
+
+/// Leaves out the share `rates[s]` of the tokens of sample s, a random subset of exactly that size; survivors are
+/// rescaled by 1 / (1 - rate) in the `rescaled` meaning (Paul et al. 2024, training on new data).
+inline void drop_tokens(const token_batch& whole, std::span<const double> rates, random_stream& random,
+                        missing_tokens how, token_batch& out) {
+  require(static_cast<index>(rates.size()) == whole.samples(), "token drop: ", rates.size(), " rates for ",
+          whole.samples(), " samples");
+  std::vector<index> counts;
+  std::vector<double> rescale;
+  for (index s = 0; s < whole.samples(); ++s) {
+    const double rate = rates.data()[s];
+    counts.push_back(tokens_kept(whole.offsets.data()[s + 1] - whole.offsets.data()[s], rate));
+    rescale.push_back(1.0 / (1.0 - rate));
+  }
+  apply_token_mask(whole, random_token_mask(whole, counts, random), how, out, rescale);
+}
+
+/// The same with one rate for all samples.
+inline void drop_tokens(const token_batch& whole, double rate, random_stream& random, missing_tokens how,
+                        token_batch& out) {
+  drop_tokens(whole, std::vector<double>(static_cast<std::size_t>(whole.samples()), rate), random, how, out);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/variations.hpp ====
+// Many changed versions of the samples of a batch (tokens dropped, zeroed or suppressed), run through a model in large
+// ragged batches. What does not depend on the change is computed once: embeddings, and norm, queries, keys and values
+// of the first block. The last block is computed for class tokens only.
+
+#include <algorithm>
+
+
+namespace core_tokensets {
+
+template <>
+inline constexpr std::array words<missing_tokens>{"drop", "zero", "rescaled"};
+
+namespace detail {
+
+/// The sample that each patch of a batch belongs to.
+inline std::vector<index> sample_of_patch(const token_batch& batch) {
+  std::vector<index> samples;
+  for (index s = 0; s < batch.samples(); ++s) {
+    samples.resize(static_cast<std::size_t>(batch.offsets[static_cast<std::size_t>(s + 1)]), s);
+  }
+  return samples;
+}
+
+}  // namespace detail
+
+/// One changed version: rows of the engine's table of tokens, class token first, and where wanted a factor on the
+/// attention score of each as a key (all or none of the versions of a run).
+struct variation {
+  std::vector<std::int32_t> rows;
+  std::vector<double> factors;
+};
+
+template <tensor_backend B>
+class variation_engine {
+ public:
+  using T = typename B::scalar;
+  /// Tokens that are computed at a time, unless one version has more.
+  static constexpr index most_tokens = 4096;
+
+  variation_engine(B& b, const vit<B>& model, const token_batch& batch) : b_(b), model_(model), batch_(batch) {
+    core_tokensets::detail::check_batch(batch, model.config());
+    const auto& l = model.layout();
+    const auto p = model.view_parameters();
+    const index dim = model.config().dim;
+    plan_.assign(b, batch.offsets, batch.positions, batch.scale);
+    core_tokensets::detail::upload_patches(b, batch, patches_);
+    embeddings_.resize(b, batch.tokens(), dim);
+    table_.resize(b, plan_.tokens() + batch.tokens(), dim);
+    const view<T> tokens = (*table_).slice_rows(0, plan_.tokens()),
+                  zeroed = (*table_).slice_rows(plan_.tokens(), batch.tokens());
+    forward<B, T>(b, l.embedding, p, plan_, *std::as_const(patches_), *embeddings_, tokens);
+    std::vector<std::int32_t> positions(batch.positions);
+    for (auto& position : positions) ++position;
+    row_list<B> of_patch;
+    of_patch.assign(b, positions);
+    b.gather_rows(zeroed, p[l.embedding.positions], of_patch.data());
+    if (shares_first_block()) {
+      block_tape<B> tape;
+      table_qkv_.resize(b, table_.rows(), 3 * dim);
+      forward<B, T>(b, l.blocks[0].norm1, p, *std::as_const(table_), tape.norm1);
+      forward<B, T>(b, l.blocks[0].qkv, p, *tape.norm1.y, {}, *table_qkv_);
+    }
+  }
+
+  const embedding_plan<B>& plan() const { return plan_; }
+  /// Patch embeddings `[P, D]` before positions are added, and tokens `[T, D]`, of the unchanged batch.
+  view<const T> embeddings() const { return *embeddings_; }
+  view<const T> tokens() const { return (*table_).slice_rows(0, plan_.tokens()); }
+
+  /// The whole sample s.
+  void whole(index s, variation& out) const {
+    out.rows.clear();
+    for (index t = plan_.rows().begin(s); t < plan_.rows().begin(s + 1); ++t) {
+      out.rows.push_back(static_cast<std::int32_t>(t));
+    }
+  }
+  /// Sample s with the patches of which `keep` (of its own patches) is 0 left out. `Error`: the meaning `rescaled`.
+  void without(index s, std::span<const std::uint8_t> keep, missing_tokens how, variation& out) const {
+    require(how != missing_tokens::rescaled, "attribution: tokens are left out by drop or zero");
+    const index begin = batch_.offsets[static_cast<std::size_t>(s)];
+    whole(s, out);
+    for (std::size_t i = 0; i < keep.size(); ++i) {
+      if (keep[i] == 0) {
+        out.rows[i + 1] = how == missing_tokens::drop
+                              ? -1
+                              : static_cast<std::int32_t>(plan_.tokens() + begin) + static_cast<std::int32_t>(i);
+      }
+    }
+    std::erase(out.rows, -1);
+  }
+
+  /// Calls `describe(v, variation&)` for versions 0 .. count - 1 in order and `result(v, logits [K])` for each.
+  template <class Describe, class Result>
+  void run(index count, bool from_minimum, const Describe& describe, const Result& result) {
+    variation next;
+    for (index v = 0; v < count; ++v) {
+      next.factors.clear();
+      describe(v, next);
+      const auto tokens = static_cast<index>(next.rows.size());
+      if (rows_.count() > 0 && rows_.tokens() + tokens > most_tokens) flush(from_minimum, result);
+      rows_.push_back(tokens);
+      gathered_.insert(gathered_.end(), next.rows.begin(), next.rows.end());
+      factors_.insert(factors_.end(), next.factors.begin(), next.factors.end());
+    }
+    if (rows_.count() > 0) flush(from_minimum, result);
+    done_ = 0;
+  }
+
+ private:
+  bool shares_first_block() const { return model_.config().depth > 1; }
+
+  template <class Result>
+  void flush(bool from_minimum, const Result& result) {
+    require(factors_.empty() || factors_.size() == gathered_.size(), "attribution: ", factors_.size(), " factors for ",
+            gathered_.size(), " tokens");
+    forward_changed(from_minimum);
+    const auto logits = logits_.to_host(b_);
+    const auto k = static_cast<std::size_t>(model_.config().classes);
+    for (index v = 0; v < rows_.count(); ++v) {
+      result(done_ + v, std::span<const T>(logits).subspan(static_cast<std::size_t>(v) * k, k));
+    }
+    done_ += rows_.count();
+    rows_.offsets.assign(1, 0);
+    gathered_.clear();
+    factors_.clear();
+  }
+
+  /// From the rows that were gathered to `logits_`.
+  void forward_changed(bool from_minimum) {
+    const auto& l = model_.layout();
+    const auto p = model_.view_parameters();
+    const index dim = model_.config().dim, tokens = rows_.tokens(), versions = rows_.count();
+    sequences one_each;
+    std::vector<std::int32_t> class_rows;
+    for (index v = 0; v < versions; ++v) {
+      one_each.push_back(1);
+      class_rows.push_back(static_cast<std::int32_t>(rows_.begin(v)));
+    }
+    all_.assign(rows_, rows_);
+    classes_.assign(one_each, rows_);
+    class_rows_.assign(b_, class_rows);
+    gathered_rows_.assign(b_, gathered_);
+    key_factors<T> factors;
+    if (!factors_.empty()) {
+      const std::vector<T> host(factors_.begin(), factors_.end());
+      device_factors_.assign(b_, 1, tokens, host.data());
+      factors = {device_factors_.data(), from_minimum};
+    }
+    for (auto& x : stream_) x.resize(b_, tokens, dim);
+    b_.gather_rows(*stream_[0], *std::as_const(table_), gathered_rows_.data());
+    const std::size_t last = l.blocks.size() - 1;
+    for (std::size_t i = 0; i < last; ++i) {
+      const view<const T> x = *std::as_const(stream_[i % 2]);
+      const view<T> y = *stream_[(i + 1) % 2];
+      if (i == 0) {
+        tape_.qkv.resize(b_, tokens, 3 * dim);
+        b_.gather_rows(*tape_.qkv, *std::as_const(table_qkv_), gathered_rows_.data());
+        forward_from_qkv<B, T>(b_, l.blocks[i], p, all_, x, tape_, attention_kept::nothing, y, factors);
+      } else {
+        forward<B, T>(b_, l.blocks[i], p, all_, x, tape_, attention_kept::nothing, y, factors);
+      }
+    }
+    class_out_.resize(b_, versions, dim);
+    forward<B, T>(b_, l.blocks[last], p, classes_, class_rows_, *std::as_const(stream_[last % 2]), last_,
+                  attention_kept::nothing, *class_out_, factors);
+    forward<B, T>(b_, l.norm, p, *std::as_const(class_out_), norm_);
+    logits_.resize(b_, versions, model_.config().classes);
+    forward<B, T>(b_, l.head, p, *norm_.y, {}, *logits_);
+  }
+
+  B& b_;
+  const vit<B>& model_;
+  const token_batch& batch_;
+  embedding_plan<B> plan_;
+  tensor<B> patches_, embeddings_;
+  tensor<B> table_;      ///< [T + P, D] tokens, then the patches' tokens with their embeddings set to 0
+  tensor<B> table_qkv_;  ///< [T + P, 3 D] of the first block
+  sequences rows_;
+  std::vector<std::int32_t> gathered_;
+  std::vector<double> factors_;
+  index done_ = 0;
+  attention_rows all_, classes_;
+  row_list<B> class_rows_, gathered_rows_;
+  tensor<B> device_factors_, stream_[2], class_out_, logits_;
+  block_tape<B> tape_;
+  class_block_tape<B> last_;
+  layer_norm_tape<B> norm_;
+};
+
+/// Logits `[S, K]` of the unchanged samples, and what `t` explains in them.
+template <tensor_backend B>
+settled_target settle_unchanged(variation_engine<B>& engine, const token_batch& batch, const target& t,
+                                std::vector<double>& logits) {
+  using T = typename B::scalar;
+  logits.clear();
+  engine.run(
+      batch.samples(), false, [&](index s, variation& v) { engine.whole(s, v); },
+      [&](index, std::span<const T> row) { logits.insert(logits.end(), row.begin(), row.end()); });
+  return settle<double>(t, batch, logits);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/occlusion.hpp ====
+// Occlusion (Zeiler & Fergus 2014) on tokens: what the model loses when one token is missing.
+
+
+namespace core_tokensets {
+
+/// What is explained in the whole sample minus the same without the patch, for each patch on its own.
+struct occlusion {
+  static constexpr const char* name = "occlusion";
+  missing_tokens missing = missing_tokens::drop;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("missing", self.missing);
+  }
+};
+
+template <tensor_backend B>
+std::vector<double> attribute(const occlusion& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  variation_engine<B> engine(b, model, batch);
+  std::vector<double> logits, relevance;
+  ws.explained = settle_unchanged(engine, batch, t, logits);
+  ws.classes = ws.explained.classes;
+  const std::size_t k = logits.size() / std::max<std::size_t>(1, ws.classes.size());
+  const auto samples = detail::sample_of_patch(batch);
+  std::vector<std::uint8_t> keep;
+  engine.run(
+      batch.tokens(), false,
+      [&](index v, variation& out) {
+        const auto s = static_cast<std::size_t>(samples[static_cast<std::size_t>(v)]);
+        keep.assign(static_cast<std::size_t>(batch.offsets[s + 1] - batch.offsets[s]), 1);
+        keep[static_cast<std::size_t>(v - batch.offsets[s])] = 0;
+        engine.without(static_cast<index>(s), keep, method.missing, out);
+      },
+      [&](index v, std::span<const T> changed) {
+        const auto s = static_cast<std::size_t>(samples[static_cast<std::size_t>(v)]);
+        relevance.push_back(ws.explained.value(s, std::span(logits).subspan(s * k, k)) -
+                            ws.explained.value(s, changed));
+      });
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/atman.hpp ====
+// AtMan (Deiseroth et al., NeurIPS 2023): how much the loss rises when the attention on a token is suppressed in every
+// block, exactly, for all tokens of all samples as ragged batches.
+
+#include <cmath>
+
+
+namespace core_tokensets {
+
+/// Which tokens are suppressed together with token i: none, or those whose patch embeddings (without or with position)
+/// have a cosine of at least `threshold` to its own.
+enum class neighbourhood { none, patch, patchpos };
+
+template <>
+inline constexpr std::array words<neighbourhood>{"none", "patch", "patchpos"};
+
+/// Which number is watched: the log-probability of the explained class (the loss, as in the paper), or the target
+/// itself.
+enum class watched { loss, target };
+
+template <>
+inline constexpr std::array words<watched>{"loss", "target"};
+
+/// Scores of suppressed keys are multiplied by 1 - factor (`factor` is the paper's f; the reference's code calls 1 - f
+/// its suppression factor), those of neighbours by 1 - factor cos. `shift` subtracts the least score of each query
+/// first (the reference's main code); without it (its BLIP code, and the published code of core tokensets) a negative
+/// score rises.
+struct atman {
+  static constexpr const char* name = "atman";
+  double factor = 0.9;
+  bool shift = true;
+  neighbourhood neighbours = neighbourhood::none;
+  double threshold = 0.6;
+  watched watch = watched::loss;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("factor", self.factor);
+    visit("shift", self.shift);
+    visit("neighbours", self.neighbours);
+    visit("threshold", self.threshold);
+    visit("watch", self.watch);
+  }
+};
+
+/// Cosines `[n, n]` between n rows of `dim` numbers, within -1 .. 1; 0 with a row of zeros.
+template <class T>
+std::vector<double> cosines(std::span<const T> rows, index n, index dim) {
+  std::vector<double> norms, result(static_cast<std::size_t>(n * n));
+  const auto dot = [&](index i, index j) {
+    double sum = 0;
+    for (index d = 0; d < dim; ++d) {
+      sum += double(rows[static_cast<std::size_t>(i * dim + d)]) * double(rows[static_cast<std::size_t>(j * dim + d)]);
+    }
+    return sum;
+  };
+  for (index i = 0; i < n; ++i) norms.push_back(std::sqrt(dot(i, i)));
+  for (index i = 0; i < n; ++i) {
+    for (index j = 0; j <= i; ++j) {
+      const double scale = norms[static_cast<std::size_t>(i)] * norms[static_cast<std::size_t>(j)];
+      const double cosine = scale > 0 ? std::clamp(dot(i, j) / scale, -1.0, 1.0) : 0.0;
+      result[static_cast<std::size_t>(i * n + j)] = result[static_cast<std::size_t>(j * n + i)] = cosine;
+    }
+  }
+  return result;
+}
+
+/// Cosines between the patches of each sample, `[n_s, n_s]` one after the other; by embedding, or with the position
+/// added.
+template <tensor_backend B>
+std::vector<std::vector<double>> patch_cosines(B& b, const variation_engine<B>& engine, const token_batch& batch,
+                                               bool with_position) {
+  using T = typename B::scalar;
+  const view<const T> from = with_position ? engine.tokens() : engine.embeddings();
+  std::vector<T> host(static_cast<std::size_t>(from.size()));
+  b.download(host.data(), from.data, from.size());
+  std::vector<std::vector<double>> result;
+  for (index s = 0; s < batch.samples(); ++s) {
+    const index begin = batch.offsets[static_cast<std::size_t>(s)],
+                n = batch.offsets[static_cast<std::size_t>(s + 1)] - begin;
+    const index first = with_position ? engine.plan().rows().begin(s) + 1 : begin;
+    result.push_back(cosines<T>(
+        std::span(host).subspan(static_cast<std::size_t>(first * from.cols), static_cast<std::size_t>(n * from.cols)),
+        n, from.cols));
+  }
+  return result;
+}
+
+/// The factor of patch j when patch i of n is suppressed; `cosine` `[n, n]` may be empty without neighbours.
+inline double suppression(const atman& method, std::span<const double> cosine, index n, index i, index j) {
+  if (i == j) return 1 - method.factor;
+  if (method.neighbours == neighbourhood::none) return 1;
+  const double c = cosine[static_cast<std::size_t>(i * n + j)];
+  return c >= method.threshold && c >= 0 && c <= 1 ? 1 - method.factor * c : 1;
+}
+
+/// Logits `[P, K]` of each sample with each of its patches suppressed.
+template <tensor_backend B>
+std::vector<double> suppressed_logits(const atman& method, B& b, variation_engine<B>& engine,
+                                      const token_batch& batch) {
+  using T = typename B::scalar;
+  std::vector<std::vector<double>> cosine(static_cast<std::size_t>(batch.samples()));
+  if (method.neighbours != neighbourhood::none) {
+    cosine = patch_cosines(b, engine, batch, method.neighbours == neighbourhood::patchpos);
+  }
+  const auto samples = detail::sample_of_patch(batch);
+  std::vector<double> logits;
+  engine.run(
+      batch.tokens(), method.shift,
+      [&](index v, variation& out) {
+        const index s = samples[static_cast<std::size_t>(v)], begin = batch.offsets[static_cast<std::size_t>(s)];
+        engine.whole(s, out);
+        const index n = static_cast<index>(out.rows.size()) - 1;
+        out.factors.push_back(1);
+        for (index j = 0; j < n; ++j) {
+          out.factors.push_back(suppression(method, cosine[static_cast<std::size_t>(s)], n, v - begin, j));
+        }
+      },
+      [&](index, std::span<const T> row) { logits.insert(logits.end(), row.begin(), row.end()); });
+  return logits;
+}
+
+/// The target of a perturbation method that watches the loss: the log-probability of the same class (a margin stays
+/// one).
+inline target watched_target(target t, watched w) {
+  if (w == watched::loss && t.what == objective::logit) t.what = objective::log_probability;
+  return t;
+}
+
+/// Loss with the patch suppressed minus loss without: positive where a patch speaks for the class.
+template <tensor_backend B>
+std::vector<double> attribute(const atman& method, B& b, const vit<B>& model, const token_batch& batch, const target& t,
+                              attribution_workspace<B>& ws) {
+  variation_engine<B> engine(b, model, batch);
+  std::vector<double> logits, relevance;
+  ws.explained = settle_unchanged(engine, batch, watched_target(t, method.watch), logits);
+  ws.classes = ws.explained.classes;
+  const auto changed = suppressed_logits(method, b, engine, batch);
+  const auto samples = detail::sample_of_patch(batch);
+  const auto k = static_cast<std::size_t>(model.config().classes);
+  for (std::size_t p = 0; p < samples.size(); ++p) {
+    const auto s = static_cast<std::size_t>(samples[p]);
+    relevance.push_back(ws.explained.value(s, std::span(logits).subspan(s * k, k)) -
+                        ws.explained.value(s, std::span(changed).subspan(p * k, k)));
+  }
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/attribution/class_row.hpp ====
 // Products over blocks of matrices I + C, of which only the class token's row is used: the row is carried from the last
 // block to the first, v <- v + v C, instead of multiplying matrices of N x N.
@@ -2848,28 +3358,6 @@ std::vector<double> mean_class_row(B& b, const embedding_plan<B>& plan, const at
   });
   b.map(fn::scale<T>{T(1) / static_cast<T>(heads)}, *rows);
   return patch_entries(rows.to_host(b), plan);
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/attention.hpp ====
-// Where the class token looks: the raw attention of the last block.
-
-
-namespace core_tokensets {
-
-/// Class-token row of the last block's attention, mean over heads. Does not depend on the target.
-struct last_attention {
-  static constexpr const char* name = "attention";
-};
-
-template <tensor_backend B>
-std::vector<double> attribute(const last_attention&, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  explain_forward(b, model, batch, t, ws, kept::attention);
-  const index last = model.config().depth - 1;
-  return mean_class_row(b, ws.tape.plan, attention_layout(ws.tape, last, model), model.config().heads,
-                        std::as_const(tape_of_block(ws.tape, last, model).a).data());
 }
 
 }  // namespace core_tokensets
@@ -3846,177 +4334,107 @@ void propagate(const lrp::composite& c, B& b, const vit<B>& model, attribution_w
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/attribution/generic_attention.hpp ====
-// Generic attention explainability (Chefer, Gur & Wolf, ICCV 2021) for self-attention: attention times its gradient.
+// ==== core_tokensets/attribution/atman_first_order.hpp ====
+// AtMan to first order: the slope of the loss in the factor of every key at once, from one backward pass.
 
 
 namespace core_tokensets {
 
-/// R = I, then R += mean_h max(0, G A) R from the first block (or `start_layer`) to the last; class-token row.
-struct generic_attention {
-  static constexpr const char* name = "generic_attention";
-  index start_layer = 0;
+/// factor times d log-probability / d m_i at m = 1, where m_i multiplies the scores of key i in every block: the sum
+/// over blocks, heads and queries of dL/dS[q, i] (S[q, i] - min S[q, :]), or without `shift` of dL/dS[q, i] S[q, i].
+struct atman_first_order {
+  static constexpr const char* name = "atman_first_order";
+  double factor = 0.9;
+  bool shift = true;
+  watched watch = watched::loss;
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
-    visit("start_layer", self.start_layer);
+    visit("factor", self.factor);
+    visit("shift", self.shift);
+    visit("watch", self.watch);
   }
 };
 
-template <tensor_backend B>
-std::vector<double> attribute(const generic_attention& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  detail::check_start_layer(generic_attention::name, method.start_layer, model.config().depth);
-  explain_forward(b, model, batch, t, ws, kept::gradients);
-  gradient_walk<B> gradients(b, model, ws);
-  class_row_product<B> rows(b, ws.tape.plan);
-  for (index i = model.config().depth; i-- > method.start_layer;) {
-    gradients.step(i);
-    b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(tape_of_block(ws.tape, i, model).a));
-    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data());
+namespace detail {
+/// z = z + minus_least
+struct shift_score {
+  template <class T>
+  constexpr void operator()(T& z, const T& minus_least) const {
+    z += minus_least;
   }
-  return rows.patches(b);
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/grad_cam.hpp ====
-// Grad-CAM on tokens: heads of the last block weighted by the mean gradient of the class-token row (Chefer 2021,
-// baselines; Selvaraju et al. 2017 for convolutions).
-
-
-namespace core_tokensets {
-
-/// w_h = mean_j G[h, 0, j], relevance = max(0, mean_h(w_h A[h, 0, :])) over patches j, in the last block.
-struct grad_cam {
-  static constexpr const char* name = "grad_cam";
 };
 
-template <tensor_backend B>
-std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const token_batch& batch, const target& t,
-                              attribution_workspace<B>& ws) {
-  using T = typename B::scalar;
-  explain_forward(b, model, batch, t, ws, kept::gradients);
-  const index heads = model.config().heads, last = model.config().depth - 1;
-  gradient_walk<B>(b, model, ws).step(last);
-  const attention_rows& layout = attention_layout(ws.tape, last, model);
-  const auto a = tape_of_block(ws.tape, last, model).a.to_host(b), g = ws.attention_gradient.to_host(b);
-  std::vector<double> relevance;
-  for (index s = 0; s < batch.samples(); ++s) {
-    const view<const T> as = layout.matrices(a.data(), s, heads), gs = layout.matrices(g.data(), s, heads);
-    const index patches = as.cols - 1;
-    std::vector<double> cam(static_cast<std::size_t>(patches), 0.0);
-    for (index h = 0; h < heads; ++h) {
-      double weight = 0;
-      for (index c = 1; c <= patches; ++c) weight += double(gs.matrix(0, h)(0, c)) / static_cast<double>(patches);
-      for (index c = 1; c <= patches; ++c)
-        cam[static_cast<std::size_t>(c - 1)] += weight * double(as.matrix(0, h)(0, c)) / static_cast<double>(heads);
+/// slopes `[T, 1]` += those of one block, from its attention a, the gradient da (overwritten) and queries and keys.
+template <tensor_backend B, class T = typename B::scalar>
+void add_key_slopes(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, T scale, bool shift, const T* a,
+                    T* da, T* slopes) {
+  const index heads = q.n1;
+  ops::for_each_sample(b, rows.count(), [&](index s) {
+    const index nq = rows.queries().length(s), nk = rows.keys().length(s);
+    scratch<B> memory(b, heads * nq, nk), column_memory(b, heads * nq, 1);
+    const view<T> z(memory.data(), 1, heads, nq, nk, 0, nq * nk, nk),
+        ds = rows.matrices(da, s, heads), column(column_memory.data(), 1, heads, nq, 1, 0, nq, 1);
+    const view<const T> as = rows.matrices(a, s, heads);
+    b.row_reduce(fn::plus{}, fn::times{}, column, as, view<const T>(ds));
+    b.map(fn::softmax_gradient{}, ds, as, view<const T>(ds), view<const T>(column));
+    b.gemm(q.slice_rows(rows.queries().begin(s), nq), k.slice_rows(rows.keys().begin(s), nk), z,
+           {.transpose_b = true, .alpha = double(scale)});
+    if (shift) {
+      b.row_reduce(fn::maximum{}, fn::negated{}, column, view<const T>(z));
+      b.map(shift_score{}, z, view<const T>(column));
     }
-    for (const double c : cam) relevance.push_back(std::max(c, 0.0));
+    b.col_reduce(fn::plus{}, fn::times{}, T(1), view<T>(slopes + rows.keys().begin(s), 1, nk),
+                 view<const T>(ds.data, heads * nq, nk), view<const T>(z.data, heads * nq, nk));
+  });
+}
+}  // namespace detail
+
+template <tensor_backend B>
+std::vector<double> attribute(const atman_first_order& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  explain_forward(b, model, batch, watched_target(t, method.watch), ws, kept::gradients);
+  gradient_walk<B> gradients(b, model, ws);
+  const auto& tape = ws.tape;
+  const index heads = model.config().heads, dim = model.config().dim;
+  const T scale = attention_scale<T>(dim / heads);
+  tensor<B> slopes(b, tape.plan.tokens(), 1);
+  b.fill(*slopes, T(0));
+  for (index i = model.config().depth; i-- > 0;) {
+    gradients.step(i);
+    const bool last = is_class_block(tape, i, model);
+    const view<const T> packed = *tape_of_block(tape, i, model).qkv;
+    const view<const T> q = last ? (*tape.last.q).split_cols(heads) : qkv_part(packed, 0, heads),
+                        k = last ? packed.slice_cols(0, dim).split_cols(heads) : qkv_part(packed, 1, heads);
+    detail::add_key_slopes<B, T>(b, attention_layout(tape, i, model), q, k, scale, method.shift,
+                                 tape_of_block(tape, i, model).a.data(), ws.attention_gradient.data(), slopes.data());
   }
+  auto relevance = patch_entries(slopes.to_host(b), tape.plan);
+  for (double& r : relevance) r *= method.factor;
   return relevance;
 }
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/nn/chefer_relevance.hpp ====
-// The rules of Chefer, Gur & Wolf (CVPR 2021) operation by operation, for the tokens of one sample: thin uses of the
-// rules in nn/lrp/. `lrp::chefer()` is the composite of them.
-
-
-namespace core_tokensets::chefer {
-
-namespace detail {
-/// out = x sd(r1, x) + x sd(r2, x)
-struct clone {
-  template <class T>
-  constexpr void operator()(T& out, const T& r1, const T& r2, const T& x) const {
-    out = x * (fn::safe_divide(r1, x) + fn::safe_divide(r2, x));
-  }
-};
-}  // namespace detail
-
-/// The weight `[Out, In]` of a linear layer, as `linear_relevance` takes it.
-template <tensor_backend B>
-struct split_weight {
-  view<const typename B::scalar> whole;
-  split_weight(B&, const_view<typename B::scalar> w) : whole(w) {}
-};
-
-/// Linear map (bias ignored): Z = W+ x+ + W- x-, S = R / Z, R_in = x+ (W+^T S) + x- (W-^T S).
-template <tensor_backend B, class T = typename B::scalar>
-void linear_relevance(B& b, const split_weight<B>& w, const_view<T> x, const_view<T> r, view<T> r_in) {
-  lrp::relevance<B, T>(lrp::chefer_linear{}.plan(), b, {.weight = w.whole}, x, r, r_in);
-}
-
-/// Sum = a + other: each part takes its share of R, and the two totals are made to add up to the total of R again.
-template <tensor_backend B, class T = typename B::scalar>
-void add_relevance(B& b, const_view<T> r, const_view<T> a, const_view<T> sum, view<T> ra, view<T> rb) {
-  lrp::sample_rows<B> one;
-  one.assign(b, sequences{{0, r.rows}});
-  lrp::relevance<B, T>(lrp::chefer().residual, b, one, r, a, sum, ra, rb);
-}
-
-/// Relevance of a product of attention and values, and through the scores: from R at A v `[n, C]` to R at packed qkv
-/// `[n, 3 C]` and at A (`r_attention`, `[H, n, n]`).
-template <tensor_backend B, class T = typename B::scalar>
-void attention_relevance(B& b, index heads, const_view<T> qkv, const_view<T> a, const_view<T> context, const_view<T> r,
-                         view<T> r_attention, view<T> r_qkv) {
-  const sequences one{{0, qkv.rows}};
-  lrp::relevance<B, T>(lrp::chefer().attention, b, attention_rows(one),
-                       {.q = qkv_part(qkv, 0, heads),
-                        .k = qkv_part(qkv, 1, heads),
-                        .v = qkv_part(qkv, 2, heads),
-                        .out = context.split_cols(heads),
-                        .a = a.data},
-                       r.split_cols(heads), r_attention.data, qkv_part(r_qkv, 0, heads), qkv_part(r_qkv, 1, heads),
-                       qkv_part(r_qkv, 2, heads));
-}
-
-}  // namespace core_tokensets::chefer
-
-// ==== core_tokensets/attribution/grad_lrp.hpp ====
-// GradLRP, the "transformer attribution" of Chefer, Gur & Wolf (CVPR 2021), for any number of samples at once.
+// ==== core_tokensets/attribution/attention.hpp ====
+// Where the class token looks: the raw attention of the last block.
 
 
 namespace core_tokensets {
 
-/// Per block C = mean_h max(0, dlogit/dA * R_A) with R_A the relevance of attention by the rules of a composite, plus
-/// identity; product over blocks from `start_layer`; class-token row.
-struct grad_lrp {
-  static constexpr const char* name = "grad_lrp";
-  index start_layer = 0;
-  lrp::preset rules = lrp::preset::chefer;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("start_layer", self.start_layer);
-    visit("rules", self.rules);
-  }
+/// Class-token row of the last block's attention, mean over heads. Does not depend on the target.
+struct last_attention {
+  static constexpr const char* name = "attention";
 };
 
-/// `propagate` with Chefer's rules.
-template <tensor_backend B, class Visit>
-void chefer_relevance(B& b, const vit<B>& model, attribution_workspace<B>& ws, const Visit& visit) {
-  propagate(lrp::chefer(), b, model, ws, visit);
-}
-
-/// Gradient and relevance go down the blocks together, so that the matrices of one block only are held.
 template <tensor_backend B>
-std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model, const token_batch& batch,
+std::vector<double> attribute(const last_attention&, B& b, const vit<B>& model, const token_batch& batch,
                               const target& t, attribution_workspace<B>& ws) {
-  detail::check_start_layer(grad_lrp::name, method.start_layer, model.config().depth);
-  explain_forward(b, model, batch, t, ws, kept::gradients);
-  gradient_walk<B> gradients(b, model, ws);
-  relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
-  class_row_product<B> rows(b, ws.tape.plan);
-  for (index i = model.config().depth; i-- > method.start_layer;) {
-    gradients.step(i);
-    relevance.step(i);
-    b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(ws.attention_relevance));
-    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data());
-  }
-  return rows.patches(b);
+  explain_forward(b, model, batch, t, ws, kept::attention);
+  const index last = model.config().depth - 1;
+  return mean_class_row(b, ws.tape.plan, attention_layout(ws.tape, last, model), model.config().heads,
+                        std::as_const(tape_of_block(ws.tape, last, model).a).data());
 }
 
 }  // namespace core_tokensets
@@ -4192,632 +4610,229 @@ std::vector<double> attribute(const lrp_attribution& method, B& b, const vit<B>&
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/attribution/lrp_rollout.hpp ====
-// Rollout of the relevance of attention instead of attention itself (Chefer, Gur & Wolf 2021, ablation).
+// ==== core_tokensets/attribution/audit.hpp ====
+// The audit of an LRP pass: how much relevance enters and leaves every operation, and who keeps the rest.
+
+#include <nlohmann/json.hpp>
+#include <string>
 
 
 namespace core_tokensets {
 
-/// Per block C = mean_h max(0, R_A), plus identity; product over blocks from `start_layer`; class-token row. `grad_lrp`
-/// without its gradient.
-struct lrp_rollout {
-  static constexpr const char* name = "lrp_rollout";
-  index start_layer = 0;
-  lrp::preset rules = lrp::preset::chefer;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("start_layer", self.start_layer);
-    visit("rules", self.rules);
-  }
+/// Sums of relevance over one sample before and behind one operation.
+struct relevance_flow {
+  std::string operation;  ///< "head", "blocks.2.fc1", ...
+  double entering = 0, leaving = 0;
+  double absorbed() const { return entering - leaving; }
 };
 
-template <tensor_backend B>
-std::vector<double> attribute(const lrp_rollout& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  detail::check_start_layer(lrp_rollout::name, method.start_layer, model.config().depth);
-  explain_forward(b, model, batch, t, ws, kept::gradients);
-  relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
-  class_row_product<B> rows(b, ws.tape.plan);
-  for (index i = model.config().depth; i-- > method.start_layer;) {
-    relevance.step(i);
-    b.map(detail::keep_positive{}, *ws.attention_relevance);
-    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_relevance.data());
-  }
-  return rows.patches(b);
-}
+/// The whole pass for one sample, from the explained number down to the pixels. What was absorbed is the sum of
+/// (entering - leaving) over the operations of a kind, signs and all: `linear` is biases and stabilisers.
+struct conservation_report {
+  std::string rules;
+  std::int32_t explained_class = 0;
+  double start = 0;                                        ///< what relevance started as
+  double at_tokens = 0, at_embeddings = 0, at_pixels = 0;  ///< sums over the patches and, for tokens, the class token
+  double class_token = 0, positions = 0;                   ///< kept by the class token; given to positions (patches)
+  double linear = 0, norms = 0, attention = 0, sums = 0, activations = 0;  ///< absorbed
+  double growth = 0;      ///< largest sum of absolute relevance at the input of a block, by that at the start
+  bool exploded = false;  ///< growth is beyond the limit or not finite
+  std::vector<relevance_flow> flows;
+};
 
-}  // namespace core_tokensets
-
-// ==== core_tokensets/data/token_drop.hpp ====
-// Tokens left out of a batch, at random or by a mask, under one of the three meanings of a missing token.
-
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <numeric>
-#include <span>
-#include <utility>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// Tokens that stay of `tokens` when the share `rate` in [0, 1) is dropped: the nearest whole number, at least 1.
-inline index tokens_kept(index tokens, double rate) {
-  require(rate >= 0 && rate < 1, "token drop: rate ", rate, ", expected 0 <= rate < 1");
-  return std::min(tokens, std::max<index>(1, std::lround((1 - rate) * static_cast<double>(tokens))));
-}
-
-/// Leaves out the tokens whose `keep` `[T]` is 0: `drop` removes their rows; `zero` keeps them with scale 0; `rescaled`
-/// also multiplies the scale of the others by `rescale` `[S]`, or by tokens / kept if that is empty. Order is kept.
-/// `Error`: another number of tokens, a sample without any, `out` is the batch itself.
-inline void apply_token_mask(const token_batch& whole, std::span<const std::uint8_t> keep, missing_tokens how,
-                             token_batch& out, std::span<const double> rescale = {}) {
-  require(&whole != &out, "token drop: the result must be another batch");
-  require(static_cast<index>(keep.size()) == whole.tokens(), "token drop: mask of ", keep.size(), " for ",
-          whole.tokens(), " tokens");
-  require(rescale.empty() || static_cast<index>(rescale.size()) == whole.samples(), "token drop: ", rescale.size(),
-          " factors for ", whole.samples(), " samples");
-  const index dim = whole.patch_dim;
-  out.patch_dim = dim;
-  out.targets = whole.targets;
-  out.weights = whole.weights;
-  out.offsets.assign(1, 0);
-  out.scale.clear();
-  if (how == missing_tokens::drop) {
-    out.patches.clear(), out.positions.clear();
-    out.patches.reserve(whole.patches.size());
-  } else {
-    out.patches = whole.patches, out.positions = whole.positions;
-  }
-  for (index s = 0; s < whole.samples(); ++s) {
-    const index begin = whole.offsets.data()[s], end = whole.offsets.data()[s + 1];
-    const auto kept = std::count_if(keep.begin() + begin, keep.begin() + end, [](std::uint8_t k) { return k != 0; });
-    require(kept > 0, "token drop: no token of sample ", s, " is left");
-    const double given = rescale.empty() ? static_cast<double>(end - begin) / static_cast<double>(kept)
-                                         : rescale[static_cast<std::size_t>(s)];
-    const double factor = how == missing_tokens::rescaled ? given : 1.0;
-    for (index t = begin; t < end; ++t) {
-      const bool stays = keep.data()[t] != 0;
-      const double old = whole.scale.empty() ? 1.0 : whole.scale.data()[t];
-      if (how != missing_tokens::drop) {
-        out.scale.push_back(stays ? old * factor : 0.0);
-      } else if (stays) {
-        const float* row = whole.patches.data() + t * dim;
-        out.patches.insert(out.patches.end(), row, row + dim);
-        out.positions.push_back(whole.positions.data()[t]);
-        if (!whole.scale.empty()) out.scale.push_back(old);
-      }
-    }
-    out.offsets.push_back(how == missing_tokens::drop ? static_cast<index>(out.positions.size()) : end);
-  }
-}
-
-/// A mask `[T]` that keeps `counts[s]` tokens of sample s, every subset equally likely. `Error`: a count outside of
-/// 1 .. tokens of its sample.
-inline std::vector<std::uint8_t> random_token_mask(const token_batch& whole, std::span<const index> counts,
-                                                   random_stream& random) {
-  require(static_cast<index>(counts.size()) == whole.samples(), "token drop: ", counts.size(), " counts for ",
-          whole.samples(), " samples");
-  std::vector<std::uint8_t> keep(static_cast<std::size_t>(whole.tokens()), 0);
-  std::vector<index> order;
-  for (index s = 0; s < whole.samples(); ++s) {
-    const index begin = whole.offsets.data()[s], tokens = whole.offsets.data()[s + 1] - begin, kept = counts.data()[s];
-    require(kept >= 1 && kept <= tokens, "token drop: keep ", kept, " of the ", tokens, " tokens of sample ", s);
-    order.resize(static_cast<std::size_t>(tokens));
-    std::iota(order.begin(), order.end(), index{0});
-    for (index i = 0; i < kept; ++i) {
-      std::swap(order.data()[i], order.data()[i + random.below(tokens - i)]);
-      keep.data()[begin + order.data()[i]] = 1;
-    }
-  }
-  return keep;
-}
-
-/// Leaves out the share `rates[s]` of the tokens of sample s, a random subset of exactly that size; survivors are
-/// rescaled by 1 / (1 - rate) in the `rescaled` meaning (Paul et al. 2024, training on new data).
-inline void drop_tokens(const token_batch& whole, std::span<const double> rates, random_stream& random,
-                        missing_tokens how, token_batch& out) {
-  require(static_cast<index>(rates.size()) == whole.samples(), "token drop: ", rates.size(), " rates for ",
-          whole.samples(), " samples");
-  std::vector<index> counts;
-  std::vector<double> rescale;
-  for (index s = 0; s < whole.samples(); ++s) {
-    const double rate = rates.data()[s];
-    counts.push_back(tokens_kept(whole.offsets.data()[s + 1] - whole.offsets.data()[s], rate));
-    rescale.push_back(1.0 / (1.0 - rate));
-  }
-  apply_token_mask(whole, random_token_mask(whole, counts, random), how, out, rescale);
-}
-
-/// The same with one rate for all samples.
-inline void drop_tokens(const token_batch& whole, double rate, random_stream& random, missing_tokens how,
-                        token_batch& out) {
-  drop_tokens(whole, std::vector<double>(static_cast<std::size_t>(whole.samples()), rate), random, how, out);
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/variations.hpp ====
-// Many changed versions of the samples of a batch (tokens dropped, zeroed or suppressed), run through a model in large
-// ragged batches. What does not depend on the change is computed once: embeddings, and norm, queries, keys and values
-// of the first block. The last block is computed for class tokens only.
-
-#include <algorithm>
-
-
-namespace core_tokensets {
-
-template <>
-inline constexpr std::array words<missing_tokens>{"drop", "zero", "rescaled"};
+struct audit_options {
+  double limit = 1e3;  ///< of the growth
+};
 
 namespace detail {
 
-/// The sample that each patch of a batch belongs to.
-inline std::vector<index> sample_of_patch(const token_batch& batch) {
-  std::vector<index> samples;
-  for (index s = 0; s < batch.samples(); ++s) {
-    samples.resize(static_cast<std::size_t>(batch.offsets[static_cast<std::size_t>(s + 1)]), s);
-  }
-  return samples;
-}
-
-}  // namespace detail
-
-/// One changed version: rows of the engine's table of tokens, class token first, and where wanted a factor on the
-/// attention score of each as a key (all or none of the versions of a run).
-struct variation {
-  std::vector<std::int32_t> rows;
-  std::vector<double> factors;
-};
-
+/// Totals of each sample at every stage, in order.
 template <tensor_backend B>
-class variation_engine {
- public:
+struct stage_totals {
   using T = typename B::scalar;
-  /// Tokens that are computed at a time, unless one version has more.
-  static constexpr index most_tokens = 4096;
-
-  variation_engine(B& b, const vit<B>& model, const token_batch& batch) : b_(b), model_(model), batch_(batch) {
-    core_tokensets::detail::check_batch(batch, model.config());
-    const auto& l = model.layout();
-    const auto p = model.view_parameters();
-    const index dim = model.config().dim;
-    plan_.assign(b, batch.offsets, batch.positions, batch.scale);
-    core_tokensets::detail::upload_patches(b, batch, patches_);
-    embeddings_.resize(b, batch.tokens(), dim);
-    table_.resize(b, plan_.tokens() + batch.tokens(), dim);
-    const view<T> tokens = (*table_).slice_rows(0, plan_.tokens()),
-                  zeroed = (*table_).slice_rows(plan_.tokens(), batch.tokens());
-    forward<B, T>(b, l.embedding, p, plan_, *std::as_const(patches_), *embeddings_, tokens);
-    std::vector<std::int32_t> positions(batch.positions);
-    for (auto& position : positions) ++position;
-    row_list<B> of_patch;
-    of_patch.assign(b, positions);
-    b.gather_rows(zeroed, p[l.embedding.positions], of_patch.data());
-    if (shares_first_block()) {
-      block_tape<B> tape;
-      table_qkv_.resize(b, table_.rows(), 3 * dim);
-      forward<B, T>(b, l.blocks[0].norm1, p, *std::as_const(table_), tape.norm1);
-      forward<B, T>(b, l.blocks[0].qkv, p, *tape.norm1.y, {}, *table_qkv_);
-    }
-  }
-
-  const embedding_plan<B>& plan() const { return plan_; }
-  /// Patch embeddings `[P, D]` before positions are added, and tokens `[T, D]`, of the unchanged batch.
-  view<const T> embeddings() const { return *embeddings_; }
-  view<const T> tokens() const { return (*table_).slice_rows(0, plan_.tokens()); }
-
-  /// The whole sample s.
-  void whole(index s, variation& out) const {
-    out.rows.clear();
-    for (index t = plan_.rows().begin(s); t < plan_.rows().begin(s + 1); ++t) {
-      out.rows.push_back(static_cast<std::int32_t>(t));
-    }
-  }
-  /// Sample s with the patches of which `keep` (of its own patches) is 0 left out. `Error`: the meaning `rescaled`.
-  void without(index s, std::span<const std::uint8_t> keep, missing_tokens how, variation& out) const {
-    require(how != missing_tokens::rescaled, "attribution: tokens are left out by drop or zero");
-    const index begin = batch_.offsets[static_cast<std::size_t>(s)];
-    whole(s, out);
-    for (std::size_t i = 0; i < keep.size(); ++i) {
-      if (keep[i] == 0) {
-        out.rows[i + 1] = how == missing_tokens::drop
-                              ? -1
-                              : static_cast<std::int32_t>(plan_.tokens() + begin) + static_cast<std::int32_t>(i);
-      }
-    }
-    std::erase(out.rows, -1);
-  }
-
-  /// Calls `describe(v, variation&)` for versions 0 .. count - 1 in order and `result(v, logits [K])` for each.
-  template <class Describe, class Result>
-  void run(index count, bool from_minimum, const Describe& describe, const Result& result) {
-    variation next;
-    for (index v = 0; v < count; ++v) {
-      next.factors.clear();
-      describe(v, next);
-      const auto tokens = static_cast<index>(next.rows.size());
-      if (rows_.count() > 0 && rows_.tokens() + tokens > most_tokens) flush(from_minimum, result);
-      rows_.push_back(tokens);
-      gathered_.insert(gathered_.end(), next.rows.begin(), next.rows.end());
-      factors_.insert(factors_.end(), next.factors.begin(), next.factors.end());
-    }
-    if (rows_.count() > 0) flush(from_minimum, result);
-    done_ = 0;
-  }
-
- private:
-  bool shares_first_block() const { return model_.config().depth > 1; }
-
-  template <class Result>
-  void flush(bool from_minimum, const Result& result) {
-    require(factors_.empty() || factors_.size() == gathered_.size(), "attribution: ", factors_.size(), " factors for ",
-            gathered_.size(), " tokens");
-    forward_changed(from_minimum);
-    const auto logits = logits_.to_host(b_);
-    const auto k = static_cast<std::size_t>(model_.config().classes);
-    for (index v = 0; v < rows_.count(); ++v) {
-      result(done_ + v, std::span<const T>(logits).subspan(static_cast<std::size_t>(v) * k, k));
-    }
-    done_ += rows_.count();
-    rows_.offsets.assign(1, 0);
-    gathered_.clear();
-    factors_.clear();
-  }
-
-  /// From the rows that were gathered to `logits_`.
-  void forward_changed(bool from_minimum) {
-    const auto& l = model_.layout();
-    const auto p = model_.view_parameters();
-    const index dim = model_.config().dim, tokens = rows_.tokens(), versions = rows_.count();
-    sequences one_each;
-    std::vector<std::int32_t> class_rows;
-    for (index v = 0; v < versions; ++v) {
-      one_each.push_back(1);
-      class_rows.push_back(static_cast<std::int32_t>(rows_.begin(v)));
-    }
-    all_.assign(rows_, rows_);
-    classes_.assign(one_each, rows_);
-    class_rows_.assign(b_, class_rows);
-    gathered_rows_.assign(b_, gathered_);
-    key_factors<T> factors;
-    if (!factors_.empty()) {
-      const std::vector<T> host(factors_.begin(), factors_.end());
-      device_factors_.assign(b_, 1, tokens, host.data());
-      factors = {device_factors_.data(), from_minimum};
-    }
-    for (auto& x : stream_) x.resize(b_, tokens, dim);
-    b_.gather_rows(*stream_[0], *std::as_const(table_), gathered_rows_.data());
-    const std::size_t last = l.blocks.size() - 1;
-    for (std::size_t i = 0; i < last; ++i) {
-      const view<const T> x = *std::as_const(stream_[i % 2]);
-      const view<T> y = *stream_[(i + 1) % 2];
-      if (i == 0) {
-        tape_.qkv.resize(b_, tokens, 3 * dim);
-        b_.gather_rows(*tape_.qkv, *std::as_const(table_qkv_), gathered_rows_.data());
-        forward_from_qkv<B, T>(b_, l.blocks[i], p, all_, x, tape_, attention_kept::nothing, y, factors);
-      } else {
-        forward<B, T>(b_, l.blocks[i], p, all_, x, tape_, attention_kept::nothing, y, factors);
-      }
-    }
-    class_out_.resize(b_, versions, dim);
-    forward<B, T>(b_, l.blocks[last], p, classes_, class_rows_, *std::as_const(stream_[last % 2]), last_,
-                  attention_kept::nothing, *class_out_, factors);
-    forward<B, T>(b_, l.norm, p, *std::as_const(class_out_), norm_);
-    logits_.resize(b_, versions, model_.config().classes);
-    forward<B, T>(b_, l.head, p, *norm_.y, {}, *logits_);
-  }
-
-  B& b_;
-  const vit<B>& model_;
-  const token_batch& batch_;
-  embedding_plan<B> plan_;
-  tensor<B> patches_, embeddings_;
-  tensor<B> table_;      ///< [T + P, D] tokens, then the patches' tokens with their embeddings set to 0
-  tensor<B> table_qkv_;  ///< [T + P, 3 D] of the first block
-  sequences rows_;
-  std::vector<std::int32_t> gathered_;
-  std::vector<double> factors_;
-  index done_ = 0;
-  attention_rows all_, classes_;
-  row_list<B> class_rows_, gathered_rows_;
-  tensor<B> device_factors_, stream_[2], class_out_, logits_;
-  block_tape<B> tape_;
-  class_block_tape<B> last_;
-  layer_norm_tape<B> norm_;
-};
-
-/// Logits `[S, K]` of the unchanged samples, and what `t` explains in them.
-template <tensor_backend B>
-settled_target settle_unchanged(variation_engine<B>& engine, const token_batch& batch, const target& t,
-                                std::vector<double>& logits) {
-  using T = typename B::scalar;
-  logits.clear();
-  engine.run(
-      batch.samples(), false, [&](index s, variation& v) { engine.whole(s, v); },
-      [&](index, std::span<const T> row) { logits.insert(logits.end(), row.begin(), row.end()); });
-  return settle<double>(t, batch, logits);
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/occlusion.hpp ====
-// Occlusion (Zeiler & Fergus 2014) on tokens: what the model loses when one token is missing.
-
-
-namespace core_tokensets {
-
-/// What is explained in the whole sample minus the same without the patch, for each patch on its own.
-struct occlusion {
-  static constexpr const char* name = "occlusion";
-  missing_tokens missing = missing_tokens::drop;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("missing", self.missing);
-  }
-};
-
-template <tensor_backend B>
-std::vector<double> attribute(const occlusion& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  using T = typename B::scalar;
-  variation_engine<B> engine(b, model, batch);
-  std::vector<double> logits, relevance;
-  ws.explained = settle_unchanged(engine, batch, t, logits);
-  ws.classes = ws.explained.classes;
-  const std::size_t k = logits.size() / std::max<std::size_t>(1, ws.classes.size());
-  const auto samples = detail::sample_of_patch(batch);
-  std::vector<std::uint8_t> keep;
-  engine.run(
-      batch.tokens(), false,
-      [&](index v, variation& out) {
-        const auto s = static_cast<std::size_t>(samples[static_cast<std::size_t>(v)]);
-        keep.assign(static_cast<std::size_t>(batch.offsets[s + 1] - batch.offsets[s]), 1);
-        keep[static_cast<std::size_t>(v - batch.offsets[s])] = 0;
-        engine.without(static_cast<index>(s), keep, method.missing, out);
-      },
-      [&](index v, std::span<const T> changed) {
-        const auto s = static_cast<std::size_t>(samples[static_cast<std::size_t>(v)]);
-        relevance.push_back(ws.explained.value(s, std::span(logits).subspan(s * k, k)) -
-                            ws.explained.value(s, changed));
-      });
-  return relevance;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/atman.hpp ====
-// AtMan (Deiseroth et al., NeurIPS 2023): how much the loss rises when the attention on a token is suppressed in every
-// block, exactly, for all tokens of all samples as ragged batches.
-
-#include <cmath>
-
-
-namespace core_tokensets {
-
-/// Which tokens are suppressed together with token i: none, or those whose patch embeddings (without or with position)
-/// have a cosine of at least `threshold` to its own.
-enum class neighbourhood { none, patch, patchpos };
-
-template <>
-inline constexpr std::array words<neighbourhood>{"none", "patch", "patchpos"};
-
-/// Which number is watched: the log-probability of the explained class (the loss, as in the paper), or the target
-/// itself.
-enum class watched { loss, target };
-
-template <>
-inline constexpr std::array words<watched>{"loss", "target"};
-
-/// Scores of suppressed keys are multiplied by 1 - factor (`factor` is the paper's f; the reference's code calls 1 - f
-/// its suppression factor), those of neighbours by 1 - factor cos. `shift` subtracts the least score of each query
-/// first (the reference's main code); without it (its BLIP code, and the published code of core tokensets) a negative
-/// score rises.
-struct atman {
-  static constexpr const char* name = "atman";
-  double factor = 0.9;
-  bool shift = true;
-  neighbourhood neighbours = neighbourhood::none;
-  double threshold = 0.6;
-  watched watch = watched::loss;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("factor", self.factor);
-    visit("shift", self.shift);
-    visit("neighbours", self.neighbours);
-    visit("threshold", self.threshold);
-    visit("watch", self.watch);
-  }
-};
-
-/// Cosines `[n, n]` between n rows of `dim` numbers, within -1 .. 1; 0 with a row of zeros.
-template <class T>
-std::vector<double> cosines(std::span<const T> rows, index n, index dim) {
-  std::vector<double> norms, result(static_cast<std::size_t>(n * n));
-  const auto dot = [&](index i, index j) {
-    double sum = 0;
-    for (index d = 0; d < dim; ++d) {
-      sum += double(rows[static_cast<std::size_t>(i * dim + d)]) * double(rows[static_cast<std::size_t>(j * dim + d)]);
-    }
-    return sum;
+  struct record {
+    lrp::stage where;
+    std::vector<double> totals;
   };
-  for (index i = 0; i < n; ++i) norms.push_back(std::sqrt(dot(i, i)));
-  for (index i = 0; i < n; ++i) {
-    for (index j = 0; j <= i; ++j) {
-      const double scale = norms[static_cast<std::size_t>(i)] * norms[static_cast<std::size_t>(j)];
-      const double cosine = scale > 0 ? std::clamp(dot(i, j) / scale, -1.0, 1.0) : 0.0;
-      result[static_cast<std::size_t>(i * n + j)] = result[static_cast<std::size_t>(j * n + i)] = cosine;
-    }
-  }
-  return result;
-}
+  B* backend;
+  std::vector<record>* records;
 
-/// Cosines between the patches of each sample, `[n_s, n_s]` one after the other; by embedding, or with the position
-/// added.
-template <tensor_backend B>
-std::vector<std::vector<double>> patch_cosines(B& b, const variation_engine<B>& engine, const token_batch& batch,
-                                               bool with_position) {
-  using T = typename B::scalar;
-  const view<const T> from = with_position ? engine.tokens() : engine.embeddings();
-  std::vector<T> host(static_cast<std::size_t>(from.size()));
-  b.download(host.data(), from.data, from.size());
-  std::vector<std::vector<double>> result;
-  for (index s = 0; s < batch.samples(); ++s) {
-    const index begin = batch.offsets[static_cast<std::size_t>(s)],
-                n = batch.offsets[static_cast<std::size_t>(s + 1)] - begin;
-    const index first = with_position ? engine.plan().rows().begin(s) + 1 : begin;
-    result.push_back(cosines<T>(
-        std::span(host).subspan(static_cast<std::size_t>(first * from.cols), static_cast<std::size_t>(n * from.cols)),
-        n, from.cols));
-  }
-  return result;
-}
-
-/// The factor of patch j when patch i of n is suppressed; `cosine` `[n, n]` may be empty without neighbours.
-inline double suppression(const atman& method, std::span<const double> cosine, index n, index i, index j) {
-  if (i == j) return 1 - method.factor;
-  if (method.neighbours == neighbourhood::none) return 1;
-  const double c = cosine[static_cast<std::size_t>(i * n + j)];
-  return c >= method.threshold && c >= 0 && c <= 1 ? 1 - method.factor * c : 1;
-}
-
-/// Logits `[P, K]` of each sample with each of its patches suppressed.
-template <tensor_backend B>
-std::vector<double> suppressed_logits(const atman& method, B& b, variation_engine<B>& engine,
-                                      const token_batch& batch) {
-  using T = typename B::scalar;
-  std::vector<std::vector<double>> cosine(static_cast<std::size_t>(batch.samples()));
-  if (method.neighbours != neighbourhood::none) {
-    cosine = patch_cosines(b, engine, batch, method.neighbours == neighbourhood::patchpos);
-  }
-  const auto samples = detail::sample_of_patch(batch);
-  std::vector<double> logits;
-  engine.run(
-      batch.tokens(), method.shift,
-      [&](index v, variation& out) {
-        const index s = samples[static_cast<std::size_t>(v)], begin = batch.offsets[static_cast<std::size_t>(s)];
-        engine.whole(s, out);
-        const index n = static_cast<index>(out.rows.size()) - 1;
-        out.factors.push_back(1);
-        for (index j = 0; j < n; ++j) {
-          out.factors.push_back(suppression(method, cosine[static_cast<std::size_t>(s)], n, v - begin, j));
-        }
-      },
-      [&](index, std::span<const T> row) { logits.insert(logits.end(), row.begin(), row.end()); });
-  return logits;
-}
-
-/// The target of a perturbation method that watches the loss: the log-probability of the same class (a margin stays
-/// one).
-inline target watched_target(target t, watched w) {
-  if (w == watched::loss && t.what == objective::logit) t.what = objective::log_probability;
-  return t;
-}
-
-/// Loss with the patch suppressed minus loss without: positive where a patch speaks for the class.
-template <tensor_backend B>
-std::vector<double> attribute(const atman& method, B& b, const vit<B>& model, const token_batch& batch, const target& t,
-                              attribution_workspace<B>& ws) {
-  variation_engine<B> engine(b, model, batch);
-  std::vector<double> logits, relevance;
-  ws.explained = settle_unchanged(engine, batch, watched_target(t, method.watch), logits);
-  ws.classes = ws.explained.classes;
-  const auto changed = suppressed_logits(method, b, engine, batch);
-  const auto samples = detail::sample_of_patch(batch);
-  const auto k = static_cast<std::size_t>(model.config().classes);
-  for (std::size_t p = 0; p < samples.size(); ++p) {
-    const auto s = static_cast<std::size_t>(samples[p]);
-    relevance.push_back(ws.explained.value(s, std::span(logits).subspan(s * k, k)) -
-                        ws.explained.value(s, std::span(changed).subspan(p * k, k)));
-  }
-  return relevance;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/atman_first_order.hpp ====
-// AtMan to first order: the slope of the loss in the factor of every key at once, from one backward pass.
-
-
-namespace core_tokensets {
-
-/// factor times d log-probability / d m_i at m = 1, where m_i multiplies the scores of key i in every block: the sum
-/// over blocks, heads and queries of dL/dS[q, i] (S[q, i] - min S[q, :]), or without `shift` of dL/dS[q, i] S[q, i].
-struct atman_first_order {
-  static constexpr const char* name = "atman_first_order";
-  double factor = 0.9;
-  bool shift = true;
-  watched watch = watched::loss;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("factor", self.factor);
-    visit("shift", self.shift);
-    visit("watch", self.watch);
+  void operator()(lrp::stage where, const lrp::sample_rows<B>& rows, const view<const T>& r) const {
+    scratch<B> totals(*backend, rows.samples, 1);
+    lrp::sample_totals<B, T>(*backend, rows, *totals, r);
+    std::vector<T> host(static_cast<std::size_t>(rows.samples));
+    backend->download(host.data(), totals.data(), rows.samples);
+    records->push_back({where, {host.begin(), host.end()}});
   }
 };
 
-namespace detail {
-/// z = z + minus_least
-struct shift_score {
-  template <class T>
-  constexpr void operator()(T& z, const T& minus_least) const {
-    z += minus_least;
-  }
-};
-
-/// slopes `[T, 1]` += those of one block, from its attention a, the gradient da (overwritten) and queries and keys.
-template <tensor_backend B, class T = typename B::scalar>
-void add_key_slopes(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, T scale, bool shift, const T* a,
-                    T* da, T* slopes) {
-  const index heads = q.n1;
-  ops::for_each_sample(b, rows.count(), [&](index s) {
-    const index nq = rows.queries().length(s), nk = rows.keys().length(s);
-    scratch<B> memory(b, heads * nq, nk), column_memory(b, heads * nq, 1);
-    const view<T> z(memory.data(), 1, heads, nq, nk, 0, nq * nk, nk),
-        ds = rows.matrices(da, s, heads), column(column_memory.data(), 1, heads, nq, 1, 0, nq, 1);
-    const view<const T> as = rows.matrices(a, s, heads);
-    b.row_reduce(fn::plus{}, fn::times{}, column, as, view<const T>(ds));
-    b.map(fn::softmax_gradient{}, ds, as, view<const T>(ds), view<const T>(column));
-    b.gemm(q.slice_rows(rows.queries().begin(s), nq), k.slice_rows(rows.keys().begin(s), nk), z,
-           {.transpose_b = true, .alpha = double(scale)});
-    if (shift) {
-      b.row_reduce(fn::maximum{}, fn::negated{}, column, view<const T>(z));
-      b.map(shift_score{}, z, view<const T>(column));
+/// The flows of one sample from the records of the pass.
+template <class Records>
+void read_flows(const Records& records, std::size_t s, index depth, conservation_report& report) {
+  using lrp::stage;
+  index block = depth;
+  double residual = 0, now = report.start;
+  std::string prefix;
+  const auto add = [&](const std::string& name, double entering, double leaving, double& absorbed) {
+    report.flows.push_back({prefix + name, entering, leaving});
+    absorbed += entering - leaving;
+  };
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    const double left = records[i].totals[s];
+    const auto operation = [&](const std::string& name, double& absorbed) {
+      add(name, now, left, absorbed);
+      now = left;
+    };
+    const auto sum = [&](const std::string& name) {  // the residual is here, the branch in the next record
+      add(name, now, left + records[i + 1].totals[s], report.sums);
+      residual = left, now = records[i + 1].totals[s], ++i;
+    };
+    const auto join = [&](const std::string& name) {
+      add(name, residual + now, left, report.sums);
+      now = left;
+    };
+    switch (records[i].where) {
+      case stage::head:
+        operation("head", report.linear);
+        break;
+      case stage::choice:
+        operation("class token", report.sums);
+        break;
+      case stage::norm:
+        operation("norm", report.norms);
+        break;
+      case stage::add2_residual:
+        prefix = "blocks." + std::to_string(--block) + ".";
+        sum("add2");
+        break;
+      case stage::fc2:
+        operation("fc2", report.linear);
+        break;
+      case stage::activation:
+        operation("activation", report.activations);
+        break;
+      case stage::fc1:
+        operation("fc1", report.linear);
+        break;
+      case stage::norm2:
+        operation("norm2", report.norms);
+        break;
+      case stage::copy2:
+        join("copy2");
+        break;
+      case stage::add1_residual:
+        sum("add1");
+        break;
+      case stage::proj:
+        operation("proj", report.linear);
+        break;
+      case stage::attention: {  // queries of a class block come in a record of their own
+        double total = left;
+        for (; i + 1 < records.size() && records[i + 1].where == stage::attention; ++i)
+          total += records[i + 1].totals[s];
+        add("attention", now, total, report.attention);
+        now = total;
+        break;
+      }
+      case stage::qkv:
+        operation("qkv", report.linear);
+        break;
+      case stage::norm1:
+        operation("norm1", report.norms);
+        break;
+      case stage::copy1:
+        join("copy1");
+        break;
+      default:
+        break;
     }
-    b.col_reduce(fn::plus{}, fn::times{}, T(1), view<T>(slopes + rows.keys().begin(s), 1, nk),
-                 view<const T>(ds.data, heads * nq, nk), view<const T>(z.data, heads * nq, nk));
-  });
+  }
 }
+
 }  // namespace detail
 
+/// Runs the pass by the rules `c` and reports on each sample.
 template <tensor_backend B>
-std::vector<double> attribute(const atman_first_order& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
+std::vector<conservation_report> audit(const lrp::composite& c, B& b, const vit<B>& model, const token_batch& batch,
+                                       const target& t, attribution_workspace<B>& ws,
+                                       const audit_options& options = {}) {
   using T = typename B::scalar;
-  explain_forward(b, model, batch, watched_target(t, method.watch), ws, kept::gradients);
-  gradient_walk<B> gradients(b, model, ws);
-  const auto& tape = ws.tape;
-  const index heads = model.config().heads, dim = model.config().dim;
-  const T scale = attention_scale<T>(dim / heads);
-  tensor<B> slopes(b, tape.plan.tokens(), 1);
-  b.fill(*slopes, T(0));
-  for (index i = model.config().depth; i-- > 0;) {
-    gradients.step(i);
-    const bool last = is_class_block(tape, i, model);
-    const view<const T> packed = *tape_of_block(tape, i, model).qkv;
-    const view<const T> q = last ? (*tape.last.q).split_cols(heads) : qkv_part(packed, 0, heads),
-                        k = last ? packed.slice_cols(0, dim).split_cols(heads) : qkv_part(packed, 1, heads);
-    detail::add_key_slopes<B, T>(b, attention_layout(tape, i, model), q, k, scale, method.shift,
-                                 tape_of_block(tape, i, model).a.data(), ws.attention_gradient.data(), slopes.data());
+  using totals = detail::stage_totals<B>;
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  std::vector<typename totals::record> records;
+  const totals observe{&b, &records};
+  const index depth = model.config().depth;
+  std::vector<std::vector<double>> magnitudes;
+  relevance_walk<B, totals> walk(c, b, model, ws, observe);
+  for (index i = depth; i-- > 0;) {
+    walk.step(i);
+    magnitudes.push_back(detail::sample_magnitudes<B, T>(b, ws.all_rows, *std::as_const(ws.relevance)));
   }
-  auto relevance = patch_entries(slopes.to_host(b), tape.plan);
-  for (double& r : relevance) r *= method.factor;
-  return relevance;
+  const auto& plan = ws.tape.plan;
+  tensor<B> of_rows(b, plan.tokens(), 1), at_embeddings(b, batch.tokens(), model.config().dim),
+      at_pixels(b, batch.tokens(), batch.patch_dim), of_embeddings(b, batch.tokens(), 1),
+      of_pixels(b, batch.tokens(), 1);
+  embedding_relevance(c, b, model, ws, *at_embeddings);
+  pixel_relevance<B, T>(c, b, model, batch, ws, *std::as_const(at_embeddings), *at_pixels);
+  const auto row_sums = [&](const tensor<B>& of, tensor<B>& sums) {
+    b.row_reduce(fn::plus{}, fn::value{}, *sums, *of);
+    return sums.to_host(b);
+  };
+  const auto tokens = row_sums(ws.relevance, of_rows), embeddings = row_sums(at_embeddings, of_embeddings),
+             pixels = row_sums(at_pixels, of_pixels);
+  const auto logits = ws.tape.logits.to_host(b), seed = ws.dlogits.to_host(b);
+  const auto k = static_cast<std::size_t>(model.config().classes);
+
+  std::vector<conservation_report> reports(static_cast<std::size_t>(batch.samples()));
+  for (std::size_t s = 0; s < reports.size(); ++s) {
+    conservation_report& r = reports[s];
+    r.rules = c.name;
+    r.explained_class = ws.classes[s];
+    double size = 0;
+    for (std::size_t i = s * k; i < (s + 1) * k; ++i) {
+      const double start = double(seed[i]) * (c.start == lrp::start_value::logit ? double(logits[i]) : 1.0);
+      r.start += start, size += std::abs(start);
+    }
+    detail::read_flows(records, s, depth, r);
+    const auto sample = static_cast<index>(s);
+    r.class_token = double(tokens[static_cast<std::size_t>(plan.rows().begin(sample))]);
+    for (index row = plan.rows().begin(sample); row < plan.rows().begin(sample + 1); ++row)
+      r.at_tokens += double(tokens[static_cast<std::size_t>(row)]);
+    for (index p = batch.offsets[s]; p < batch.offsets[s + 1]; ++p) {
+      r.at_embeddings += double(embeddings[static_cast<std::size_t>(p)]);
+      r.at_pixels += double(pixels[static_cast<std::size_t>(p)]);
+    }
+    r.positions = r.at_tokens - r.class_token - r.at_embeddings;
+    r.flows.push_back({"positions", r.at_tokens - r.class_token, r.at_embeddings});
+    r.flows.push_back({"patch_embed", r.at_embeddings, r.at_pixels});
+    for (const auto& at_block : magnitudes) r.growth = std::max(r.growth, size > 0 ? at_block[s] / size : 0);
+    r.exploded = !std::isfinite(r.growth) || r.growth > options.limit;
+  }
+  return reports;
+}
+
+inline nlohmann::json to_json(const conservation_report& r) {
+  nlohmann::json flows = nlohmann::json::array();
+  for (const auto& f : r.flows) {
+    flows.push_back({{"operation", f.operation}, {"entering", f.entering}, {"leaving", f.leaving}});
+  }
+  return {{"rules", r.rules},
+          {"class", r.explained_class},
+          {"start", r.start},
+          {"at_tokens", r.at_tokens},
+          {"at_embeddings", r.at_embeddings},
+          {"at_pixels", r.at_pixels},
+          {"class_token", r.class_token},
+          {"positions", r.positions},
+          {"absorbed",
+           {{"linear", r.linear},
+            {"norms", r.norms},
+            {"attention", r.attention},
+            {"sums", r.sums},
+            {"activations", r.activations}}},
+          {"growth", r.growth},
+          {"exploded", r.exploded},
+          {"flows", flows}};
 }
 
 }  // namespace core_tokensets
@@ -4913,54 +4928,6 @@ std::vector<double> attribute(const authors_atman& method, B& b, const vit<B>& m
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/attribution/gradient_x_input.hpp ====
-// Gradient times input (Shrikumar et al. 2016): the control that every auditor asks for.
-
-
-namespace core_tokensets {
-
-/// Sum over the pixels of a patch of pixel times gradient; with `magnitude`, the Euclidean norm of the gradient instead
-/// (saliency, Simonyan et al. 2014).
-struct gradient_x_input {
-  static constexpr const char* name = "gradient_x_input";
-  bool magnitude = false;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("magnitude", self.magnitude);
-  }
-};
-
-/// After `explain_forward` with `kept::gradients`: gradient of what is explained at the patches `[P, patch_dim]` (=),
-/// and at the tokens (`ws.dtokens`).
-template <tensor_backend B>
-void patch_gradient(B& b, const vit<B>& model, attribution_workspace<B>& ws, tensor<B>& out) {
-  using T = typename B::scalar;
-  out.resize(b, ws.tape.patches.rows(), ws.tape.patches.cols());
-  backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.dtokens, *out);
-}
-
-template <tensor_backend B>
-std::vector<double> attribute(const gradient_x_input& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  explain_forward(b, model, batch, t, ws, kept::gradients);
-  tensor<B> gradient, sums(b, batch.tokens(), 1);
-  patch_gradient(b, model, ws, gradient);
-  if (method.magnitude) {
-    b.row_reduce(fn::plus{}, fn::square{}, *sums, *std::as_const(gradient));
-  } else {
-    b.row_reduce(fn::plus{}, fn::times{}, *sums, *std::as_const(gradient), *std::as_const(ws.tape.patches));
-  }
-  const auto host = sums.to_host(b);
-  std::vector<double> relevance(host.begin(), host.end());
-  if (method.magnitude) {
-    for (double& r : relevance) r = std::sqrt(r);
-  }
-  return relevance;
-}
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/attribution/copies.hpp ====
 // Several copies of the samples of a batch as one batch, for methods that change the patches themselves (noise, paths).
 
@@ -5021,6 +4988,406 @@ settled_target settle_batch(B& b, const vit<B>& model, const token_batch& batch,
                             attribution_workspace<B>& ws) {
   explain_forward(b, model, batch, t, ws, kept::logits);
   return ws.explained;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/cross_attention.hpp ====
+// Generic attention explainability (Chefer, Gur & Wolf, ICCV 2021) for models with two kinds of tokens: its rules on
+// given attention maps. The maps of a layer come as C = mean over heads of max(0, gradient times attention).
+
+#include <algorithm>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// A small matrix on the host, `[rows, cols]`.
+struct token_map {
+  index rows = 0, cols = 0;
+  std::vector<double> values;
+
+  static token_map zeros(index rows, index cols) {
+    return {rows, cols, std::vector<double>(static_cast<std::size_t>(rows * cols), 0.0)};
+  }
+  static token_map identity(index n) {
+    token_map m = zeros(n, n);
+    for (index i = 0; i < n; ++i) m(i, i) = 1;
+    return m;
+  }
+  double& operator()(index r, index c) { return values[static_cast<std::size_t>(r * cols + c)]; }
+  double operator()(index r, index c) const { return values[static_cast<std::size_t>(r * cols + c)]; }
+  token_map& operator+=(const token_map& other) {
+    require(rows == other.rows && cols == other.cols, "token_map: [", rows, ", ", cols, "] plus [", other.rows, ", ",
+            other.cols, "]");
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] += other.values[i];
+    return *this;
+  }
+};
+
+/// op(a) b, op the transposition where wanted.
+inline token_map multiply(const token_map& a, const token_map& b, bool transpose_a = false) {
+  const index m = transpose_a ? a.cols : a.rows, k = transpose_a ? a.rows : a.cols;
+  require(k == b.rows, "token_map: [", m, ", ", k, "] times [", b.rows, ", ", b.cols, "]");
+  token_map out = token_map::zeros(m, b.cols);
+  for (index i = 0; i < m; ++i) {
+    for (index j = 0; j < k; ++j) {
+      const double x = transpose_a ? a(j, i) : a(i, j);
+      for (index c = 0; c < b.cols; ++c) out(i, c) += x * b(j, c);
+    }
+  }
+  return out;
+}
+
+/// C = mean_h max(0, g a) of maps `[H, rows, cols]` (eq. 5).
+inline token_map positive_mean(std::span<const double> a, std::span<const double> g, index heads, index rows,
+                               index cols) {
+  require(a.size() == g.size() && static_cast<index>(a.size()) == heads * rows * cols, "positive_mean: ", a.size(),
+          " and ", g.size(), " numbers for [", heads, ", ", rows, ", ", cols, "]");
+  token_map out = token_map::zeros(rows, cols);
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    out.values[i % out.values.size()] += std::max(0.0, a[i] * g[i]) / static_cast<double>(heads);
+  }
+  return out;
+}
+
+/// What is done to the self-attention relevance in the rule of cross-attention (eq. 8 and 9): rows of R - I divided by
+/// their sums, R as it is, or not used at all.
+enum class self_relevance { normalised, as_it_is, unused };
+
+/// norm(R): rows of R - I divided by their sums, plus I (eq. 8). A row without anything stays that of I.
+inline token_map normalise_self(const token_map& r, self_relevance how) {
+  if (how != self_relevance::normalised) return r;
+  token_map out = r;
+  for (index i = 0; i < r.rows; ++i) {
+    double sum = -1;
+    for (index j = 0; j < r.cols; ++j) sum += r(i, j);
+    for (index j = 0; j < r.cols; ++j) {
+      const double of_one = i == j ? 1 : 0;
+      out(i, j) = (sum != 0 ? (r(i, j) - of_one) / sum : 0) + of_one;
+    }
+  }
+  return out;
+}
+
+/// norm(R_queries)^T (C norm(R_keys)) (eq. 10), the relevance that a cross-attention brings.
+inline token_map cross_relevance(const token_map& queries, const token_map& keys, const token_map& c,
+                                 self_relevance how) {
+  if (how == self_relevance::unused) return c;
+  return multiply(normalise_self(queries, how), multiply(c, normalise_self(keys, how)), true);
+}
+
+/// Two streams, text and image, that look at themselves and at each other (LXMERT).
+struct two_stream_relevance {
+  token_map text_text, text_image, image_image, image_text;
+  self_relevance how = self_relevance::normalised;
+
+  two_stream_relevance(index text, index image, self_relevance h = self_relevance::normalised)
+      : text_text(token_map::identity(text)),
+        text_image(token_map::zeros(text, image)),
+        image_image(token_map::identity(image)),
+        image_text(token_map::zeros(image, text)),
+        how(h) {}
+
+  /// Self-attention among text tokens (eq. 6 and 7), and among image tokens.
+  void text_self(const token_map& c) { update(c, text_text, text_image); }
+  void image_self(const token_map& c) { update(c, image_image, image_text); }
+  /// Both directions of a cross-attention layer, from the relevance before it; the last layer has only one that is
+  /// read.
+  void cross(const token_map& text_to_image, const token_map& image_to_text) {
+    const token_map ti = cross_relevance(text_text, image_image, text_to_image, how),
+                    tt = multiply(text_to_image, image_text),
+                    it = cross_relevance(image_image, text_text, image_to_text, how),
+                    ii = multiply(image_to_text, text_image);
+    text_image += ti, text_text += tt, image_text += it, image_image += ii;
+  }
+  void last_cross(const token_map& text_to_image) {
+    const token_map ti = cross_relevance(text_text, image_image, text_to_image, how),
+                    tt = multiply(text_to_image, image_text);
+    text_image += ti, text_text += tt;
+  }
+
+ private:
+  static void update(const token_map& c, token_map& self, token_map& other) {
+    const token_map add_self = multiply(c, self), add_other = multiply(c, other);
+    self += add_self, other += add_other;
+  }
+};
+
+/// An encoder and a decoder whose queries look at themselves and at the encoder's tokens (DETR, captioning).
+struct encoder_decoder_relevance {
+  token_map image_image, query_query, query_image;
+  self_relevance how = self_relevance::normalised;
+
+  encoder_decoder_relevance(index image, index queries, self_relevance h = self_relevance::normalised)
+      : image_image(token_map::identity(image)),
+        query_query(token_map::identity(queries)),
+        query_image(token_map::zeros(queries, image)),
+        how(h) {}
+
+  void encoder_self(const token_map& c) { image_image += multiply(c, image_image); }
+  void decoder_self(const token_map& c) {
+    const token_map qq = multiply(c, query_query), qi = multiply(c, query_image);
+    query_query += qq, query_image += qi;
+  }
+  void cross(const token_map& c) { query_image += cross_relevance(query_query, image_image, c, how); }
+};
+
+/// Product over layers, first to last, of maps plus identity with rows divided by their sums (attention rollout).
+inline token_map rollout_of(std::span<const token_map> layers) {
+  require(!layers.empty(), "rollout_of: no layers");
+  token_map joint = token_map::identity(layers[0].rows);
+  for (const token_map& layer : layers) {
+    token_map m = layer;
+    for (index i = 0; i < m.rows; ++i) {
+      m(i, i) += 1;
+      double sum = 0;
+      for (index j = 0; j < m.cols; ++j) sum += m(i, j);
+      for (index j = 0; j < m.cols; ++j) m(i, j) /= sum;
+    }
+    joint = multiply(m, joint);
+  }
+  return joint;
+}
+
+/// max(0, mean_h(a_h mean(g_h))) of maps `[H, rows, cols]`: Grad-CAM on one attention layer.
+inline token_map attention_grad_cam(std::span<const double> a, std::span<const double> g, index heads, index rows,
+                                    index cols) {
+  const auto size = static_cast<std::size_t>(rows * cols);
+  require(a.size() == g.size() && a.size() == size * static_cast<std::size_t>(heads), "attention_grad_cam: ", a.size(),
+          " and ", g.size(), " numbers for [", heads, ", ", rows, ", ", cols, "]");
+  token_map out = token_map::zeros(rows, cols);
+  for (std::size_t h = 0; h < static_cast<std::size_t>(heads); ++h) {
+    double weight = 0;
+    for (std::size_t i = 0; i < size; ++i) weight += g[h * size + i] / static_cast<double>(size);
+    for (std::size_t i = 0; i < size; ++i) out.values[i] += weight * a[h * size + i] / static_cast<double>(heads);
+  }
+  for (double& x : out.values) x = std::max(x, 0.0);
+  return out;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/generic_attention.hpp ====
+// Generic attention explainability (Chefer, Gur & Wolf, ICCV 2021) for self-attention: attention times its gradient.
+
+
+namespace core_tokensets {
+
+/// R = I, then R += mean_h max(0, G A) R from the first block (or `start_layer`) to the last; class-token row.
+struct generic_attention {
+  static constexpr const char* name = "generic_attention";
+  index start_layer = 0;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("start_layer", self.start_layer);
+  }
+};
+
+template <tensor_backend B>
+std::vector<double> attribute(const generic_attention& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  detail::check_start_layer(generic_attention::name, method.start_layer, model.config().depth);
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  gradient_walk<B> gradients(b, model, ws);
+  class_row_product<B> rows(b, ws.tape.plan);
+  for (index i = model.config().depth; i-- > method.start_layer;) {
+    gradients.step(i);
+    b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(tape_of_block(ws.tape, i, model).a));
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data());
+  }
+  return rows.patches(b);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/grad_cam.hpp ====
+// Grad-CAM on tokens: heads of the last block weighted by the mean gradient of the class-token row (Chefer 2021,
+// baselines; Selvaraju et al. 2017 for convolutions).
+
+
+namespace core_tokensets {
+
+/// w_h = mean_j G[h, 0, j], relevance = max(0, mean_h(w_h A[h, 0, :])) over patches j, in the last block.
+struct grad_cam {
+  static constexpr const char* name = "grad_cam";
+};
+
+template <tensor_backend B>
+std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const token_batch& batch, const target& t,
+                              attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  const index heads = model.config().heads, last = model.config().depth - 1;
+  gradient_walk<B>(b, model, ws).step(last);
+  const attention_rows& layout = attention_layout(ws.tape, last, model);
+  const auto a = tape_of_block(ws.tape, last, model).a.to_host(b), g = ws.attention_gradient.to_host(b);
+  std::vector<double> relevance;
+  for (index s = 0; s < batch.samples(); ++s) {
+    const view<const T> as = layout.matrices(a.data(), s, heads), gs = layout.matrices(g.data(), s, heads);
+    const index patches = as.cols - 1;
+    std::vector<double> cam(static_cast<std::size_t>(patches), 0.0);
+    for (index h = 0; h < heads; ++h) {
+      double weight = 0;
+      for (index c = 1; c <= patches; ++c) weight += double(gs.matrix(0, h)(0, c)) / static_cast<double>(patches);
+      for (index c = 1; c <= patches; ++c)
+        cam[static_cast<std::size_t>(c - 1)] += weight * double(as.matrix(0, h)(0, c)) / static_cast<double>(heads);
+    }
+    for (const double c : cam) relevance.push_back(std::max(c, 0.0));
+  }
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/chefer_relevance.hpp ====
+// The rules of Chefer, Gur & Wolf (CVPR 2021) operation by operation, for the tokens of one sample: thin uses of the
+// rules in nn/lrp/. `lrp::chefer()` is the composite of them.
+
+
+namespace core_tokensets::chefer {
+
+namespace detail {
+/// out = x sd(r1, x) + x sd(r2, x)
+struct clone {
+  template <class T>
+  constexpr void operator()(T& out, const T& r1, const T& r2, const T& x) const {
+    out = x * (fn::safe_divide(r1, x) + fn::safe_divide(r2, x));
+  }
+};
+}  // namespace detail
+
+/// The weight `[Out, In]` of a linear layer, as `linear_relevance` takes it.
+template <tensor_backend B>
+struct split_weight {
+  view<const typename B::scalar> whole;
+  split_weight(B&, const_view<typename B::scalar> w) : whole(w) {}
+};
+
+/// Linear map (bias ignored): Z = W+ x+ + W- x-, S = R / Z, R_in = x+ (W+^T S) + x- (W-^T S).
+template <tensor_backend B, class T = typename B::scalar>
+void linear_relevance(B& b, const split_weight<B>& w, const_view<T> x, const_view<T> r, view<T> r_in) {
+  lrp::relevance<B, T>(lrp::chefer_linear{}.plan(), b, {.weight = w.whole}, x, r, r_in);
+}
+
+/// Sum = a + other: each part takes its share of R, and the two totals are made to add up to the total of R again.
+template <tensor_backend B, class T = typename B::scalar>
+void add_relevance(B& b, const_view<T> r, const_view<T> a, const_view<T> sum, view<T> ra, view<T> rb) {
+  lrp::sample_rows<B> one;
+  one.assign(b, sequences{{0, r.rows}});
+  lrp::relevance<B, T>(lrp::chefer().residual, b, one, r, a, sum, ra, rb);
+}
+
+/// Relevance of a product of attention and values, and through the scores: from R at A v `[n, C]` to R at packed qkv
+/// `[n, 3 C]` and at A (`r_attention`, `[H, n, n]`).
+template <tensor_backend B, class T = typename B::scalar>
+void attention_relevance(B& b, index heads, const_view<T> qkv, const_view<T> a, const_view<T> context, const_view<T> r,
+                         view<T> r_attention, view<T> r_qkv) {
+  const sequences one{{0, qkv.rows}};
+  lrp::relevance<B, T>(lrp::chefer().attention, b, attention_rows(one),
+                       {.q = qkv_part(qkv, 0, heads),
+                        .k = qkv_part(qkv, 1, heads),
+                        .v = qkv_part(qkv, 2, heads),
+                        .out = context.split_cols(heads),
+                        .a = a.data},
+                       r.split_cols(heads), r_attention.data, qkv_part(r_qkv, 0, heads), qkv_part(r_qkv, 1, heads),
+                       qkv_part(r_qkv, 2, heads));
+}
+
+}  // namespace core_tokensets::chefer
+
+// ==== core_tokensets/attribution/grad_lrp.hpp ====
+// GradLRP, the "transformer attribution" of Chefer, Gur & Wolf (CVPR 2021), for any number of samples at once.
+
+
+namespace core_tokensets {
+
+/// Per block C = mean_h max(0, dlogit/dA * R_A) with R_A the relevance of attention by the rules of a composite, plus
+/// identity; product over blocks from `start_layer`; class-token row.
+struct grad_lrp {
+  static constexpr const char* name = "grad_lrp";
+  index start_layer = 0;
+  lrp::preset rules = lrp::preset::chefer;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("start_layer", self.start_layer);
+    visit("rules", self.rules);
+  }
+};
+
+/// `propagate` with Chefer's rules.
+template <tensor_backend B, class Visit>
+void chefer_relevance(B& b, const vit<B>& model, attribution_workspace<B>& ws, const Visit& visit) {
+  propagate(lrp::chefer(), b, model, ws, visit);
+}
+
+/// Gradient and relevance go down the blocks together, so that the matrices of one block only are held.
+template <tensor_backend B>
+std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  detail::check_start_layer(grad_lrp::name, method.start_layer, model.config().depth);
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  gradient_walk<B> gradients(b, model, ws);
+  relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
+  class_row_product<B> rows(b, ws.tape.plan);
+  for (index i = model.config().depth; i-- > method.start_layer;) {
+    gradients.step(i);
+    relevance.step(i);
+    b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(ws.attention_relevance));
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data());
+  }
+  return rows.patches(b);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/gradient_x_input.hpp ====
+// Gradient times input (Shrikumar et al. 2016): the control that every auditor asks for.
+
+
+namespace core_tokensets {
+
+/// Sum over the pixels of a patch of pixel times gradient; with `magnitude`, the Euclidean norm of the gradient instead
+/// (saliency, Simonyan et al. 2014).
+struct gradient_x_input {
+  static constexpr const char* name = "gradient_x_input";
+  bool magnitude = false;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("magnitude", self.magnitude);
+  }
+};
+
+/// After `explain_forward` with `kept::gradients`: gradient of what is explained at the patches `[P, patch_dim]` (=),
+/// and at the tokens (`ws.dtokens`).
+template <tensor_backend B>
+void patch_gradient(B& b, const vit<B>& model, attribution_workspace<B>& ws, tensor<B>& out) {
+  using T = typename B::scalar;
+  out.resize(b, ws.tape.patches.rows(), ws.tape.patches.cols());
+  backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.dtokens, *out);
+}
+
+template <tensor_backend B>
+std::vector<double> attribute(const gradient_x_input& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  tensor<B> gradient, sums(b, batch.tokens(), 1);
+  patch_gradient(b, model, ws, gradient);
+  if (method.magnitude) {
+    b.row_reduce(fn::plus{}, fn::square{}, *sums, *std::as_const(gradient));
+  } else {
+    b.row_reduce(fn::plus{}, fn::times{}, *sums, *std::as_const(gradient), *std::as_const(ws.tape.patches));
+  }
+  const auto host = sums.to_host(b);
+  std::vector<double> relevance(host.begin(), host.end());
+  if (method.magnitude) {
+    for (double& r : relevance) r = std::sqrt(r);
+  }
+  return relevance;
 }
 
 }  // namespace core_tokensets
@@ -5145,6 +5512,694 @@ std::vector<double> attribute(const integrated_gradients& method, B& b, const vi
   ws.explained = settled;
   ws.classes = settled.classes;
   return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/lrp_rollout.hpp ====
+// Rollout of the relevance of attention instead of attention itself (Chefer, Gur & Wolf 2021, ablation).
+
+
+namespace core_tokensets {
+
+/// Per block C = mean_h max(0, R_A), plus identity; product over blocks from `start_layer`; class-token row. `grad_lrp`
+/// without its gradient.
+struct lrp_rollout {
+  static constexpr const char* name = "lrp_rollout";
+  index start_layer = 0;
+  lrp::preset rules = lrp::preset::chefer;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("start_layer", self.start_layer);
+    visit("rules", self.rules);
+  }
+};
+
+template <tensor_backend B>
+std::vector<double> attribute(const lrp_rollout& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  detail::check_start_layer(lrp_rollout::name, method.start_layer, model.config().depth);
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
+  class_row_product<B> rows(b, ws.tape.plan);
+  for (index i = model.config().depth; i-- > method.start_layer;) {
+    relevance.step(i);
+    b.map(detail::keep_positive{}, *ws.attention_relevance);
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_relevance.data());
+  }
+  return rows.patches(b);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/measures/ranking.hpp ====
+// Orders of patches and agreement between two lists of numbers.
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Places from the largest value to the smallest; equal ones in their order.
+inline std::vector<std::size_t> falling_order(std::span<const double> values) {
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](auto i, auto j) { return values[i] > values[j]; });
+  return order;
+}
+
+/// Ranks 0, 1, ... from the smallest value; equal ones share the mean of their ranks.
+inline std::vector<double> ranks(std::span<const double> values) {
+  std::vector<std::size_t> order(values.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](auto i, auto j) { return values[i] < values[j]; });
+  std::vector<double> result(values.size());
+  for (std::size_t i = 0; i < order.size();) {
+    std::size_t end = i;
+    while (end < order.size() && values[order[end]] == values[order[i]]) ++end;
+    for (std::size_t j = i; j < end; ++j)
+      result[order[j]] = (static_cast<double>(i) + static_cast<double>(end) - 1) / 2;
+    i = end;
+  }
+  return result;
+}
+
+/// Pearson's correlation; 0 where one of the lists is constant or shorter than two.
+inline double pearson(std::span<const double> a, std::span<const double> b) {
+  require(a.size() == b.size(), "pearson: ", a.size(), " and ", b.size(), " numbers");
+  const auto n = static_cast<double>(a.size());
+  const double mean_a = std::accumulate(a.begin(), a.end(), 0.0) / n,
+               mean_b = std::accumulate(b.begin(), b.end(), 0.0) / n;
+  double ab = 0, aa = 0, bb = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    ab += (a[i] - mean_a) * (b[i] - mean_b), aa += (a[i] - mean_a) * (a[i] - mean_a),
+        bb += (b[i] - mean_b) * (b[i] - mean_b);
+  }
+  return aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : 0;
+}
+
+/// Spearman's rank correlation.
+inline double spearman(std::span<const double> a, std::span<const double> b) { return pearson(ranks(a), ranks(b)); }
+
+/// Numbers of the patches of sample s.
+template <class T>
+std::span<T> of_sample(std::span<T> numbers, const std::vector<index>& offsets, std::size_t s) {
+  return numbers.subspan(static_cast<std::size_t>(offsets[s]), static_cast<std::size_t>(offsets[s + 1] - offsets[s]));
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/measures/masked_values.hpp ====
+// What a model says about samples of which patches are missing, for the measures that take patches away.
+
+
+namespace core_tokensets {
+
+/// A sample with some of its patches kept.
+struct masked_sample {
+  std::size_t sample = 0;
+  std::vector<std::uint8_t> keep;  ///< [n_s]
+};
+
+/// What one of them came out as: the number that is explained, the probability of the explained class, and whether that
+/// class is still the largest.
+struct masked_value {
+  double value = 0, probability = 0;
+  bool right = false;
+};
+
+namespace detail {
+
+template <class T>
+masked_value read_value(const settled_target& t, std::size_t s, std::span<const T> logits) {
+  settled_target log_probability = t;
+  log_probability.what = objective::log_probability;
+  const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
+  return {t.value(s, logits), std::exp(log_probability.value(s, logits)), best == t.classes[s]};
+}
+
+}  // namespace detail
+
+/// Values of masked samples, run together; the engine holds the batch.
+template <tensor_backend B>
+std::vector<masked_value> masked_values(variation_engine<B>& engine, const settled_target& t, missing_tokens missing,
+                                        std::span<const masked_sample> masked) {
+  using T = typename B::scalar;
+  std::vector<masked_value> values;
+  values.reserve(masked.size());
+  engine.run(
+      static_cast<index>(masked.size()), false,
+      [&](index v, variation& out) {
+        const masked_sample& m = masked[static_cast<std::size_t>(v)];
+        engine.without(static_cast<index>(m.sample), m.keep, missing, out);
+      },
+      [&](index v, std::span<const T> logits) {
+        values.push_back(detail::read_value(t, masked[static_cast<std::size_t>(v)].sample, logits));
+      });
+  return values;
+}
+
+/// A batch made ready for measures: its engine, what is explained in each sample, and the values of the whole samples.
+template <tensor_backend B>
+struct measured_batch {
+  variation_engine<B> engine;
+  const token_batch& batch;
+  settled_target explained;
+  std::vector<masked_value> whole;
+
+  measured_batch(B& b, const vit<B>& model, const token_batch& from, const target& t)
+      : engine(b, model, from), batch(from) {
+    std::vector<double> logits;
+    explained = settle_unchanged(engine, from, t, logits);
+    const auto k = static_cast<std::size_t>(model.config().classes);
+    for (std::size_t s = 0; s < explained.classes.size(); ++s) {
+      whole.push_back(detail::read_value(explained, s, std::span<const double>(logits).subspan(s * k, k)));
+    }
+  }
+  std::size_t samples() const { return explained.classes.size(); }
+  std::size_t patches(std::size_t s) const { return static_cast<std::size_t>(batch.offsets[s + 1] - batch.offsets[s]); }
+  /// `Error` unless there is one number for each patch.
+  void check(std::span<const double> relevance) const {
+    require(static_cast<index>(relevance.size()) == batch.tokens(), "measure: ", relevance.size(), " numbers for ",
+            batch.tokens(), " patches");
+  }
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/measures/completeness.hpp ====
+// Completeness (Sundararajan et al. 2017): does relevance add up to what the model gains from the patches? And how few
+// patches hold it: the Gini coefficient.
+
+
+namespace core_tokensets {
+
+struct completeness {
+  missing_tokens missing = missing_tokens::zero;
+};
+
+/// `[S]` |sum of relevance - (f(x) - f(x without its patches))| / |f(x) - f(x without its patches)|, f what is
+/// explained.
+template <tensor_backend B>
+std::vector<double> measure(const completeness& options, measured_batch<B>& m, std::span<const double> relevance) {
+  m.check(relevance);
+  std::vector<masked_sample> masked;
+  for (std::size_t s = 0; s < m.samples(); ++s) masked.push_back({s, std::vector<std::uint8_t>(m.patches(s), 0)});
+  const auto values = masked_values(m.engine, m.explained, options.missing, masked);
+  std::vector<double> result;
+  for (std::size_t s = 0; s < m.samples(); ++s) {
+    const auto r = of_sample(relevance, m.batch.offsets, s);
+    const double gained = m.whole[s].value - values[s].value;
+    const double error = std::abs(std::accumulate(r.begin(), r.end(), 0.0) - gained);
+    result.push_back(gained != 0 ? error / std::abs(gained) : error);
+  }
+  return result;
+}
+
+/// Gini coefficient of |relevance|: 0 where all patches have the same, (n - 1) / n where one has all.
+inline double gini(std::span<const double> relevance) {
+  std::vector<double> sizes;
+  for (const double r : relevance) sizes.push_back(std::abs(r));
+  std::sort(sizes.begin(), sizes.end());
+  const auto n = static_cast<double>(sizes.size());
+  double weighted = 0, total = 0;
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    weighted += (2 * static_cast<double>(i) + 1 - n) * sizes[i];
+    total += sizes[i];
+  }
+  return total > 0 ? weighted / (n * total) : 0;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/measures/faithfulness.hpp ====
+// Does relevance add up as the model does? Random sets of patches are taken away, and the sum of their relevance
+// compared with what the explained number loses: faithfulness correlation (Bhatt, Weller & Moura, IJCAI 2020) and
+// infidelity (Yeh et al., NeurIPS 2019, with removal as the perturbation).
+
+
+namespace core_tokensets {
+
+/// Random sets of patches: `sets` of them, each with the share `share` of a sample's patches (at least one).
+struct random_removal {
+  index sets = 50;
+  double share = 0.2;
+  missing_tokens missing = missing_tokens::drop;
+  std::uint64_t seed = 0;
+};
+
+/// Of each set of one sample: the sum of relevance in it, and the drop of the explained number without it.
+struct removal_effects {
+  std::vector<double> relevance, drop;
+};
+
+/// The sets depend on the seed and the number of patches, not on the batch.
+template <tensor_backend B>
+std::vector<removal_effects> measure(const random_removal& options, measured_batch<B>& m,
+                                     std::span<const double> relevance) {
+  require(options.sets > 0 && options.share > 0 && options.share <= 1, "random removal: ", options.sets,
+          " sets of the share ", options.share);
+  m.check(relevance);
+  std::vector<masked_sample> masked;
+  std::vector<removal_effects> effects(m.samples());
+  for (std::size_t s = 0; s < m.samples(); ++s) {
+    const std::size_t n = m.patches(s);
+    const auto r = of_sample(relevance, m.batch.offsets, s);
+    const auto size =
+        std::min(n, std::max<std::size_t>(1, static_cast<std::size_t>(std::lround(options.share * double(n)))));
+    for (index set = 0; n > 0 && set < options.sets; ++set) {
+      const auto order =
+          random_stream(options.seed, static_cast<std::uint64_t>(set)).permutation(static_cast<index>(n));
+      masked.push_back({s, std::vector<std::uint8_t>(n, 1)});
+      double sum = 0;
+      for (std::size_t i = 0; i < size; ++i) {
+        masked.back().keep[static_cast<std::size_t>(order[i])] = 0;
+        sum += r[static_cast<std::size_t>(order[i])];
+      }
+      effects[s].relevance.push_back(sum);
+    }
+  }
+  const auto values = masked_values(m.engine, m.explained, options.missing, masked);
+  for (std::size_t i = 0; i < masked.size(); ++i) {
+    effects[masked[i].sample].drop.push_back(m.whole[masked[i].sample].value - values[i].value);
+  }
+  return effects;
+}
+
+/// Pearson's correlation of the two; 1 is best.
+inline double faithfulness_correlation(const removal_effects& e) { return pearson(e.relevance, e.drop); }
+
+/// Mean of (beta relevance - drop)^2. Scaled: beta is the best factor and the mean is divided by that of drop^2, so the
+/// result lies between 0 (best) and 1 and does not depend on the unit of relevance; else beta is 1.
+inline double infidelity(const removal_effects& e, bool scaled = true) {
+  double rr = 0, rd = 0, dd = 0;
+  for (std::size_t i = 0; i < e.drop.size(); ++i) {
+    rr += e.relevance[i] * e.relevance[i], rd += e.relevance[i] * e.drop[i], dd += e.drop[i] * e.drop[i];
+  }
+  if (!scaled) return e.drop.empty() ? 0 : (rr - 2 * rd + dd) / static_cast<double>(e.drop.size());
+  return dd > 0 ? 1 - (rr > 0 ? rd * rd / (rr * dd) : 0) : 0;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/measures/flipping.hpp ====
+// Deletion and insertion curves (pixel flipping, Samek et al. 2017; Petsiuk et al. 2018) on tokens: patches are taken
+// away in the order of relevance, all steps of all samples at a time.
+
+
+namespace core_tokensets {
+
+/// `most_relevant_first` is the deletion curve (low is good). `least_relevant_first` read from its end is the insertion
+/// curve, since keeping the k most relevant patches takes away all others (high is good): both have the same area.
+enum class removal_order { most_relevant_first, least_relevant_first };
+
+struct flipping {
+  index steps = 10;
+  removal_order order = removal_order::most_relevant_first;
+  missing_tokens missing = missing_tokens::drop;
+};
+
+/// Curves of all samples over the same shares of patches that are gone.
+struct flipping_curves {
+  std::vector<double> gone;         ///< [steps + 1] from 0 to 1
+  std::vector<double> probability;  ///< [S, steps + 1] of the explained class
+  std::vector<double> right;        ///< [S, steps + 1] 1 where that class is the largest
+  std::vector<double> area;         ///< [S] under the probability, by trapezoids
+};
+
+/// Area under a curve over points that rise from 0 to 1.
+inline double area_under(std::span<const double> x, std::span<const double> y) {
+  double area = 0;
+  for (std::size_t i = 1; i < x.size(); ++i) area += (x[i] - x[i - 1]) * (y[i] + y[i - 1]) / 2;
+  return area;
+}
+
+template <tensor_backend B>
+flipping_curves measure(const flipping& options, measured_batch<B>& m, std::span<const double> relevance) {
+  require(options.steps > 0, "flipping: ", options.steps, " steps");
+  m.check(relevance);
+  std::vector<masked_sample> masked;
+  const auto points = static_cast<std::size_t>(options.steps) + 1;
+  for (std::size_t s = 0; s < m.samples(); ++s) {
+    auto order = falling_order(of_sample(relevance, m.batch.offsets, s));
+    if (options.order == removal_order::least_relevant_first) std::reverse(order.begin(), order.end());
+    for (std::size_t j = 0; j < points; ++j) {
+      const auto gone = static_cast<std::size_t>(
+          std::lround(static_cast<double>(j * order.size()) / static_cast<double>(options.steps)));
+      masked.push_back({s, std::vector<std::uint8_t>(order.size(), 1)});
+      for (std::size_t i = 0; i < gone; ++i) masked.back().keep[order[i]] = 0;
+    }
+  }
+  flipping_curves curves;
+  for (std::size_t j = 0; j < points; ++j) {
+    curves.gone.push_back(static_cast<double>(j) / static_cast<double>(options.steps));
+  }
+  for (const masked_value& v : masked_values(m.engine, m.explained, options.missing, masked)) {
+    curves.probability.push_back(v.probability);
+    curves.right.push_back(v.right ? 1 : 0);
+  }
+  for (std::size_t s = 0; s < m.samples(); ++s) {
+    curves.area.push_back(area_under(curves.gone, std::span(curves.probability).subspan(s * points, points)));
+  }
+  return curves;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/measures/localisation.hpp ====
+// Does relevance lie on the object? Pointing game (Zhang et al. 2018), relevance mass and rank accuracy (Arras et al.
+// 2022) against boxes or masks.
+
+
+namespace core_tokensets {
+
+/// Share of the pixels of each patch that a mask `[height, width]` (not 0 on the object) covers; `positions` are the
+/// grid places of the patches.
+inline std::vector<double> patch_coverage(std::span<const std::uint8_t> mask, index height, index width, index patch,
+                                          std::span<const std::int32_t> positions) {
+  require(static_cast<index>(mask.size()) == height * width && patch > 0, "patch_coverage: mask of ", mask.size(),
+          ", expected ", height, " x ", width);
+  const index across = width / patch;
+  std::vector<double> coverage;
+  for (const index k : positions) {
+    require(k >= 0 && k < across * (height / patch), "patch_coverage: position ", k);
+    index covered = 0;
+    for (index y = k / across * patch; y < (k / across + 1) * patch; ++y) {
+      for (index x = k % across * patch; x < (k % across + 1) * patch; ++x) {
+        covered += mask[static_cast<std::size_t>(y * width + x)] != 0 ? 1 : 0;
+      }
+    }
+    coverage.push_back(static_cast<double>(covered) / static_cast<double>(patch * patch));
+  }
+  return coverage;
+}
+
+/// Of one sample, each with what chance would give: whether the most relevant patch is on the object, the share of
+/// positive relevance on it, and the share of the k most relevant patches on it for its k patches. A patch is on the
+/// object if half of it is covered, or if none is, where most of it is.
+struct localisation_result {
+  double pointing = 0, mass = 0, rank = 0;
+  double chance_pointing = 0, chance_mass = 0;
+};
+
+inline localisation_result localisation(std::span<const double> relevance, std::span<const double> coverage) {
+  require(relevance.size() == coverage.size() && !coverage.empty(), "localisation: ", relevance.size(), " numbers for ",
+          coverage.size(), " patches");
+  const auto n = static_cast<double>(coverage.size());
+  const double enough = std::min(0.5, *std::max_element(coverage.begin(), coverage.end()));
+  require(enough > 0, "localisation: the object covers no patch");
+  const auto order = falling_order(relevance);
+  localisation_result result;
+  std::size_t on_object = 0;
+  double positive = 0;
+  for (std::size_t i = 0; i < coverage.size(); ++i) {
+    on_object += coverage[i] >= enough ? 1 : 0;
+    positive += std::max(relevance[i], 0.0);
+    result.mass += std::max(relevance[i], 0.0) * coverage[i];
+    result.chance_mass += coverage[i] / n;
+  }
+  result.pointing = coverage[order[0]] >= enough ? 1 : 0;
+  result.mass = positive > 0 ? result.mass / positive : 0;
+  for (std::size_t i = 0; i < on_object; ++i) {
+    result.rank += (coverage[order[i]] >= enough ? 1.0 : 0.0) / static_cast<double>(on_object);
+  }
+  result.chance_pointing = static_cast<double>(on_object) / n;
+  return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/measures/randomisation.hpp ====
+// Sanity checks (Adebayo et al., NeurIPS 2018; Sixt et al., ICML 2020): relevance must change when the model's
+// parameters are drawn anew, and when another class is explained.
+
+
+namespace core_tokensets {
+
+/// Which layers are random at a time: all from the head down to one (`cascading`), or that one alone.
+enum class randomised { cascading, independent };
+
+template <>
+inline constexpr std::array words<randomised>{"cascading", "independent"};
+
+struct parameter_randomisation {
+  randomised how = randomised::cascading;
+  std::uint64_t seed = 0;
+};
+
+/// Spearman correlation of relevance with that of the trained model, `[S]` for each layer from the head down.
+struct randomisation_result {
+  std::vector<std::string> layers;
+  std::vector<std::vector<double>> similarity;
+
+  /// Mean over layers and samples.
+  double mean() const {
+    double sum = 0, count = 0;
+    for (const auto& of_layer : similarity) {
+      sum += std::accumulate(of_layer.begin(), of_layer.end(), 0.0), count += static_cast<double>(of_layer.size());
+    }
+    return count > 0 ? sum / count : 0;
+  }
+};
+
+namespace detail {
+
+/// Names of the layers from the head down, as prefixes of their parameters.
+inline std::vector<std::vector<std::string>> layers_from_head(index depth) {
+  std::vector<std::vector<std::string>> layers{{"head.", "norm."}};
+  for (index i = depth; i-- > 0;) layers.push_back({"blocks." + std::to_string(i) + "."});
+  layers.push_back({"patch_embed.", "pos_embed", "cls_token"});
+  return layers;
+}
+
+/// Draws a layer's parameters from the normal distribution with the mean and deviation of each of them.
+template <class T>
+void randomise(const parameter_layout& layout, const std::vector<std::string>& prefixes, std::uint64_t seed,
+               std::vector<T>& values) {
+  std::uint64_t stream = 0;
+  for (const parameter& p : layout.table()) {
+    ++stream;
+    if (std::none_of(prefixes.begin(), prefixes.end(), [&](const auto& x) { return p.name.starts_with(x); })) continue;
+    T* at = values.data() + p.where.offset;
+    const auto n = static_cast<double>(p.where.size());
+    double mean = 0, square = 0;
+    for (index i = 0; i < p.where.size(); ++i) mean += double(at[i]) / n, square += double(at[i]) * double(at[i]) / n;
+    const double deviation = std::sqrt(std::max(square - mean * mean, 0.0));
+    random_stream random(seed, 0x72616e64 + stream);
+    for (index i = 0; i < p.where.size(); ++i) at[i] = static_cast<T>(mean + deviation * random.normal());
+  }
+}
+
+}  // namespace detail
+
+/// `explain(model)` gives the relevance of every patch of the batch; classes must be settled with the trained model.
+/// `relevance` is that of the trained model.
+template <tensor_backend B, class Explain>
+randomisation_result measure(const parameter_randomisation& options, B& b, const vit<B>& model, const Explain& explain,
+                             const token_batch& batch, std::span<const double> relevance) {
+  const auto trained = model.parameters().to_host(b);
+  auto values = trained;
+  vit<B> other(b, model.config());
+  randomisation_result result;
+  for (const auto& layer : detail::layers_from_head(model.config().depth)) {
+    if (options.how == randomised::independent) values = trained;
+    detail::randomise(model.layout().parameters, layer, options.seed, values);
+    other.parameters().assign(b, 1, model.layout().parameters.size(), values.data());
+    const std::vector<double> changed = explain(other);
+    result.layers.push_back(layer.front().substr(0, layer.front().find_last_not_of('.') + 1));
+    result.similarity.emplace_back();
+    for (std::size_t s = 0; s < static_cast<std::size_t>(batch.samples()); ++s) {
+      result.similarity.back().push_back(spearman(of_sample(relevance, batch.offsets, s),
+                                                  of_sample(std::span<const double>(changed), batch.offsets, s)));
+    }
+  }
+  return result;
+}
+
+struct random_logit {
+  std::uint64_t seed = 0;
+};
+
+/// `[S]` Spearman correlation of relevance for the explained class with that for another class, drawn at random. 1
+/// means that the method does not see the class.
+template <class Explain>
+std::vector<double> measure(const random_logit& options, const Explain& explain, const token_batch& batch,
+                            const settled_target& explained, index classes, std::span<const double> relevance) {
+  require(classes > 1, "random_logit: the model has ", classes, " classes");
+  target other{explained.what, explained_class::given};
+  for (std::size_t s = 0; s < explained.classes.size(); ++s) {
+    random_stream random(options.seed, 0x6c6f67 + static_cast<std::uint64_t>(explained.classes[s]));
+    const index drawn = random.below(classes - 1);
+    other.classes.push_back(static_cast<std::int32_t>(drawn < explained.classes[s] ? drawn : drawn + 1));
+  }
+  const std::vector<double> changed = explain(batch, other);
+  std::vector<double> result;
+  for (std::size_t s = 0; s < explained.classes.size(); ++s) {
+    result.push_back(spearman(of_sample(relevance, batch.offsets, s),
+                              of_sample(std::span<const double>(changed), batch.offsets, s)));
+  }
+  return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/measures/saco.hpp ====
+// Salience-guided faithfulness coefficient (Wu et al., CVPR 2024, "SaCo"): do groups of patches with more relevance
+// matter more, by as much as they are more relevant?
+
+
+namespace core_tokensets {
+
+struct saco {
+  index groups = 10;
+  missing_tokens missing = missing_tokens::zero;
+};
+
+/// From the salience and the effect of groups in falling order of salience: pairs count with the difference of their
+/// saliences, positive where the more salient group has at least the effect of the other; -1 .. 1.
+inline double saco_of_groups(std::span<const double> salience, std::span<const double> effect) {
+  double sum = 0, total = 0;
+  for (std::size_t i = 0; i + 1 < salience.size(); ++i) {
+    for (std::size_t j = i + 1; j < salience.size(); ++j) {
+      const double weight = salience[i] - salience[j];
+      sum += effect[i] >= effect[j] ? weight : -weight;
+      total += std::abs(weight);
+    }
+  }
+  return total > 0 ? sum / total : 0;
+}
+
+/// `[S]`; patches in falling order of relevance are cut into groups of equal size, and each group is taken away alone.
+template <tensor_backend B>
+std::vector<double> measure(const saco& options, measured_batch<B>& m, std::span<const double> relevance) {
+  require(options.groups > 1, "saco: ", options.groups, " groups");
+  m.check(relevance);
+  std::vector<masked_sample> masked;
+  std::vector<std::vector<double>> salience(m.samples()), effect(m.samples());
+  for (std::size_t s = 0; s < m.samples(); ++s) {
+    const auto r = of_sample(relevance, m.batch.offsets, s);
+    const auto order = falling_order(r);
+    const std::size_t n = order.size(), groups = std::min(n, static_cast<std::size_t>(options.groups));
+    for (std::size_t g = 0; g < groups; ++g) {
+      masked.push_back({s, std::vector<std::uint8_t>(n, 1)});
+      salience[s].push_back(0);
+      for (std::size_t i = g * n / groups; i < (g + 1) * n / groups; ++i) {
+        masked.back().keep[order[i]] = 0;
+        salience[s].back() += r[order[i]];
+      }
+    }
+  }
+  const auto values = masked_values(m.engine, m.explained, options.missing, masked);
+  for (std::size_t i = 0; i < masked.size(); ++i) {
+    effect[masked[i].sample].push_back(m.whole[masked[i].sample].probability - values[i].probability);
+  }
+  std::vector<double> result;
+  for (std::size_t s = 0; s < m.samples(); ++s) result.push_back(saco_of_groups(salience[s], effect[s]));
+  return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/measures/sensitivity.hpp ====
+// Max-sensitivity (Yeh et al., NeurIPS 2019): how much relevance moves when the input hardly does.
+
+
+namespace core_tokensets {
+
+/// Uniform noise of at most `radius` times the range of a sample's numbers; the largest change over `samples` draws.
+struct max_sensitivity {
+  double radius = 0.05;
+  index samples = 4;
+  std::uint64_t seed = 0;
+};
+
+/// `[S]` max over draws of |phi(x + noise) - phi(x)| / |phi(x)| (Euclidean norms), for the class of the input without
+/// noise. `explain(batch, target)` gives the relevance of every patch; `relevance` is that of the batch.
+template <class Explain>
+std::vector<double> measure(const max_sensitivity& options, const Explain& explain, const token_batch& batch,
+                            const settled_target& explained, std::span<const double> relevance) {
+  require(options.samples > 0 && options.radius >= 0, "max_sensitivity: ", options.samples, " draws within ",
+          options.radius);
+  std::vector<double> result(static_cast<std::size_t>(batch.samples()), 0.0);
+  for_each_part(batch, options.samples, 4096, [&](std::span<const index> samples, std::span<const index> number) {
+    token_batch copies = copy_samples(batch, samples);
+    for (std::size_t c = 0; c < samples.size(); ++c) {
+      const auto first = copies.patches.begin() + copies.offsets[c] * copies.patch_dim,
+                 last = copies.patches.begin() + copies.offsets[c + 1] * copies.patch_dim;
+      if (first == last) continue;
+      const auto [low, high] = std::minmax_element(first, last);
+      const double most = options.radius * (double(*high) - double(*low));
+      random_stream random(options.seed, 0x73656e73 + static_cast<std::uint64_t>(number[c]));
+      for (auto x = first; x != last; ++x) *x = static_cast<float>(double(*x) + random.uniform(-most, most));
+    }
+    const std::vector<double> moved = explain(copies, repeat_target(explained, samples));
+    for (std::size_t c = 0; c < samples.size(); ++c) {
+      const auto s = static_cast<std::size_t>(samples[c]);
+      const auto before = of_sample(relevance, batch.offsets, s),
+                 after = of_sample(std::span<const double>(moved), copies.offsets, c);
+      double change = 0, size = 0;
+      for (std::size_t i = 0; i < before.size(); ++i) {
+        change += (after[i] - before[i]) * (after[i] - before[i]), size += before[i] * before[i];
+      }
+      result[s] = std::max(result[s], size > 0 ? std::sqrt(change / size) : std::sqrt(change));
+    }
+  });
+  return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/measures/sufficiency.hpp ====
+// Are the most relevant patches enough, and are they needed? (ERASER, DeYoung et al., ACL 2020.)
+
+
+namespace core_tokensets {
+
+/// Means over the shares of patches, of the probability of the explained class.
+struct sufficiency {
+  std::vector<double> shares = {0.1, 0.2, 0.5};
+  missing_tokens missing = missing_tokens::drop;
+};
+
+/// Probability lost when only the most relevant patches stay (`sufficiency`, low is good: what a token memory wants),
+/// and when they alone are gone (`comprehensiveness`, high is good); `[S]` each.
+struct sufficiency_result {
+  std::vector<double> sufficiency, comprehensiveness;
+};
+
+template <tensor_backend B>
+sufficiency_result measure(const sufficiency& options, measured_batch<B>& m, std::span<const double> relevance) {
+  require(!options.shares.empty(), "sufficiency: no shares");
+  m.check(relevance);
+  std::vector<masked_sample> masked;
+  for (std::size_t s = 0; s < m.samples(); ++s) {
+    const auto order = falling_order(of_sample(relevance, m.batch.offsets, s));
+    for (const double share : options.shares) {
+      require(share > 0 && share <= 1, "sufficiency: share ", share);
+      const auto top = static_cast<std::size_t>(std::lround(share * static_cast<double>(order.size())));
+      masked_sample only{s, std::vector<std::uint8_t>(order.size(), 0)},
+          rest{s, std::vector<std::uint8_t>(order.size(), 1)};
+      for (std::size_t i = 0; i < std::min(order.size(), std::max<std::size_t>(top, 1)); ++i) {
+        only.keep[order[i]] = 1, rest.keep[order[i]] = 0;
+      }
+      masked.push_back(std::move(only));
+      masked.push_back(std::move(rest));
+    }
+  }
+  const auto values = masked_values(m.engine, m.explained, options.missing, masked);
+  sufficiency_result result{std::vector<double>(m.samples(), 0.0), std::vector<double>(m.samples(), 0.0)};
+  for (std::size_t i = 0; i < values.size(); i += 2) {
+    const std::size_t s = masked[i].sample;
+    const auto n = static_cast<double>(options.shares.size());
+    result.sufficiency[s] += (m.whole[s].probability - values[i].probability) / n;
+    result.comprehensiveness[s] += (m.whole[s].probability - values[i + 1].probability) / n;
+  }
+  return result;
 }
 
 }  // namespace core_tokensets
@@ -5527,6 +6582,152 @@ inline std::vector<std::string> attribution_names() {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/attribution/measures/judge.hpp ====
+// All quality measures of an attribution method on the same samples, as one table.
+
+#include <chrono>
+#include <map>
+#include <nlohmann/json.hpp>
+
+
+namespace core_tokensets {
+
+/// What is measured and how finely.
+struct judge_options {
+  target explained = {};
+  missing_tokens missing = missing_tokens::drop;
+  index steps = 10, sets = 30;
+  std::uint64_t seed = 0;
+};
+
+/// Name of a measure, whether more of it is better, and what it says.
+struct judged_measure {
+  const char* name;
+  bool high_is_good;
+  const char* about;
+};
+
+inline constexpr judged_measure judged_measures[] = {
+    {"deletion", false, "area under the probability, most relevant tokens dropped first"},
+    {"insertion", true, "area under the probability, least relevant tokens dropped first"},
+    {"deletion_zero", false, "the same with tokens zeroed"},
+    {"insertion_zero", true, "the same with tokens zeroed"},
+    {"faithfulness", true, "correlation of relevance and drop over random sets of tokens"},
+    {"infidelity", false, "squared error of relevance as a prediction of the drop, scaled to 0 .. 1"},
+    {"sufficiency", false, "probability lost with the most relevant tokens alone"},
+    {"comprehensiveness", true, "probability lost without the most relevant tokens"},
+    {"saco", true, "do more relevant groups matter more"},
+    {"completeness", false, "relative error of the sum of relevance"},
+    {"gini", true, "sparseness of |relevance|"},
+    {"pointing", true, "most relevant token on the object"},
+    {"mass", true, "share of relevance on the object"},
+    {"rank", true, "share of the k most relevant tokens on an object of k tokens"},
+    {"max_sensitivity", false, "largest relative change under small noise"},
+    {"cascading", false, "rank correlation with relevance under random parameters, from the head down"},
+    {"independent", false, "the same, one layer at a time"},
+    {"random_logit", false, "rank correlation with relevance for another class"},
+};
+
+/// Numbers of one method by measure, one for each sample.
+using judgement = std::map<std::string, std::vector<double>>;
+
+namespace detail {
+
+inline void append(judgement& into, const char* name, const std::vector<double>& values) {
+  auto& all = into[name];
+  all.insert(all.end(), values.begin(), values.end());
+}
+
+template <tensor_backend B>
+void judge_removal(measured_batch<B>& m, std::span<const double> relevance, const judge_options& o, judgement& into) {
+  for (const auto missing : {missing_tokens::drop, missing_tokens::zero}) {
+    const bool drop = missing == missing_tokens::drop;
+    append(into, drop ? "deletion" : "deletion_zero",
+           measure(flipping{o.steps, removal_order::most_relevant_first, missing}, m, relevance).area);
+    append(into, drop ? "insertion" : "insertion_zero",
+           measure(flipping{o.steps, removal_order::least_relevant_first, missing}, m, relevance).area);
+  }
+  for (const auto& e : measure(random_removal{.sets = o.sets, .missing = o.missing, .seed = o.seed}, m, relevance)) {
+    into["faithfulness"].push_back(faithfulness_correlation(e));
+    into["infidelity"].push_back(infidelity(e));
+  }
+  const auto enough = measure(sufficiency{.missing = o.missing}, m, relevance);
+  append(into, "sufficiency", enough.sufficiency);
+  append(into, "comprehensiveness", enough.comprehensiveness);
+  append(into, "saco", measure(saco{.missing = o.missing}, m, relevance));
+  append(into, "completeness", measure(completeness{.missing = o.missing}, m, relevance));
+}
+
+template <tensor_backend B>
+void judge_sanity(const attribution_method& method, B& b, const vit<B>& model, measured_batch<B>& m,
+                  std::span<const double> relevance, const judge_options& o, attribution_workspace<B>& ws,
+                  judgement& into) {
+  std::vector<index> each(m.samples());
+  std::iota(each.begin(), each.end(), index{0});
+  const target same = repeat_target(m.explained, each);
+  const auto explain = [&](const token_batch& batch, const target& t) {
+    return attribute(method, b, model, batch, t, ws);
+  };
+  append(into, "max_sensitivity", measure(max_sensitivity{.seed = o.seed}, explain, m.batch, m.explained, relevance));
+  for (const auto how : {randomised::cascading, randomised::independent}) {
+    const auto other_model = [&](const vit<B>& other) { return attribute(method, b, other, m.batch, same, ws); };
+    const auto result = measure(parameter_randomisation{how, o.seed + 1}, b, model, other_model, m.batch, relevance);
+    for (std::size_t s = 0; s < m.samples(); ++s) {
+      double mean = 0;
+      for (const auto& layer : result.similarity) mean += layer[s] / static_cast<double>(result.similarity.size());
+      into[words<randomised>[static_cast<std::size_t>(how)]].push_back(mean);
+    }
+  }
+  if (model.config().classes > 1) {
+    append(into, "random_logit",
+           measure(random_logit{o.seed}, explain, m.batch, m.explained, model.config().classes, relevance));
+  }
+}
+
+}  // namespace detail
+
+/// Judges a method on one batch. `coverage` `[P]`: how much of each patch an object covers, or empty; samples without
+/// an object are left out there. `sanity`: with the checks that explain many times over.
+template <tensor_backend B>
+void judge(const attribution_method& method, B& b, const vit<B>& model, measured_batch<B>& m,
+           std::span<const double> coverage, bool sanity, const judge_options& o, attribution_workspace<B>& ws,
+           judgement& into) {
+  std::vector<index> each(m.samples());
+  std::iota(each.begin(), each.end(), index{0});
+  const auto start = std::chrono::steady_clock::now();
+  const std::vector<double> relevance = attribute(method, b, model, m.batch, repeat_target(m.explained, each), ws);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  into["seconds"].insert(into["seconds"].end(), m.samples(), seconds / static_cast<double>(m.samples()));
+  detail::judge_removal(m, relevance, o, into);
+  for (std::size_t s = 0; s < m.samples(); ++s) {
+    const auto r = of_sample(std::span<const double>(relevance), m.batch.offsets, s);
+    into["gini"].push_back(gini(r));
+    if (coverage.empty()) continue;
+    const auto covered = of_sample(coverage, m.batch.offsets, s);
+    if (std::none_of(covered.begin(), covered.end(), [](double x) { return x > 0; })) continue;
+    const auto found = localisation(r, covered);
+    into["pointing"].push_back(found.pointing);
+    into["mass"].push_back(found.mass);
+    into["rank"].push_back(found.rank);
+  }
+  if (sanity) detail::judge_sanity(method, b, model, m, relevance, o, ws, into);
+}
+
+/// Mean, standard deviation and number of the samples of each measure.
+inline nlohmann::json to_json(const judgement& j) {
+  nlohmann::json result = nlohmann::json::object();
+  for (const auto& [name, values] : j) {
+    const auto n = static_cast<double>(values.size());
+    const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
+    double square = 0;
+    for (const double v : values) square += (v - mean) * (v - mean);
+    result[name] = {{"mean", mean}, {"sd", n > 1 ? std::sqrt(square / (n - 1)) : 0.0}, {"n", values.size()}};
+  }
+  return result;
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/core/progress.hpp ====
 // Progress of long work: how far, how fast, how long it will still take.
 
@@ -5824,6 +7025,149 @@ inline image augment(const image_view& from, const augmentation_draw& draw) {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/data/dataset.hpp ====
+// Labelled pictures of one size, packed one after the other, and ways to take a part of them.
+
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// S pictures with a class each. `names`, `source_bytes` and `masks` may be empty.
+struct dataset {
+  index height = 0, width = 0, channels = 0;
+  std::vector<std::uint8_t> pixels;         ///< [S, height, width, channels]
+  std::vector<std::int32_t> labels;         ///< [S] in [0, classes())
+  std::vector<std::string> class_names;     ///< [K]
+  std::vector<std::string> names;           ///< [S] where each picture came from
+  std::vector<std::uint64_t> source_bytes;  ///< [S] size of each picture as it came (JPEG, PNG, raw)
+  std::vector<std::uint8_t> masks;          ///< [S, height, width]: 0 background, o + 1 where object o is seen
+
+  index n() const { return static_cast<index>(labels.size()); }
+  index classes() const { return static_cast<index>(class_names.size()); }
+  /// Bytes of one picture in `pixels`.
+  index image_size() const { return height * width * channels; }
+  image_view view_of(index i) const { return {height, width, channels, pixels.data() + i * image_size()}; }
+  /// The mask of picture i, `[height, width]`; empty if there are none.
+  std::span<const std::uint8_t> mask_of(index i) const {
+    if (masks.empty()) return {};
+    return {masks.data() + i * height * width, static_cast<std::size_t>(height * width)};
+  }
+  /// Sum of `source_bytes`: what the data weigh as they came.
+  std::uint64_t total_source_bytes() const {
+    return std::accumulate(source_bytes.begin(), source_bytes.end(), std::uint64_t{0});
+  }
+
+  /// `Error` naming `what` unless all arrays have the same number of pictures and labels name classes.
+  void check(std::string_view what = "dataset") const {
+    const auto s = labels.size();
+    require(pixels.size() == s * static_cast<std::size_t>(image_size()), what, ": ", pixels.size(),
+            " bytes of pixels, expected ", s, " x ", height, " x ", width, " x ", channels);
+    require((names.empty() || names.size() == s) && (source_bytes.empty() || source_bytes.size() == s), what, ": ",
+            names.size(), " names and ", source_bytes.size(), " sizes for ", s, " pictures");
+    require(masks.empty() || masks.size() == s * static_cast<std::size_t>(height * width), what, ": ", masks.size(),
+            " bytes of masks, expected ", s, " x ", height, " x ", width);
+    for (const std::int32_t label : labels) {
+      require(label >= 0 && label < classes(), what, ": label ", label, " but only ", classes(), " classes");
+    }
+  }
+};
+
+/// Pictures to learn from and pictures to measure on, with the same classes.
+struct dataset_split {
+  dataset train, test;
+};
+
+/// The pictures at `indices`, in that order; classes keep their numbers. `Error`: an index out of range.
+inline dataset subset(const dataset& from, std::span<const index> indices) {
+  dataset to;
+  to.height = from.height, to.width = from.width, to.channels = from.channels;
+  to.class_names = from.class_names;
+  const index size = from.image_size(), area = from.height * from.width;
+  to.pixels.reserve(indices.size() * static_cast<std::size_t>(size));
+  for (const index i : indices) {
+    require(i >= 0 && i < from.n(), "subset: picture ", i, " of ", from.n());
+    const auto at = static_cast<std::size_t>(i);
+    to.pixels.insert(to.pixels.end(), from.pixels.data() + i * size, from.pixels.data() + (i + 1) * size);
+    to.labels.push_back(from.labels[at]);
+    if (!from.names.empty()) to.names.push_back(from.names[at]);
+    if (!from.source_bytes.empty()) to.source_bytes.push_back(from.source_bytes[at]);
+    if (!from.masks.empty()) {
+      to.masks.insert(to.masks.end(), from.masks.data() + i * area, from.masks.data() + (i + 1) * area);
+    }
+  }
+  return to;
+}
+
+/// Classes `first` to `last`, both included.
+struct class_range {
+  index first = 0, last = 0;
+  index count() const { return last - first + 1; }
+};
+
+/// "A-B" or "A". `Error`: anything else.
+inline class_range parse_class_range(std::string_view text) {
+  class_range range;
+  const char *const begin = text.data(), *const end = begin + text.size();
+  auto [after, bad] = std::from_chars(begin, end, range.first);
+  range.last = range.first;
+  if (bad == std::errc() && after != end && *after == '-') {
+    const auto second = std::from_chars(after + 1, end, range.last);
+    after = second.ptr, bad = second.ec;
+  }
+  require(bad == std::errc() && after == end && range.first >= 0 && range.last >= range.first, "classes '", text,
+          "': expected A-B with 0 <= A <= B");
+  return range;
+}
+
+/// The pictures of the classes in `range`, renumbered from 0. `Error`: the range leaves the classes.
+inline dataset select_classes(const dataset& from, class_range range) {
+  require(range.first >= 0 && range.first <= range.last && range.last < from.classes(), "select_classes: ", range.first,
+          "-", range.last, ", expected a range within 0-", from.classes() - 1);
+  std::vector<index> kept;
+  for (index i = 0; i < from.n(); ++i) {
+    const index label = from.labels[static_cast<std::size_t>(i)];
+    if (label >= range.first && label <= range.last) kept.push_back(i);
+  }
+  dataset to = subset(from, kept);
+  for (auto& label : to.labels) label -= static_cast<std::int32_t>(range.first);
+  to.class_names.assign(from.class_names.begin() + range.first, from.class_names.begin() + range.last + 1);
+  return to;
+}
+
+inline dataset_split select_classes(const dataset_split& from, class_range range) {
+  return {select_classes(from.train, range), select_classes(from.test, range)};
+}
+
+/// At most `limit` pictures of each class, chosen at random by `seed`, in their old order.
+inline dataset limit_per_class(const dataset& from, index limit, std::uint64_t seed = 0) {
+  require(limit > 0, "limit_per_class: ", limit, ", expected at least 1");
+  std::vector<index> kept;
+  std::vector<index> members;
+  for (index k = 0; k < from.classes(); ++k) {
+    members.clear();
+    for (index i = 0; i < from.n(); ++i) {
+      if (from.labels[static_cast<std::size_t>(i)] == k) members.push_back(i);
+    }
+    if (static_cast<index>(members.size()) > limit) {
+      random_stream(seed, static_cast<std::uint64_t>(k)).shuffle(std::span(members));
+      members.resize(static_cast<std::size_t>(limit));
+    }
+    kept.insert(kept.end(), members.begin(), members.end());
+  }
+  std::sort(kept.begin(), kept.end());
+  return subset(from, kept);
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/io/atomic_file.hpp ====
 // Whole files in and out. A file is written under a temporary name in its own folder, flushed to the disk and renamed,
 // so that at any moment the name holds either the old content or the new one, never a part.
@@ -5973,395 +7317,6 @@ inline std::string read_text(const std::filesystem::path& path) {
   std::string text(static_cast<std::size_t>(file.size()), '\0');
   file.read(0, std::as_writable_bytes(std::span(text)));
   return text;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/io/checksum.hpp ====
-// A 64-bit checksum that anyone can recompute: FNV-1a (Fowler, Noll, Vo). It finds accidents, not forgeries.
-
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string>
-
-namespace core_tokensets {
-
-/// FNV-1a of `bytes`; hand in the checksum of what came before to go on from there.
-constexpr std::uint64_t fnv1a(std::span<const std::byte> bytes, std::uint64_t before = 0xcbf29ce484222325u) {
-  for (const std::byte b : bytes) before = (before ^ static_cast<std::uint64_t>(b)) * 0x100000001b3u;
-  return before;
-}
-
-/// Sixteen hexadecimal digits.
-inline std::string checksum_text(std::uint64_t sum) {
-  std::string text(16, '0');
-  for (std::size_t i = 16; i-- > 0; sum >>= 4) text[i] = "0123456789abcdef"[sum & 15];
-  return text;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/data/cache.hpp ====
-// A cache of decoded pictures: one file per folder and options, which holds the exact list of the picture files that it
-// was made from. Whatever does not match (a changed file, a damaged cache) counts as absent and is made anew.
-
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <filesystem>
-#include <optional>
-#include <span>
-#include <string>
-#include <string_view>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// $XDG_CACHE_HOME/core_tokensets, or ~/.cache/core_tokensets; empty (no cache) where neither is set.
-inline std::filesystem::path default_cache_folder() {
-  namespace fs = std::filesystem;
-  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache == '/') {
-    return fs::path(cache) / "core_tokensets";
-  }
-  if (const char* home = std::getenv("HOME"); home != nullptr && *home == '/') {
-    return fs::path(home) / ".cache" / "core_tokensets";
-  }
-  return {};
-}
-
-/// Decoded pictures of one size: `[n, height, width, channels]`.
-struct decoded_pixels {
-  index n = 0, height = 0, width = 0, channels = 0;
-  std::vector<std::uint8_t> pixels = {};
-};
-
-namespace detail {
-
-constexpr std::uint64_t cache_magic = 0x3130637064737463u;  // "ctsdpc01" in the file
-
-/// FNV-1a over the FNV-1a sums of pieces of 1 MiB, which are computed in parallel.
-inline std::uint64_t checksum_in_pieces(std::span<const std::byte> bytes, int threads) {
-  constexpr index grain = index{1} << 20;
-  const auto size = static_cast<index>(bytes.size());
-  std::vector<std::uint64_t> sums(static_cast<std::size_t>((size + grain - 1) / grain));
-  parallel_chunks(threads, size, grain, [&](index begin, index end) {
-    sums[static_cast<std::size_t>(begin / grain)] =
-        fnv1a(bytes.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)));
-  });
-  return fnv1a(std::as_bytes(std::span<const std::uint64_t>(sums)));
-}
-
-inline std::filesystem::path cache_path(const std::filesystem::path& folder, std::string_view key) {
-  return folder / ("pixels-" + checksum_text(fnv1a(std::as_bytes(std::span(key)))) + ".bin");
-}
-
-}  // namespace detail
-
-/// The pictures stored under `key` if they were made from exactly this `listing`, otherwise nothing. Never throws.
-inline std::optional<decoded_pixels> load_decoded(const std::filesystem::path& folder, std::string_view key,
-                                                  std::string_view listing, int threads = 0) {
-  if (folder.empty()) return std::nullopt;
-  const auto path = detail::cache_path(folder, key);
-  std::error_code ignored;
-  if (!std::filesystem::is_regular_file(path, ignored)) return std::nullopt;
-  try {
-    const file_reader file(path);
-    std::array<std::uint64_t, 8> header{};  // magic, n, height, width, channels, listing size, two checksums
-    constexpr index header_size = sizeof header;
-    if (file.size() < header_size) return std::nullopt;
-    file.read(0, std::as_writable_bytes(std::span(header)));
-    if (header[0] != detail::cache_magic || header[5] != listing.size()) return std::nullopt;
-    std::uint64_t expected = 1;
-    for (std::size_t i = 1; i <= 4; ++i) {
-      if (header[i] == 0 || header[i] > static_cast<std::uint64_t>(file.size()) / expected) return std::nullopt;
-      expected *= header[i];
-    }
-    const auto listed = static_cast<index>(listing.size());
-    if (header_size + listed + static_cast<index>(expected) != file.size()) return std::nullopt;
-    std::string found(listing.size(), '\0');
-    file.read(header_size, std::as_writable_bytes(std::span(found)));
-    if (found != listing || header[6] != fnv1a(std::as_bytes(std::span(header).first(6)))) return std::nullopt;
-    decoded_pixels result{static_cast<index>(header[1]), static_cast<index>(header[2]), static_cast<index>(header[3]),
-                          static_cast<index>(header[4])};
-    result.pixels.resize(expected);
-    const auto bytes = std::as_writable_bytes(std::span(result.pixels));
-    file.read(header_size + listed, bytes);
-    if (detail::checksum_in_pieces(bytes, threads) != header[7]) return std::nullopt;
-    return result;
-  } catch (const Error&) {
-    return std::nullopt;
-  }
-}
-
-/// Stores pictures for the next time; false where that is not possible (read-only, full). Never throws.
-inline bool store_decoded(const std::filesystem::path& folder, std::string_view key, std::string_view listing, index n,
-                          index height, index width, index channels, std::span<const std::uint8_t> pixels,
-                          int threads = 0) {
-  if (folder.empty()) return false;
-  std::error_code failed;
-  std::filesystem::create_directories(folder, failed);
-  if (failed) return false;
-  const auto word = [](auto x) { return static_cast<std::uint64_t>(x); };
-  std::array<std::uint64_t, 8> header{
-      detail::cache_magic, word(n), word(height), word(width), word(channels), word(listing.size()), 0, 0};
-  header[6] = fnv1a(std::as_bytes(std::span(header).first(6)));
-  header[7] = detail::checksum_in_pieces(std::as_bytes(pixels), threads);
-  const std::array<std::span<const std::byte>, 3> pieces{std::as_bytes(std::span(header)),
-                                                         std::as_bytes(std::span(listing)), std::as_bytes(pixels)};
-  try {
-    write_file(detail::cache_path(folder, key), std::span<const std::span<const std::byte>>(pieces));
-    return true;
-  } catch (const Error&) {
-    return false;
-  }
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/data/dataset.hpp ====
-// Labelled pictures of one size, packed one after the other, and ways to take a part of them.
-
-#include <algorithm>
-#include <charconv>
-#include <cstdint>
-#include <numeric>
-#include <span>
-#include <string>
-#include <string_view>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// S pictures with a class each. `names`, `source_bytes` and `masks` may be empty.
-struct dataset {
-  index height = 0, width = 0, channels = 0;
-  std::vector<std::uint8_t> pixels;         ///< [S, height, width, channels]
-  std::vector<std::int32_t> labels;         ///< [S] in [0, classes())
-  std::vector<std::string> class_names;     ///< [K]
-  std::vector<std::string> names;           ///< [S] where each picture came from
-  std::vector<std::uint64_t> source_bytes;  ///< [S] size of each picture as it came (JPEG, PNG, raw)
-  std::vector<std::uint8_t> masks;          ///< [S, height, width]: 0 background, o + 1 where object o is seen
-
-  index n() const { return static_cast<index>(labels.size()); }
-  index classes() const { return static_cast<index>(class_names.size()); }
-  /// Bytes of one picture in `pixels`.
-  index image_size() const { return height * width * channels; }
-  image_view view_of(index i) const { return {height, width, channels, pixels.data() + i * image_size()}; }
-  /// The mask of picture i, `[height, width]`; empty if there are none.
-  std::span<const std::uint8_t> mask_of(index i) const {
-    if (masks.empty()) return {};
-    return {masks.data() + i * height * width, static_cast<std::size_t>(height * width)};
-  }
-  /// Sum of `source_bytes`: what the data weigh as they came.
-  std::uint64_t total_source_bytes() const {
-    return std::accumulate(source_bytes.begin(), source_bytes.end(), std::uint64_t{0});
-  }
-
-  /// `Error` naming `what` unless all arrays have the same number of pictures and labels name classes.
-  void check(std::string_view what = "dataset") const {
-    const auto s = labels.size();
-    require(pixels.size() == s * static_cast<std::size_t>(image_size()), what, ": ", pixels.size(),
-            " bytes of pixels, expected ", s, " x ", height, " x ", width, " x ", channels);
-    require((names.empty() || names.size() == s) && (source_bytes.empty() || source_bytes.size() == s), what, ": ",
-            names.size(), " names and ", source_bytes.size(), " sizes for ", s, " pictures");
-    require(masks.empty() || masks.size() == s * static_cast<std::size_t>(height * width), what, ": ", masks.size(),
-            " bytes of masks, expected ", s, " x ", height, " x ", width);
-    for (const std::int32_t label : labels) {
-      require(label >= 0 && label < classes(), what, ": label ", label, " but only ", classes(), " classes");
-    }
-  }
-};
-
-/// Pictures to learn from and pictures to measure on, with the same classes.
-struct dataset_split {
-  dataset train, test;
-};
-
-/// The pictures at `indices`, in that order; classes keep their numbers. `Error`: an index out of range.
-inline dataset subset(const dataset& from, std::span<const index> indices) {
-  dataset to;
-  to.height = from.height, to.width = from.width, to.channels = from.channels;
-  to.class_names = from.class_names;
-  const index size = from.image_size(), area = from.height * from.width;
-  to.pixels.reserve(indices.size() * static_cast<std::size_t>(size));
-  for (const index i : indices) {
-    require(i >= 0 && i < from.n(), "subset: picture ", i, " of ", from.n());
-    const auto at = static_cast<std::size_t>(i);
-    to.pixels.insert(to.pixels.end(), from.pixels.data() + i * size, from.pixels.data() + (i + 1) * size);
-    to.labels.push_back(from.labels[at]);
-    if (!from.names.empty()) to.names.push_back(from.names[at]);
-    if (!from.source_bytes.empty()) to.source_bytes.push_back(from.source_bytes[at]);
-    if (!from.masks.empty()) {
-      to.masks.insert(to.masks.end(), from.masks.data() + i * area, from.masks.data() + (i + 1) * area);
-    }
-  }
-  return to;
-}
-
-/// Classes `first` to `last`, both included.
-struct class_range {
-  index first = 0, last = 0;
-  index count() const { return last - first + 1; }
-};
-
-/// "A-B" or "A". `Error`: anything else.
-inline class_range parse_class_range(std::string_view text) {
-  class_range range;
-  const char *const begin = text.data(), *const end = begin + text.size();
-  auto [after, bad] = std::from_chars(begin, end, range.first);
-  range.last = range.first;
-  if (bad == std::errc() && after != end && *after == '-') {
-    const auto second = std::from_chars(after + 1, end, range.last);
-    after = second.ptr, bad = second.ec;
-  }
-  require(bad == std::errc() && after == end && range.first >= 0 && range.last >= range.first, "classes '", text,
-          "': expected A-B with 0 <= A <= B");
-  return range;
-}
-
-/// The pictures of the classes in `range`, renumbered from 0. `Error`: the range leaves the classes.
-inline dataset select_classes(const dataset& from, class_range range) {
-  require(range.first >= 0 && range.first <= range.last && range.last < from.classes(), "select_classes: ", range.first,
-          "-", range.last, ", expected a range within 0-", from.classes() - 1);
-  std::vector<index> kept;
-  for (index i = 0; i < from.n(); ++i) {
-    const index label = from.labels[static_cast<std::size_t>(i)];
-    if (label >= range.first && label <= range.last) kept.push_back(i);
-  }
-  dataset to = subset(from, kept);
-  for (auto& label : to.labels) label -= static_cast<std::int32_t>(range.first);
-  to.class_names.assign(from.class_names.begin() + range.first, from.class_names.begin() + range.last + 1);
-  return to;
-}
-
-inline dataset_split select_classes(const dataset_split& from, class_range range) {
-  return {select_classes(from.train, range), select_classes(from.test, range)};
-}
-
-/// At most `limit` pictures of each class, chosen at random by `seed`, in their old order.
-inline dataset limit_per_class(const dataset& from, index limit, std::uint64_t seed = 0) {
-  require(limit > 0, "limit_per_class: ", limit, ", expected at least 1");
-  std::vector<index> kept;
-  std::vector<index> members;
-  for (index k = 0; k < from.classes(); ++k) {
-    members.clear();
-    for (index i = 0; i < from.n(); ++i) {
-      if (from.labels[static_cast<std::size_t>(i)] == k) members.push_back(i);
-    }
-    if (static_cast<index>(members.size()) > limit) {
-      random_stream(seed, static_cast<std::uint64_t>(k)).shuffle(std::span(members));
-      members.resize(static_cast<std::size_t>(limit));
-    }
-    kept.insert(kept.end(), members.begin(), members.end());
-  }
-  std::sort(kept.begin(), kept.end());
-  return subset(from, kept);
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/data/cifar.hpp ====
-// CIFAR-10 and CIFAR-100 in their binary form (Krizhevsky 2009): records of labels and 3 x 32 x 32 bytes.
-
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <filesystem>
-#include <fstream>
-#include <string>
-#include <vector>
-
-
-namespace core_tokensets {
-
-namespace detail {
-
-/// Adds the records of a file: `label_bytes` labels, of which number `used` counts, then red, green and blue planes.
-inline void append_cifar(const std::filesystem::path& path, index label_bytes, index used, index classes,
-                         dataset& data) {
-  constexpr index area = 32 * 32, size = 3 * area;
-  const auto bytes = read_file(path);
-  const index record = label_bytes + size, n = static_cast<index>(bytes.size()) / record;
-  require(n > 0 && n * record == static_cast<index>(bytes.size()), path.string(), ": ", bytes.size(),
-          " bytes, expected a multiple of ", record, " (", label_bytes, " label bytes and 32 x 32 x 3 pixels)");
-  const std::string file = path.filename().string();
-  data.pixels.reserve(data.pixels.size() + static_cast<std::size_t>(n * size));
-  for (index i = 0; i < n; ++i) {
-    const std::byte* p = bytes.data() + i * record;
-    const auto label = std::to_integer<std::int32_t>(p[used]);
-    require(label < classes, path.string(), ": record ", i, " has label ", label, ", expected less than ", classes);
-    data.labels.push_back(label);
-    data.names.push_back(file + ":" + std::to_string(i));
-    p += label_bytes;
-    for (index k = 0; k < area; ++k) {
-      for (index c = 0; c < 3; ++c) data.pixels.push_back(std::to_integer<std::uint8_t>(p[c * area + k]));
-    }
-  }
-  data.source_bytes.resize(data.labels.size(), static_cast<std::uint64_t>(size));
-}
-
-/// The lines of a text file that are not empty.
-inline std::vector<std::string> read_lines(const std::filesystem::path& path) {
-  std::vector<std::string> lines;
-  std::ifstream text(path);
-  for (std::string line; std::getline(text, line);) {
-    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
-    if (!line.empty()) lines.push_back(line);
-  }
-  return lines;
-}
-
-/// Class names from a file if it has as many lines as there are classes, else numbers.
-inline std::vector<std::string> class_names_or_numbers(const std::filesystem::path& path, index classes) {
-  auto names = read_lines(path);
-  if (static_cast<index>(names.size()) == classes) return names;
-  names.clear();
-  for (index k = 0; k < classes; ++k) names.push_back(std::to_string(k));
-  return names;
-}
-
-inline dataset empty_cifar(std::vector<std::string> names) {
-  dataset data;
-  data.height = data.width = 32, data.channels = 3;
-  data.class_names = std::move(names);
-  return data;
-}
-
-}  // namespace detail
-
-/// CIFAR-10 from the folder with data_batch_*.bin and test_batch.bin. `Error`: a file missing or of a wrong size.
-inline dataset_split load_cifar10(const std::filesystem::path& dir) {
-  namespace fs = std::filesystem;
-  require(fs::is_directory(dir), dir.string(), ": no such folder");
-  std::vector<fs::path> batches;
-  for (const auto& entry : fs::directory_iterator(dir)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("data_batch_") && name.ends_with(".bin")) batches.push_back(entry.path());
-  }
-  require(!batches.empty(), dir.string(), ": expected data_batch_1.bin and so on in it");
-  std::sort(batches.begin(), batches.end());
-  const auto names = detail::class_names_or_numbers(dir / "batches.meta.txt", 10);
-  dataset_split split{detail::empty_cifar(names), detail::empty_cifar(names)};
-  for (const auto& path : batches) detail::append_cifar(path, 1, 0, 10, split.train);
-  detail::append_cifar(dir / "test_batch.bin", 1, 0, 10, split.test);
-  return split;
-}
-
-/// CIFAR-100 from the folder with train.bin and test.bin: its 100 classes, or with `coarse` the 20 groups of them.
-inline dataset_split load_cifar100(const std::filesystem::path& dir, bool coarse = false) {
-  require(std::filesystem::is_directory(dir), dir.string(), ": no such folder");
-  const index classes = coarse ? 20 : 100;
-  const auto names =
-      detail::class_names_or_numbers(dir / (coarse ? "coarse_label_names.txt" : "fine_label_names.txt"), classes);
-  dataset_split split{detail::empty_cifar(names), detail::empty_cifar(names)};
-  detail::append_cifar(dir / "train.bin", 2, coarse ? 0 : 1, classes, split.train);
-  detail::append_cifar(dir / "test.bin", 2, coarse ? 0 : 1, classes, split.test);
-  return split;
 }
 
 }  // namespace core_tokensets
@@ -6604,6 +7559,341 @@ inline std::vector<std::byte> encode_jpeg(const image_view& from, int quality = 
 
 /// Writes the picture as a PNG file; the name holds the old file or the whole new one, never a part.
 inline void write_png(const std::filesystem::path& path, const image_view& from) { write_file(path, encode_png(from)); }
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/boxes.hpp ====
+// Boxes around objects, from a table beside the pictures, as masks of a dataset.
+
+#include <charconv>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+#include <string_view>
+
+
+namespace core_tokensets {
+
+/// Pixels from (x0, y0) to (x1, y1), both included.
+struct pixel_box {
+  index x0 = 0, y0 = 0, x1 = 0, y1 = 0;
+};
+
+/// Boxes by file name of a table with the heading "file,x0,y0,x1,y1". `Error` naming the line: other columns, no whole
+/// numbers, an empty box.
+inline std::map<std::string, pixel_box> read_boxes(const std::filesystem::path& table) {
+  std::ifstream file(table);
+  require(bool(file), table.string(), ": the table of boxes cannot be read");
+  std::map<std::string, pixel_box> boxes;
+  std::string line;
+  index number = 0;
+  while (std::getline(file, line)) {
+    ++number;
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    if (number == 1) {
+      require(line == "file,x0,y0,x1,y1", table.string(), ": heading '", line, "', expected file,x0,y0,x1,y1");
+      continue;
+    }
+    if (line.empty()) continue;
+    std::string_view rest = line;
+    const auto next = [&] {
+      const std::string_view field = rest.substr(0, rest.find(','));
+      rest.remove_prefix(std::min(rest.size(), field.size() + 1));
+      return field;
+    };
+    const std::string name(next());
+    index values[4] = {};
+    for (index& value : values) {
+      const std::string_view field = next();
+      const auto [end, bad] = std::from_chars(field.data(), field.data() + field.size(), value);
+      require(bad == std::errc() && end == field.data() + field.size(), table.string(), ", line ", number, ": '", line,
+              "', expected a name and four whole numbers");
+    }
+    const pixel_box box{values[0], values[1], values[2], values[3]};
+    require(rest.empty() && box.x0 >= 0 && box.y0 >= 0 && box.x1 >= box.x0 && box.y1 >= box.y0, table.string(),
+            ", line ", number, ": '", line, "' is no box");
+    boxes.emplace(name, box);
+  }
+  return boxes;
+}
+
+/// Marks in `mask` `[height, width]` the pixels of a box that was drawn on a picture of `from_height` x `from_width`.
+inline void mark_box(const pixel_box& box, index from_height, index from_width, index height, index width,
+                     std::uint8_t* mask) {
+  const auto first = [](index x, index from, index to) { return x * to / from; };
+  const auto last = [](index x, index from, index to) { return std::min(to, ((x + 1) * to + from - 1) / from); };
+  for (index y = first(box.y0, from_height, height); y < last(box.y1, from_height, height); ++y) {
+    for (index x = first(box.x0, from_width, width); x < last(box.x1, from_width, width); ++x) mask[y * width + x] = 1;
+  }
+}
+
+/// Gives the pictures of DIR/part masks from DIR/boxes.csv, whose names are relative to DIR; false if there is no such
+/// table. Pictures without a box get an empty mask. `resized`: the dataset is not of the pictures' own size.
+inline bool add_box_masks(dataset& data, const std::filesystem::path& dir, const std::string& part, bool resized) {
+  if (!std::filesystem::exists(dir / "boxes.csv")) return false;
+  const auto boxes = read_boxes(dir / "boxes.csv");
+  const index area = data.height * data.width;
+  data.masks.assign(static_cast<std::size_t>(data.n() * area), 0);
+  for (index i = 0; i < data.n(); ++i) {
+    const std::string& name = data.names[static_cast<std::size_t>(i)];
+    const auto found = boxes.find(part + "/" + name);
+    if (found == boxes.end()) continue;
+    index height = data.height, width = data.width;
+    if (resized) {
+      const image own = read_image(dir / part / name);
+      height = own.height, width = own.width;
+    }
+    mark_box(found->second, height, width, data.height, data.width, data.masks.data() + i * area);
+  }
+  return true;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/io/checksum.hpp ====
+// A 64-bit checksum that anyone can recompute: FNV-1a (Fowler, Noll, Vo). It finds accidents, not forgeries.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace core_tokensets {
+
+/// FNV-1a of `bytes`; hand in the checksum of what came before to go on from there.
+constexpr std::uint64_t fnv1a(std::span<const std::byte> bytes, std::uint64_t before = 0xcbf29ce484222325u) {
+  for (const std::byte b : bytes) before = (before ^ static_cast<std::uint64_t>(b)) * 0x100000001b3u;
+  return before;
+}
+
+/// Sixteen hexadecimal digits.
+inline std::string checksum_text(std::uint64_t sum) {
+  std::string text(16, '0');
+  for (std::size_t i = 16; i-- > 0; sum >>= 4) text[i] = "0123456789abcdef"[sum & 15];
+  return text;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/cache.hpp ====
+// A cache of decoded pictures: one file per folder and options, which holds the exact list of the picture files that it
+// was made from. Whatever does not match (a changed file, a damaged cache) counts as absent and is made anew.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// $XDG_CACHE_HOME/core_tokensets, or ~/.cache/core_tokensets; empty (no cache) where neither is set.
+inline std::filesystem::path default_cache_folder() {
+  namespace fs = std::filesystem;
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache == '/') {
+    return fs::path(cache) / "core_tokensets";
+  }
+  if (const char* home = std::getenv("HOME"); home != nullptr && *home == '/') {
+    return fs::path(home) / ".cache" / "core_tokensets";
+  }
+  return {};
+}
+
+/// Decoded pictures of one size: `[n, height, width, channels]`.
+struct decoded_pixels {
+  index n = 0, height = 0, width = 0, channels = 0;
+  std::vector<std::uint8_t> pixels = {};
+};
+
+namespace detail {
+
+constexpr std::uint64_t cache_magic = 0x3130637064737463u;  // "ctsdpc01" in the file
+
+/// FNV-1a over the FNV-1a sums of pieces of 1 MiB, which are computed in parallel.
+inline std::uint64_t checksum_in_pieces(std::span<const std::byte> bytes, int threads) {
+  constexpr index grain = index{1} << 20;
+  const auto size = static_cast<index>(bytes.size());
+  std::vector<std::uint64_t> sums(static_cast<std::size_t>((size + grain - 1) / grain));
+  parallel_chunks(threads, size, grain, [&](index begin, index end) {
+    sums[static_cast<std::size_t>(begin / grain)] =
+        fnv1a(bytes.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)));
+  });
+  return fnv1a(std::as_bytes(std::span<const std::uint64_t>(sums)));
+}
+
+inline std::filesystem::path cache_path(const std::filesystem::path& folder, std::string_view key) {
+  return folder / ("pixels-" + checksum_text(fnv1a(std::as_bytes(std::span(key)))) + ".bin");
+}
+
+}  // namespace detail
+
+/// The pictures stored under `key` if they were made from exactly this `listing`, otherwise nothing. Never throws.
+inline std::optional<decoded_pixels> load_decoded(const std::filesystem::path& folder, std::string_view key,
+                                                  std::string_view listing, int threads = 0) {
+  if (folder.empty()) return std::nullopt;
+  const auto path = detail::cache_path(folder, key);
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) return std::nullopt;
+  try {
+    const file_reader file(path);
+    std::array<std::uint64_t, 8> header{};  // magic, n, height, width, channels, listing size, two checksums
+    constexpr index header_size = sizeof header;
+    if (file.size() < header_size) return std::nullopt;
+    file.read(0, std::as_writable_bytes(std::span(header)));
+    if (header[0] != detail::cache_magic || header[5] != listing.size()) return std::nullopt;
+    std::uint64_t expected = 1;
+    for (std::size_t i = 1; i <= 4; ++i) {
+      if (header[i] == 0 || header[i] > static_cast<std::uint64_t>(file.size()) / expected) return std::nullopt;
+      expected *= header[i];
+    }
+    const auto listed = static_cast<index>(listing.size());
+    if (header_size + listed + static_cast<index>(expected) != file.size()) return std::nullopt;
+    std::string found(listing.size(), '\0');
+    file.read(header_size, std::as_writable_bytes(std::span(found)));
+    if (found != listing || header[6] != fnv1a(std::as_bytes(std::span(header).first(6)))) return std::nullopt;
+    decoded_pixels result{static_cast<index>(header[1]), static_cast<index>(header[2]), static_cast<index>(header[3]),
+                          static_cast<index>(header[4])};
+    result.pixels.resize(expected);
+    const auto bytes = std::as_writable_bytes(std::span(result.pixels));
+    file.read(header_size + listed, bytes);
+    if (detail::checksum_in_pieces(bytes, threads) != header[7]) return std::nullopt;
+    return result;
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
+/// Stores pictures for the next time; false where that is not possible (read-only, full). Never throws.
+inline bool store_decoded(const std::filesystem::path& folder, std::string_view key, std::string_view listing, index n,
+                          index height, index width, index channels, std::span<const std::uint8_t> pixels,
+                          int threads = 0) {
+  if (folder.empty()) return false;
+  std::error_code failed;
+  std::filesystem::create_directories(folder, failed);
+  if (failed) return false;
+  const auto word = [](auto x) { return static_cast<std::uint64_t>(x); };
+  std::array<std::uint64_t, 8> header{
+      detail::cache_magic, word(n), word(height), word(width), word(channels), word(listing.size()), 0, 0};
+  header[6] = fnv1a(std::as_bytes(std::span(header).first(6)));
+  header[7] = detail::checksum_in_pieces(std::as_bytes(pixels), threads);
+  const std::array<std::span<const std::byte>, 3> pieces{std::as_bytes(std::span(header)),
+                                                         std::as_bytes(std::span(listing)), std::as_bytes(pixels)};
+  try {
+    write_file(detail::cache_path(folder, key), std::span<const std::span<const std::byte>>(pieces));
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/cifar.hpp ====
+// CIFAR-10 and CIFAR-100 in their binary form (Krizhevsky 2009): records of labels and 3 x 32 x 32 bytes.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// Adds the records of a file: `label_bytes` labels, of which number `used` counts, then red, green and blue planes.
+inline void append_cifar(const std::filesystem::path& path, index label_bytes, index used, index classes,
+                         dataset& data) {
+  constexpr index area = 32 * 32, size = 3 * area;
+  const auto bytes = read_file(path);
+  const index record = label_bytes + size, n = static_cast<index>(bytes.size()) / record;
+  require(n > 0 && n * record == static_cast<index>(bytes.size()), path.string(), ": ", bytes.size(),
+          " bytes, expected a multiple of ", record, " (", label_bytes, " label bytes and 32 x 32 x 3 pixels)");
+  const std::string file = path.filename().string();
+  data.pixels.reserve(data.pixels.size() + static_cast<std::size_t>(n * size));
+  for (index i = 0; i < n; ++i) {
+    const std::byte* p = bytes.data() + i * record;
+    const auto label = std::to_integer<std::int32_t>(p[used]);
+    require(label < classes, path.string(), ": record ", i, " has label ", label, ", expected less than ", classes);
+    data.labels.push_back(label);
+    data.names.push_back(file + ":" + std::to_string(i));
+    p += label_bytes;
+    for (index k = 0; k < area; ++k) {
+      for (index c = 0; c < 3; ++c) data.pixels.push_back(std::to_integer<std::uint8_t>(p[c * area + k]));
+    }
+  }
+  data.source_bytes.resize(data.labels.size(), static_cast<std::uint64_t>(size));
+}
+
+/// The lines of a text file that are not empty.
+inline std::vector<std::string> read_lines(const std::filesystem::path& path) {
+  std::vector<std::string> lines;
+  std::ifstream text(path);
+  for (std::string line; std::getline(text, line);) {
+    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
+    if (!line.empty()) lines.push_back(line);
+  }
+  return lines;
+}
+
+/// Class names from a file if it has as many lines as there are classes, else numbers.
+inline std::vector<std::string> class_names_or_numbers(const std::filesystem::path& path, index classes) {
+  auto names = read_lines(path);
+  if (static_cast<index>(names.size()) == classes) return names;
+  names.clear();
+  for (index k = 0; k < classes; ++k) names.push_back(std::to_string(k));
+  return names;
+}
+
+inline dataset empty_cifar(std::vector<std::string> names) {
+  dataset data;
+  data.height = data.width = 32, data.channels = 3;
+  data.class_names = std::move(names);
+  return data;
+}
+
+}  // namespace detail
+
+/// CIFAR-10 from the folder with data_batch_*.bin and test_batch.bin. `Error`: a file missing or of a wrong size.
+inline dataset_split load_cifar10(const std::filesystem::path& dir) {
+  namespace fs = std::filesystem;
+  require(fs::is_directory(dir), dir.string(), ": no such folder");
+  std::vector<fs::path> batches;
+  for (const auto& entry : fs::directory_iterator(dir)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("data_batch_") && name.ends_with(".bin")) batches.push_back(entry.path());
+  }
+  require(!batches.empty(), dir.string(), ": expected data_batch_1.bin and so on in it");
+  std::sort(batches.begin(), batches.end());
+  const auto names = detail::class_names_or_numbers(dir / "batches.meta.txt", 10);
+  dataset_split split{detail::empty_cifar(names), detail::empty_cifar(names)};
+  for (const auto& path : batches) detail::append_cifar(path, 1, 0, 10, split.train);
+  detail::append_cifar(dir / "test_batch.bin", 1, 0, 10, split.test);
+  return split;
+}
+
+/// CIFAR-100 from the folder with train.bin and test.bin: its 100 classes, or with `coarse` the 20 groups of them.
+inline dataset_split load_cifar100(const std::filesystem::path& dir, bool coarse = false) {
+  require(std::filesystem::is_directory(dir), dir.string(), ": no such folder");
+  const index classes = coarse ? 20 : 100;
+  const auto names =
+      detail::class_names_or_numbers(dir / (coarse ? "coarse_label_names.txt" : "fine_label_names.txt"), classes);
+  dataset_split split{detail::empty_cifar(names), detail::empty_cifar(names)};
+  detail::append_cifar(dir / "train.bin", 2, coarse ? 0 : 1, classes, split.train);
+  detail::append_cifar(dir / "test.bin", 2, coarse ? 0 : 1, classes, split.test);
+  return split;
+}
 
 }  // namespace core_tokensets
 

@@ -2,10 +2,10 @@
 
 #include "core_tokensets/attribution/atman.hpp"
 
-#include "core_tokensets/attribution/atman_first_order.hpp"
-#include "core_tokensets/attribution/authors_atman.hpp"
 #include <nlohmann/json.hpp>
 
+#include "core_tokensets/attribution/atman_first_order.hpp"
+#include "core_tokensets/attribution/authors_atman.hpp"
 #include "support.hpp"
 
 namespace {

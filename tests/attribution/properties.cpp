@@ -34,7 +34,9 @@ std::vector<double> run(B& b, const std::string& method, const cts::vit<B>& mode
   return attribute(cts::parse_attribution(method), b, model, batch, t, ws);
 }
 
-cts::token_batch one_sample(const cts::token_batch& batch, index s) { return cts::copy_samples(batch, std::vector<index>{s}); }
+cts::token_batch one_sample(const cts::token_batch& batch, index s) {
+  return cts::copy_samples(batch, std::vector<index>{s});
+}
 
 }  // namespace
 
@@ -189,9 +191,10 @@ TEST_CASE("methods refuse what they cannot do", "[attribution]") {
   B b;
   const auto model = ragged::lively_model(b, small);
   const auto batch = ragged::noise(small, {3});
-  for (const char* wrong : {"rollout:start_layer=3", "rollout:discard=1", "grad_lrp:start_layer=-1",
-                            "partial_lrp:block_from_last=3", "occlusion:missing=rescaled",
-                            "integrated_gradients:steps=0", "smooth_grad:samples=0", "lrp:rules=chefer_original:limit=1e-3"}) {
+  for (const char* wrong :
+       {"rollout:start_layer=3", "rollout:discard=1", "grad_lrp:start_layer=-1", "partial_lrp:block_from_last=3",
+        "occlusion:missing=rescaled", "integrated_gradients:steps=0", "smooth_grad:samples=0",
+        "lrp:rules=chefer_original:limit=1e-3"}) {
     INFO(wrong);
     CHECK_THROWS_AS(run(b, wrong, model, batch), cts::Error);
   }
@@ -204,9 +207,9 @@ TEST_CASE("integrated gradients sum up to what the path changes", "[attribution]
   auto batch = ragged::noise(small, {6, 9});
   cts::attribution_workspace<B> ws;
   for (const auto start : {cts::path_start::pixels, cts::path_start::embeddings}) {
-    const auto relevance =
-        attribute(cts::integrated_gradients{.steps = 100, .start = start, .pixel = start == cts::path_start::pixels ? 0.5 : 0},
-                  b, model, batch, cts::target::label(), ws);
+    const auto relevance = attribute(
+        cts::integrated_gradients{.steps = 100, .start = start, .pixel = start == cts::path_start::pixels ? 0.5 : 0}, b,
+        model, batch, cts::target::label(), ws);
     const auto value = [&](const cts::token_batch& of, std::size_t s) {
       cts::explain_forward(b, model, of, cts::target::label(), ws);
       const auto logits = ws.tape.logits.to_host(b);
@@ -237,7 +240,8 @@ TEST_CASE("rollout of fused heads and discarded attention, by hand", "[attributi
   CHECK(fused({.fusion = cts::head_fusion::max}) == std::vector{.6, .6, .4, .8});
   CHECK(fused({.fusion = cts::head_fusion::min}) == std::vector{.4, .4, .2, .6});
   CHECK(fused({.fusion = cts::head_fusion::max, .discard = .3}) == std::vector{.6, .6, 0., .8});
-  CHECK(fused({.fusion = cts::head_fusion::min, .discard = .6}) == std::vector{.4, .4, 0., .6});  // the first entry stays
+  CHECK(fused({.fusion = cts::head_fusion::min, .discard = .6}) ==
+        std::vector{.4, .4, 0., .6});  // the first entry stays
   std::vector<double> row{1, 0};
   cts::detail::carry_normalised({.6, .6, .4, .8}, 2, row);
   CHECK(row[0] == Approx(1.6 / 2.2));

@@ -49,8 +49,8 @@ inline std::map<std::string, pixel_box> read_boxes(const std::filesystem::path& 
               "', expected a name and four whole numbers");
     }
     const pixel_box box{values[0], values[1], values[2], values[3]};
-    require(rest.empty() && box.x0 >= 0 && box.y0 >= 0 && box.x1 >= box.x0 && box.y1 >= box.y0, table.string(), ", line ",
-            number, ": '", line, "' is no box");
+    require(rest.empty() && box.x0 >= 0 && box.y0 >= 0 && box.x1 >= box.x0 && box.y1 >= box.y0, table.string(),
+            ", line ", number, ": '", line, "' is no box");
     boxes.emplace(name, box);
   }
   return boxes;

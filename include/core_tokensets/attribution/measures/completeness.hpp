@@ -10,7 +10,8 @@ struct completeness {
   missing_tokens missing = missing_tokens::zero;
 };
 
-/// `[S]` |sum of relevance - (f(x) - f(x without its patches))| / |f(x) - f(x without its patches)|, f what is explained.
+/// `[S]` |sum of relevance - (f(x) - f(x without its patches))| / |f(x) - f(x without its patches)|, f what is
+/// explained.
 template <tensor_backend B>
 std::vector<double> measure(const completeness& options, measured_batch<B>& m, std::span<const double> relevance) {
   m.check(relevance);

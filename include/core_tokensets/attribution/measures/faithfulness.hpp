@@ -1,7 +1,7 @@
 #pragma once
-// Does relevance add up as the model does? Random sets of patches are taken away, and the sum of their relevance compared
-// with what the explained number loses: faithfulness correlation (Bhatt, Weller & Moura, IJCAI 2020) and infidelity (Yeh et
-// al., NeurIPS 2019, with removal as the perturbation).
+// Does relevance add up as the model does? Random sets of patches are taken away, and the sum of their relevance
+// compared with what the explained number loses: faithfulness correlation (Bhatt, Weller & Moura, IJCAI 2020) and
+// infidelity (Yeh et al., NeurIPS 2019, with removal as the perturbation).
 
 #include "core_tokensets/attribution/measures/masked_values.hpp"
 #include "core_tokensets/core/random.hpp"
@@ -33,9 +33,11 @@ std::vector<removal_effects> measure(const random_removal& options, measured_bat
   for (std::size_t s = 0; s < m.samples(); ++s) {
     const std::size_t n = m.patches(s);
     const auto r = of_sample(relevance, m.batch.offsets, s);
-    const auto size = std::min(n, std::max<std::size_t>(1, static_cast<std::size_t>(std::lround(options.share * double(n)))));
+    const auto size =
+        std::min(n, std::max<std::size_t>(1, static_cast<std::size_t>(std::lround(options.share * double(n)))));
     for (index set = 0; n > 0 && set < options.sets; ++set) {
-      const auto order = random_stream(options.seed, static_cast<std::uint64_t>(set)).permutation(static_cast<index>(n));
+      const auto order =
+          random_stream(options.seed, static_cast<std::uint64_t>(set)).permutation(static_cast<index>(n));
       masked.push_back({s, std::vector<std::uint8_t>(n, 1)});
       double sum = 0;
       for (std::size_t i = 0; i < size; ++i) {

@@ -1,6 +1,6 @@
 #pragma once
-// Deletion and insertion curves (pixel flipping, Samek et al. 2017; Petsiuk et al. 2018) on tokens: patches are taken away
-// in the order of relevance, all steps of all samples at a time.
+// Deletion and insertion curves (pixel flipping, Samek et al. 2017; Petsiuk et al. 2018) on tokens: patches are taken
+// away in the order of relevance, all steps of all samples at a time.
 
 #include "core_tokensets/attribution/measures/masked_values.hpp"
 

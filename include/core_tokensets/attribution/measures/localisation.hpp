@@ -1,13 +1,13 @@
 #pragma once
-// Does relevance lie on the object? Pointing game (Zhang et al. 2018), relevance mass and rank accuracy (Arras et al. 2022)
-// against boxes or masks.
+// Does relevance lie on the object? Pointing game (Zhang et al. 2018), relevance mass and rank accuracy (Arras et al.
+// 2022) against boxes or masks.
 
 #include "core_tokensets/attribution/measures/ranking.hpp"
 
 namespace core_tokensets {
 
-/// Share of the pixels of each patch that a mask `[height, width]` (not 0 on the object) covers; `positions` are the grid
-/// places of the patches.
+/// Share of the pixels of each patch that a mask `[height, width]` (not 0 on the object) covers; `positions` are the
+/// grid places of the patches.
 inline std::vector<double> patch_coverage(std::span<const std::uint8_t> mask, index height, index width, index patch,
                                           std::span<const std::int32_t> positions) {
   require(static_cast<index>(mask.size()) == height * width && patch > 0, "patch_coverage: mask of ", mask.size(),
@@ -27,9 +27,9 @@ inline std::vector<double> patch_coverage(std::span<const std::uint8_t> mask, in
   return coverage;
 }
 
-/// Of one sample, each with what chance would give: whether the most relevant patch is on the object, the share of positive
-/// relevance on it, and the share of the k most relevant patches on it for its k patches. A patch is on the object if half
-/// of it is covered, or if none is, where most of it is.
+/// Of one sample, each with what chance would give: whether the most relevant patch is on the object, the share of
+/// positive relevance on it, and the share of the k most relevant patches on it for its k patches. A patch is on the
+/// object if half of it is covered, or if none is, where most of it is.
 struct localisation_result {
   double pointing = 0, mass = 0, rank = 0;
   double chance_pointing = 0, chance_mass = 0;

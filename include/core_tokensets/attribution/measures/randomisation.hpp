@@ -1,6 +1,6 @@
 #pragma once
-// Sanity checks (Adebayo et al., NeurIPS 2018; Sixt et al., ICML 2020): relevance must change when the model's parameters
-// are drawn anew, and when another class is explained.
+// Sanity checks (Adebayo et al., NeurIPS 2018; Sixt et al., ICML 2020): relevance must change when the model's
+// parameters are drawn anew, and when another class is explained.
 
 #include "core_tokensets/attribution/measures/ranking.hpp"
 #include "core_tokensets/attribution/workspace.hpp"
@@ -91,8 +91,8 @@ struct random_logit {
   std::uint64_t seed = 0;
 };
 
-/// `[S]` Spearman correlation of relevance for the explained class with that for another class, drawn at random. 1 means
-/// that the method does not see the class.
+/// `[S]` Spearman correlation of relevance for the explained class with that for another class, drawn at random. 1
+/// means that the method does not see the class.
 template <class Explain>
 std::vector<double> measure(const random_logit& options, const Explain& explain, const token_batch& batch,
                             const settled_target& explained, index classes, std::span<const double> relevance) {

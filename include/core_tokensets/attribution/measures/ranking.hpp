@@ -29,7 +29,8 @@ inline std::vector<double> ranks(std::span<const double> values) {
   for (std::size_t i = 0; i < order.size();) {
     std::size_t end = i;
     while (end < order.size() && values[order[end]] == values[order[i]]) ++end;
-    for (std::size_t j = i; j < end; ++j) result[order[j]] = (static_cast<double>(i) + static_cast<double>(end) - 1) / 2;
+    for (std::size_t j = i; j < end; ++j)
+      result[order[j]] = (static_cast<double>(i) + static_cast<double>(end) - 1) / 2;
     i = end;
   }
   return result;
@@ -39,10 +40,12 @@ inline std::vector<double> ranks(std::span<const double> values) {
 inline double pearson(std::span<const double> a, std::span<const double> b) {
   require(a.size() == b.size(), "pearson: ", a.size(), " and ", b.size(), " numbers");
   const auto n = static_cast<double>(a.size());
-  const double mean_a = std::accumulate(a.begin(), a.end(), 0.0) / n, mean_b = std::accumulate(b.begin(), b.end(), 0.0) / n;
+  const double mean_a = std::accumulate(a.begin(), a.end(), 0.0) / n,
+               mean_b = std::accumulate(b.begin(), b.end(), 0.0) / n;
   double ab = 0, aa = 0, bb = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
-    ab += (a[i] - mean_a) * (b[i] - mean_b), aa += (a[i] - mean_a) * (a[i] - mean_a), bb += (b[i] - mean_b) * (b[i] - mean_b);
+    ab += (a[i] - mean_a) * (b[i] - mean_b), aa += (a[i] - mean_a) * (a[i] - mean_a),
+        bb += (b[i] - mean_b) * (b[i] - mean_b);
   }
   return aa > 0 && bb > 0 ? ab / std::sqrt(aa * bb) : 0;
 }

@@ -1,6 +1,6 @@
 #pragma once
-// Salience-guided faithfulness coefficient (Wu et al., CVPR 2024, "SaCo"): do groups of patches with more relevance matter
-// more, by as much as they are more relevant?
+// Salience-guided faithfulness coefficient (Wu et al., CVPR 2024, "SaCo"): do groups of patches with more relevance
+// matter more, by as much as they are more relevant?
 
 #include "core_tokensets/attribution/measures/masked_values.hpp"
 

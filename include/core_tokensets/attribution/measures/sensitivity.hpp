@@ -13,8 +13,8 @@ struct max_sensitivity {
   std::uint64_t seed = 0;
 };
 
-/// `[S]` max over draws of |phi(x + noise) - phi(x)| / |phi(x)| (Euclidean norms), for the class of the input without noise.
-/// `explain(batch, target)` gives the relevance of every patch; `relevance` is that of the batch.
+/// `[S]` max over draws of |phi(x + noise) - phi(x)| / |phi(x)| (Euclidean norms), for the class of the input without
+/// noise. `explain(batch, target)` gives the relevance of every patch; `relevance` is that of the batch.
 template <class Explain>
 std::vector<double> measure(const max_sensitivity& options, const Explain& explain, const token_batch& batch,
                             const settled_target& explained, std::span<const double> relevance) {

@@ -11,8 +11,8 @@ struct sufficiency {
   missing_tokens missing = missing_tokens::drop;
 };
 
-/// Probability lost when only the most relevant patches stay (`sufficiency`, low is good: what a token memory wants), and
-/// when they alone are gone (`comprehensiveness`, high is good); `[S]` each.
+/// Probability lost when only the most relevant patches stay (`sufficiency`, low is good: what a token memory wants),
+/// and when they alone are gone (`comprehensiveness`, high is good); `[S]` each.
 struct sufficiency_result {
   std::vector<double> sufficiency, comprehensiveness;
 };
@@ -27,7 +27,8 @@ sufficiency_result measure(const sufficiency& options, measured_batch<B>& m, std
     for (const double share : options.shares) {
       require(share > 0 && share <= 1, "sufficiency: share ", share);
       const auto top = static_cast<std::size_t>(std::lround(share * static_cast<double>(order.size())));
-      masked_sample only{s, std::vector<std::uint8_t>(order.size(), 0)}, rest{s, std::vector<std::uint8_t>(order.size(), 1)};
+      masked_sample only{s, std::vector<std::uint8_t>(order.size(), 0)},
+          rest{s, std::vector<std::uint8_t>(order.size(), 1)};
       for (std::size_t i = 0; i < std::min(order.size(), std::max<std::size_t>(top, 1)); ++i) {
         only.keep[order[i]] = 1, rest.keep[order[i]] = 0;
       }

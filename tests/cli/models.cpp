@@ -204,5 +204,5 @@ TEST_CASE("an attribution that there is not is told with those there are", "[cli
   args.back() = "--start-layer=-1";
   check_refused(files.box, args, {"start layer -1"});
   args.back() = "--target=best";
-  check_refused(files.box, args, {"--target", "best", "argmax", "label"});
+  check_refused(files.box, args, {"target 'best'", "argmax", "label"});
 }

@@ -16,9 +16,10 @@
 
 namespace cts = core_tokensets;
 using backend = cts::cuda_backend<float>;
-using cts::index;
 
 namespace {
+
+using cts::index;
 
 struct bench_case {
   const char* name;

@@ -19,6 +19,8 @@ using backend = cts::cuda_backend<float>;
 
 namespace {
 
+using cts::index;
+
 struct bench_case {
   const char* name;
   cts::vit_config config;

@@ -1,6 +1,7 @@
 # Defines core_tokensets::cuda, which programs with CUDA sources link, where the toolkit is. The language CUDA is enabled
 # before. Used here and by the installed package.
-if(NOT TARGET core_tokensets::cuda AND CMAKE_CUDA_COMPILER)
+get_property(cts_languages GLOBAL PROPERTY ENABLED_LANGUAGES)
+if(NOT TARGET core_tokensets::cuda AND "CUDA" IN_LIST cts_languages)
   find_package(CUDAToolkit 12 QUIET)
   if(CUDAToolkit_FOUND)
     add_library(core_tokensets::cuda INTERFACE IMPORTED GLOBAL)

@@ -55,6 +55,22 @@ TEST_CASE("TF32 and bfloat16 round what is multiplied and nothing else", "[cuda]
   }
 }
 
+TEST_CASE("numbers are rounded to the nearest that TF32 and bfloat16 have", "[cuda]") {
+  using namespace cts::cuda;
+  CHECK(round_to_tf32(1 + 0x1p-11f) == 1 + 0x1p-10f);  // a tie goes away from zero
+  CHECK(round_to_tf32(-1 - 0x1p-11f) == -1 - 0x1p-10f);
+  CHECK(round_to_tf32(1 + 0x1p-12f) == 1);
+  CHECK(round_to_bf16(1 + 0x1p-8f) == 1);  // a tie goes to even
+  CHECK(round_to_bf16(1 + 0x1.8p-7f) == 1 + 0x1p-6f);
+  CHECK(round_to_bf16(1 + 0x1.1p-8f) == 1 + 0x1p-7f);
+  for (const float x : {HUGE_VALF, -HUGE_VALF, 0.0f}) {
+    CHECK(round_to_tf32(x) == x);
+    CHECK(round_to_bf16(x) == x);
+  }
+  CHECK(std::isnan(round_to_tf32(std::nanf(""))));
+  CHECK(static_cast<std::uint16_t>(to_bfloat(std::bit_cast<float>(0x7f800001u))) == 0x7fff);
+}
+
 TEST_CASE("results do not depend on the order of threads and blocks", "[cuda]") {
   const usual_behaviour after;
   const auto batch = ragged::noise(small, {9, 4, 0, 7});
@@ -129,16 +145,15 @@ TEST_CASE("within a repeated step, errors, downloads and freed memory behave as 
   }
   b.fill(*x, 1);
   for (int i = 0; i < 4; ++i) {
+    cts::tensor<backend> other(b, 1, 100);
+    b.fill(*other, 5);
     b.repeat(3, [&] {
-      auto other = std::make_unique<cts::tensor<backend>>(b, 1, 100);
-      cts::assign(b, **other, *std::as_const(x));
-      b.map(cts::fn::add{}, *x, *std::as_const(*other));
-      other.reset();  // still to be read
-      cts::tensor<backend> third(b, 1, 100);
-      b.fill(*third, -1);
+      b.map(cts::fn::add{}, *x, *std::as_const(other));
+      other = {};  // may still have to be read
+      b.fill(*cts::tensor<backend>(b, 1, 100), -1);
     });
   }
-  CHECK(x.to_host(b)[0] == 16);
+  CHECK(x.to_host(b)[0] == 21);
 }
 
 TEST_CASE("a warm training step allocates nothing, waits for nothing and uploads its tables once", "[cuda]") {

@@ -147,6 +147,7 @@ class device_memory {
     if (std::any_of(guard, guard + guard_bytes, [](std::byte b) { return b != std::byte{0xff}; })) {
       complain("a write behind the end of an allocation");
     }
+    std::memset(at->first, 0xff, static_cast<std::size_t>(at->second.first));
     free_[at->second.second].push_back(at->first);
     taken_.erase(at);
   }

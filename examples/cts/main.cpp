@@ -15,6 +15,7 @@ int main(int argc, char** argv) {
   cts_command::add_sequence(app);
   cts_command::add_memory(app);
   cts_command::add_demo(app);
+  cts_command::add_info(app);
   try {
     app.parse(argc, argv);
     return 0;

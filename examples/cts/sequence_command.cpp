@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "backends.hpp"
 #include "commands.hpp"
 #include "core_tokensets/core_tokensets.hpp"
 
@@ -12,11 +13,10 @@ namespace cts = core_tokensets;
 
 namespace {
 
-using backend = cts::eigen_backend<float>;
-
 struct sequence_arguments {
   std::string data = "scenes", classes, memory = "core-tokenset", select = "grad_match", attribute = "grad_lrp",
-              budget = "0.01", missing = "drop", replay_loss = "ace", coreset_price = "source", weights, out;
+              budget = "0.01", missing = "drop", replay_loss = "ace", coreset_price = "source", weights,
+              backend = "eigen", out;
   std::ptrdiff_t tasks = 5, per_class = 0, image = 0, patch = 4, dim = 96, depth = 4, heads = 3, epochs = 5, batch = 64;
   double keep = 0.25, token_drop = 0.75, token_drop_often = 0.5, learning_rate = 1e-3;
   std::uint64_t seed = 0;
@@ -74,6 +74,7 @@ nlohmann::json config_of(const sequence_arguments& a) {
           {"replay_loss", a.replay_loss},
           {"token_drop_often", a.token_drop_often},
           {"weights", a.weights},
+          {"backend", a.backend},
           {"coreset_price", a.coreset_price},
           {"learning_rate", a.learning_rate}};
 }
@@ -100,7 +101,8 @@ cts::sequence_options options_of(const sequence_arguments& a) {
   return o;
 }
 
-nlohmann::json run_sequence(const sequence_arguments& a) {
+template <class backend>
+nlohmann::json run_sequence(backend& b, const sequence_arguments& a) {
   const auto options = options_of(a);  // bad names are told before any work is done
   if (!a.out.empty()) {
     std::error_code error;
@@ -109,7 +111,6 @@ nlohmann::json run_sequence(const sequence_arguments& a) {
   }
   const auto split = read_data(a);
   const auto stream = cts::class_incremental(split, {.tasks = a.tasks});
-  backend b(a.threads);
   const cts::dataset& train = stream.data.train;
   auto model = a.weights.empty() ? cts::vit<backend>(b, {.image = {train.height, train.width, train.channels},
                                                          .patch = a.patch,
@@ -134,6 +135,12 @@ nlohmann::json run_sequence(const sequence_arguments& a) {
     runner.memory().save(out / "memory.safetensors");
     cts::write_file(out / "results.json", std::string_view(results.dump(1)));
   }
+  return results;
+}
+
+nlohmann::json run_sequence(const sequence_arguments& a) {
+  nlohmann::json results;
+  with_backend_of<float>(a.backend, a.threads, [&](auto& b) { results = run_sequence(b, a); });
   return results;
 }
 
@@ -193,6 +200,7 @@ void add_sequence(CLI::App& app) {
       ->check(CLI::Range(0.0, 1.0));
   c->add_option("--replay-loss", a->replay_loss, "sum (the paper's) or ace (asymmetric)")
       ->check(CLI::IsMember({"sum", "ace"}));
+  c->add_option("--backend", a->backend, "what computes; cts info lists what there is");
   c->add_option("--weights", a->weights, "start from this model");
   c->add_option("--seed", a->seed, "of all random choices");
   c->add_option("--threads", a->threads, "0: as many as there are; results do not depend on it");

@@ -818,6 +818,7 @@ void col_reduce(int threads, const Op& op, const F& term, std::type_identity_t<T
 
 template <class T>
 void gather_rows(int threads, const view<T>& out, const view<const T>& in, const std::int32_t* rows) {
+  require(out.cols == in.cols, "gather_rows: rows of ", in.cols, " numbers into rows of ", out.cols);
   parallel_chunks(threads, out.rows, grain_elements / (out.cols + 1) + 1, [&](index begin, index end) {
     for (index i = begin; i < end; ++i) std::copy_n(in.row(rows[i]), out.cols, out.row(i));
   });
@@ -826,6 +827,7 @@ void gather_rows(int threads, const view<T>& out, const view<const T>& in, const
 /// Threads share out the columns, so that equal row numbers are added in order.
 template <class T>
 void scatter_add_rows(int threads, const view<T>& out, const view<const T>& in, const std::int32_t* rows) {
+  require(out.cols == in.cols, "scatter_add_rows: rows of ", in.cols, " numbers onto rows of ", out.cols);
   constexpr index width = 64;
   parallel_chunks(threads, out.cols, width, [&](index begin, index end) {
     for (index i = 0; i < in.rows; ++i) {
@@ -861,6 +863,12 @@ void check_gemm(const view<const T>& a, const view<const T>& b, const view<T>& c
   const index n = transpose_b ? b.rows : b.cols, k2 = transpose_b ? b.cols : b.rows;
   require(m == c.rows && n == c.cols && k == k2, "gemm: [", m, ", ", k, "] times [", k2, ", ", n, "] does not give [",
           c.rows, ", ", c.cols, "]");
+  for (const view<const T>& in : {a, b}) {
+    const bool one = in.n0 * in.n1 == 1;
+    require(one || (in.n0 == c.n0 && in.n1 == c.n1), "gemm: a batch of [", in.n0, ", ", in.n1,
+            "] matrices for one of [", c.n0, ", ", c.n1, "]");
+    require(in.rows <= 1 || in.ld >= in.cols, "gemm: rows of ", in.cols, " numbers, ", in.ld, " apart");
+  }
 }
 
 }  // namespace core_tokensets::host
@@ -960,25 +968,31 @@ struct cross_entropy_operands {
   T label_smoothing = 0;                      ///< share of the target spread evenly over the competing classes
 };
 
-/// What a tensor backend must offer. `Buffer<U>` owns memory of the device and frees itself.
+/// What a tensor backend must offer (docs/backends.md). `Buffer<U>` owns memory of the device and frees itself;
+/// pointers into it are never followed outside of the backend. Views may be empty, and n may be 0. Operands are the
+/// same memory or apart. Shapes that do not fit throw `Error`. Function objects are trivially copyable.
 ///
 /// Memory:  `allocate<U>(n)`, `upload(device, host, n)`, `download(host, device, n)`, `fill(view, value)`.
-/// Compute: `gemm(a, b, c, options)`;
+/// Compute: `gemm(a, b, c, options)`: rows at least as far apart as they are long; a batch of A or B may be one matrix;
 ///          `map(f, operands...)`: f(element&...) at every place of the first operand's shape, where the others repeat
 ///          along dimensions of extent 1;
 ///          `row_reduce(op, term, out [rows, 1], in...)` and `col_reduce(op, term, beta, out [1, cols], in...)`: out =
 ///          op over term(in...), the latter on top of beta * out; both in a fixed order;
 ///          `gather_rows(out, in, rows)`: out[i] = in[rows[i]]; `scatter_add_rows(out, in, rows)`: out[rows[i]] +=
-///          in[i].
+///          in[i], equal numbers in order.
 template <class B>
-concept tensor_backend = requires(B& b, typename B::scalar* p, const typename B::scalar* host,
-                                  view<typename B::scalar> out, view<const typename B::scalar> in,
-                                  typename B::scalar value, index n, const std::int32_t* rows) {
+concept tensor_backend = requires(B& b, typename B::scalar* p, const typename B::scalar* host, std::int32_t* q,
+                                  const std::int32_t* rows, view<typename B::scalar> out,
+                                  view<const typename B::scalar> in, typename B::scalar value, index n) {
   requires std::floating_point<typename B::scalar>;
+  requires std::default_initializable<decltype(b.template allocate<typename B::scalar>(n))>;
+  requires std::movable<decltype(b.template allocate<typename B::scalar>(n))>;
   { b.template allocate<typename B::scalar>(n).data() } -> std::same_as<typename B::scalar*>;
   { b.template allocate<std::int32_t>(n).data() } -> std::same_as<std::int32_t*>;
   b.upload(p, host, n);
+  b.upload(q, rows, n);
   b.download(p, host, n);
+  b.download(q, rows, n);
   b.fill(out, value);
   b.gemm(in, in, out, gemm_options{});
   b.map(fn::sum{}, out, in, in);
@@ -1260,7 +1274,7 @@ void attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> 
   if constexpr (requires { b.attention(rows, q, k, v, scale, out, probabilities); }) {
     b.attention(rows, q, k, v, scale, out, probabilities);
   } else {
-    for (index s = 0; s < rows.count(); ++s) {
+    for_each_sample(b, rows.count(), [&](index s) {
       const index nq = rows.queries().length(s), nk = rows.keys().length(s);
       const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
       const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
@@ -1279,7 +1293,7 @@ void attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> 
         softmax(b, a);
       }
       b.gemm(a, of_key(v), of_query(out));
-    }
+    });
   }
 }
 
@@ -1294,7 +1308,7 @@ void attention_backward(B& b, const attention_rows& rows, const_view<T> q, const
                 }) {
     b.attention_backward(rows, q, k, v, scale, probabilities, dout, dq, dk, dv, dprobabilities);
   } else {
-    for (index s = 0; s < rows.count(); ++s) {
+    for_each_sample(b, rows.count(), [&](index s) {
       const index nq = rows.queries().length(s), nk = rows.keys().length(s), h = q.n1;
       const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
       const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
@@ -1309,7 +1323,7 @@ void attention_backward(B& b, const attention_rows& rows, const_view<T> q, const
       b.map(fn::softmax_gradient{}, ds, a, view<const T>(da), view<const T>(inner));
       b.gemm(ds, of_key(k), of_query(dq), {.alpha = double(scale)});
       b.gemm(ds, of_query(q), of_key(dk), {.transpose_a = true, .alpha = double(scale)});
-    }
+    });
   }
 }
 

@@ -10,7 +10,7 @@ namespace cts_command {
 
 /// What every command on a stored model takes.
 struct model_options {
-  std::string weights, inputs, out, dtype = "f32";
+  std::string weights, inputs, out, dtype = "f32", backend = "eigen";
   std::ptrdiff_t heads = 0;
   int threads = 0;
 
@@ -21,6 +21,7 @@ struct model_options {
     command.add_option("--out", out, "result as safetensors")->required();
     command.add_option("--heads", heads, "attention heads, where the file does not say");
     command.add_option("--dtype", dtype, "arithmetic: f32 or f64")->check(CLI::IsMember({"f32", "f64"}));
+    command.add_option("--backend", backend, "what computes; cts info lists what there is");
     command.add_option("--threads", threads, "0: as many as there are");
   }
 };
@@ -32,5 +33,6 @@ void add_judge(CLI::App& app);
 void add_sequence(CLI::App& app);
 void add_demo(CLI::App& app);
 void add_memory(CLI::App& app);
+void add_info(CLI::App& app);
 
 }  // namespace cts_command

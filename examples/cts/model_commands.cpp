@@ -4,6 +4,7 @@
 #include <cmath>
 #include <memory>
 
+#include "backends.hpp"
 #include "commands.hpp"
 #include "core_tokensets/core_tokensets.hpp"
 
@@ -12,9 +13,6 @@ namespace cts_command {
 namespace cts = core_tokensets;
 
 namespace {
-
-template <class T>
-using backend = cts::eigen_backend<T>;
 
 /// The numbers of an array; whatever is wrong with them is told with the file and the name.
 template <class T>
@@ -50,46 +48,41 @@ cts::token_batch read_images(const std::string& path, const cts::vit_config& c, 
   return batch;
 }
 
-template <class T>
-cts::vit<backend<T>> read_model(backend<T>& b, const model_options& o) {
+template <class B>
+cts::vit<B> read_model(B& b, const model_options& o) {
   cts::vit_hints hints;
   if (o.heads != 0) hints.heads = o.heads;
   return cts::load_vit(b, o.weights, hints);
 }
 
-/// Runs `body(backend)` in the arithmetic that was asked for.
+/// Runs `body(backend)` on the backend and in the arithmetic that were asked for.
 template <class Body>
 void with_backend(const model_options& o, const Body& body) {
   cts::require(o.threads >= 0 && o.threads <= 1024, "--threads ", o.threads, ": expected 0 to 1024");
   cts::require(o.heads >= 0, "--heads ", o.heads, ": expected 1 or more, or 0 for what the file says");
-  if (o.dtype == "f64") {
-    backend<double> b(o.threads);
-    body(b);
-  } else {
-    backend<float> b(o.threads);
-    body(b);
-  }
+  cts_command::with_backend(o.backend, o.dtype, o.threads, body);
 }
 
 void predict(const model_options& o) {
-  with_backend(o, [&]<class T>(backend<T>& b) {
+  with_backend(o, [&]<class B>(B& b) {
+    using T = typename B::scalar;
     const auto model = read_model(b, o);
     const auto batch = read_images(o.inputs, model.config(), false);
-    cts::vit_tape<backend<T>> tape;
+    cts::vit_tape<B> tape;
     tape.keep = cts::kept::logits;
     cts::forward(b, model, batch, tape);
     cts::tensor_file out;
     const std::vector<cts::index> shape{batch.samples(), model.config().classes};
     out.arrays["logits"] = cts::host_array::of(tape.logits.to_host(b), shape);
-    cts::ops::softmax<backend<T>, T>(b, *tape.logits);
+    cts::ops::softmax<B, T>(b, *tape.logits);
     out.arrays["probabilities"] = cts::host_array::of(tape.logits.to_host(b), shape);
     cts::save_safetensors(o.out, out);
   });
 }
 
 void backward(const model_options& o) {
-  with_backend(o, [&]<class T>(backend<T>& b) {
-    using B = backend<T>;
+  with_backend(o, [&]<class B>(B& b) {
+    using T = typename B::scalar;
     const auto model = read_model(b, o);
     const auto batch = read_images(o.inputs, model.config(), true);
     cts::vit_tape<B> tape;
@@ -115,10 +108,11 @@ struct attribute_options : model_options {
 void attribute(const attribute_options& o) {
   const auto method = cts::parse_attribution(o.method, o.start_layer, o.seed);
   const auto target = cts::parse_target(o.target);
-  with_backend(o, [&]<class T>(backend<T>& b) {
+  with_backend(o, [&]<class B>(B& b) {
+    using T = typename B::scalar;
     const auto model = read_model(b, o);
     const auto batch = read_images(o.inputs, model.config(), target.whose == cts::explained_class::label);
-    cts::attribution_workspace<backend<T>> workspace;
+    cts::attribution_workspace<B> workspace;
     const auto relevance = cts::attribute(method, b, model, batch, target, workspace);
     cts::tensor_file out;
     out.metadata["method"] = cts::text_of(method);

@@ -13,7 +13,8 @@ namespace cts_command {
 
 struct sequence_arguments {
   std::string data = "scenes", classes, memory = "core-tokenset", select = "grad_match", attribute = "grad_lrp",
-              budget = "0.01", missing = "drop", replay_loss = "ace", coreset_price = "source", weights, out;
+              budget = "0.01", missing = "drop", replay_loss = "ace", coreset_price = "source", weights,
+              backend = "eigen", out;
   std::ptrdiff_t tasks = 5, per_class = 0, image = 0, patch = 4, dim = 96, depth = 4, heads = 3, epochs = 5, batch = 64;
   double keep = 0.25, token_drop = 0.75, token_drop_often = 0.5, learning_rate = 1e-3;
   std::uint64_t seed = 0;

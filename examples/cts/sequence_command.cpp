@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 
+#include "backends.hpp"
 #include "core_tokensets/core_tokensets.hpp"
 #include "sequence.hpp"
 
@@ -12,8 +13,6 @@ namespace cts_command {
 namespace cts = core_tokensets;
 
 namespace {
-
-using backend = cts::eigen_backend<float>;
 
 /// Reads scenes, folder:DIR, cifar:DIR or idx:DIR, then takes the classes and pictures that were asked for.
 cts::dataset_split read_data(const sequence_arguments& a) {
@@ -70,6 +69,7 @@ nlohmann::json config_of(const sequence_arguments& a) {
           {"token_drop_often", a.token_drop_often},
           {"weights", a.weights},
           {"coreset_price", a.coreset_price},
+          {"backend", a.backend},
           {"learning_rate", a.learning_rate}};
 }
 
@@ -122,8 +122,9 @@ std::string text_of(const nlohmann::json& json, int indent = -1) {
 }
 
 /// Kept tokens and relevance as PNG files in memory, for the report and as files of their own.
-std::vector<cts::report_figure> draw(backend& b, const cts::vit<backend>& model, const cts::task_stream& stream,
-                                     const cts::sequence_runner<backend>& runner, const std::string& method) {
+template <class B>
+std::vector<cts::report_figure> draw(B& b, const cts::vit<B>& model, const cts::task_stream& stream,
+                                     const cts::sequence_runner<B>& runner, const std::string& method) {
   std::vector<cts::report_figure> figures;
   const cts::dataset& test = stream.data.test;
   std::vector<cts::index> shown;
@@ -141,43 +142,50 @@ std::vector<cts::report_figure> draw(backend& b, const cts::vit<backend>& model,
   return figures;
 }
 
-void write_results(const std::filesystem::path& out, backend& b, const cts::vit<backend>& model,
-                   const cts::token_memory& memory, const sequence_outcome& outcome) {
+template <class B>
+void write_results(const std::filesystem::path& out, B& b, const cts::vit<B>& model, const cts::token_memory& memory,
+                   const sequence_outcome& outcome) {
   cts::save_safetensors(out / "model.safetensors", cts::to_file(b, model));
   memory.save(out / "memory.safetensors");
   cts::write_report(out / "report.html", cts::sequence_page(outcome.results, outcome.figures));
   cts::write_file(out / "results.json", std::string_view(text_of(outcome.results, 1)));
 }
 
-}  // namespace
-
-sequence_outcome run_sequence(const sequence_arguments& a) {
+template <class B>
+sequence_outcome run_sequence(B& b, const sequence_arguments& a) {
   const auto options = options_of(a);  // bad names are told before any work is done
   std::optional<cts::output_folder> folder;
   if (!a.out.empty()) folder.emplace(a.out);
   const auto split = read_data(a);
   const auto stream = cts::class_incremental(split, {.tasks = a.tasks});
-  backend b(a.threads);
   const cts::dataset& train = stream.data.train;
-  auto model = a.weights.empty() ? cts::vit<backend>(b, {.image = {train.height, train.width, train.channels},
-                                                         .patch = a.patch,
-                                                         .dim = a.dim,
-                                                         .depth = a.depth,
-                                                         .heads = a.heads,
-                                                         .classes = stream.seen_classes(0),
-                                                         .seed = a.seed})
+  auto model = a.weights.empty() ? cts::vit<B>(b, {.image = {train.height, train.width, train.channels},
+                                                   .patch = a.patch,
+                                                   .dim = a.dim,
+                                                   .depth = a.depth,
+                                                   .heads = a.heads,
+                                                   .classes = stream.seen_classes(0),
+                                                   .seed = a.seed})
                                  : cts::load_vit(b, a.weights);
   const auto& image = model.config().image;
   cts::require(image.height == train.height && image.width == train.width && image.channels == train.channels,
                "the model sees images of ", image.height, "x", image.width, "x", image.channels, ", the data have ",
                train.height, "x", train.width, "x", train.channels);
   const auto config = config_of(a);
-  cts::sequence_runner<backend> runner(b, model, stream, options, text_of(config));
+  cts::sequence_runner<B> runner(b, model, stream, options, text_of(config));
   sequence_outcome outcome{cts::to_json(runner.run()), {}};
   outcome.results["config"] = config;
   outcome.results["class_names"] = train.class_names;
   outcome.figures = draw(b, model, stream, runner, a.attribute);
   if (!a.out.empty()) write_results(a.out, b, model, runner.memory(), outcome);
+  return outcome;
+}
+
+}  // namespace
+
+sequence_outcome run_sequence(const sequence_arguments& a) {
+  sequence_outcome outcome;
+  with_backend_of<float>(a.backend, a.threads, [&](auto& b) { outcome = run_sequence(b, a); });
   return outcome;
 }
 
@@ -223,6 +231,7 @@ void add_sequence(CLI::App& app) {
   c->add_option("--token-drop-often", a->token_drop_often, "share of new batches in which it is");
   c->add_option("--replay-loss", a->replay_loss, "sum (the paper's) or ace (asymmetric)")
       ->check(CLI::IsMember({"sum", "ace"}));
+  c->add_option("--backend", a->backend, "what computes; cts info lists what there is");
   c->add_option("--weights", a->weights, "start from this model");
   c->add_option("--seed", a->seed, "of all random choices")->check(CLI::NonNegativeNumber);
   c->add_option("--threads", a->threads, "0: as many as there are; results do not depend on it");

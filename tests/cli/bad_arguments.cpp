@@ -24,6 +24,7 @@ TEST_CASE("unknown names list what there is", "[cli]") {
   const sandbox box;
   check_mistakes(box, {{{{"--memory", "most"}}, {"'most'", "core-tokenset", "ncm"}},
                        {{{"--select", "best"}}, {"'best'", "random", "grad_match"}},
+                       {{{"--backend", "best"}}, {"'best'", "eigen"}},
                        {{{"--attribute", "best"}}, {"'best'", "rollout", "grad_lrp"}},
                        {{{"--data", "photos"}}, {"'photos'", "scenes", "folder:DIR"}},
                        {{{"--data", "scenes:here"}}, {"'scenes:here'"}},

@@ -53,21 +53,67 @@ struct reference_backend {
     }
   }
 
-  template <class F, class... V>
-  void map(const F& f, const V&... operands) {
-    host::map(1, f, operands...);
+  template <class F, class First, class... Rest>
+  void map(const F& f, const view<First>& first, const view<Rest>&... rest) {
+    (host::check_operand(first, rest, "map"), ...);
+    for_each_row(first, [&](index i, index j, index r) {
+      for (index c = 0; c < first.cols; ++c) f(at(first, i, j, r, c), at(rest, i, j, r, c)...);
+    });
   }
-  template <class Op, class F, class... V>
-  void row_reduce(const Op& op, const F& term, view<T> out, const V&... in) {
-    host::row_reduce(1, op, term, out, in...);
+  template <class Op, class F, class First, class... Rest>
+  void row_reduce(const Op& op, const F& term, view<T> out, const view<First>& first, const view<Rest>&... rest) {
+    (host::check_operand(first, rest, "row_reduce"), ...);
+    require(out.rows == first.rows && out.n0 == first.n0 && out.n1 == first.n1, "row_reduce: the result has ", out.rows,
+            " rows, the operand ", first.rows);
+    for_each_row(first, [&](index i, index j, index r) {
+      T result = Op::template identity<T>();
+      for (index c = 0; c < first.cols; ++c) {
+        result = op(result, T(term(at(first, i, j, r, c), at(rest, i, j, r, c)...)));
+      }
+      at(out, i, j, r, 0) = result;
+    });
   }
-  template <class Op, class F, class... V>
-  void col_reduce(const Op& op, const F& term, T beta, view<T> out, const V&... in) {
-    host::col_reduce(1, op, term, beta, out, in...);
+  template <class Op, class F, class First, class... Rest>
+  void col_reduce(const Op& op, const F& term, T beta, view<T> out, const view<First>& first,
+                  const view<Rest>&... rest) {
+    (host::check_operand(first, rest, "col_reduce"), ...);
+    require(out.cols == first.cols && first.n0 * first.n1 == 1, "col_reduce: the result has ", out.cols,
+            " columns, the operand ", first.cols);
+    for (index c = 0; c < first.cols; ++c) {
+      T result = Op::template identity<T>();
+      for (index r = 0; r < first.rows; ++r)
+        result = op(result, T(term(at(first, 0, 0, r, c), at(rest, 0, 0, r, c)...)));
+      out.data[c] = beta == T(0) ? result : op(beta * out.data[c], result);
+    }
   }
-  void gather_rows(view<T> out, const_view<T> in, const std::int32_t* rows) { host::gather_rows<T>(1, out, in, rows); }
+
+  void gather_rows(view<T> out, const_view<T> in, const std::int32_t* rows) {
+    require(out.cols == in.cols, "gather_rows: rows of ", in.cols, " numbers into rows of ", out.cols);
+    for (index i = 0; i < out.rows; ++i) {
+      for (index c = 0; c < out.cols; ++c) out(i, c) = in(rows[i], c);
+    }
+  }
   void scatter_add_rows(view<T> out, const_view<T> in, const std::int32_t* rows) {
-    host::scatter_add_rows<T>(1, out, in, rows);
+    require(out.cols == in.cols, "scatter_add_rows: rows of ", in.cols, " numbers onto rows of ", out.cols);
+    for (index i = 0; i < in.rows; ++i) {
+      for (index c = 0; c < in.cols; ++c) out(rows[i], c) += in(i, c);
+    }
+  }
+
+ private:
+  /// The element of `v` at a place, or the one that repeats there.
+  template <class U>
+  static U& at(const view<U>& v, index i, index j, index r, index c) {
+    return v.data[(v.n0 == 1 ? 0 : i * v.s0) + (v.n1 == 1 ? 0 : j * v.s1) + (v.rows == 1 ? 0 : r * v.ld) +
+                  (v.cols == 1 ? 0 : c)];
+  }
+  template <class U, class Body>
+  static void for_each_row(const view<U>& v, const Body& body) {
+    for (index i = 0; i < v.n0; ++i) {
+      for (index j = 0; j < v.n1; ++j) {
+        for (index r = 0; r < v.rows; ++r) body(i, j, r);
+      }
+    }
   }
 };
 

@@ -1,0 +1,66 @@
+#pragma once
+// The backends that this program was compiled with: which there are, and a command's work on the one that was asked
+// for.
+
+#include <string>
+#include <vector>
+
+#include "core_tokensets/core/error.hpp"
+#include "core_tokensets/tensor/eigen.hpp"
+#ifdef CTS_HAS_XTENSOR
+#include "core_tokensets/tensor/xtensor.hpp"
+#endif
+
+namespace cts_command {
+
+/// Names for --backend, the default first.
+inline std::vector<std::string> backend_names() {
+  return {
+      "eigen",
+#ifdef CTS_HAS_XTENSOR
+      "xtensor",
+#endif
+  };
+}
+
+/// "eigen, xtensor": for messages and help.
+inline std::string backend_list() {
+  std::string all;
+  for (const auto& name : backend_names()) all += (all.empty() ? "" : ", ") + name;
+  return all;
+}
+
+/// Throws where no backend of that name was compiled in; a command calls this before any work is done.
+inline void check_backend(const std::string& name) {
+  for (const auto& known : backend_names()) {
+    if (name == known) return;
+  }
+  core_tokensets::fail("--backend '", name, "' is not in this program; there are ", backend_list());
+}
+
+/// `body(backend)` on a backend of scalar T.
+template <class T, class Body>
+void with_backend_of(const std::string& name, int threads, const Body& body) {
+  check_backend(name);
+#ifdef CTS_HAS_XTENSOR
+  if (name == "xtensor") {
+    core_tokensets::xtensor_backend<T> b(threads);
+    body(b);
+    return;
+  }
+#endif
+  core_tokensets::eigen_backend<T> b(threads);
+  body(b);
+}
+
+/// The same in the arithmetic "f32" or "f64".
+template <class Body>
+void with_backend(const std::string& name, const std::string& dtype, int threads, const Body& body) {
+  if (dtype == "f64") {
+    with_backend_of<double>(name, threads, body);
+  } else {
+    with_backend_of<float>(name, threads, body);
+  }
+}
+
+}  // namespace cts_command

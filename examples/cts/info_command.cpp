@@ -1,0 +1,106 @@
+// cts info: what this program was compiled with, and what it found on this machine.
+
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "backends.hpp"
+#include "commands.hpp"
+
+namespace cts_command {
+
+namespace {
+
+using nlohmann::json;
+
+/// The widest vector instructions that the compiler was allowed to use.
+std::string compiled_simd() {
+#if defined(__AVX512F__)
+  return "avx512f";
+#elif defined(__AVX2__)
+  return "avx2";
+#elif defined(__AVX__)
+  return "avx";
+#elif defined(__SSE2__)
+  return "sse2";
+#elif defined(__ARM_NEON)
+  return "neon";
+#else
+  return "none known";
+#endif
+}
+
+/// The widest ones that this processor has.
+std::string processor_simd() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f")) return "avx512f";
+  if (__builtin_cpu_supports("avx2")) return "avx2";
+  if (__builtin_cpu_supports("avx")) return "avx";
+  return "sse2";
+#else
+  return compiled_simd();
+#endif
+}
+
+std::string version(int major, int minor, int patch) {
+  return std::to_string(major) + "." + std::to_string(minor) + "." + std::to_string(patch);
+}
+
+/// The accelerator of a backend that has one; null in a program without such a backend.
+json device() { return nullptr; }
+
+json describe() {
+  json j;
+  j["version"] = CTS_VERSION;
+  j["compiler"] = CTS_COMPILER;
+  j["build_type"] = CTS_BUILD_TYPE;
+  j["backends"] = backend_names();
+  j["simd"] = {{"compiled", compiled_simd()}, {"processor", processor_simd()}};
+  j["threads"] = core_tokensets::default_threads();
+#ifdef _OPENMP
+  j["openmp"] = _OPENMP;
+#else
+  j["openmp"] = nullptr;
+#endif
+  j["eigen"] = version(EIGEN_WORLD_VERSION, EIGEN_MAJOR_VERSION, EIGEN_MINOR_VERSION);
+#ifdef CTS_HAS_XTENSOR
+  j["xtensor"] = version(XTENSOR_VERSION_MAJOR, XTENSOR_VERSION_MINOR, XTENSOR_VERSION_PATCH);
+  j["blas"] = core_tokensets::blas_description();
+#ifdef XTENSOR_USE_XSIMD
+  j["xsimd"] = version(XSIMD_VERSION_MAJOR, XSIMD_VERSION_MINOR, XSIMD_VERSION_PATCH);
+#else
+  j["xsimd"] = nullptr;
+#endif
+#else
+  j["xtensor"] = j["blas"] = j["xsimd"] = nullptr;
+#endif
+  j["device"] = device();
+  return j;
+}
+
+void print_text(const json& j) {
+  const auto text = [](const json& value) {
+    return value.is_null() ? "none" : value.is_string() ? value.get<std::string>() : value.dump();
+  };
+  const auto line = [](const char* name, const std::string& value) { std::printf("%-11s %s\n", name, value.c_str()); };
+  line("version", text(j["version"]));
+  line("compiler", text(j["compiler"]) + ", " + text(j["build_type"]));
+  line("backends", backend_list());
+  line("simd", text(j["simd"]["compiled"]) + " compiled, " + text(j["simd"]["processor"]) + " here");
+  line("threads", text(j["threads"]) + (j["openmp"].is_null() ? ", no OpenMP" : ", OpenMP " + text(j["openmp"])));
+  for (const char* name : {"eigen", "xtensor", "xsimd", "blas", "device"}) line(name, text(j[name]));
+}
+
+}  // namespace
+
+void add_info(CLI::App& app) {
+  auto as_json = std::make_shared<bool>(false);
+  auto* command = app.add_subcommand("info", "what this program was compiled with, and what it found here");
+  command->add_flag("--json", *as_json, "as JSON");
+  command->final_callback([as_json] {
+    const json j = describe();
+    *as_json ? static_cast<void>(std::printf("%s\n", j.dump(1).c_str())) : print_text(j);
+  });
+}
+
+}  // namespace cts_command

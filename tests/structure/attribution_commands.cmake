@@ -21,7 +21,7 @@ endfunction()
 
 set(methods random attention rollout grad_cam gradient_x_input integrated_gradients lrp partial_lrp lrp_rollout grad_lrp
     generic_attention atman atman_first_order occlusion authors_atman smooth_grad)
-foreach(method ${methods} atman:factor=0.5:neighbours=patch lrp:rules=chefer:level=pixels smooth_grad(rollout):samples=2)
+foreach(method ${methods} atman:factor=0.5:neighbours=patch lrp:rules=chefer:level=pixels "smooth_grad(rollout):samples=2")
   expect(0 attribute --weights ${weights} --inputs ${inputs} --method ${method} --target label --out ${OUT}/r.safetensors)
   if(NOT EXISTS ${OUT}/r.safetensors)
     message(FATAL_ERROR "no result of ${method}")

@@ -72,8 +72,7 @@ void judge_removal(measured_batch<B>& m, std::span<const double> relevance, cons
     append(into, drop ? "insertion" : "insertion_zero",
            measure(flipping{o.steps, removal_order::least_relevant_first, missing}, m, relevance).area);
   }
-  for (const auto& e :
-       measure(random_removal{.sets = o.sets, .missing = o.missing, .seed = o.seed}, m, relevance)) {
+  for (const auto& e : measure(random_removal{.sets = o.sets, .missing = o.missing, .seed = o.seed}, m, relevance)) {
     into["faithfulness"].push_back(faithfulness_correlation(e));
     into["infidelity"].push_back(infidelity(e));
   }
@@ -91,7 +90,9 @@ void judge_sanity(const attribution_method& method, B& b, const vit<B>& model, m
   std::vector<index> each(m.samples());
   std::iota(each.begin(), each.end(), index{0});
   const target same = repeat_target(m.explained, each);
-  const auto explain = [&](const token_batch& batch, const target& t) { return attribute(method, b, model, batch, t, ws); };
+  const auto explain = [&](const token_batch& batch, const target& t) {
+    return attribute(method, b, model, batch, t, ws);
+  };
   append(into, "max_sensitivity", measure(max_sensitivity{.seed = o.seed}, explain, m.batch, m.explained, relevance));
   for (const auto how : {randomised::cascading, randomised::independent}) {
     const auto other_model = [&](const vit<B>& other) { return attribute(method, b, other, m.batch, same, ws); };
@@ -103,14 +104,15 @@ void judge_sanity(const attribution_method& method, B& b, const vit<B>& model, m
     }
   }
   if (model.config().classes > 1) {
-    append(into, "random_logit", measure(random_logit{o.seed}, explain, m.batch, m.explained, model.config().classes, relevance));
+    append(into, "random_logit",
+           measure(random_logit{o.seed}, explain, m.batch, m.explained, model.config().classes, relevance));
   }
 }
 
 }  // namespace detail
 
-/// Judges a method on one batch. `coverage` `[P]`: how much of each patch an object covers, or empty; samples without an
-/// object are left out there. `sanity`: with the checks that explain many times over.
+/// Judges a method on one batch. `coverage` `[P]`: how much of each patch an object covers, or empty; samples without
+/// an object are left out there. `sanity`: with the checks that explain many times over.
 template <tensor_backend B>
 void judge(const attribution_method& method, B& b, const vit<B>& model, measured_batch<B>& m,
            std::span<const double> coverage, bool sanity, const judge_options& o, attribution_workspace<B>& ws,
@@ -136,7 +138,7 @@ void judge(const attribution_method& method, B& b, const vit<B>& model, measured
   if (sanity) detail::judge_sanity(method, b, model, m, relevance, o, ws, into);
 }
 
-/// Mean, standard deviation and number of the samples of each measure.
+/// Mean, median, standard deviation and number of the samples of each measure.
 inline nlohmann::json to_json(const judgement& j) {
   nlohmann::json result = nlohmann::json::object();
   for (const auto& [name, values] : j) {
@@ -144,7 +146,11 @@ inline nlohmann::json to_json(const judgement& j) {
     const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
     double square = 0;
     for (const double v : values) square += (v - mean) * (v - mean);
-    result[name] = {{"mean", mean}, {"sd", n > 1 ? std::sqrt(square / (n - 1)) : 0.0}, {"n", values.size()}};
+    auto sorted = values;
+    std::sort(sorted.begin(), sorted.end());
+    const double median = (sorted[sorted.size() / 2] + sorted[(sorted.size() - 1) / 2]) / 2;
+    result[name] = {
+        {"mean", mean}, {"median", median}, {"sd", n > 1 ? std::sqrt(square / (n - 1)) : 0.0}, {"n", values.size()}};
   }
   return result;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <memory>
 
 #include "backends.hpp"
@@ -100,10 +101,34 @@ void backward(const model_options& o) {
 }
 
 struct attribute_options : model_options {
-  std::string method, target = "argmax";
+  std::string method, target = "argmax", pictures;
   std::ptrdiff_t start_layer = 0;
   std::uint64_t seed = 0;
 };
+
+/// Writes DIR/N.png for each sample: the picture, brightened to the full range, under its relevance.
+void draw(const std::string& dir, const cts::token_batch& batch, const std::vector<double>& relevance,
+          const cts::vit_config& c) {
+  cts::require(c.image.channels == 1 || c.image.channels == 3, "--pictures: images of ", c.image.channels,
+               " channels, expected 1 or 3");
+  std::filesystem::create_directories(dir);
+  const cts::patch_grid grid{c.image.height, c.image.width, c.image.channels, c.patch};
+  const auto numbers = cts::unpatchify(batch, grid);
+  const auto area = c.image.height * c.image.width, size = area * c.image.channels;
+  for (cts::index s = 0; s < batch.samples(); ++s) {
+    const auto from = std::span(numbers).subspan(static_cast<std::size_t>(s * size), static_cast<std::size_t>(size));
+    const auto scaled = cts::min_max(std::vector<double>(from.begin(), from.end()));
+    cts::image picture(c.image.height, c.image.width, c.image.channels);
+    for (cts::index i = 0; i < size; ++i) {
+      const auto at = static_cast<std::size_t>(i % area * c.image.channels + i / area);
+      picture.pixels[at] = static_cast<std::uint8_t>(std::lround(255 * scaled[static_cast<std::size_t>(i)]));
+    }
+    const auto scores =
+        std::span(relevance).subspan(static_cast<std::size_t>(s * c.patches()), static_cast<std::size_t>(c.patches()));
+    cts::write_png(std::filesystem::path(dir) / (std::to_string(s) + ".png"),
+                   cts::overlay(picture, scores, c.grid_height(), c.grid_width()));
+  }
+}
 
 void attribute(const attribute_options& o) {
   const auto method = cts::parse_attribution(o.method, o.start_layer, o.seed);
@@ -120,6 +145,7 @@ void attribute(const attribute_options& o) {
     out.arrays["relevance"] = cts::host_array::of(std::vector<T>(relevance.begin(), relevance.end()),
                                                   {batch.samples(), model.config().patches()});
     cts::save_safetensors(o.out, out);
+    if (!o.pictures.empty()) draw(o.pictures, batch, relevance, model.config());
   });
 }
 
@@ -149,6 +175,7 @@ void add_attribute(CLI::App& app) {
   command->add_option("--target", o->target, "argmax, label, class:K, loss, margin or margin:A,B");
   command->add_option("--start-layer", o->start_layer, "first block, for methods that have one");
   command->add_option("--seed", o->seed, "for methods that have one");
+  command->add_option("--pictures", o->pictures, "folder for the images under their relevance, N.png");
   command->final_callback([o] { attribute(*o); });
 }
 

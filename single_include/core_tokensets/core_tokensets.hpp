@@ -1720,13 +1720,6 @@ struct key_factors {
 };
 
 namespace fn {
-/// s = factor s
-struct weigh_score {
-  template <class T>
-  constexpr void operator()(T& s, const T& factor) const {
-    s *= factor;
-  }
-};
 /// s = factor (s - least)
 struct weigh_shifted_score {
   template <class T>
@@ -1745,20 +1738,66 @@ struct negated {
 
 namespace ops {
 
-/// Scores `[1, H, nq, nk]` times their factors `[1, nk]`, in place.
-template <tensor_backend B, class T = typename B::scalar>
-void weigh_scores(B& b, view<T> scores, const_view<T> factors, bool from_minimum) {
-  if (!from_minimum) {
-    b.map(fn::weigh_score{}, scores, factors);
-    return;
+namespace detail {
+struct any_body {
+  void operator()(index) const {}
+};
+}  // namespace detail
+
+/// Calls `body(s, first, count)` for heads first .. first + count - 1 of sample s: one head a call where the backend
+/// runs calls at the same time, all heads of a sample in one elsewhere.
+template <tensor_backend B, class Body>
+void for_each_head(B& b, index samples, index heads, const Body& body) {
+  if constexpr (requires { b.parallel(samples, detail::any_body{}); }) {
+    b.parallel(samples * heads, [&](index i) { body(i / heads, i % heads, index{1}); });
+  } else {
+    for (index s = 0; s < samples; ++s) body(s, index{0}, heads);
   }
-  scratch<B> memory(b, scores.n1 * scores.rows, 1);
-  const view<T> minus_least(memory.data(), 1, scores.n1, scores.rows, 1, 0, scores.rows, 1);
-  b.row_reduce(fn::maximum{}, fn::negated{}, minus_least, view<const T>(scores));
-  b.map(fn::weigh_shifted_score{}, scores, factors, view<const T>(minus_least));
 }
 
-/// `attention` with factors on the scores; operands as there (`log_sums` are left only where there are no factors).
+/// Heads first .. first + count - 1 of `[1, H, ...]`.
+template <class T>
+view<T> some_heads(view<T> v, index first, index count) {
+  v.data += first * v.s1;
+  v.n1 = count;
+  return v;
+}
+
+/// `weighted_attention` with scores from their least one: s = factor (s - min).
+template <tensor_backend B, class T = typename B::scalar>
+void shifted_attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+                       const T* factor, view<T> out, T* probabilities) {
+  for_each_head(b, rows.count(), q.n1, [&](index s, index first, index count) {
+    const index nq = rows.queries().length(s), nk = rows.keys().length(s);
+    const auto of_query = [&](auto x) { return some_heads(x, first, count).slice_rows(rows.queries().begin(s), nq); };
+    const auto of_key = [&](auto x) { return some_heads(x, first, count).slice_rows(rows.keys().begin(s), nk); };
+    scratch<B> memory(b, probabilities ? 0 : count * nq, nk), column(b, count * nq, 1);
+    const view<T> a = probabilities ? some_heads(rows.matrices(probabilities, s, q.n1), first, count)
+                                    : view<T>(memory.data(), 1, count, nq, nk, 0, nq * nk, nk);
+    const view<T> minus_least(column.data(), 1, count, nq, 1, 0, nq, 1);
+    const view<const T> m(factor + rows.keys().begin(s), 1, nk);
+    const auto weigh = [&](view<T> scores, view<T> least, view<const T> factors) {
+      b.row_reduce(fn::maximum{}, fn::negated{}, least, view<const T>(scores));
+      b.map(fn::weigh_shifted_score{}, scores, factors, view<const T>(least));
+      softmax(b, scores);
+    };
+    b.gemm(of_query(q), of_key(k), a, {.transpose_b = true, .alpha = double(scale)});
+    if (!rows.causal()) {
+      weigh(a, minus_least, m);
+    } else {
+      for (index i = 0; i < nq; ++i) {
+        const index seen = rows.visible(s, i);
+        b.fill(a.slice_rows(i, 1).slice_cols(seen, nk - seen), T(0));
+        if (seen > 0)
+          weigh(a.slice_rows(i, 1).slice_cols(0, seen), minus_least.slice_rows(i, 1), m.slice_cols(0, seen));
+      }
+    }
+    b.gemm(a, of_key(v), of_query(out));
+  });
+}
+
+/// `attention` with factors on the scores; operands as there. Plain factors are those of the keys themselves, so that
+/// the backend's own attention does the work.
 template <tensor_backend B, class T = typename B::scalar>
 void weighted_attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
                         const key_factors<T>& factors, view<T> out, T* probabilities, T* log_sums = nullptr) {
@@ -1766,31 +1805,13 @@ void weighted_attention(B& b, const attention_rows& rows, const_view<T> q, const
     attention<B, T>(b, rows, q, k, v, scale, out, probabilities, log_sums);
   } else if constexpr (requires { b.weighted_attention(rows, q, k, v, scale, factors, out, probabilities); }) {
     b.weighted_attention(rows, q, k, v, scale, factors, out, probabilities);
+  } else if (factors.from_minimum) {
+    shifted_attention<B, T>(b, rows, q, k, v, scale, factors.factor, out, probabilities);
   } else {
-    for_each_sample(b, rows.count(), [&](index s) {
-      const index nq = rows.queries().length(s), nk = rows.keys().length(s);
-      const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
-      const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
-      scratch<B> memory(b, probabilities ? 0 : q.n1 * nq, nk);
-      const view<T> a = probabilities ? rows.matrices(probabilities, s, q.n1)
-                                      : view<T>(memory.data(), 1, q.n1, nq, nk, 0, nq * nk, nk);
-      const view<const T> m(factors.factor + rows.keys().begin(s), 1, nk);
-      b.gemm(of_query(q), of_key(k), a, {.transpose_b = true, .alpha = double(scale)});
-      if (!rows.causal()) {
-        weigh_scores<B, T>(b, a, m, factors.from_minimum);
-        softmax(b, a);
-      } else {
-        for (index i = 0; i < nq; ++i) {
-          const index seen = rows.visible(s, i);
-          const view<T> row = a.slice_rows(i, 1).slice_cols(0, seen);
-          b.fill(a.slice_rows(i, 1).slice_cols(seen, nk - seen), T(0));
-          if (seen == 0) continue;
-          weigh_scores<B, T>(b, row, m.slice_cols(0, seen), factors.from_minimum);
-          softmax(b, row);
-        }
-      }
-      b.gemm(a, of_key(v), of_query(out));
-    });
+    scratch<B> memory(b, k.rows, k.n1 * k.cols);
+    const view<T> weighted = (*memory).split_cols(k.n1);
+    b.map(fn::product{}, weighted, k, view<const T>(factors.factor, k.rows, 1));
+    attention<B, T>(b, rows, q, weighted, v, scale, out, probabilities);
   }
 }
 
@@ -3374,23 +3395,6 @@ struct attention_rules {
   softmax_rule softmax = {};
 };
 
-namespace detail {
-struct any_body {
-  void operator()(index) const {}
-};
-}  // namespace detail
-
-/// Calls `body(s, first, count)` for heads first .. first + count - 1 of sample s: one head a call where the backend
-/// runs calls at the same time, all heads of a sample in one elsewhere.
-template <tensor_backend B, class Body>
-void for_each_head(B& b, index samples, index heads, const Body& body) {
-  if constexpr (requires { b.parallel(samples, detail::any_body{}); }) {
-    b.parallel(samples * heads, [&](index i) { body(i / heads, i % heads, index{1}); });
-  } else {
-    for (index s = 0; s < samples; ++s) body(s, index{0}, heads);
-  }
-}
-
 /// Activations of attention: q and out `[1, H, Tq, D]`, k, v `[1, H, Tk, D]`, probabilities a as `attention_rows` says.
 template <class T>
 struct attention_operands {
@@ -3408,17 +3412,14 @@ void relevance(const attention_rules& rules, B& b, const attention_rows& rows,
   const index heads = x.q.n1;
   const product_rule& rule = rules.product;
   const divide<T> over(rule.over);
-  for_each_head(b, rows.count(), heads, [&](index sample, index first, index count) {
+  ops::for_each_head(b, rows.count(), heads, [&](index sample, index first, index count) {
     const index nq = rows.queries().length(sample), nk = rows.keys().length(sample);
-    const auto some_heads = [&](auto v) {
-      v.data += first * v.s1;
-      v.n1 = count;
-      return v;
+    const auto query = [&](auto v) {
+      return ops::some_heads(v, first, count).slice_rows(rows.queries().begin(sample), nq);
     };
-    const auto query = [&](auto v) { return some_heads(v).slice_rows(rows.queries().begin(sample), nq); };
-    const auto key = [&](auto v) { return some_heads(v).slice_rows(rows.keys().begin(sample), nk); };
-    const view<const T> a = some_heads(rows.matrices(x.a, sample, heads));
-    const view<T> ra = some_heads(rows.matrices(r_a, sample, heads));
+    const auto key = [&](auto v) { return ops::some_heads(v, first, count).slice_rows(rows.keys().begin(sample), nk); };
+    const view<const T> a = ops::some_heads(rows.matrices(x.a, sample, heads), first, count);
+    const view<T> ra = ops::some_heads(rows.matrices(r_a, sample, heads), first, count);
     scratch<B> at_out(b, count * nq, x.q.cols), scores(b, count * nq, nk), totals(b, count * nq, 1);
     const view<T> s(at_out.data(), 1, count, nq, x.q.cols, 0, nq * x.q.cols, x.q.cols);
     const view<T> z(scores.data(), 1, count, nq, nk, 0, nq * nk, nk), total(totals.data(), 1, count, nq, 1, 0, nq, 1);
@@ -6713,7 +6714,7 @@ void judge(const attribution_method& method, B& b, const vit<B>& model, measured
   if (sanity) detail::judge_sanity(method, b, model, m, relevance, o, ws, into);
 }
 
-/// Mean, standard deviation and number of the samples of each measure.
+/// Mean, median, standard deviation and number of the samples of each measure.
 inline nlohmann::json to_json(const judgement& j) {
   nlohmann::json result = nlohmann::json::object();
   for (const auto& [name, values] : j) {
@@ -6721,7 +6722,11 @@ inline nlohmann::json to_json(const judgement& j) {
     const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
     double square = 0;
     for (const double v : values) square += (v - mean) * (v - mean);
-    result[name] = {{"mean", mean}, {"sd", n > 1 ? std::sqrt(square / (n - 1)) : 0.0}, {"n", values.size()}};
+    auto sorted = values;
+    std::sort(sorted.begin(), sorted.end());
+    const double median = (sorted[sorted.size() / 2] + sorted[(sorted.size() - 1) / 2]) / 2;
+    result[name] = {
+        {"mean", mean}, {"median", median}, {"sd", n > 1 ? std::sqrt(square / (n - 1)) : 0.0}, {"n", values.size()}};
   }
   return result;
 }
@@ -13554,21 +13559,67 @@ struct reference_backend {
     }
   }
 
-  template <class F, class... V>
-  void map(const F& f, const V&... operands) {
-    host::map(1, f, operands...);
+  template <class F, class First, class... Rest>
+  void map(const F& f, const view<First>& first, const view<Rest>&... rest) {
+    (host::check_operand(first, rest, "map"), ...);
+    for_each_row(first, [&](index i, index j, index r) {
+      for (index c = 0; c < first.cols; ++c) f(at(first, i, j, r, c), at(rest, i, j, r, c)...);
+    });
   }
-  template <class Op, class F, class... V>
-  void row_reduce(const Op& op, const F& term, view<T> out, const V&... in) {
-    host::row_reduce(1, op, term, out, in...);
+  template <class Op, class F, class First, class... Rest>
+  void row_reduce(const Op& op, const F& term, view<T> out, const view<First>& first, const view<Rest>&... rest) {
+    (host::check_operand(first, rest, "row_reduce"), ...);
+    require(out.rows == first.rows && out.n0 == first.n0 && out.n1 == first.n1, "row_reduce: the result has ", out.rows,
+            " rows, the operand ", first.rows);
+    for_each_row(first, [&](index i, index j, index r) {
+      T result = Op::template identity<T>();
+      for (index c = 0; c < first.cols; ++c) {
+        result = op(result, T(term(at(first, i, j, r, c), at(rest, i, j, r, c)...)));
+      }
+      at(out, i, j, r, 0) = result;
+    });
   }
-  template <class Op, class F, class... V>
-  void col_reduce(const Op& op, const F& term, T beta, view<T> out, const V&... in) {
-    host::col_reduce(1, op, term, beta, out, in...);
+  template <class Op, class F, class First, class... Rest>
+  void col_reduce(const Op& op, const F& term, T beta, view<T> out, const view<First>& first,
+                  const view<Rest>&... rest) {
+    (host::check_operand(first, rest, "col_reduce"), ...);
+    require(out.cols == first.cols && first.n0 * first.n1 == 1, "col_reduce: the result has ", out.cols,
+            " columns, the operand ", first.cols);
+    for (index c = 0; c < first.cols; ++c) {
+      T result = Op::template identity<T>();
+      for (index r = 0; r < first.rows; ++r)
+        result = op(result, T(term(at(first, 0, 0, r, c), at(rest, 0, 0, r, c)...)));
+      out.data[c] = beta == T(0) ? result : op(beta * out.data[c], result);
+    }
   }
-  void gather_rows(view<T> out, const_view<T> in, const std::int32_t* rows) { host::gather_rows<T>(1, out, in, rows); }
+
+  void gather_rows(view<T> out, const_view<T> in, const std::int32_t* rows) {
+    require(out.cols == in.cols, "gather_rows: rows of ", in.cols, " numbers into rows of ", out.cols);
+    for (index i = 0; i < out.rows; ++i) {
+      for (index c = 0; c < out.cols; ++c) out(i, c) = in(rows[i], c);
+    }
+  }
   void scatter_add_rows(view<T> out, const_view<T> in, const std::int32_t* rows) {
-    host::scatter_add_rows<T>(1, out, in, rows);
+    require(out.cols == in.cols, "scatter_add_rows: rows of ", in.cols, " numbers onto rows of ", out.cols);
+    for (index i = 0; i < in.rows; ++i) {
+      for (index c = 0; c < in.cols; ++c) out(rows[i], c) += in(i, c);
+    }
+  }
+
+ private:
+  /// The element of `v` at a place, or the one that repeats there.
+  template <class U>
+  static U& at(const view<U>& v, index i, index j, index r, index c) {
+    return v.data[(v.n0 == 1 ? 0 : i * v.s0) + (v.n1 == 1 ? 0 : j * v.s1) + (v.rows == 1 ? 0 : r * v.ld) +
+                  (v.cols == 1 ? 0 : c)];
+  }
+  template <class U, class Body>
+  static void for_each_row(const view<U>& v, const Body& body) {
+    for (index i = 0; i < v.n0; ++i) {
+      for (index j = 0; j < v.n1; ++j) {
+        for (index r = 0; r < v.rows; ++r) body(i, j, r);
+      }
+    }
   }
 };
 

@@ -32,6 +32,13 @@ foreach(target argmax loss class:2 margin margin:0,2)
   expect(0 attribute --weights ${weights} --inputs ${inputs} --method lrp --target ${target} --out ${OUT}/r.safetensors)
 endforeach()
 
+expect(0 attribute --weights ${weights} --inputs ${inputs} --method grad_lrp --pictures ${OUT}/maps --out ${OUT}/r.safetensors)
+foreach(picture 0 1)
+  if(NOT EXISTS ${OUT}/maps/${picture}.png)
+    message(FATAL_ERROR "no picture ${picture}.png")
+  endif()
+endforeach()
+
 set(none ${OUT}/none)
 expect(2 attribute --weights ${weights} --inputs ${inputs} --method best --out ${none})
 foreach(method ${methods})

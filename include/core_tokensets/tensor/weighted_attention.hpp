@@ -16,13 +16,6 @@ struct key_factors {
 };
 
 namespace fn {
-/// s = factor s
-struct weigh_score {
-  template <class T>
-  constexpr void operator()(T& s, const T& factor) const {
-    s *= factor;
-  }
-};
 /// s = factor (s - least)
 struct weigh_shifted_score {
   template <class T>
@@ -41,20 +34,66 @@ struct negated {
 
 namespace ops {
 
-/// Scores `[1, H, nq, nk]` times their factors `[1, nk]`, in place.
-template <tensor_backend B, class T = typename B::scalar>
-void weigh_scores(B& b, view<T> scores, const_view<T> factors, bool from_minimum) {
-  if (!from_minimum) {
-    b.map(fn::weigh_score{}, scores, factors);
-    return;
+namespace detail {
+struct any_body {
+  void operator()(index) const {}
+};
+}  // namespace detail
+
+/// Calls `body(s, first, count)` for heads first .. first + count - 1 of sample s: one head a call where the backend
+/// runs calls at the same time, all heads of a sample in one elsewhere.
+template <tensor_backend B, class Body>
+void for_each_head(B& b, index samples, index heads, const Body& body) {
+  if constexpr (requires { b.parallel(samples, detail::any_body{}); }) {
+    b.parallel(samples * heads, [&](index i) { body(i / heads, i % heads, index{1}); });
+  } else {
+    for (index s = 0; s < samples; ++s) body(s, index{0}, heads);
   }
-  scratch<B> memory(b, scores.n1 * scores.rows, 1);
-  const view<T> minus_least(memory.data(), 1, scores.n1, scores.rows, 1, 0, scores.rows, 1);
-  b.row_reduce(fn::maximum{}, fn::negated{}, minus_least, view<const T>(scores));
-  b.map(fn::weigh_shifted_score{}, scores, factors, view<const T>(minus_least));
 }
 
-/// `attention` with factors on the scores; operands as there (`log_sums` are left only where there are no factors).
+/// Heads first .. first + count - 1 of `[1, H, ...]`.
+template <class T>
+view<T> some_heads(view<T> v, index first, index count) {
+  v.data += first * v.s1;
+  v.n1 = count;
+  return v;
+}
+
+/// `weighted_attention` with scores from their least one: s = factor (s - min).
+template <tensor_backend B, class T = typename B::scalar>
+void shifted_attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
+                       const T* factor, view<T> out, T* probabilities) {
+  for_each_head(b, rows.count(), q.n1, [&](index s, index first, index count) {
+    const index nq = rows.queries().length(s), nk = rows.keys().length(s);
+    const auto of_query = [&](auto x) { return some_heads(x, first, count).slice_rows(rows.queries().begin(s), nq); };
+    const auto of_key = [&](auto x) { return some_heads(x, first, count).slice_rows(rows.keys().begin(s), nk); };
+    scratch<B> memory(b, probabilities ? 0 : count * nq, nk), column(b, count * nq, 1);
+    const view<T> a = probabilities ? some_heads(rows.matrices(probabilities, s, q.n1), first, count)
+                                    : view<T>(memory.data(), 1, count, nq, nk, 0, nq * nk, nk);
+    const view<T> minus_least(column.data(), 1, count, nq, 1, 0, nq, 1);
+    const view<const T> m(factor + rows.keys().begin(s), 1, nk);
+    const auto weigh = [&](view<T> scores, view<T> least, view<const T> factors) {
+      b.row_reduce(fn::maximum{}, fn::negated{}, least, view<const T>(scores));
+      b.map(fn::weigh_shifted_score{}, scores, factors, view<const T>(least));
+      softmax(b, scores);
+    };
+    b.gemm(of_query(q), of_key(k), a, {.transpose_b = true, .alpha = double(scale)});
+    if (!rows.causal()) {
+      weigh(a, minus_least, m);
+    } else {
+      for (index i = 0; i < nq; ++i) {
+        const index seen = rows.visible(s, i);
+        b.fill(a.slice_rows(i, 1).slice_cols(seen, nk - seen), T(0));
+        if (seen > 0)
+          weigh(a.slice_rows(i, 1).slice_cols(0, seen), minus_least.slice_rows(i, 1), m.slice_cols(0, seen));
+      }
+    }
+    b.gemm(a, of_key(v), of_query(out));
+  });
+}
+
+/// `attention` with factors on the scores; operands as there. Plain factors are those of the keys themselves, so that
+/// the backend's own attention does the work.
 template <tensor_backend B, class T = typename B::scalar>
 void weighted_attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
                         const key_factors<T>& factors, view<T> out, T* probabilities, T* log_sums = nullptr) {
@@ -62,31 +101,13 @@ void weighted_attention(B& b, const attention_rows& rows, const_view<T> q, const
     attention<B, T>(b, rows, q, k, v, scale, out, probabilities, log_sums);
   } else if constexpr (requires { b.weighted_attention(rows, q, k, v, scale, factors, out, probabilities); }) {
     b.weighted_attention(rows, q, k, v, scale, factors, out, probabilities);
+  } else if (factors.from_minimum) {
+    shifted_attention<B, T>(b, rows, q, k, v, scale, factors.factor, out, probabilities);
   } else {
-    for_each_sample(b, rows.count(), [&](index s) {
-      const index nq = rows.queries().length(s), nk = rows.keys().length(s);
-      const auto of_query = [&](auto x) { return x.slice_rows(rows.queries().begin(s), nq); };
-      const auto of_key = [&](auto x) { return x.slice_rows(rows.keys().begin(s), nk); };
-      scratch<B> memory(b, probabilities ? 0 : q.n1 * nq, nk);
-      const view<T> a = probabilities ? rows.matrices(probabilities, s, q.n1)
-                                      : view<T>(memory.data(), 1, q.n1, nq, nk, 0, nq * nk, nk);
-      const view<const T> m(factors.factor + rows.keys().begin(s), 1, nk);
-      b.gemm(of_query(q), of_key(k), a, {.transpose_b = true, .alpha = double(scale)});
-      if (!rows.causal()) {
-        weigh_scores<B, T>(b, a, m, factors.from_minimum);
-        softmax(b, a);
-      } else {
-        for (index i = 0; i < nq; ++i) {
-          const index seen = rows.visible(s, i);
-          const view<T> row = a.slice_rows(i, 1).slice_cols(0, seen);
-          b.fill(a.slice_rows(i, 1).slice_cols(seen, nk - seen), T(0));
-          if (seen == 0) continue;
-          weigh_scores<B, T>(b, row, m.slice_cols(0, seen), factors.from_minimum);
-          softmax(b, row);
-        }
-      }
-      b.gemm(a, of_key(v), of_query(out));
-    });
+    scratch<B> memory(b, k.rows, k.n1 * k.cols);
+    const view<T> weighted = (*memory).split_cols(k.n1);
+    b.map(fn::product{}, weighted, k, view<const T>(factors.factor, k.rows, 1));
+    attention<B, T>(b, rows, q, weighted, v, scale, out, probabilities);
   }
 }
 

@@ -138,7 +138,7 @@ void judge(const attribution_method& method, B& b, const vit<B>& model, measured
   if (sanity) detail::judge_sanity(method, b, model, m, relevance, o, ws, into);
 }
 
-/// Mean, standard deviation and number of the samples of each measure.
+/// Mean, median, standard deviation and number of the samples of each measure.
 inline nlohmann::json to_json(const judgement& j) {
   nlohmann::json result = nlohmann::json::object();
   for (const auto& [name, values] : j) {
@@ -146,7 +146,11 @@ inline nlohmann::json to_json(const judgement& j) {
     const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
     double square = 0;
     for (const double v : values) square += (v - mean) * (v - mean);
-    result[name] = {{"mean", mean}, {"sd", n > 1 ? std::sqrt(square / (n - 1)) : 0.0}, {"n", values.size()}};
+    auto sorted = values;
+    std::sort(sorted.begin(), sorted.end());
+    const double median = (sorted[sorted.size() / 2] + sorted[(sorted.size() - 1) / 2]) / 2;
+    result[name] = {
+        {"mean", mean}, {"median", median}, {"sd", n > 1 ? std::sqrt(square / (n - 1)) : 0.0}, {"n", values.size()}};
   }
   return result;
 }

@@ -2,7 +2,7 @@
 // Relevance through attention: from A v to v and A, through the softmax to the scores q k^T, and to q and k.
 
 #include "core_tokensets/nn/lrp/layer_rules.hpp"
-#include "core_tokensets/tensor/ops.hpp"
+#include "core_tokensets/tensor/weighted_attention.hpp"
 
 namespace core_tokensets::lrp {
 
@@ -11,23 +11,6 @@ struct attention_rules {
   product_rule product = {};
   softmax_rule softmax = {};
 };
-
-namespace detail {
-struct any_body {
-  void operator()(index) const {}
-};
-}  // namespace detail
-
-/// Calls `body(s, first, count)` for heads first .. first + count - 1 of sample s: one head a call where the backend
-/// runs calls at the same time, all heads of a sample in one elsewhere.
-template <tensor_backend B, class Body>
-void for_each_head(B& b, index samples, index heads, const Body& body) {
-  if constexpr (requires { b.parallel(samples, detail::any_body{}); }) {
-    b.parallel(samples * heads, [&](index i) { body(i / heads, i % heads, index{1}); });
-  } else {
-    for (index s = 0; s < samples; ++s) body(s, index{0}, heads);
-  }
-}
 
 /// Activations of attention: q and out `[1, H, Tq, D]`, k, v `[1, H, Tk, D]`, probabilities a as `attention_rows` says.
 template <class T>
@@ -46,17 +29,14 @@ void relevance(const attention_rules& rules, B& b, const attention_rows& rows,
   const index heads = x.q.n1;
   const product_rule& rule = rules.product;
   const divide<T> over(rule.over);
-  for_each_head(b, rows.count(), heads, [&](index sample, index first, index count) {
+  ops::for_each_head(b, rows.count(), heads, [&](index sample, index first, index count) {
     const index nq = rows.queries().length(sample), nk = rows.keys().length(sample);
-    const auto some_heads = [&](auto v) {
-      v.data += first * v.s1;
-      v.n1 = count;
-      return v;
+    const auto query = [&](auto v) {
+      return ops::some_heads(v, first, count).slice_rows(rows.queries().begin(sample), nq);
     };
-    const auto query = [&](auto v) { return some_heads(v).slice_rows(rows.queries().begin(sample), nq); };
-    const auto key = [&](auto v) { return some_heads(v).slice_rows(rows.keys().begin(sample), nk); };
-    const view<const T> a = some_heads(rows.matrices(x.a, sample, heads));
-    const view<T> ra = some_heads(rows.matrices(r_a, sample, heads));
+    const auto key = [&](auto v) { return ops::some_heads(v, first, count).slice_rows(rows.keys().begin(sample), nk); };
+    const view<const T> a = ops::some_heads(rows.matrices(x.a, sample, heads), first, count);
+    const view<T> ra = ops::some_heads(rows.matrices(r_a, sample, heads), first, count);
     scratch<B> at_out(b, count * nq, x.q.cols), scores(b, count * nq, nk), totals(b, count * nq, 1);
     const view<T> s(at_out.data(), 1, count, nq, x.q.cols, 0, nq * x.q.cols, x.q.cols);
     const view<T> z(scores.data(), 1, count, nq, nk, 0, nq * nk, nk), total(totals.data(), 1, count, nq, 1, 0, nq, 1);

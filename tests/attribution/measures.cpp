@@ -1,0 +1,282 @@
+// Measures of attribution: by hand where a hand can, against plain forward passes, and on a model that has learned.
+
+#include "core_tokensets/attribution/measures/judge.hpp"
+#include "core_tokensets/nn/loss.hpp"
+#include "core_tokensets/nn/optimiser.hpp"
+#include "support.hpp"
+
+namespace {
+
+using namespace attribution_tests;
+using cts::index;
+using B = cts::eigen_backend<double>;
+
+const cts::vit_config small{
+    .image = {10, 8, 3}, .patch = 2, .dim = 12, .depth = 3, .heads = 3, .classes = 5, .mlp_ratio = 2};
+
+/// Pictures of 4 x 4 patches of noise, one of which has one of four quarters bright: the class.
+cts::token_batch bright_quarters(cts::random_stream& random, int samples, std::vector<index>& where) {
+  cts::token_batch batch;
+  batch.patch_dim = 4;
+  where.clear();
+  for (int s = 0; s < samples; ++s) {
+    batch.targets.push_back(std::int32_t(random.below(4)));
+    where.push_back(random.below(16));
+    for (int k = 0; k < 16; ++k) {
+      batch.positions.push_back(k);
+      for (int pixel = 0; pixel < 4; ++pixel)
+        batch.patches.push_back(
+            float(0.3 * random.normal() + (k == where.back() && pixel == batch.targets.back() ? 3 : 0)));
+    }
+    batch.offsets.push_back(index(batch.positions.size()));
+  }
+  return batch;
+}
+
+/// A model that has learned them, pictures it has not seen, and where their bright patches are.
+struct learned {
+  B b{};
+  cts::vit<B> model{b,
+                    {.image = {8, 8, 1}, .patch = 2, .dim = 24, .depth = 2, .heads = 4, .classes = 4, .mlp_ratio = 2}};
+  cts::token_batch batch;
+  std::vector<index> where;
+
+  learned() {
+    cts::random_stream random(1);
+    cts::optimiser_state<B> state;
+    state.reset(b, model.layout().parameters);
+    cts::vit_tape<B> tape;
+    cts::tensor<B> gradients(b, 1, model.parameters().size()), dtokens;
+    cts::loss_tape<B> loss;
+    for (int step = 0; step < 250; ++step) {
+      const auto train = bright_quarters(random, 32, where);
+      cts::forward(b, model, train, tape);
+      cts::cross_entropy(b, *tape.logits, train.targets, loss);
+      b.fill(*gradients, 0.0);
+      cts::backward(b, model, tape, *loss.dlogits, gradients.data(), dtokens);
+      cts::step(b, cts::adamw{.learning_rate = 3e-3}, state, model.parameters(), gradients);
+    }
+    batch = bright_quarters(random, 16, where);
+  }
+  std::vector<double> explain(const std::string& method, const cts::target& t = {}) {
+    cts::attribution_workspace<B> ws;
+    return attribute(cts::parse_attribution(method), b, model, batch, t, ws);
+  }
+};
+
+double mean(const std::vector<double>& v) { return std::accumulate(v.begin(), v.end(), 0.0) / double(v.size()); }
+
+}  // namespace
+
+TEST_CASE("orders, ranks and correlations by hand", "[measure]") {
+  const std::vector<double> v{2, 5, 2, 1};
+  CHECK(cts::falling_order(v) == std::vector<std::size_t>{1, 0, 2, 3});
+  CHECK(cts::ranks(v) == std::vector<double>{1.5, 3, 1.5, 0});
+  CHECK(cts::pearson(std::vector<double>{1, 2, 3}, std::vector<double>{2, 4, 6}) == Approx(1));
+  CHECK(cts::pearson(std::vector<double>{1, 2, 3}, std::vector<double>{1, 1, 1}) == 0);
+  CHECK(cts::pearson(std::vector<double>{1, 2, 4}, std::vector<double>{1, 3, 2}) == Approx(0.327326835));
+  CHECK(cts::spearman(std::vector<double>{1, 2, 3, 4}, std::vector<double>{1, 8, 27, 64}) == Approx(1));
+  CHECK(cts::spearman(std::vector<double>{1, 2, 3}, std::vector<double>{9, 4, 1}) == Approx(-1));
+  CHECK_THROWS_AS(cts::pearson(v, std::vector<double>{1}), cts::Error);
+}
+
+TEST_CASE("measures of given numbers by hand", "[measure]") {
+  CHECK(cts::gini(std::vector<double>{1, 1, -1, 1}) == 0);
+  CHECK(cts::gini(std::vector<double>{0, 0, 3, 0}) == Approx(0.75));
+  CHECK(cts::gini(std::vector<double>{1, 3}) == Approx(0.25));
+  CHECK(cts::gini(std::vector<double>{0, 0}) == 0);
+
+  CHECK(cts::area_under(std::vector<double>{0, .5, 1}, std::vector<double>{1, .5, 0}) == Approx(.5));
+  CHECK(cts::area_under(std::vector<double>{0, .25, 1}, std::vector<double>{1, 0, 0}) == Approx(.125));
+
+  const std::vector<double> salience{3, 2, 1};
+  CHECK(cts::saco_of_groups(salience, std::vector<double>{9, 5, 2}) == Approx(1));
+  CHECK(cts::saco_of_groups(salience, std::vector<double>{2, 5, 9}) == Approx(-1));
+  CHECK(cts::saco_of_groups(salience, std::vector<double>{5, 9, 2}) == Approx((-1 + 2 + 1) / 4.0));
+  CHECK(cts::saco_of_groups(std::vector<double>{1, 1}, std::vector<double>{0, 1}) == 0);
+
+  const cts::removal_effects twice{{2, 4, -2}, {1, 2, -1}}, none{{1, -1, 0}, {1, 1, 5}};
+  CHECK(cts::faithfulness_correlation(twice) == Approx(1));
+  CHECK(cts::infidelity(twice) == Approx(0).margin(1e-15));
+  CHECK(cts::infidelity(twice, false) == Approx(2));  // (1 + 4 + 1) / 3
+  CHECK(cts::infidelity(none) == Approx(1));
+}
+
+TEST_CASE("measures of place by hand", "[measure]") {
+  // A picture of 4 x 6 pixels, patches of 2 x 2; the object covers the middle pair of columns of the upper rows.
+  std::vector<std::uint8_t> mask(24, 0);
+  for (int y = 0; y < 2; ++y)
+    for (int x = 2; x < 5; ++x) mask[std::size_t(y * 6 + x)] = 1;
+  const std::vector<std::int32_t> positions{0, 1, 2, 4};
+  const auto coverage = cts::patch_coverage(mask, 4, 6, 2, positions);
+  CHECK(coverage == std::vector<double>{0, 1, .5, 0});
+  const auto found = cts::localisation(std::vector<double>{1, 4, -3, 3}, coverage);
+  CHECK(found.pointing == 1);
+  CHECK(found.mass == Approx(4.0 / 8));
+  CHECK(found.rank == Approx(0.5));  // of the two most relevant, one is on the object
+  CHECK(found.chance_pointing == Approx(0.5));
+  CHECK(found.chance_mass == Approx(1.5 / 4));
+  CHECK(cts::localisation(std::vector<double>{5, 4, 3, 3}, coverage).pointing == 0);
+  // A small object: where most of it is counts.
+  CHECK(cts::localisation(std::vector<double>{1, 2}, std::vector<double>{.1, .2}).pointing == 1);
+  CHECK(cts::localisation(std::vector<double>{2, 1}, std::vector<double>{.1, .2}).pointing == 0);
+  CHECK_THROWS_AS(cts::localisation(std::vector<double>{2, 1}, std::vector<double>{0, 0}), cts::Error);
+  CHECK_THROWS_AS(cts::patch_coverage(mask, 4, 6, 2, std::vector<std::int32_t>{6}), cts::Error);
+}
+
+TEST_CASE("masked samples come out as plain forward passes of masked batches do", "[measure]") {
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {20, 3, 0, 7});
+  cts::measured_batch<B> m(b, model, batch, cts::target::label());
+  cts::random_stream random(2);
+  for (const auto missing : {cts::missing_tokens::drop, cts::missing_tokens::zero}) {
+    std::vector<cts::masked_sample> masked;
+    for (const std::size_t s : {0, 1, 3, 0}) {
+      masked.push_back({s, std::vector<std::uint8_t>(m.patches(s), 1)});
+      for (auto& k : masked.back().keep) k = random.uniform() < 0.6 ? 1 : 0;
+      masked.back().keep[0] = 1;
+    }
+    const auto got = cts::masked_values(m.engine, m.explained, missing, masked);
+    for (std::size_t i = 0; i < masked.size(); ++i) {
+      const auto one = cts::copy_samples(batch, std::vector<cts::index>{cts::index(masked[i].sample)});
+      cts::token_batch changed;
+      cts::apply_token_mask(one, masked[i].keep, missing, changed);
+      cts::vit_tape<B> tape;
+      cts::forward(b, model, changed, tape);
+      const auto logits = tape.logits.to_host(b);
+      CHECK(got[i].value == Approx(logits[std::size_t(one.targets[0])]).epsilon(1e-10));
+    }
+  }
+}
+
+TEST_CASE("deletion curves start at the whole sample and end at nothing", "[measure]") {
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {20, 3});
+  cts::attribution_workspace<B> ws;
+  cts::measured_batch<B> m(b, model, batch, {});
+  const auto relevance = attribute(cts::occlusion{}, b, model, batch, {}, ws);
+  const auto most = measure(cts::flipping{.steps = 20}, m, relevance);
+  const auto least =
+      measure(cts::flipping{.steps = 20, .order = cts::removal_order::least_relevant_first}, m, relevance);
+  REQUIRE(most.probability.size() == 42);
+  CHECK(most.gone[5] == Approx(0.25));
+  for (std::size_t s = 0; s < 2; ++s) {
+    CHECK(most.probability[s * 21] == Approx(m.whole[s].probability).epsilon(1e-12));
+    CHECK(most.probability[s * 21 + 20] == Approx(least.probability[s * 21 + 20]).epsilon(1e-12));
+    CHECK(most.right[s * 21] == 1);
+  }
+  // The first patch to go from the first sample is its most relevant one: what occlusion measured.
+  const auto best = std::max_element(relevance.begin(), relevance.begin() + 20) - relevance.begin();
+  cts::masked_sample without{0, std::vector<std::uint8_t>(20, 1)};
+  without.keep[std::size_t(best)] = 0;
+  const auto value = cts::masked_values(m.engine, m.explained, cts::missing_tokens::drop, std::vector{without});
+  CHECK(most.probability[1] == Approx(value[0].probability).epsilon(1e-12));
+  CHECK(m.whole[0].value - value[0].value == Approx(relevance[std::size_t(best)]).epsilon(1e-10));
+}
+
+TEST_CASE("everything kept is sufficient, and nothing is missing where relevance is complete", "[measure]") {
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {12, 3});
+  cts::attribution_workspace<B> ws;
+  cts::measured_batch<B> m(b, model, batch, {});
+  const auto relevance =
+      attribute(cts::integrated_gradients{.steps = 100, .start = cts::path_start::embeddings}, b, model, batch, {}, ws);
+  for (const double error : measure(cts::completeness{}, m, relevance)) CHECK(error <= 1e-5);
+  auto half = relevance;
+  for (double& r : half) r /= 2;
+  for (const double error : measure(cts::completeness{}, m, half)) CHECK(error == Approx(0.5).epsilon(1e-4));
+  const auto all = measure(cts::sufficiency{.shares = {1.0}}, m, relevance);
+  for (std::size_t s = 0; s < 2; ++s) CHECK(std::abs(all.sufficiency[s]) <= 1e-12);
+}
+
+TEST_CASE("measures tell a method that looks from dice, and know which methods are blind", "[measure]") {
+  learned l;
+  cts::measured_batch<B> m(l.b, l.model, l.batch, {});
+  double right = 0;
+  for (std::size_t s = 0; s < 16; ++s) right += m.explained.classes[s] == l.batch.targets[s] ? 1 : 0;
+  REQUIRE(right >= 14);
+  const auto deletion = [&](const std::vector<double>& r) {
+    return mean(measure(cts::flipping{.steps = 16}, m, r).area);
+  };
+  const auto chance = l.explain("random");
+  for (const char* method : {"grad_lrp", "occlusion", "atman", "gradient_x_input", "lrp", "generic_attention"}) {
+    INFO(method);
+    const auto r = l.explain(method);
+    CHECK(deletion(r) < deletion(chance));
+    CHECK(mean(measure(cts::sufficiency{}, m, r).sufficiency) <
+          mean(measure(cts::sufficiency{}, m, chance).sufficiency));
+    double hits = 0;
+    for (std::size_t s = 0; s < 16; ++s) {
+      std::vector<double> coverage(16, 0.0);
+      coverage[std::size_t(l.where[s])] = 1;
+      hits += cts::localisation(cts::of_sample(std::span<const double>(r), l.batch.offsets, s), coverage).pointing;
+    }
+    CHECK(hits >= 12);
+  }
+
+  cts::attribution_workspace<B> ws;
+  const auto explainer = [&](const std::string& method) {
+    return [&, method](const cts::token_batch& batch, const cts::target& t) {
+      return attribute(cts::parse_attribution(method), l.b, l.model, batch, t, ws);
+    };
+  };
+  for (const char* blind : {"rollout", "attention", "random"}) {
+    for (const double same : measure(cts::random_logit{}, explainer(blind), l.batch, m.explained, 4, l.explain(blind)))
+      CHECK(same == Approx(1));
+  }
+  for (const char* seeing : {"gradient_x_input", "lrp"}) {
+    CHECK(mean(measure(cts::random_logit{}, explainer(seeing), l.batch, m.explained, 4, l.explain(seeing))) < 0.5);
+  }
+  const cts::target same_class(m.explained.classes);
+  for (const auto how : {cts::randomised::cascading, cts::randomised::independent}) {
+    for (const char* method : {"gradient_x_input", "grad_lrp", "random"}) {
+      const auto other = [&](const cts::vit<B>& model) {
+        return attribute(cts::parse_attribution(method), l.b, model, l.batch, same_class, ws);
+      };
+      const auto result = measure(cts::parameter_randomisation{how}, l.b, l.model, other, l.batch, l.explain(method));
+      REQUIRE(result.layers == std::vector<std::string>{"head", "blocks.1", "blocks.0", "patch_embed"});
+      if (std::string(method) == "random") {
+        CHECK(result.mean() == Approx(1));
+      } else if (how == cts::randomised::cascading) {
+        INFO(method);
+        CHECK(mean(result.similarity.back()) < 0.3);  // nothing of the trained model is left
+      }
+    }
+  }
+  const auto still = measure(cts::max_sensitivity{.radius = 0}, explainer("grad_lrp"), l.batch, m.explained,
+                             explainer("grad_lrp")(l.batch, same_class));
+  for (const double moved : still) CHECK(moved <= 1e-9);
+  CHECK(mean(measure(cts::max_sensitivity{}, explainer("gradient_x_input"), l.batch, m.explained,
+                     explainer("gradient_x_input")(l.batch, same_class))) > 0);
+}
+
+TEST_CASE("a sample is judged the same alone and among others", "[measure]") {
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {9, 4});
+  const std::vector<double> coverage{0, 0, 1, 1, 0, 0, 0, 0, 0, .5, 0, 0, 0};
+  cts::attribution_workspace<B> ws;
+  const auto method = cts::parse_attribution("grad_lrp");
+  const cts::judge_options options{.steps = 4, .sets = 5};
+  cts::measured_batch<B> both(b, model, batch, {});
+  cts::judgement together, apart;
+  cts::judge(method, b, model, both, coverage, true, options, ws, together);
+  for (const cts::index s : {0, 1}) {
+    const auto one = cts::copy_samples(batch, std::vector<cts::index>{s});
+    cts::measured_batch<B> single(b, model, one, {});
+    cts::judge(method, b, model, single,
+               cts::of_sample(std::span<const double>(coverage), batch.offsets, std::size_t(s)), true, options, ws,
+               apart);
+  }
+  for (const auto& measure : cts::judged_measures) {
+    INFO(measure.name);
+    REQUIRE(together[measure.name].size() == 2);
+    CHECK(golden::distance(apart[measure.name], together[measure.name]) <= 1e-6);
+  }
+  const auto json = cts::to_json(together);
+  CHECK(json["deletion"]["n"] == 2);
+  CHECK(json["deletion"]["mean"].get<double>() == Approx(mean(together["deletion"])));
+}

@@ -1,0 +1,59 @@
+// Boxes from a table: read, scaled to the size of the pictures, refused where they are none.
+
+#include "core_tokensets/data/boxes.hpp"
+
+#include <fstream>
+
+#include "support/catch.hpp"
+
+namespace {
+
+namespace cts = core_tokensets;
+
+std::filesystem::path write_table(const std::string& text) {
+  const auto dir = std::filesystem::temp_directory_path() / "cts_test_boxes";
+  std::filesystem::create_directories(dir);
+  std::ofstream(dir / "boxes.csv") << text;
+  return dir;
+}
+
+}  // namespace
+
+TEST_CASE("boxes become masks", "[boxes]") {
+  const auto dir = write_table("file,x0,y0,x1,y1\nval/a/1.png,1,0,2,1\r\nval/a/2.png,3,3,3,3\n");
+  cts::dataset data;
+  data.height = data.width = 4;
+  data.channels = 1;
+  data.class_names = {"a"};
+  data.names = {"a/2.png", "a/1.png", "a/3.png"};
+  data.labels = {0, 0, 0};
+  data.pixels.assign(48, 0);
+  REQUIRE(cts::add_box_masks(data, dir, "val", false));
+  data.check();
+  const std::vector<std::uint8_t> want{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 1, 0, 0, 1, 1, 0,
+                                       0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+  CHECK(data.masks == want);
+  std::filesystem::remove_all(dir);
+  CHECK_FALSE(cts::add_box_masks(data, dir, "val", false));
+}
+
+TEST_CASE("a box is scaled with its picture", "[boxes]") {
+  const auto scaled = [](const cts::pixel_box& box) {
+    std::vector<std::uint8_t> mask(4, 0);
+    cts::mark_box(box, 8, 8, 2, 2, mask.data());
+    return mask;
+  };
+  CHECK(scaled({0, 0, 7, 7}) == std::vector<std::uint8_t>{1, 1, 1, 1});
+  CHECK(scaled({0, 0, 3, 3}) == std::vector<std::uint8_t>{1, 0, 0, 0});
+  CHECK(scaled({5, 2, 6, 3}) == std::vector<std::uint8_t>{0, 1, 0, 0});
+}
+
+TEST_CASE("tables that hold no boxes are errors", "[boxes]") {
+  for (const char* text : {"name,x,y\n", "file,x0,y0,x1,y1\na,1,2,3\n", "file,x0,y0,x1,y1\na,1,2,3,x\n",
+                           "file,x0,y0,x1,y1\na,3,0,2,5\n", "file,x0,y0,x1,y1\na,1,2,3,4,5\n"}) {
+    const auto dir = write_table(text);
+    CHECK_THROWS_AS(cts::read_boxes(dir / "boxes.csv"), cts::Error);
+    std::filesystem::remove_all(dir);
+  }
+  CHECK_THROWS_AS(cts::read_boxes("no/such/boxes.csv"), cts::Error);
+}

@@ -523,7 +523,9 @@ struct parameter_view {
 
 // ==== core_tokensets/core/functors.hpp ====
 // Scalar functions of the whole library as function objects: shared by every backend, by the tests and by kernels.
-// The float versions are free of branches and calls, so that loops over them become vector instructions.
+// The float versions are free of branches and calls, so that loops over them become vector instructions; they are
+// always inlined, since one call left in such a loop makes it several times slower, and compilers with much to inline
+// do leave one.
 
 #include <algorithm>
 #include <bit>
@@ -537,7 +539,7 @@ namespace core_tokensets::fn {
 /// e^x. Float: range reduction by a rounding constant, degree-6 polynomial, relative error below 2e-7; results below
 /// the smallest normal number are 0. Other types: the standard library.
 template <class T>
-constexpr T exp(T x) {
+[[gnu::always_inline]] constexpr T exp(T x) {
   if constexpr (std::is_same_v<T, float>) {
     constexpr float rounder = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
     float y = x > -87.3f ? x : (x <= -87.3f ? -87.3f : x);
@@ -570,7 +572,7 @@ struct normal_pair {
 /// 1 / (1 + 0.3 |x|), relative error below 7e-7 for |x| < 5 and 4e-6 far out (x^2 / 2 is rounded), where 1 + erf would
 /// cancel. Other types: std::erfc.
 template <class T>
-constexpr normal_pair<T> normal(T x) {
+[[gnu::always_inline]] constexpr normal_pair<T> normal(T x) {
   if constexpr (std::is_same_v<T, float>) {
     const float magnitude = x < 0.0f ? -x : x;
     const float t = 1.0f / (1.0f + 0.3f * magnitude);
@@ -594,20 +596,20 @@ constexpr normal_pair<T> normal(T x) {
 
 /// GELU in its exact form, x Phi(x) (Hendrycks & Gimpel 2016).
 template <class T>
-constexpr T gelu(T x) {
+[[gnu::always_inline]] constexpr T gelu(T x) {
   return x * normal(x).cdf;
 }
 
 /// d gelu / dx = Phi(x) + x phi(x).
 template <class T>
-constexpr T gelu_derivative(T x) {
+[[gnu::always_inline]] constexpr T gelu_derivative(T x) {
   const auto n = normal(x);
   return n.cdf + x * n.pdf;
 }
 
 /// Chefer's safe division: 0 where b is 0, else a / (b + 1e-9). The constant is added as it is, not sign-aware.
 template <class T>
-constexpr T safe_divide(T a, T b) {
+[[gnu::always_inline]] constexpr T safe_divide(T a, T b) {
   const T shifted = b + T(1e-9);
   return b == T(0) ? T(0) : a / (shifted == T(0) ? T(1e-9) : shifted);
 }
@@ -927,7 +929,7 @@ constexpr decltype(auto) pick(T* p, const U& repeated) {
 /// `f(p[c]...)` for every column c of a row. The common cases, unit steps everywhere and all but the last operand, are
 /// loops of their own so that they are vectorised; `simd` promises that operands are either the same memory or apart.
 template <class F, class... T>
-void map_row(const F& f, index cols, const std::array<index, sizeof...(T)>& steps, T*... p) {
+[[gnu::flatten]] void map_row(const F& f, index cols, const std::array<index, sizeof...(T)>& steps, T*... p) {
   constexpr std::size_t last = sizeof...(T) - 1;
   bool dense = true;
   for (std::size_t i = 0; i < last; ++i) dense = dense && steps[i] == 1;
@@ -953,7 +955,7 @@ void map_row(const F& f, index cols, const std::array<index, sizeof...(T)>& step
 /// op over c in [0, n) of term(c): 16 partial results side by side, then combined pairwise. The order depends on n
 /// only, not on addresses or threads.
 template <class T, class Op, class F>
-T fold(index n, const Op& op, const F& term) {
+[[gnu::flatten]] T fold(index n, const Op& op, const F& term) {
   constexpr index lanes = 16;
   T partial[lanes];
   for (T& p : partial) p = Op::template identity<T>();
@@ -1048,10 +1050,16 @@ void col_reduce(int threads, const Op& op, const F& term, std::type_identity_t<T
           " columns, the operand ", first.cols);
   constexpr index width = 64;
   const std::array<index, 1 + sizeof...(Rest)> steps{1, (rest.cols == 1 && first.cols != 1 ? index{0} : index{1})...};
+  const bool dense = std::all_of(steps.begin(), steps.end(), [](index s) { return s == 1; });
   parallel_chunks(threads, first.cols, width, [&](index begin, index end) {
     T partial[width];
     for (T& p : partial) p = Op::template identity<T>();
     const auto row = [&](auto*... p) {
+      if (dense) {
+#pragma omp simd
+        for (index c = begin; c < end; ++c) partial[c - begin] = op(partial[c - begin], T(term(p[c]...)));
+        return;
+      }
       [&]<std::size_t... I>(std::index_sequence<I...>) {
 #pragma omp simd
         for (index c = begin; c < end; ++c) partial[c - begin] = op(partial[c - begin], T(term(p[c * steps[I]]...)));

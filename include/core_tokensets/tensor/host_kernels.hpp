@@ -46,7 +46,7 @@ constexpr decltype(auto) pick(T* p, const U& repeated) {
 /// `f(p[c]...)` for every column c of a row. The common cases, unit steps everywhere and all but the last operand, are
 /// loops of their own so that they are vectorised; `simd` promises that operands are either the same memory or apart.
 template <class F, class... T>
-void map_row(const F& f, index cols, const std::array<index, sizeof...(T)>& steps, T*... p) {
+[[gnu::flatten]] void map_row(const F& f, index cols, const std::array<index, sizeof...(T)>& steps, T*... p) {
   constexpr std::size_t last = sizeof...(T) - 1;
   bool dense = true;
   for (std::size_t i = 0; i < last; ++i) dense = dense && steps[i] == 1;
@@ -72,7 +72,7 @@ void map_row(const F& f, index cols, const std::array<index, sizeof...(T)>& step
 /// op over c in [0, n) of term(c): 16 partial results side by side, then combined pairwise. The order depends on n
 /// only, not on addresses or threads.
 template <class T, class Op, class F>
-T fold(index n, const Op& op, const F& term) {
+[[gnu::flatten]] T fold(index n, const Op& op, const F& term) {
   constexpr index lanes = 16;
   T partial[lanes];
   for (T& p : partial) p = Op::template identity<T>();
@@ -167,10 +167,16 @@ void col_reduce(int threads, const Op& op, const F& term, std::type_identity_t<T
           " columns, the operand ", first.cols);
   constexpr index width = 64;
   const std::array<index, 1 + sizeof...(Rest)> steps{1, (rest.cols == 1 && first.cols != 1 ? index{0} : index{1})...};
+  const bool dense = std::all_of(steps.begin(), steps.end(), [](index s) { return s == 1; });
   parallel_chunks(threads, first.cols, width, [&](index begin, index end) {
     T partial[width];
     for (T& p : partial) p = Op::template identity<T>();
     const auto row = [&](auto*... p) {
+      if (dense) {
+#pragma omp simd
+        for (index c = begin; c < end; ++c) partial[c - begin] = op(partial[c - begin], T(term(p[c]...)));
+        return;
+      }
       [&]<std::size_t... I>(std::index_sequence<I...>) {
 #pragma omp simd
         for (index c = begin; c < end; ++c) partial[c - begin] = op(partial[c - begin], T(term(p[c * steps[I]]...)));

@@ -1852,8 +1852,8 @@ struct block_tape {
 enum class attention_kept { nothing, gradients, matrices };
 
 /// Makes room for that in the tape. Most backends go back from the matrices, others from the sums (`keeps_log_sums`).
-template <tensor_backend B>
-void resize_attention(B& b, const attention_rows& rows, index heads, attention_kept keep, block_tape<B>& tape) {
+template <tensor_backend B, class Tape>
+void resize_attention(B& b, const attention_rows& rows, index heads, attention_kept keep, Tape& tape) {
   const bool matrices =
       keep == attention_kept::matrices || (keep == attention_kept::gradients && !ops::keeps_log_sums<B>);
   const bool sums = keep != attention_kept::nothing && ops::keeps_log_sums<B>;
@@ -1915,10 +1915,10 @@ void backward_mlp(B& b, const block& l, parameter_view<const T> p, parameter_vie
   b.map(fn::add{}, dmiddle, dy);
 }
 
-/// From x and `tape.qkv` `[T, 3 C]` to y `[T, C]`; see `forward`.
+/// The first half of a block from `tape.qkv` `[T, 3 C]` on: middle = x + proj(attention), `[T, C]`.
 template <tensor_backend B, class T = typename B::scalar>
-void forward_from_qkv(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
-                      block_tape<B>& tape, attention_kept keep, view<T> y, const key_factors<T>& factors = {}) {
+void attend_from_qkv(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
+                     block_tape<B>& tape, attention_kept keep, view<T> middle, const key_factors<T>& factors = {}) {
   const index dim = x.cols;
   tape.context.resize(b, x.rows, dim);
   resize_attention(b, rows, l.heads, keep, tape);
@@ -1926,31 +1926,47 @@ void forward_from_qkv(B& b, const block& l, parameter_view<const T> p, const att
   ops::weighted_attention<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads),
                                 qkv_part(qkv, 2, l.heads), attention_scale<T>(dim / l.heads), factors,
                                 (*tape.context).split_cols(l.heads), data_or_null(tape.a), data_or_null(tape.log_sums));
-  tape.middle.resize(b, x.rows, dim);
-  forward<B, T>(b, l.proj, p, *tape.context, x, *tape.middle);
-  forward_mlp<B, T>(b, l, p, tape, y);
+  forward<B, T>(b, l.proj, p, *tape.context, x, middle);
 }
 
-/// x `[T, C]` to y `[T, C]`. `factors` multiply
-/// the scores of keys, for perturbations only: the backward pass knows nothing of them.
+/// The first half of a block, x to middle, both `[T, C]`.
 template <tensor_backend B, class T = typename B::scalar>
-void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
-             block_tape<B>& tape, attention_kept keep, view<T> y, const key_factors<T>& factors = {}) {
+void attend(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
+            block_tape<B>& tape, attention_kept keep, view<T> middle, const key_factors<T>& factors = {}) {
   forward<B, T>(b, l.norm1, p, x, tape.norm1);
   tape.qkv.resize(b, x.rows, 3 * x.cols);
   forward<B, T>(b, l.qkv, p, *tape.norm1.y, {}, *tape.qkv);
-  forward_from_qkv<B, T>(b, l, p, rows, x, tape, keep, y, factors);
+  attend_from_qkv<B, T>(b, l, p, rows, x, tape, keep, middle, factors);
 }
 
-/// `dx` holds d loss / d y on entry and d loss / d x on return. Parameter gradients are added where `grads` is given;
-/// `keep_attention_gradient` leaves d loss / d attention in `tape.da`.
+/// From x and `tape.qkv` `[T, 3 C]` to y `[T, C]`; see `forward`.
 template <tensor_backend B, class T = typename B::scalar>
-void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T> grads, const attention_rows& rows,
-              const_view<T> x, block_tape<B>& tape, bool keep_attention_gradient, view<T> dx) {
+void forward_from_qkv(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
+                      block_tape<B>& tape, attention_kept keep, view<T> y, const key_factors<T>& factors = {}) {
+  tape.middle.resize(b, x.rows, x.cols);
+  attend_from_qkv<B, T>(b, l, p, rows, x, tape, keep, *tape.middle, factors);
+  forward_mlp<B, T>(b, l, p, tape, y);
+}
+
+/// x `[T, C]` to y `[T, C]`. `factors` multiply the scores of keys, for perturbations only: the backward pass knows
+/// nothing of them.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
+             block_tape<B>& tape, attention_kept keep, view<T> y, const key_factors<T>& factors = {}) {
+  tape.middle.resize(b, x.rows, x.cols);
+  attend<B, T>(b, l, p, rows, x, tape, keep, *tape.middle, factors);
+  forward_mlp<B, T>(b, l, p, tape, y);
+}
+
+/// From `dmiddle` `[T, C]` at the middle of a block to dx (=) at its input. `keep_attention_gradient` leaves d loss / d
+/// attention in `tape.da`.
+template <tensor_backend B, class T = typename B::scalar>
+void backward_attend(B& b, const block& l, parameter_view<const T> p, parameter_view<T> grads,
+                     const attention_rows& rows, const_view<T> x, block_tape<B>& tape, bool keep_attention_gradient,
+                     const_view<T> dmiddle, view<T> dx) {
   const index dim = x.cols;
-  scratch<B> dmiddle(b, x.rows, dim), dcontext(b, x.rows, dim), dqkv(b, x.rows, 3 * dim);
-  backward_mlp<B, T>(b, l, p, grads, tape, dx, *dmiddle);
-  backward<B, T>(b, l.proj, p, grads, *tape.context, *dmiddle, *dcontext);
+  scratch<B> dcontext(b, x.rows, dim), dqkv(b, x.rows, 3 * dim);
+  backward<B, T>(b, l.proj, p, grads, *tape.context, dmiddle, *dcontext);
   if (keep_attention_gradient) tape.da.resize(b, 1, rows.size(l.heads));
   const view<const T> qkv = *tape.qkv;
   ops::attention_backward<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads),
@@ -1961,7 +1977,16 @@ void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T>
                                 {data_or_null(tape.log_sums), (*std::as_const(tape.context)).split_cols(l.heads)});
   backward<B, T>(b, l.qkv, p, grads, *tape.norm1.y, *dqkv, *dcontext);
   backward<B, T>(b, l.norm1, p, grads, x, tape.norm1, *dcontext, dx);
-  b.map(fn::add{}, dx, view<const T>(*dmiddle));
+  b.map(fn::add{}, dx, dmiddle);
+}
+
+/// `dx` holds d loss / d y on entry and d loss / d x on return. Parameter gradients are added where `grads` is given.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T> grads, const attention_rows& rows,
+              const_view<T> x, block_tape<B>& tape, bool keep_attention_gradient, view<T> dx) {
+  scratch<B> dmiddle(b, x.rows, x.cols);
+  backward_mlp<B, T>(b, l, p, grads, tape, dx, *dmiddle);
+  backward_attend<B, T>(b, l, p, grads, rows, x, tape, keep_attention_gradient, *dmiddle, dx);
 }
 
 }  // namespace core_tokensets
@@ -2190,32 +2215,38 @@ struct vit_layout {
   linear head;
 };
 
-inline vit_layout make_layout(const vit_config& c) {
-  check(c);
-  vit_layout l;
-  l.embedding.class_token = l.parameters.add("cls_token", {1, 1, c.dim}, false);
-  l.embedding.positions = l.parameters.add("pos_embed", {1, c.patches() + 1, c.dim}, false);
+/// Places for the encoder of `c`, everything but the head, under timm's names behind `prefix`.
+template <class Layers>
+void add_encoder(Layers& l, parameter_layout& parameters, const vit_config& c, const std::string& prefix = "") {
+  l.embedding.class_token = parameters.add(prefix + "cls_token", {1, 1, c.dim}, false);
+  l.embedding.positions = parameters.add(prefix + "pos_embed", {1, c.patches() + 1, c.dim}, false);
   l.embedding.positions.rows = c.patches() + 1;
   l.embedding.positions.cols = c.dim;
   l.embedding.proj.weight =
-      l.parameters.add("patch_embed.proj.weight", {c.dim, c.image.channels, c.patch, c.patch}, true);
-  l.embedding.proj.bias = l.parameters.add("patch_embed.proj.bias", {c.dim}, false);
+      parameters.add(prefix + "patch_embed.proj.weight", {c.dim, c.image.channels, c.patch, c.patch}, true);
+  l.embedding.proj.bias = parameters.add(prefix + "patch_embed.proj.bias", {c.dim}, false);
   for (index i = 0; i < c.depth; ++i) {
-    l.blocks.push_back(add_block(l.parameters, "blocks." + std::to_string(i), c.dim, c.heads, c.hidden(), c.qkv_bias,
-                                 c.layer_norm_eps));
+    l.blocks.push_back(add_block(parameters, prefix + "blocks." + std::to_string(i), c.dim, c.heads, c.hidden(),
+                                 c.qkv_bias, c.layer_norm_eps));
   }
-  l.norm = add_layer_norm(l.parameters, "norm", c.dim, c.layer_norm_eps);
+  l.norm = add_layer_norm(parameters, prefix + "norm", c.dim, c.layer_norm_eps);
+}
+
+inline vit_layout make_layout(const vit_config& c) {
+  check(c);
+  vit_layout l;
+  add_encoder(l, l.parameters, c);
   l.head = add_linear(l.parameters, "head", c.dim, c.classes);
   return l;
 }
 
 /// Normal numbers of standard deviation 0.02 for matrices, positions and class token; 1 for norm gains; 0 for the rest.
 template <class T>
-std::vector<T> initial_parameters(const vit_config& c, const parameter_layout& layout) {
+std::vector<T> initial_parameters(std::uint64_t seed, const parameter_layout& layout) {
   std::vector<T> values(static_cast<std::size_t>(layout.size()), T(0));
   std::uint64_t stream = 0;
   for (const parameter& p : layout.table()) {
-    random_stream random(c.seed, ++stream);
+    random_stream random(seed, ++stream);
     const bool gain = p.name.find("norm") != std::string::npos && p.name.ends_with("weight");
     const bool bias = p.shape.size() == 1 && !gain;
     for (index i = 0; i < p.where.size(); ++i) {
@@ -2232,7 +2263,7 @@ class vit {
   using scalar = typename B::scalar;
 
   vit(B& b, const vit_config& c) : config_(c), layout_(make_layout(c)) {
-    const auto values = initial_parameters<scalar>(c, layout_.parameters);
+    const auto values = initial_parameters<scalar>(c.seed, layout_.parameters);
     parameters_.assign(b, 1, layout_.parameters.size(), values.data());
   }
 
@@ -4138,17 +4169,17 @@ void mlp_relevance(const composite& c, B& b, const block& l, parameter_view<cons
   seen(stage::copy2, r);
 }
 
-/// From R at the output of a block to R at its input, in place in r `[T, C]`. x and y `[T, C]` are its input and
-/// output; `r_attention` receives the relevance of the attention probabilities as `attention` says.
-template <tensor_backend B, class Observer = no_observer, class T = typename B::scalar>
-void relevance(const composite& c, B& b, const block& l, parameter_view<const T> p, const attention_rows& attention,
-               const sample_rows<B>& rows, const_view<T> x, const_view<T> y, const block_tape<B>& tape, T* r_attention,
-               view<T> r, const Observer& observe = {}) {
+/// The first half of a block, in place: from R at its `middle` `[n, C]` to R at its input x. `r_attention` receives the
+/// relevance of the attention probabilities as `attention` says.
+template <tensor_backend B, class Observer, class T = typename B::scalar>
+void attend_relevance(const composite& c, B& b, const block& l, parameter_view<const T> p,
+                      const attention_rows& attention, const sample_rows<B>& rows, const_view<T> x,
+                      const_view<T> middle, const block_tape<B>& tape, T* r_attention, view<T> r,
+                      const Observer& observe) {
   const index n = x.rows, dim = x.cols, heads = l.heads;
   const auto seen = [&](stage s, view<T> at) { observe(s, rows, view<const T>(at)); };
-  mlp_relevance<B, Observer, T>(c, b, l, p, rows, y, tape, r, observe);
   scratch<B> residual(b, n, dim), branch(b, n, dim), packed(b, n, 3 * dim);
-  relevance<B, T>(c.residual, b, rows, r, x, *tape.middle, *residual, *branch);
+  relevance<B, T>(c.residual, b, rows, r, x, middle, *residual, *branch);
   seen(stage::add1_residual, *residual);
   seen(stage::add1_branch, *branch);
   relevance<B, T>(c.proj, b, l.proj, p, *tape.context, {}, *branch, r);
@@ -4170,6 +4201,16 @@ void relevance(const composite& c, B& b, const block& l, parameter_view<const T>
   seen(stage::norm1, *branch);
   relevance<B, T>(c.copy, b, *residual, *branch, x, r);
   seen(stage::copy1, r);
+}
+
+/// From R at the output of a block to R at its input, in place in r `[T, C]`. x and y `[T, C]` are its input and
+/// output; `r_attention` receives the relevance of the attention probabilities as `attention` says.
+template <tensor_backend B, class Observer = no_observer, class T = typename B::scalar>
+void relevance(const composite& c, B& b, const block& l, parameter_view<const T> p, const attention_rows& attention,
+               const sample_rows<B>& rows, const_view<T> x, const_view<T> y, const block_tape<B>& tape, T* r_attention,
+               view<T> r, const Observer& observe = {}) {
+  mlp_relevance<B, Observer, T>(c, b, l, p, rows, y, tape, r, observe);
+  attend_relevance<B, Observer, T>(c, b, l, p, attention, rows, x, *tape.middle, tape, r_attention, r, observe);
 }
 
 /// The same for a block of which only the class tokens were computed: from R `[S, C]` at their outputs y to R `[T, C]`
@@ -9149,6 +9190,63 @@ inline task_stream class_incremental(dataset_split split, const class_incrementa
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/data/text_batch.hpp ====
+// Texts of a batch, packed behind one another like the patches of `token_batch`: what the text decoder reads and what
+// it shall answer.
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Q texts about S pictures. Text q owns rows `offsets[q] .. offsets[q+1]` of the per-token arrays; the texts
+/// `images[s]
+/// .. images[s+1]` are about picture s, so that a picture with many questions is encoded once. A text is a prompt (a
+/// question, or nothing), the token `begin`, and an answer; `targets` says which token shall follow, -1 inside the
+/// prompt, where nothing is asked.
+struct text_batch {
+  std::vector<std::int32_t> tokens;   ///< [L]
+  std::vector<std::int32_t> targets;  ///< [L]
+  std::vector<index> offsets{0};      ///< [Q + 1]
+  std::vector<index> images{0};       ///< [S + 1]
+  std::vector<float> weights;         ///< [Q] weight of each text in the loss, or empty (all 1)
+
+  index texts() const { return static_cast<index>(offsets.size()) - 1; }
+  index pictures() const { return static_cast<index>(images.size()) - 1; }
+  index length() const { return offsets.back(); }
+
+  void clear() {
+    tokens.clear(), targets.clear(), weights.clear();
+    offsets.assign(1, 0), images.assign(1, 0);
+  }
+  /// Begins the texts of another picture.
+  void next_picture() { images.push_back(images.back()); }
+  /// Appends a text about the last picture: prompt, `begin`, answer; the answer is asked for, and `end` behind it.
+  void append(std::span<const std::int32_t> prompt, std::span<const std::int32_t> answer, std::int32_t begin,
+              std::int32_t end) {
+    append_prompt(prompt, begin);
+    targets.back() = answer.empty() ? end : answer[0];
+    for (std::size_t i = 0; i < answer.size(); ++i) {
+      tokens.push_back(answer[i]);
+      targets.push_back(i + 1 < answer.size() ? answer[i + 1] : end);
+    }
+    offsets.back() = static_cast<index>(tokens.size());
+  }
+  /// Appends a text that ends where the answer begins.
+  void append_prompt(std::span<const std::int32_t> prompt, std::int32_t begin) {
+    require(pictures() > 0, "text batch: a text before the first picture");
+    tokens.insert(tokens.end(), prompt.begin(), prompt.end());
+    tokens.push_back(begin);
+    targets.resize(tokens.size(), -1);
+    offsets.push_back(static_cast<index>(tokens.size()));
+    ++images.back();
+  }
+};
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/io/atomic_folder.hpp ====
 // A whole folder that appears at once: it is filled under a temporary name beside its place and then renamed.
 
@@ -10847,6 +10945,792 @@ inline token_batch make_batch(const token_memory& memory, std::span<const index>
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/nn/cross_attention.hpp ====
+// Text looks at the picture: y = x + proj(attention(q(norm(x)), k(image), v(image))).
+
+
+namespace core_tokensets {
+
+/// Queries come from the text, keys and values from the image tokens, which may have another number of channels.
+struct cross_attention {
+  index heads = 1;
+  layer_norm norm;
+  linear q, kv, proj;
+};
+
+/// Its activations. `a`, `log_sums` and `da` as in `block_tape`.
+template <tensor_backend B>
+struct cross_attention_tape {
+  layer_norm_tape<B> norm;
+  tensor<B> q, kv, a, log_sums, da, context;
+};
+
+inline cross_attention add_cross_attention(parameter_layout& layout, const std::string& name, index dim,
+                                           index image_dim, index heads, double eps) {
+  cross_attention l;
+  l.heads = heads;
+  l.norm = add_layer_norm(layout, name + ".norm", dim, eps);
+  l.q = add_linear(layout, name + ".q", dim, dim);
+  l.kv = add_linear(layout, name + ".kv", image_dim, 2 * dim);
+  l.proj = add_linear(layout, name + ".proj", dim, dim);
+  return l;
+}
+
+/// Part 0 (key) or 1 (value) of packed `[T, 2 C]` as `[1, H, T, C / H]`, in place.
+template <class T>
+view<T> kv_part(const view<T>& kv, index part, index heads) {
+  const index dim = kv.cols / 2;
+  return kv.slice_cols(part * dim, dim).split_cols(heads);
+}
+
+/// x `[L, C]` to y `[L, C]` with keys and values `[T, 2 C]` that are there already.
+template <tensor_backend B, class T = typename B::scalar>
+void forward_from_kv(B& b, const cross_attention& l, parameter_view<const T> p, const attention_rows& rows,
+                     const_view<T> x, const_view<T> kv, cross_attention_tape<B>& tape, attention_kept keep, view<T> y,
+                     const key_factors<T>& factors = {}) {
+  const index dim = x.cols;
+  forward<B, T>(b, l.norm, p, x, tape.norm);
+  tape.q.resize(b, x.rows, dim);
+  tape.context.resize(b, x.rows, dim);
+  forward<B, T>(b, l.q, p, *tape.norm.y, {}, *tape.q);
+  resize_attention(b, rows, l.heads, keep, tape);
+  ops::weighted_attention<B, T>(b, rows, (*tape.q).split_cols(l.heads), kv_part(kv, 0, l.heads),
+                                kv_part(kv, 1, l.heads), attention_scale<T>(dim / l.heads), factors,
+                                (*tape.context).split_cols(l.heads), data_or_null(tape.a), data_or_null(tape.log_sums));
+  forward<B, T>(b, l.proj, p, *tape.context, x, y);
+}
+
+/// x `[L, C]` to y `[L, C]` with image tokens `[T, E]`; `rows` says which texts look at which picture.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const cross_attention& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
+             const_view<T> image, cross_attention_tape<B>& tape, attention_kept keep, view<T> y,
+             const key_factors<T>& factors = {}) {
+  tape.kv.resize(b, image.rows, 2 * x.cols);
+  forward<B, T>(b, l.kv, p, image, {}, *tape.kv);
+  forward_from_kv<B, T>(b, l, p, rows, x, *std::as_const(tape.kv), tape, keep, y, factors);
+}
+
+/// From dy `[L, C]` to dx (=) and `dimage` `[T, E]` (+=); parameter gradients are added where `grads` is given.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const cross_attention& l, parameter_view<const T> p, parameter_view<T> grads,
+              const attention_rows& rows, const_view<T> x, const_view<T> image, cross_attention_tape<B>& tape,
+              bool keep_attention_gradient, const_view<T> dy, view<T> dx, view<T> dimage) {
+  const index dim = x.cols;
+  scratch<B> dcontext(b, x.rows, dim), dq(b, x.rows, dim), dkv(b, image.rows, 2 * dim),
+      dtokens(b, image.rows, image.cols);
+  backward<B, T>(b, l.proj, p, grads, *tape.context, dy, *dcontext);
+  if (keep_attention_gradient) tape.da.resize(b, 1, rows.size(l.heads));
+  const view<const T> kv = *std::as_const(tape.kv);
+  ops::attention_backward<B, T>(b, rows, (*tape.q).split_cols(l.heads), kv_part(kv, 0, l.heads),
+                                kv_part(kv, 1, l.heads), attention_scale<T>(dim / l.heads), data_or_null(tape.a),
+                                (*dcontext).split_cols(l.heads), (*dq).split_cols(l.heads), kv_part(*dkv, 0, l.heads),
+                                kv_part(*dkv, 1, l.heads), keep_attention_gradient ? tape.da.data() : nullptr,
+                                {data_or_null(tape.log_sums), (*std::as_const(tape.context)).split_cols(l.heads)});
+  backward<B, T>(b, l.kv, p, grads, image, *dkv, *dtokens);
+  b.map(fn::add{}, dimage, view<const T>(*dtokens));
+  backward<B, T>(b, l.q, p, grads, *tape.norm.y, *dq, *dcontext);
+  backward<B, T>(b, l.norm, p, grads, x, tape.norm, *dcontext, dx);
+  b.map(fn::add{}, dx, dy);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/decoder_block.hpp ====
+// A pre-norm decoder block: causal self-attention among the tokens of a text, a look at the picture, and an MLP, each
+// added to what came in.
+
+
+namespace core_tokensets {
+
+/// Self-attention and MLP are those of `block`; the look at the picture stands between them.
+struct decoder_block {
+  block self;
+  cross_attention cross;
+};
+
+/// Its activations: `attended` `[L, C]` is x behind self-attention, `self.middle` behind the look at the picture.
+template <tensor_backend B>
+struct decoder_block_tape {
+  block_tape<B> self;
+  cross_attention_tape<B> cross;
+  tensor<B> attended;
+};
+
+inline decoder_block add_decoder_block(parameter_layout& layout, const std::string& name, index dim, index image_dim,
+                                       index heads, index hidden, double eps) {
+  decoder_block l;
+  l.self = add_block(layout, name, dim, heads, hidden, true, eps);
+  l.cross = add_cross_attention(layout, name + ".cross", dim, image_dim, heads, eps);
+  return l;
+}
+
+/// Who looks at whom: text tokens at earlier ones of their text (`self`, causal), and at their picture (`cross`).
+struct decoder_rows {
+  attention_rows self, cross;
+};
+
+/// x `[L, C]` to y `[L, C]` with image tokens `[T, E]`; `factors` weigh the image tokens, for perturbations only.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const decoder_block& l, parameter_view<const T> p, const decoder_rows& rows, const_view<T> x,
+             const_view<T> image, decoder_block_tape<B>& tape, attention_kept keep, view<T> y,
+             const key_factors<T>& factors = {}) {
+  tape.attended.resize(b, x.rows, x.cols);
+  tape.self.middle.resize(b, x.rows, x.cols);
+  attend<B, T>(b, l.self, p, rows.self, x, tape.self, keep, *tape.attended);
+  forward<B, T>(b, l.cross, p, rows.cross, *std::as_const(tape.attended), image, tape.cross, keep, *tape.self.middle,
+                factors);
+  forward_mlp<B, T>(b, l.self, p, tape.self, y);
+}
+
+/// `dx` holds d loss / d y on entry and d loss / d x on return; `dimage` `[T, E]` is added to.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const decoder_block& l, parameter_view<const T> p, parameter_view<T> grads,
+              const decoder_rows& rows, const_view<T> x, const_view<T> image, decoder_block_tape<B>& tape,
+              bool keep_attention_gradient, view<T> dx, view<T> dimage) {
+  scratch<B> dmiddle(b, x.rows, x.cols), dattended(b, x.rows, x.cols);
+  backward_mlp<B, T>(b, l.self, p, grads, tape.self, dx, *dmiddle);
+  backward<B, T>(b, l.cross, p, grads, rows.cross, *std::as_const(tape.attended), image, tape.cross,
+                 keep_attention_gradient, *dmiddle, *dattended, dimage);
+  backward_attend<B, T>(b, l.self, p, grads, rows.self, x, tape.self, keep_attention_gradient, *dattended, dx);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/text_embedding.hpp ====
+// Tokens of a text become vectors: one learned row for the token plus one for its place in the text.
+
+
+namespace core_tokensets {
+
+struct text_embedding {
+  slot tokens;     ///< [V, C]
+  slot positions;  ///< [N, C]
+};
+
+inline text_embedding add_text_embedding(parameter_layout& layout, const std::string& name, index vocabulary,
+                                         index length, index dim) {
+  return {layout.add(name + ".token_embed.weight", {vocabulary, dim}, false),
+          layout.add(name + ".pos_embed.weight", {length, dim}, false)};
+}
+
+/// Token and position numbers `[L]` to vectors `[L, C]`.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const text_embedding& l, parameter_view<const T> p, const row_list<B>& tokens,
+             const row_list<B>& positions, view<T> out) {
+  scratch<B> of_position(b, out.rows, out.cols);
+  b.gather_rows(out, p[l.tokens], tokens.data());
+  b.gather_rows(*of_position, p[l.positions], positions.data());
+  b.map(fn::add{}, out, view<const T>(*of_position));
+}
+
+/// Parameter gradients (+=) from d loss / d vectors `[L, C]`.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const text_embedding& l, parameter_view<T> grads, const row_list<B>& tokens,
+              const row_list<B>& positions, const_view<T> dout) {
+  b.scatter_add_rows(grads[l.tokens], dout, tokens.data());
+  b.scatter_add_rows(grads[l.positions], dout, positions.data());
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/model/image_text.hpp ====
+// One model for questions and captions: a Vision Transformer encodes the picture, a causal decoder writes text while it
+// looks at the picture. A caption is what follows an empty prompt, an answer what follows the question.
+
+
+namespace core_tokensets {
+
+struct text_config {
+  index vocabulary = 1024, length = 48;  ///< tokens that there are, and that a text has at most
+  index dim = 128, depth = 2, heads = 4;
+  double mlp_ratio = 4;
+  bool tied = true;  ///< the output layer is the token embedding (Press & Wolf 2017), with a bias of its own
+
+  index hidden() const { return static_cast<index>(std::llround(mlp_ratio * static_cast<double>(dim))); }
+};
+
+/// `image.classes` means nothing here: the encoder has no head.
+struct image_text_config {
+  vit_config image = {};
+  text_config text = {};
+  std::uint64_t seed = 0;  ///< of the initial weights
+};
+
+/// Throws where the sizes do not fit together.
+inline void check(const image_text_config& c) {
+  check(c.image);
+  const text_config& t = c.text;
+  require(t.vocabulary > 2 && t.length > 1 && t.dim > 0 && t.depth > 0 && t.heads > 0 && t.hidden() > 0,
+          "image_text: vocabulary, length, dim, depth and heads must be positive (vocabulary 3, length 2 or more)");
+  require(t.dim % t.heads == 0, "image_text: ", t.dim, " channels do not divide into ", t.heads, " heads");
+}
+
+/// The places of all parameters: the encoder's under timm's names behind "encoder.", the decoder's behind "decoder.".
+struct image_text_layout {
+  parameter_layout parameters;
+  patch_embedding embedding;
+  std::vector<block> blocks;
+  layer_norm norm;
+  text_embedding text;
+  std::vector<decoder_block> decoder;
+  layer_norm text_norm;
+  linear output;
+};
+
+inline image_text_layout make_layout(const image_text_config& c) {
+  check(c);
+  image_text_layout l;
+  const text_config& t = c.text;
+  const double eps = c.image.layer_norm_eps;
+  add_encoder(l, l.parameters, c.image, "encoder.");
+  l.text = add_text_embedding(l.parameters, "decoder", t.vocabulary, t.length, t.dim);
+  for (index i = 0; i < t.depth; ++i) {
+    l.decoder.push_back(add_decoder_block(l.parameters, "decoder.blocks." + std::to_string(i), t.dim, c.image.dim,
+                                          t.heads, t.hidden(), eps));
+  }
+  l.text_norm = add_layer_norm(l.parameters, "decoder.norm", t.dim, eps);
+  if (t.tied) {
+    l.output.weight = l.text.tokens;
+    l.output.bias = l.parameters.add("decoder.output.bias", {t.vocabulary}, false);
+  } else {
+    l.output = add_linear(l.parameters, "decoder.output", t.dim, t.vocabulary);
+  }
+  return l;
+}
+
+/// The model: its configuration, the places of its parameters and the parameters themselves.
+template <tensor_backend B>
+class image_text_model {
+ public:
+  using scalar = typename B::scalar;
+
+  image_text_model(B& b, const image_text_config& c) : config_(c), layout_(make_layout(c)) {
+    const auto values = initial_parameters<scalar>(c.seed, layout_.parameters);
+    parameters_.assign(b, 1, layout_.parameters.size(), values.data());
+  }
+
+  const image_text_config& config() const { return config_; }
+  const image_text_layout& layout() const { return layout_; }
+  tensor<B>& parameters() { return parameters_; }
+  const tensor<B>& parameters() const { return parameters_; }
+  parameter_view<const scalar> view_parameters() const { return {parameters_.data()}; }
+
+ private:
+  image_text_config config_;
+  image_text_layout layout_;
+  tensor<B> parameters_;
+};
+
+/// Where the texts of one batch go. Its memory is reused from batch to batch.
+template <tensor_backend B>
+struct text_plan {
+  decoder_rows rows;
+  row_list<B> tokens, positions;      ///< [L]
+  row_list<B> asked;                  ///< [A] rows whose next token is asked for
+  std::vector<std::int32_t> targets;  ///< [A] that token
+  std::vector<float> weights;  ///< [A] make the mean over A of weight times loss the mean over texts of their mean loss
+  sequences asked_of_text;     ///< which of the A belong to which text
+
+  index length() const { return tokens.size(); }
+
+  /// `pictures` says which image tokens belong to which picture. Throws where the batch does not fit `c`.
+  void assign(B& b, const text_batch& batch, const sequences& pictures, const text_config& c) {
+    check(batch, pictures, c);
+    std::vector<std::int32_t> places, wanted;
+    sequences texts{batch.offsets}, of_picture;
+    targets.clear(), weights.clear(), asked_of_text.offsets.assign(1, 0);
+    for (index s = 0; s < batch.pictures(); ++s) {
+      const auto first = static_cast<std::size_t>(batch.images[static_cast<std::size_t>(s)]),
+                 last = static_cast<std::size_t>(batch.images[static_cast<std::size_t>(s + 1)]);
+      of_picture.push_back(batch.offsets[last] - batch.offsets[first]);
+    }
+    for (index q = 0; q < batch.texts(); ++q) {
+      const index begin = texts.begin(q), before = static_cast<index>(wanted.size());
+      for (index t = begin; t < texts.begin(q + 1); ++t) {
+        places.push_back(static_cast<std::int32_t>(t - begin));
+        if (batch.targets[static_cast<std::size_t>(t)] < 0) continue;
+        wanted.push_back(static_cast<std::int32_t>(t));
+        targets.push_back(batch.targets[static_cast<std::size_t>(t)]);
+      }
+      asked_of_text.push_back(static_cast<index>(wanted.size()) - before);
+    }
+    weigh(batch);
+    rows.self.assign(texts, texts, true);
+    rows.cross.assign(of_picture, pictures);
+    tokens.assign(b, batch.tokens);
+    positions.assign(b, places);
+    asked.assign(b, wanted);
+  }
+
+ private:
+  void weigh(const text_batch& batch) {
+    const auto all = static_cast<float>(targets.size()), texts = static_cast<float>(batch.texts());
+    for (index q = 0; q < batch.texts(); ++q) {
+      const index n = asked_of_text.length(q);
+      const float weight = batch.weights.empty() ? 1.0f : batch.weights[static_cast<std::size_t>(q)];
+      weights.insert(weights.end(), static_cast<std::size_t>(n), weight * all / (texts * static_cast<float>(n)));
+    }
+  }
+
+  static void check(const text_batch& batch, const sequences& pictures, const text_config& c) {
+    require(batch.pictures() == pictures.count() && batch.images.back() == batch.texts(), "image_text: texts about ",
+            batch.pictures(), " pictures, there are ", pictures.count());
+    require(batch.tokens.size() == batch.targets.size() && batch.length() == static_cast<index>(batch.tokens.size()),
+            "image_text: ", batch.tokens.size(), " tokens, ", batch.targets.size(), " targets, offsets end at ",
+            batch.length());
+    for (index q = 0; q < batch.texts(); ++q) {
+      const index n = batch.offsets[static_cast<std::size_t>(q + 1)] - batch.offsets[static_cast<std::size_t>(q)];
+      require(n > 0 && n <= c.length, "image_text: text ", q, " has ", n, " tokens, expected 1 to ", c.length);
+    }
+    for (std::size_t t = 0; t < batch.tokens.size(); ++t) {
+      require(batch.tokens[t] >= 0 && batch.tokens[t] < c.vocabulary && batch.targets[t] >= -1 &&
+                  batch.targets[t] < c.vocabulary,
+              "image_text: token ", batch.tokens[t], " with target ", batch.targets[t], ", the vocabulary has ",
+              c.vocabulary);
+    }
+  }
+};
+
+/// Everything that one forward pass leaves behind, reused from step to step. `keep` is `logits` or `gradients`;
+/// `keep_matrices` keeps attention matrices too where the backend can do without.
+template <tensor_backend B>
+struct image_text_tape {
+  kept keep = kept::gradients;
+  bool keep_matrices = false;
+  embedding_plan<B> plan;
+  tensor<B> patches, embeddings;
+  std::vector<tensor<B>> stream;      ///< [T, D] input of each encoder block, then the last output
+  std::vector<block_tape<B>> blocks;  ///< one for all blocks where only logits are kept
+  layer_norm_tape<B> norm;            ///< its y `[T, D]` are the image tokens that the decoder looks at
+  text_plan<B> text;
+  std::vector<tensor<B>> text_stream;  ///< [L, C] input of each decoder block, then the last output
+  std::vector<decoder_block_tape<B>> decoder;
+  tensor<B> asked;  ///< [A, C] last outputs of the rows that are asked
+  layer_norm_tape<B> text_norm;
+  tensor<B> logits;  ///< [A, V]
+
+  bool shared() const { return keep == kept::logits; }
+  attention_kept attention() const {
+    return keep == kept::logits ? attention_kept::nothing
+           : keep_matrices      ? attention_kept::matrices
+                                : attention_kept::gradients;
+  }
+};
+
+/// Factors on the attention scores of image tokens `[T]`, in the encoder and where text looks at them.
+template <class T>
+using image_factors = key_factors<T>;
+
+/// Pictures to image tokens, `tape.norm.y` `[T, D]`.
+template <tensor_backend B, class T = typename B::scalar>
+void encode(B& b, const image_text_model<B>& model, const token_batch& batch, image_text_tape<B>& tape,
+            const image_factors<T>& factors = {}) {
+  const vit_config& c = model.config().image;
+  const image_text_layout& l = model.layout();
+  const auto p = model.view_parameters();
+  detail::check_batch(batch, c);
+  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale);
+  detail::upload_patches(b, batch, tape.patches);
+  tape.embeddings.resize(b, batch.tokens(), c.dim);
+  const std::size_t depth = l.blocks.size();
+  const bool shared = tape.shared();
+  tape.stream.resize(shared ? 2 : depth + 1);
+  tape.blocks.resize(shared ? 1 : depth);
+  for (auto& x : tape.stream) x.resize(b, tape.plan.tokens(), c.dim);
+  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, *tape.embeddings, *tape.stream[0]);
+  for (std::size_t i = 0; i < depth; ++i) {
+    forward<B, T>(b, l.blocks[i], p, tape.plan.all, *std::as_const(tape.stream[shared ? i % 2 : i]),
+                  tape.blocks[shared ? 0 : i], tape.attention(), *tape.stream[shared ? (i + 1) % 2 : i + 1], factors);
+  }
+  forward<B, T>(b, l.norm, p, *std::as_const(tape.stream[shared ? depth % 2 : depth]), tape.norm);
+}
+
+/// Texts about pictures that were encoded into the same tape, to `tape.logits` `[A, V]` of the tokens that are asked.
+template <tensor_backend B, class T = typename B::scalar>
+void decode(B& b, const image_text_model<B>& model, const text_batch& batch, image_text_tape<B>& tape,
+            const image_factors<T>& factors = {}) {
+  const text_config& c = model.config().text;
+  const image_text_layout& l = model.layout();
+  const auto p = model.view_parameters();
+  tape.text.assign(b, batch, tape.plan.rows(), c);
+  const std::size_t depth = l.decoder.size();
+  const bool shared = tape.shared();
+  tape.text_stream.resize(shared ? 2 : depth + 1);
+  tape.decoder.resize(shared ? 1 : depth);
+  for (auto& x : tape.text_stream) x.resize(b, batch.length(), c.dim);
+  forward<B, T>(b, l.text, p, tape.text.tokens, tape.text.positions, *tape.text_stream[0]);
+  for (std::size_t i = 0; i < depth; ++i) {
+    forward<B, T>(b, l.decoder[i], p, tape.text.rows, *std::as_const(tape.text_stream[shared ? i % 2 : i]),
+                  *std::as_const(tape.norm.y), tape.decoder[shared ? 0 : i], tape.attention(),
+                  *tape.text_stream[shared ? (i + 1) % 2 : i + 1], factors);
+  }
+  const index asked = tape.text.asked.size();
+  tape.asked.resize(b, asked, c.dim);
+  tape.logits.resize(b, asked, c.vocabulary);
+  b.gather_rows(*tape.asked, *std::as_const(tape.text_stream[shared ? depth % 2 : depth]), tape.text.asked.data());
+  forward<B, T>(b, l.text_norm, p, *std::as_const(tape.asked), tape.text_norm);
+  forward<B, T>(b, l.output, p, *tape.text_norm.y, {}, *tape.logits);
+}
+
+template <tensor_backend B>
+void forward(B& b, const image_text_model<B>& model, const token_batch& images, const text_batch& texts,
+             image_text_tape<B>& tape) {
+  encode(b, model, images, tape);
+  decode(b, model, texts, tape);
+}
+
+/// From `dlogits` `[A, V]`: adds to `gradients` (an array like the parameters; may be null) and writes d loss / d
+/// tokens at the input of the encoder's blocks to `dtokens` `[T, D]`. `keep_attention_gradients` leaves d loss / d
+/// attention in the tapes of all blocks.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const image_text_model<B>& model, image_text_tape<B>& tape, const_view<T> dlogits, T* gradients,
+              tensor<B>& dtokens, bool keep_attention_gradients = false) {
+  require(tape.keep == kept::gradients, "image_text: backward needs a tape that kept what gradients need");
+  const image_text_layout& l = model.layout();
+  const auto p = model.view_parameters();
+  const parameter_view<T> g{gradients};
+  const index asked = dlogits.rows, length = tape.text.length(), dim = model.config().text.dim;
+  const view<const T> image = *std::as_const(tape.norm.y);
+  scratch<B> dnorm(b, asked, dim), dasked(b, asked, dim), dtext(b, length, dim), dimage(b, image.rows, image.cols);
+  backward<B, T>(b, l.output, p, g, *tape.text_norm.y, dlogits, *dnorm);
+  backward<B, T>(b, l.text_norm, p, g, *std::as_const(tape.asked), tape.text_norm, *dnorm, *dasked);
+  b.fill(*dtext, T(0));
+  b.fill(*dimage, T(0));
+  b.scatter_add_rows(*dtext, *dasked, tape.text.asked.data());
+  for (std::size_t i = l.decoder.size(); i-- > 0;) {
+    backward<B, T>(b, l.decoder[i], p, g, tape.text.rows, *std::as_const(tape.text_stream[i]), image, tape.decoder[i],
+                   keep_attention_gradients, *dtext, *dimage);
+  }
+  if (g) backward<B, T>(b, l.text, g, tape.text.tokens, tape.text.positions, *dtext);
+  dtokens.resize(b, image.rows, image.cols);
+  backward<B, T>(b, l.norm, p, g, *std::as_const(tape.stream[l.blocks.size()]), tape.norm, *dimage, *dtokens);
+  for (std::size_t i = l.blocks.size(); i-- > 0;) {
+    backward<B, T>(b, l.blocks[i], p, g, tape.plan.all, *std::as_const(tape.stream[i]), tape.blocks[i],
+                   keep_attention_gradients, *dtokens);
+  }
+  if (g) backward<B, T>(b, l.embedding, p, g, tape.plan, *tape.patches, *dtokens, {});
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/model/generate.hpp ====
+// Text from a picture and a prompt, token by token: greedy or with a beam. Keys and values of earlier tokens are
+// cached, those of the picture are computed once.
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+
+namespace core_tokensets {
+
+struct generation_options {
+  index beams = 1;            ///< 1: greedy
+  index length = 24;          ///< most tokens of an answer
+  double length_penalty = 1;  ///< scores of finished texts are log-probabilities over length^penalty
+};
+
+/// One text that was written: its tokens without `end`, and the mean log-probability that it was chosen by.
+struct generated_text {
+  std::vector<std::int32_t> tokens;
+  double score = 0;
+};
+
+namespace detail {
+
+/// A text being written: which prompt it answers, which row of the last step it grew from.
+struct hypothesis {
+  index text = 0, parent = 0;
+  std::vector<std::int32_t> tokens;
+  double log_probability = 0;
+};
+
+inline double score_of(const hypothesis& h, double penalty) {
+  const auto length = static_cast<double>(h.tokens.size());
+  return h.log_probability / std::pow(std::max(1.0, length), penalty);
+}
+
+/// log softmax of one row, in place.
+inline void log_softmax(std::span<double> row) {
+  const double top = *std::max_element(row.begin(), row.end());
+  double sum = 0;
+  for (const double x : row) sum += std::exp(x - top);
+  for (double& x : row) x -= top + std::log(sum);
+}
+
+/// The `count` largest entries, ties to the lower number.
+inline std::vector<std::int32_t> largest(std::span<const double> row, index count) {
+  std::vector<std::int32_t> order(row.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto n = std::min<std::ptrdiff_t>(count, static_cast<std::ptrdiff_t>(row.size()));
+  std::partial_sort(order.begin(), order.begin() + n, order.end(), [&](std::int32_t a, std::int32_t b) {
+    const double x = row[static_cast<std::size_t>(a)], y = row[static_cast<std::size_t>(b)];
+    return x != y ? x > y : a < b;
+  });
+  order.resize(static_cast<std::size_t>(n));
+  return order;
+}
+
+}  // namespace detail
+
+/// The decoder with its caches. Rows of a step are hypotheses; those about one picture stand together.
+template <tensor_backend B>
+class cached_decoder {
+ public:
+  using T = typename B::scalar;
+
+  cached_decoder(B& b, const image_text_model<B>& model) : b_(b), model_(model) {
+    tape_.keep = kept::logits;
+    cache_.resize(model.layout().decoder.size());
+    image_.resize(cache_.size());
+  }
+
+  /// Encodes pictures and reads the prompts; returns the logits `[Q, V]` of the tokens that come next.
+  std::vector<double> read(const token_batch& images, const text_batch& prompts) {
+    encode(b_, model_, images, tape_);
+    const auto& l = model_.layout();
+    const auto p = model_.view_parameters();
+    const index dim = model_.config().text.dim;
+    text_batch asking = prompts;  // the last token of each text is asked
+    for (index q = 0; q < prompts.texts(); ++q) {
+      asking.targets[static_cast<std::size_t>(prompts.offsets[static_cast<std::size_t>(q + 1)] - 1)] = 0;
+    }
+    tape_.text.assign(b_, asking, tape_.plan.rows(), model_.config().text);
+    for (auto& x : stream_) x.resize(b_, prompts.length(), dim);
+    forward<B, T>(b_, l.text, p, tape_.text.tokens, tape_.text.positions, *stream_[0]);
+    for (std::size_t i = 0; i < l.decoder.size(); ++i) {
+      forward<B, T>(b_, l.decoder[i], p, tape_.text.rows, *std::as_const(stream_[i % 2]), *std::as_const(tape_.norm.y),
+                    block_, attention_kept::nothing, *stream_[(i + 1) % 2]);
+      cache_[i].resize(b_, prompts.length(), 2 * dim);
+      b_.map(fn::copy{}, *cache_[i], (*std::as_const(block_.self.qkv)).slice_cols(dim, 2 * dim));
+      std::swap(image_[i], block_.cross.kv);
+    }
+    rows_of_.clear();
+    lengths_.clear();
+    for (index q = 0; q < prompts.texts(); ++q) {
+      const index begin = prompts.offsets[static_cast<std::size_t>(q)],
+                  end = prompts.offsets[static_cast<std::size_t>(q + 1)];
+      rows_of_.emplace_back(static_cast<std::size_t>(end - begin));
+      std::iota(rows_of_.back().begin(), rows_of_.back().end(), static_cast<std::int32_t>(begin));
+      lengths_.push_back(end - begin);
+    }
+    last_.resize(b_, prompts.texts(), dim);
+    b_.gather_rows(*last_, *std::as_const(stream_[l.decoder.size() % 2]), tape_.text.asked.data());
+    return logits();
+  }
+
+  /// One token more for each of n hypotheses that grew from rows `parents` of the step before, `per_picture[s]` of
+  /// them about picture s; returns the logits `[n, V]` of the tokens behind.
+  std::vector<double> step(std::span<const std::int32_t> tokens, std::span<const index> parents,
+                           std::span<const index> per_picture) {
+    const auto& l = model_.layout();
+    const auto p = model_.view_parameters();
+    const index n = static_cast<index>(tokens.size()), dim = model_.config().text.dim,
+                heads = model_.config().text.heads;
+    advance(parents);
+    row_list<B> token_rows, place_rows, order;
+    std::vector<std::int32_t> places, all_rows;
+    sequences one_each, lengths, of_picture;
+    for (index i = 0; i < n; ++i) {
+      places.push_back(static_cast<std::int32_t>(lengths_[static_cast<std::size_t>(i)] - 1));
+      one_each.push_back(1);
+      lengths.push_back(lengths_[static_cast<std::size_t>(i)]);
+      const auto& mine = rows_of_[static_cast<std::size_t>(i)];
+      all_rows.insert(all_rows.end(), mine.begin(), mine.end());
+    }
+    for (const index count : per_picture) of_picture.push_back(count);
+    token_rows.assign(b_, tokens);
+    place_rows.assign(b_, places);
+    order.assign(b_, all_rows);
+    const attention_rows self(one_each, lengths), cross(of_picture, tape_.plan.rows());
+    for (auto& x : stream_) x.resize(b_, n, dim);
+    forward<B, T>(b_, l.text, p, token_rows, place_rows, *stream_[0]);
+    for (std::size_t i = 0; i < l.decoder.size(); ++i) {
+      const block& own = l.decoder[i].self;
+      const view<const T> x = *std::as_const(stream_[i % 2]);
+      block_tape<B>& t = block_.self;
+      forward<B, T>(b_, own.norm1, p, x, t.norm1);
+      t.qkv.resize(b_, n, 3 * dim);
+      forward<B, T>(b_, own.qkv, p, *t.norm1.y, {}, *t.qkv);
+      extend(cache_[i], (*std::as_const(t.qkv)).slice_cols(dim, 2 * dim), order);
+      const view<const T> kv = *std::as_const(cache_[i]);
+      for (tensor<B>* rows : {&t.context, &t.middle, &block_.attended}) rows->resize(b_, n, dim);
+      ops::attention<B, T>(b_, self, (*std::as_const(t.qkv)).slice_cols(0, dim).split_cols(heads),
+                           kv_part(kv, 0, heads), kv_part(kv, 1, heads), attention_scale<T>(dim / heads),
+                           (*t.context).split_cols(heads), nullptr);
+      forward<B, T>(b_, own.proj, p, *std::as_const(t.context), x, *block_.attended);
+      forward_from_kv<B, T>(b_, l.decoder[i].cross, p, cross, *std::as_const(block_.attended),
+                            *std::as_const(image_[i]), block_.cross, attention_kept::nothing, *t.middle);
+      forward_mlp<B, T>(b_, own, p, t, *stream_[(i + 1) % 2]);
+    }
+    last_.resize(b_, n, dim);
+    b_.map(fn::copy{}, *last_, *std::as_const(stream_[l.decoder.size() % 2]));
+    return logits();
+  }
+
+ private:
+  /// Makes room for one token behind the rows of each parent; the new tokens' rows come behind all that there are.
+  void advance(std::span<const index> parents) {
+    std::vector<std::vector<std::int32_t>> rows;
+    index total = 0;
+    for (const auto& old : rows_of_) total += static_cast<index>(old.size());
+    for (std::size_t i = 0; i < parents.size(); ++i) {
+      rows.push_back(rows_of_[static_cast<std::size_t>(parents[i])]);
+      rows.back().push_back(static_cast<std::int32_t>(total + static_cast<index>(i)));
+    }
+    old_rows_ = total;
+    rows_of_ = std::move(rows);
+    lengths_.clear();
+    for (const auto& mine : rows_of_) lengths_.push_back(static_cast<index>(mine.size()));
+  }
+
+  /// cache = the rows of each hypothesis one behind the other, from what was cached and the new rows.
+  void extend(tensor<B>& cache, view<const T> fresh, const row_list<B>& order) {
+    both_.resize(b_, old_rows_ + fresh.rows, fresh.cols);
+    b_.map(fn::copy{}, (*both_).slice_rows(0, old_rows_), *std::as_const(cache));
+    b_.map(fn::copy{}, (*both_).slice_rows(old_rows_, fresh.rows), fresh);
+    cache.resize(b_, order.size(), fresh.cols);
+    b_.gather_rows(*cache, *std::as_const(both_), order.data());
+  }
+
+  std::vector<double> logits() {
+    renumber();
+    const auto& l = model_.layout();
+    const auto p = model_.view_parameters();
+    forward<B, T>(b_, l.text_norm, p, *std::as_const(last_), tape_.text_norm);
+    tape_.logits.resize(b_, last_.rows(), model_.config().text.vocabulary);
+    forward<B, T>(b_, l.output, p, *tape_.text_norm.y, {}, *tape_.logits);
+    const auto host = tape_.logits.to_host(b_);
+    return {host.begin(), host.end()};
+  }
+
+  /// Behind a step the caches hold the rows of the hypotheses in order.
+  void renumber() {
+    std::int32_t next = 0;
+    for (auto& mine : rows_of_) {
+      for (auto& row : mine) row = next++;
+    }
+  }
+
+  B& b_;
+  const image_text_model<B>& model_;
+  image_text_tape<B> tape_;
+  decoder_block_tape<B> block_;
+  std::vector<tensor<B>> cache_, image_;  ///< of each block: keys and values of text and of image tokens, `[rows, 2 C]`
+  std::vector<std::vector<std::int32_t>> rows_of_;  ///< rows of each hypothesis in the caches
+  std::vector<index> lengths_;
+  index old_rows_ = 0;
+  tensor<B> stream_[2], both_, last_;
+};
+
+namespace detail {
+
+/// The live hypotheses of all texts, and what was finished.
+class beam_search {
+ public:
+  beam_search(index texts, const generation_options& o, std::int32_t end)
+      : options_(o), end_(end), live_(static_cast<std::size_t>(texts)), done_(static_cast<std::size_t>(texts)) {
+    for (index q = 0; q < texts; ++q) live_[static_cast<std::size_t>(q)] = {{q, q, {}, 0}};
+  }
+
+  /// Takes log-probabilities `[n, V]` of what comes next, rows in the order of `all()`.
+  void grow(std::span<double> logits, index vocabulary) {
+    index row = 0;
+    for (std::size_t q = 0; q < live_.size(); ++q) {
+      std::vector<hypothesis> grown;
+      for (const hypothesis& h : live_[q]) {
+        const auto next =
+            logits.subspan(static_cast<std::size_t>(row * vocabulary), static_cast<std::size_t>(vocabulary));
+        log_softmax(next);
+        for (const std::int32_t token : largest(next, options_.beams + 1)) {
+          hypothesis more = h;
+          more.parent = row;
+          more.log_probability += next[static_cast<std::size_t>(token)];
+          more.tokens.push_back(token);
+          grown.push_back(std::move(more));
+        }
+        ++row;
+      }
+      std::stable_sort(grown.begin(), grown.end(),
+                       [](const hypothesis& a, const hypothesis& b) { return a.log_probability > b.log_probability; });
+      live_[q].clear();
+      for (hypothesis& h : grown) {
+        if (static_cast<index>(live_[q].size() + done_[q].size()) >= options_.beams) break;
+        const bool ended = h.tokens.back() == end_;
+        if (ended || static_cast<index>(h.tokens.size()) >= options_.length) {
+          done_[q].push_back(std::move(h));
+        } else {
+          live_[q].push_back(std::move(h));
+        }
+      }
+    }
+  }
+
+  std::vector<hypothesis> all() const {
+    std::vector<hypothesis> flat;
+    for (const auto& of_text : live_) flat.insert(flat.end(), of_text.begin(), of_text.end());
+    return flat;
+  }
+
+  std::vector<generated_text> best() const {
+    std::vector<generated_text> result;
+    for (const auto& finished : done_) {
+      const auto top =
+          std::max_element(finished.begin(), finished.end(), [&](const hypothesis& a, const hypothesis& b) {
+            return score_of(a, options_.length_penalty) < score_of(b, options_.length_penalty);
+          });
+      generated_text text{top->tokens, score_of(*top, options_.length_penalty)};
+      if (!text.tokens.empty() && text.tokens.back() == end_) text.tokens.pop_back();
+      result.push_back(std::move(text));
+    }
+    return result;
+  }
+
+ private:
+  generation_options options_;
+  std::int32_t end_;
+  std::vector<std::vector<hypothesis>> live_, done_;
+};
+
+}  // namespace detail
+
+/// The most probable continuation of each of the Q prompts, found greedily or with a beam. Answers are cut where prompt
+/// and answer would exceed the model's text length.
+template <tensor_backend B>
+std::vector<generated_text> generate(B& b, const image_text_model<B>& model, const token_batch& images,
+                                     const text_batch& prompts, std::int32_t end, generation_options o = {}) {
+  const text_config& c = model.config().text;
+  require(o.beams > 0 && o.length > 0 && o.beams < c.vocabulary, "generate: ", o.beams, " beams and ", o.length,
+          " tokens, expected more than 0 and fewer beams than the ", c.vocabulary, " tokens");
+  for (index q = 0; q < prompts.texts(); ++q) {
+    const index used = prompts.offsets[static_cast<std::size_t>(q + 1)] - prompts.offsets[static_cast<std::size_t>(q)];
+    require(used < c.length, "generate: prompt ", q, " has ", used, " tokens and leaves no room in ", c.length);
+    o.length = std::min(o.length, c.length - used);
+  }
+  cached_decoder<B> decoder(b, model);
+  detail::beam_search search(prompts.texts(), o, end);
+  auto logits = decoder.read(images, prompts);
+  search.grow(logits, c.vocabulary);
+  std::vector<index> picture_of;
+  for (index s = 0; s < prompts.pictures(); ++s) {
+    picture_of.resize(static_cast<std::size_t>(prompts.images[static_cast<std::size_t>(s + 1)]), s);
+  }
+  for (auto live = search.all(); !live.empty(); live = search.all()) {
+    std::vector<std::int32_t> tokens;
+    std::vector<index> parents, per_picture(static_cast<std::size_t>(prompts.pictures()), 0);
+    for (const auto& h : live) {
+      tokens.push_back(h.tokens.back());
+      parents.push_back(h.parent);
+      ++per_picture[static_cast<std::size_t>(picture_of[static_cast<std::size_t>(h.text)])];
+    }
+    logits = decoder.step(tokens, parents, per_picture);
+    search.grow(logits, c.vocabulary);
+  }
+  return search.best();
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/model/vit_weights.hpp ====
 // Weights in and out as safetensors under timm's names; the configuration is read off the shapes where it can be.
 
@@ -10883,6 +11767,13 @@ inline double config_number(const tensor_file& file, const char* key, double fal
 }
 
 }  // namespace detail
+
+/// What all models have: named parameters in one array.
+template <class Model, class B>
+concept model_on = requires(Model& model, const Model& constant) {
+  { model.parameters() } -> std::same_as<tensor<B>&>;
+  { constant.layout().parameters } -> std::convertible_to<const parameter_layout&>;
+};
 
 /// The configuration of the model stored in `file`. Throws with the name of what is missing or does not fit.
 inline vit_config read_config(const tensor_file& file, const vit_hints& hints = {}) {
@@ -10927,9 +11818,9 @@ inline vit_config read_config(const tensor_file& file, const vit_hints& hints = 
   return c;
 }
 
-/// Copies the arrays of `file` into the model. Every parameter must be there with its shape, and nothing else.
-template <tensor_backend B>
-void load_parameters(B& b, vit<B>& model, const tensor_file& file) {
+/// Copies the arrays of `file` into a model. Every parameter must be there with its shape, and nothing else.
+template <tensor_backend B, model_on<B> Model>
+void load_parameters(B& b, Model& model, const tensor_file& file) {
   using T = typename B::scalar;
   const parameter_layout& layout = model.layout().parameters;
   std::vector<T> values(static_cast<std::size_t>(layout.size()), T(0));
@@ -10962,8 +11853,8 @@ vit<B> load_vit(B& b, const std::filesystem::path& path, const vit_hints& hints 
 
 /// An array laid out like the parameters (they themselves, or their gradients) as named arrays; `prefix` goes before
 /// each name.
-template <tensor_backend B>
-void put_parameters(B& b, const vit<B>& model, const tensor<B>& values, const std::string& prefix, tensor_file& file) {
+template <tensor_backend B, model_on<B> Model>
+void put_parameters(B& b, const Model& model, const tensor<B>& values, const std::string& prefix, tensor_file& file) {
   using T = typename B::scalar;
   const std::vector<T> host = values.to_host(b);
   for (const parameter& p : model.layout().parameters.table()) {
@@ -10992,6 +11883,102 @@ tensor_file to_file(B& b, const vit<B>& model) {
       {"layernorm_eps",
        c.layer_norm_eps}}.dump();
   return file;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/model/image_text_weights.hpp ====
+// Image-text models in and out as safetensors: configuration and free texts (the tokenizer) in the metadata.
+
+
+namespace core_tokensets {
+
+/// The model as a file; `texts` join its metadata (the tokenizer's JSON under "tokenizer").
+template <tensor_backend B>
+tensor_file to_file(B& b, const image_text_model<B>& model, const std::map<std::string, std::string>& texts = {}) {
+  tensor_file file;
+  put_parameters(b, model, model.parameters(), "", file);
+  const vit_config& c = model.config().image;
+  const text_config& t = model.config().text;
+  file.metadata = texts;
+  file.metadata["kind"] = "image_text";
+  file.metadata["config"] = nlohmann::json{
+      {"H", c.image.height},
+      {"W", c.image.width},
+      {"chans", c.image.channels},
+      {"patch", c.patch},
+      {"dim", c.dim},
+      {"depth", c.depth},
+      {"heads", c.heads},
+      {"mlp_ratio", c.mlp_ratio},
+      {"qkv_bias", c.qkv_bias},
+      {"layernorm_eps", c.layer_norm_eps},
+      {"vocabulary", t.vocabulary},
+      {"text_length", t.length},
+      {"text_dim", t.dim},
+      {"text_depth", t.depth},
+      {"text_heads", t.heads},
+      {"text_mlp_ratio", t.mlp_ratio},
+      {"tied", t.tied}}.dump();
+  return file;
+}
+
+/// The configuration in the metadata of `file`. `Error` names what is missing or out of range.
+inline image_text_config read_image_text_config(const tensor_file& file) {
+  const auto kind = file.metadata.find("kind");
+  require(kind != file.metadata.end() && kind->second == "image_text", file.path,
+          ": not an image-text model (metadata 'kind' is not 'image_text')");
+  constexpr double most = 1 << 20;
+  const auto number = [&](const char* key, double low, double high) {
+    const double value = detail::config_number(file, key, -1, -1, high);
+    require(value >= low, file.path, ": '", key, "' is missing from the metadata 'config' or below ", low);
+    return value;
+  };
+  const auto whole = [&](const char* key) { return static_cast<index>(number(key, 1, most)); };
+  image_text_config c;
+  c.image = {.image = {whole("H"), whole("W"), whole("chans")},
+             .patch = whole("patch"),
+             .dim = whole("dim"),
+             .depth = whole("depth"),
+             .heads = whole("heads"),
+             .mlp_ratio = number("mlp_ratio", 1e-3, 1024),
+             .qkv_bias = file.contains("encoder.blocks.0.attn.qkv.bias"),
+             .layer_norm_eps = number("layernorm_eps", 0, 1)};
+  c.text = {.vocabulary = whole("vocabulary"),
+            .length = whole("text_length"),
+            .dim = whole("text_dim"),
+            .depth = whole("text_depth"),
+            .heads = whole("text_heads"),
+            .mlp_ratio = number("text_mlp_ratio", 1e-3, 1024),
+            .tied = !file.contains("decoder.output.weight")};
+  check(c);
+  return c;
+}
+
+/// The image-text model stored in a file.
+template <tensor_backend B>
+image_text_model<B> load_image_text(B& b, const tensor_file& file) {
+  image_text_model<B> model(b, read_image_text_config(file));
+  load_parameters(b, model, file);
+  return model;
+}
+
+/// Starts the encoder from a Vision Transformer that was trained elsewhere, under timm's names; its head is left out.
+/// `Error`: a parameter of the encoder that is missing or has another shape.
+template <tensor_backend B>
+void load_encoder(B& b, image_text_model<B>& model, const tensor_file& vit_file) {
+  using T = typename B::scalar;
+  constexpr std::string_view prefix = "encoder.";
+  auto values = model.parameters().to_host(b);
+  for (const parameter& p : model.layout().parameters.table()) {
+    if (!p.name.starts_with(prefix)) continue;
+    const host_array& array = vit_file.at(p.name.substr(prefix.size()));
+    require(array.shape == p.shape, vit_file.path, ": '", p.name.substr(prefix.size()), "' has shape ",
+            shape_text(array.shape), ", the encoder expects ", shape_text(p.shape));
+    const auto numbers = array.template as<T>();
+    std::copy(numbers.begin(), numbers.end(), values.begin() + p.where.offset);
+  }
+  model.parameters().assign(b, 1, model.parameters().size(), values.data());
 }
 
 }  // namespace core_tokensets

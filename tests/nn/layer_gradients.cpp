@@ -6,6 +6,7 @@
 
 #include "core_tokensets/core/random.hpp"
 #include "core_tokensets/nn/class_block.hpp"
+#include "core_tokensets/nn/decoder_block.hpp"
 #include "core_tokensets/nn/patch_embedding.hpp"
 #include "core_tokensets/tensor/eigen.hpp"
 #include "core_tokensets/tensor/reference.hpp"
@@ -222,6 +223,33 @@ layer_case<B> embedding_case(bool scaled) {
   return c;
 }
 
+/// Texts of 2 and 3 tokens about a picture of 3, and one of 1 about a picture of 2: the first rows of x are the texts,
+/// the others the image tokens.
+template <class B>
+layer_case<B> decoder_block_case() {
+  using tensor = cts::tensor<B>;
+  constexpr index length = 6, image = 5;
+  layer_case<B> c{"decoder block", length + image, 6, length, 6};
+  const auto l = cts::add_decoder_block(c.layout, "block", 6, 6, 2, 8, 1e-6);
+  const auto tape = std::make_shared<cts::decoder_block_tape<B>>();
+  const cts::sequences texts{{0, 2, 5, 6}}, texts_of_picture{{0, 5, 6}}, pictures{{0, 3, 5}};
+  const cts::decoder_rows rows{{texts, texts, true}, {texts_of_picture, pictures}};
+  c.forward = [=](B& b, const tensor& p, const tensor& x, tensor& y) {
+    cts::forward<B, double>(b, l, reading(p.data()), rows, (*x).slice_rows(0, length), (*x).slice_rows(length, image),
+                            *tape, cts::attention_kept::gradients, *y);
+  };
+  c.backward = [=](B& b, const tensor& p, const tensor& x, tensor& dy, tensor& g, tensor& dx) {
+    tensor y(b, length, 6);
+    c.forward(b, p, x, y);
+    const auto dtext = (*dx).slice_rows(0, length), dimage = (*dx).slice_rows(length, image);
+    b.map(cts::fn::copy{}, dtext, *std::as_const(dy));
+    b.fill(dimage, 0.0);
+    cts::backward<B, double>(b, l, reading(p.data()), {g.data()}, rows, (*x).slice_rows(0, length),
+                             (*x).slice_rows(length, image), *tape, true, dtext, dimage);
+  };
+  return c;
+}
+
 template <class B>
 void check_layers(B b) {
   for (const bool with : {true, false}) {
@@ -232,6 +260,7 @@ void check_layers(B b) {
   }
   check_layer(b, layer_norm_case<B>());
   check_layer(b, attention_case<B>());
+  check_layer(b, decoder_block_case<B>());
 }
 
 }  // namespace

@@ -27,15 +27,19 @@ inline cts::token_batch noise(const cts::vit_config& c, const std::vector<int>& 
   return batch;
 }
 
-/// A model whose parameters are all well away from 0, so that every gradient shows.
-template <class B>
-cts::vit<B> lively_model(B& b, const cts::vit_config& c) {
-  using T = typename B::scalar;
-  cts::vit<B> model(b, c);
+/// Moves all parameters well away from 0, so that every gradient shows.
+template <class B, class Model>
+void enliven(B& b, Model& model, double by = 0.2) {
   auto values = model.parameters().to_host(b);
   cts::random_stream random(3);
-  for (T& x : values) x += static_cast<T>(0.2 * random.normal());
+  for (auto& x : values) x += static_cast<typename B::scalar>(by * random.normal());
   model.parameters().assign(b, 1, model.parameters().size(), values.data());
+}
+
+template <class B>
+cts::vit<B> lively_model(B& b, const cts::vit_config& c) {
+  cts::vit<B> model(b, c);
+  enliven(b, model);
   return model;
 }
 

@@ -51,32 +51,38 @@ struct vit_layout {
   linear head;
 };
 
-inline vit_layout make_layout(const vit_config& c) {
-  check(c);
-  vit_layout l;
-  l.embedding.class_token = l.parameters.add("cls_token", {1, 1, c.dim}, false);
-  l.embedding.positions = l.parameters.add("pos_embed", {1, c.patches() + 1, c.dim}, false);
+/// Places for the encoder of `c`, everything but the head, under timm's names behind `prefix`.
+template <class Layers>
+void add_encoder(Layers& l, parameter_layout& parameters, const vit_config& c, const std::string& prefix = "") {
+  l.embedding.class_token = parameters.add(prefix + "cls_token", {1, 1, c.dim}, false);
+  l.embedding.positions = parameters.add(prefix + "pos_embed", {1, c.patches() + 1, c.dim}, false);
   l.embedding.positions.rows = c.patches() + 1;
   l.embedding.positions.cols = c.dim;
   l.embedding.proj.weight =
-      l.parameters.add("patch_embed.proj.weight", {c.dim, c.image.channels, c.patch, c.patch}, true);
-  l.embedding.proj.bias = l.parameters.add("patch_embed.proj.bias", {c.dim}, false);
+      parameters.add(prefix + "patch_embed.proj.weight", {c.dim, c.image.channels, c.patch, c.patch}, true);
+  l.embedding.proj.bias = parameters.add(prefix + "patch_embed.proj.bias", {c.dim}, false);
   for (index i = 0; i < c.depth; ++i) {
-    l.blocks.push_back(add_block(l.parameters, "blocks." + std::to_string(i), c.dim, c.heads, c.hidden(), c.qkv_bias,
-                                 c.layer_norm_eps));
+    l.blocks.push_back(add_block(parameters, prefix + "blocks." + std::to_string(i), c.dim, c.heads, c.hidden(),
+                                 c.qkv_bias, c.layer_norm_eps));
   }
-  l.norm = add_layer_norm(l.parameters, "norm", c.dim, c.layer_norm_eps);
+  l.norm = add_layer_norm(parameters, prefix + "norm", c.dim, c.layer_norm_eps);
+}
+
+inline vit_layout make_layout(const vit_config& c) {
+  check(c);
+  vit_layout l;
+  add_encoder(l, l.parameters, c);
   l.head = add_linear(l.parameters, "head", c.dim, c.classes);
   return l;
 }
 
 /// Normal numbers of standard deviation 0.02 for matrices, positions and class token; 1 for norm gains; 0 for the rest.
 template <class T>
-std::vector<T> initial_parameters(const vit_config& c, const parameter_layout& layout) {
+std::vector<T> initial_parameters(std::uint64_t seed, const parameter_layout& layout) {
   std::vector<T> values(static_cast<std::size_t>(layout.size()), T(0));
   std::uint64_t stream = 0;
   for (const parameter& p : layout.table()) {
-    random_stream random(c.seed, ++stream);
+    random_stream random(seed, ++stream);
     const bool gain = p.name.find("norm") != std::string::npos && p.name.ends_with("weight");
     const bool bias = p.shape.size() == 1 && !gain;
     for (index i = 0; i < p.where.size(); ++i) {
@@ -93,7 +99,7 @@ class vit {
   using scalar = typename B::scalar;
 
   vit(B& b, const vit_config& c) : config_(c), layout_(make_layout(c)) {
-    const auto values = initial_parameters<scalar>(c, layout_.parameters);
+    const auto values = initial_parameters<scalar>(c.seed, layout_.parameters);
     parameters_.assign(b, 1, layout_.parameters.size(), values.data());
   }
 

@@ -37,6 +37,13 @@ inline double config_number(const tensor_file& file, const char* key, double fal
 
 }  // namespace detail
 
+/// What all models have: named parameters in one array.
+template <class Model, class B>
+concept model_on = requires(Model& model, const Model& constant) {
+  { model.parameters() } -> std::same_as<tensor<B>&>;
+  { constant.layout().parameters } -> std::convertible_to<const parameter_layout&>;
+};
+
 /// The configuration of the model stored in `file`. Throws with the name of what is missing or does not fit.
 inline vit_config read_config(const tensor_file& file, const vit_hints& hints = {}) {
   const auto shape = [&](const std::string& name, std::size_t rank) {
@@ -80,9 +87,9 @@ inline vit_config read_config(const tensor_file& file, const vit_hints& hints = 
   return c;
 }
 
-/// Copies the arrays of `file` into the model. Every parameter must be there with its shape, and nothing else.
-template <tensor_backend B>
-void load_parameters(B& b, vit<B>& model, const tensor_file& file) {
+/// Copies the arrays of `file` into a model. Every parameter must be there with its shape, and nothing else.
+template <tensor_backend B, model_on<B> Model>
+void load_parameters(B& b, Model& model, const tensor_file& file) {
   using T = typename B::scalar;
   const parameter_layout& layout = model.layout().parameters;
   std::vector<T> values(static_cast<std::size_t>(layout.size()), T(0));
@@ -115,8 +122,8 @@ vit<B> load_vit(B& b, const std::filesystem::path& path, const vit_hints& hints 
 
 /// An array laid out like the parameters (they themselves, or their gradients) as named arrays; `prefix` goes before
 /// each name.
-template <tensor_backend B>
-void put_parameters(B& b, const vit<B>& model, const tensor<B>& values, const std::string& prefix, tensor_file& file) {
+template <tensor_backend B, model_on<B> Model>
+void put_parameters(B& b, const Model& model, const tensor<B>& values, const std::string& prefix, tensor_file& file) {
   using T = typename B::scalar;
   const std::vector<T> host = values.to_host(b);
   for (const parameter& p : model.layout().parameters.table()) {

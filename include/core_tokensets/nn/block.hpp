@@ -27,8 +27,8 @@ struct block_tape {
 enum class attention_kept { nothing, gradients, matrices };
 
 /// Makes room for that in the tape. Most backends go back from the matrices, others from the sums (`keeps_log_sums`).
-template <tensor_backend B>
-void resize_attention(B& b, const attention_rows& rows, index heads, attention_kept keep, block_tape<B>& tape) {
+template <tensor_backend B, class Tape>
+void resize_attention(B& b, const attention_rows& rows, index heads, attention_kept keep, Tape& tape) {
   const bool matrices =
       keep == attention_kept::matrices || (keep == attention_kept::gradients && !ops::keeps_log_sums<B>);
   const bool sums = keep != attention_kept::nothing && ops::keeps_log_sums<B>;
@@ -90,10 +90,10 @@ void backward_mlp(B& b, const block& l, parameter_view<const T> p, parameter_vie
   b.map(fn::add{}, dmiddle, dy);
 }
 
-/// From x and `tape.qkv` `[T, 3 C]` to y `[T, C]`; see `forward`.
+/// The first half of a block from `tape.qkv` `[T, 3 C]` on: middle = x + proj(attention), `[T, C]`.
 template <tensor_backend B, class T = typename B::scalar>
-void forward_from_qkv(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
-                      block_tape<B>& tape, attention_kept keep, view<T> y, const key_factors<T>& factors = {}) {
+void attend_from_qkv(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
+                     block_tape<B>& tape, attention_kept keep, view<T> middle, const key_factors<T>& factors = {}) {
   const index dim = x.cols;
   tape.context.resize(b, x.rows, dim);
   resize_attention(b, rows, l.heads, keep, tape);
@@ -101,31 +101,47 @@ void forward_from_qkv(B& b, const block& l, parameter_view<const T> p, const att
   ops::weighted_attention<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads),
                                 qkv_part(qkv, 2, l.heads), attention_scale<T>(dim / l.heads), factors,
                                 (*tape.context).split_cols(l.heads), data_or_null(tape.a), data_or_null(tape.log_sums));
-  tape.middle.resize(b, x.rows, dim);
-  forward<B, T>(b, l.proj, p, *tape.context, x, *tape.middle);
-  forward_mlp<B, T>(b, l, p, tape, y);
+  forward<B, T>(b, l.proj, p, *tape.context, x, middle);
 }
 
-/// x `[T, C]` to y `[T, C]`. `factors` multiply
-/// the scores of keys, for perturbations only: the backward pass knows nothing of them.
+/// The first half of a block, x to middle, both `[T, C]`.
 template <tensor_backend B, class T = typename B::scalar>
-void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
-             block_tape<B>& tape, attention_kept keep, view<T> y, const key_factors<T>& factors = {}) {
+void attend(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
+            block_tape<B>& tape, attention_kept keep, view<T> middle, const key_factors<T>& factors = {}) {
   forward<B, T>(b, l.norm1, p, x, tape.norm1);
   tape.qkv.resize(b, x.rows, 3 * x.cols);
   forward<B, T>(b, l.qkv, p, *tape.norm1.y, {}, *tape.qkv);
-  forward_from_qkv<B, T>(b, l, p, rows, x, tape, keep, y, factors);
+  attend_from_qkv<B, T>(b, l, p, rows, x, tape, keep, middle, factors);
 }
 
-/// `dx` holds d loss / d y on entry and d loss / d x on return. Parameter gradients are added where `grads` is given;
-/// `keep_attention_gradient` leaves d loss / d attention in `tape.da`.
+/// From x and `tape.qkv` `[T, 3 C]` to y `[T, C]`; see `forward`.
 template <tensor_backend B, class T = typename B::scalar>
-void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T> grads, const attention_rows& rows,
-              const_view<T> x, block_tape<B>& tape, bool keep_attention_gradient, view<T> dx) {
+void forward_from_qkv(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
+                      block_tape<B>& tape, attention_kept keep, view<T> y, const key_factors<T>& factors = {}) {
+  tape.middle.resize(b, x.rows, x.cols);
+  attend_from_qkv<B, T>(b, l, p, rows, x, tape, keep, *tape.middle, factors);
+  forward_mlp<B, T>(b, l, p, tape, y);
+}
+
+/// x `[T, C]` to y `[T, C]`. `factors` multiply the scores of keys, for perturbations only: the backward pass knows
+/// nothing of them.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
+             block_tape<B>& tape, attention_kept keep, view<T> y, const key_factors<T>& factors = {}) {
+  tape.middle.resize(b, x.rows, x.cols);
+  attend<B, T>(b, l, p, rows, x, tape, keep, *tape.middle, factors);
+  forward_mlp<B, T>(b, l, p, tape, y);
+}
+
+/// From `dmiddle` `[T, C]` at the middle of a block to dx (=) at its input. `keep_attention_gradient` leaves d loss / d
+/// attention in `tape.da`.
+template <tensor_backend B, class T = typename B::scalar>
+void backward_attend(B& b, const block& l, parameter_view<const T> p, parameter_view<T> grads,
+                     const attention_rows& rows, const_view<T> x, block_tape<B>& tape, bool keep_attention_gradient,
+                     const_view<T> dmiddle, view<T> dx) {
   const index dim = x.cols;
-  scratch<B> dmiddle(b, x.rows, dim), dcontext(b, x.rows, dim), dqkv(b, x.rows, 3 * dim);
-  backward_mlp<B, T>(b, l, p, grads, tape, dx, *dmiddle);
-  backward<B, T>(b, l.proj, p, grads, *tape.context, *dmiddle, *dcontext);
+  scratch<B> dcontext(b, x.rows, dim), dqkv(b, x.rows, 3 * dim);
+  backward<B, T>(b, l.proj, p, grads, *tape.context, dmiddle, *dcontext);
   if (keep_attention_gradient) tape.da.resize(b, 1, rows.size(l.heads));
   const view<const T> qkv = *tape.qkv;
   ops::attention_backward<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads),
@@ -136,7 +152,16 @@ void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T>
                                 {data_or_null(tape.log_sums), (*std::as_const(tape.context)).split_cols(l.heads)});
   backward<B, T>(b, l.qkv, p, grads, *tape.norm1.y, *dqkv, *dcontext);
   backward<B, T>(b, l.norm1, p, grads, x, tape.norm1, *dcontext, dx);
-  b.map(fn::add{}, dx, view<const T>(*dmiddle));
+  b.map(fn::add{}, dx, dmiddle);
+}
+
+/// `dx` holds d loss / d y on entry and d loss / d x on return. Parameter gradients are added where `grads` is given.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T> grads, const attention_rows& rows,
+              const_view<T> x, block_tape<B>& tape, bool keep_attention_gradient, view<T> dx) {
+  scratch<B> dmiddle(b, x.rows, x.cols);
+  backward_mlp<B, T>(b, l, p, grads, tape, dx, *dmiddle);
+  backward_attend<B, T>(b, l, p, grads, rows, x, tape, keep_attention_gradient, *dmiddle, dx);
 }
 
 }  // namespace core_tokensets

@@ -61,17 +61,17 @@ void mlp_relevance(const composite& c, B& b, const block& l, parameter_view<cons
   seen(stage::copy2, r);
 }
 
-/// From R at the output of a block to R at its input, in place in r `[T, C]`. x and y `[T, C]` are its input and
-/// output; `r_attention` receives the relevance of the attention probabilities as `attention` says.
-template <tensor_backend B, class Observer = no_observer, class T = typename B::scalar>
-void relevance(const composite& c, B& b, const block& l, parameter_view<const T> p, const attention_rows& attention,
-               const sample_rows<B>& rows, const_view<T> x, const_view<T> y, const block_tape<B>& tape, T* r_attention,
-               view<T> r, const Observer& observe = {}) {
+/// The first half of a block, in place: from R at its `middle` `[n, C]` to R at its input x. `r_attention` receives the
+/// relevance of the attention probabilities as `attention` says.
+template <tensor_backend B, class Observer, class T = typename B::scalar>
+void attend_relevance(const composite& c, B& b, const block& l, parameter_view<const T> p,
+                      const attention_rows& attention, const sample_rows<B>& rows, const_view<T> x,
+                      const_view<T> middle, const block_tape<B>& tape, T* r_attention, view<T> r,
+                      const Observer& observe) {
   const index n = x.rows, dim = x.cols, heads = l.heads;
   const auto seen = [&](stage s, view<T> at) { observe(s, rows, view<const T>(at)); };
-  mlp_relevance<B, Observer, T>(c, b, l, p, rows, y, tape, r, observe);
   scratch<B> residual(b, n, dim), branch(b, n, dim), packed(b, n, 3 * dim);
-  relevance<B, T>(c.residual, b, rows, r, x, *tape.middle, *residual, *branch);
+  relevance<B, T>(c.residual, b, rows, r, x, middle, *residual, *branch);
   seen(stage::add1_residual, *residual);
   seen(stage::add1_branch, *branch);
   relevance<B, T>(c.proj, b, l.proj, p, *tape.context, {}, *branch, r);
@@ -93,6 +93,16 @@ void relevance(const composite& c, B& b, const block& l, parameter_view<const T>
   seen(stage::norm1, *branch);
   relevance<B, T>(c.copy, b, *residual, *branch, x, r);
   seen(stage::copy1, r);
+}
+
+/// From R at the output of a block to R at its input, in place in r `[T, C]`. x and y `[T, C]` are its input and
+/// output; `r_attention` receives the relevance of the attention probabilities as `attention` says.
+template <tensor_backend B, class Observer = no_observer, class T = typename B::scalar>
+void relevance(const composite& c, B& b, const block& l, parameter_view<const T> p, const attention_rows& attention,
+               const sample_rows<B>& rows, const_view<T> x, const_view<T> y, const block_tape<B>& tape, T* r_attention,
+               view<T> r, const Observer& observe = {}) {
+  mlp_relevance<B, Observer, T>(c, b, l, p, rows, y, tape, r, observe);
+  attend_relevance<B, Observer, T>(c, b, l, p, attention, rows, x, *tape.middle, tape, r_attention, r, observe);
 }
 
 /// The same for a block of which only the class tokens were computed: from R `[S, C]` at their outputs y to R `[T, C]`

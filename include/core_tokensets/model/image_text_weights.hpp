@@ -1,0 +1,97 @@
+#pragma once
+// Image-text models in and out as safetensors: configuration and free texts (the tokenizer) in the metadata.
+
+#include "core_tokensets/model/image_text.hpp"
+#include "core_tokensets/model/vit_weights.hpp"
+
+namespace core_tokensets {
+
+/// The model as a file; `texts` join its metadata (the tokenizer's JSON under "tokenizer").
+template <tensor_backend B>
+tensor_file to_file(B& b, const image_text_model<B>& model, const std::map<std::string, std::string>& texts = {}) {
+  tensor_file file;
+  put_parameters(b, model, model.parameters(), "", file);
+  const vit_config& c = model.config().image;
+  const text_config& t = model.config().text;
+  file.metadata = texts;
+  file.metadata["kind"] = "image_text";
+  file.metadata["config"] = nlohmann::json{
+      {"H", c.image.height},
+      {"W", c.image.width},
+      {"chans", c.image.channels},
+      {"patch", c.patch},
+      {"dim", c.dim},
+      {"depth", c.depth},
+      {"heads", c.heads},
+      {"mlp_ratio", c.mlp_ratio},
+      {"qkv_bias", c.qkv_bias},
+      {"layernorm_eps", c.layer_norm_eps},
+      {"vocabulary", t.vocabulary},
+      {"text_length", t.length},
+      {"text_dim", t.dim},
+      {"text_depth", t.depth},
+      {"text_heads", t.heads},
+      {"text_mlp_ratio", t.mlp_ratio},
+      {"tied", t.tied}}.dump();
+  return file;
+}
+
+/// The configuration in the metadata of `file`. `Error` names what is missing or out of range.
+inline image_text_config read_image_text_config(const tensor_file& file) {
+  const auto kind = file.metadata.find("kind");
+  require(kind != file.metadata.end() && kind->second == "image_text", file.path,
+          ": not an image-text model (metadata 'kind' is not 'image_text')");
+  constexpr double most = 1 << 20;
+  const auto number = [&](const char* key, double low, double high) {
+    const double value = detail::config_number(file, key, -1, -1, high);
+    require(value >= low, file.path, ": '", key, "' is missing from the metadata 'config' or below ", low);
+    return value;
+  };
+  const auto whole = [&](const char* key) { return static_cast<index>(number(key, 1, most)); };
+  image_text_config c;
+  c.image = {.image = {whole("H"), whole("W"), whole("chans")},
+             .patch = whole("patch"),
+             .dim = whole("dim"),
+             .depth = whole("depth"),
+             .heads = whole("heads"),
+             .mlp_ratio = number("mlp_ratio", 1e-3, 1024),
+             .qkv_bias = file.contains("encoder.blocks.0.attn.qkv.bias"),
+             .layer_norm_eps = number("layernorm_eps", 0, 1)};
+  c.text = {.vocabulary = whole("vocabulary"),
+            .length = whole("text_length"),
+            .dim = whole("text_dim"),
+            .depth = whole("text_depth"),
+            .heads = whole("text_heads"),
+            .mlp_ratio = number("text_mlp_ratio", 1e-3, 1024),
+            .tied = !file.contains("decoder.output.weight")};
+  check(c);
+  return c;
+}
+
+/// The image-text model stored in a file.
+template <tensor_backend B>
+image_text_model<B> load_image_text(B& b, const tensor_file& file) {
+  image_text_model<B> model(b, read_image_text_config(file));
+  load_parameters(b, model, file);
+  return model;
+}
+
+/// Starts the encoder from a Vision Transformer that was trained elsewhere, under timm's names; its head is left out.
+/// `Error`: a parameter of the encoder that is missing or has another shape.
+template <tensor_backend B>
+void load_encoder(B& b, image_text_model<B>& model, const tensor_file& vit_file) {
+  using T = typename B::scalar;
+  constexpr std::string_view prefix = "encoder.";
+  auto values = model.parameters().to_host(b);
+  for (const parameter& p : model.layout().parameters.table()) {
+    if (!p.name.starts_with(prefix)) continue;
+    const host_array& array = vit_file.at(p.name.substr(prefix.size()));
+    require(array.shape == p.shape, vit_file.path, ": '", p.name.substr(prefix.size()), "' has shape ",
+            shape_text(array.shape), ", the encoder expects ", shape_text(p.shape));
+    const auto numbers = array.template as<T>();
+    std::copy(numbers.begin(), numbers.end(), values.begin() + p.where.offset);
+  }
+  model.parameters().assign(b, 1, model.parameters().size(), values.data());
+}
+
+}  // namespace core_tokensets

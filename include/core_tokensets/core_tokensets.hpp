@@ -136,3 +136,4 @@
 #include "core_tokensets/train/metrics.hpp"
 #include "core_tokensets/train/recipe.hpp"
 #include "core_tokensets/train/sequence.hpp"
+#include "core_tokensets/train/task_loop.hpp"

@@ -217,6 +217,27 @@ struct token_batch {
   index tokens() const { return offsets.back(); }
 };
 
+/// Appends the samples of `more` to `batch`.
+inline void append(token_batch& batch, const token_batch& more) {
+  require(batch.patch_dim == more.patch_dim, "append: patches of ", more.patch_dim,
+          " numbers to a batch with patches of ", batch.patch_dim);
+  if (!batch.scale.empty() || !more.scale.empty()) {
+    batch.scale.resize(static_cast<std::size_t>(batch.tokens()), 1.0);
+    batch.scale.insert(batch.scale.end(), more.scale.begin(), more.scale.end());
+    batch.scale.resize(static_cast<std::size_t>(batch.tokens() + more.tokens()), 1.0);
+  }
+  if (!batch.weights.empty() || !more.weights.empty()) {
+    batch.weights.resize(static_cast<std::size_t>(batch.samples()), 1.0f);
+    batch.weights.insert(batch.weights.end(), more.weights.begin(), more.weights.end());
+    batch.weights.resize(static_cast<std::size_t>(batch.samples() + more.samples()), 1.0f);
+  }
+  const index shift = batch.tokens();
+  for (std::size_t s = 1; s < more.offsets.size(); ++s) batch.offsets.push_back(shift + more.offsets[s]);
+  batch.patches.insert(batch.patches.end(), more.patches.begin(), more.patches.end());
+  batch.positions.insert(batch.positions.end(), more.positions.begin(), more.positions.end());
+  batch.targets.insert(batch.targets.end(), more.targets.begin(), more.targets.end());
+}
+
 /// What happens to a left-out token: it leaves the sequence (MAE, PatchDropout), or its embedding becomes 0 and only
 /// its position stays (the paper), or that with the survivors scaled by 1/(1-p) (the authors' training code).
 enum class missing_tokens { drop, zero, rescaled };
@@ -10117,6 +10138,7 @@ struct raw_codec {
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 
@@ -10131,6 +10153,7 @@ struct token_memory_format {
   index image_height = 0, image_width = 0, channels = 3, patch = 0;
   std::vector<float> mean = {}, stddev = {};  ///< [channels] or empty
   relevance_storage relevance = relevance_storage::f16;
+  bool texts = false;  ///< each sample comes with a prompt and an answer
 
   index grid_rows() const { return image_height / patch; }
   index grid_cols() const { return image_width / patch; }
@@ -10167,6 +10190,7 @@ struct stored_sample {
   std::int32_t target = 0;
   float weight = 1;
   std::uint16_t task = 0;
+  std::string_view prompt = {}, answer = {};  ///< UTF-8, empty in a memory without texts
 
   index tokens() const { return static_cast<index>(positions.size()); }
 };
@@ -10175,13 +10199,15 @@ struct stored_sample {
 /// rising.
 struct token_arrays {
   token_memory_format format;
-  std::vector<std::uint8_t> patches;      ///< [T, patch_dim]
-  std::vector<std::uint16_t> positions;   ///< [T]
-  std::vector<float> relevance;           ///< [T], or empty
-  std::vector<std::uint64_t> offsets{0};  ///< [S + 1]
-  std::vector<std::int32_t> targets;      ///< [S]
-  std::vector<float> weights;             ///< [S]
-  std::vector<std::uint16_t> tasks;       ///< [S]
+  std::vector<std::uint8_t> patches;          ///< [T, patch_dim]
+  std::vector<std::uint16_t> positions;       ///< [T]
+  std::vector<float> relevance;               ///< [T], or empty
+  std::vector<std::uint64_t> offsets{0};      ///< [S + 1]
+  std::vector<std::int32_t> targets;          ///< [S]
+  std::vector<float> weights;                 ///< [S]
+  std::vector<std::uint16_t> tasks;           ///< [S]
+  std::vector<std::uint8_t> text;             ///< prompts and answers one behind the other, or empty
+  std::vector<std::uint32_t> text_offsets{};  ///< [2 S + 1] where each prompt and each answer begins, or empty
   std::map<std::string, std::string> metadata;
 
   index samples() const { return static_cast<index>(targets.size()); }
@@ -10196,7 +10222,15 @@ struct token_arrays {
             .relevance = relevance.empty() ? std::span<const float>() : std::span(relevance).subspan(begin, count),
             .target = targets[i],
             .weight = weights[i],
-            .task = tasks[i]};
+            .task = tasks[i],
+            .prompt = text_of(2 * i),
+            .answer = text_of(2 * i + 1)};
+  }
+
+  /// Text number i: the prompts are the even ones, the answers the odd ones.
+  std::string_view text_of(std::size_t i) const {
+    if (!format.texts) return {};
+    return {reinterpret_cast<const char*>(text.data()) + text_offsets[i], text_offsets[i + 1] - text_offsets[i]};
   }
 
   /// `Error` unless all arrays fit each other and the format; `name` stands for the memory in messages.
@@ -10225,6 +10259,11 @@ struct token_arrays {
     }
     require(std::all_of(relevance.begin(), relevance.end(), [](float x) { return std::isfinite(x); }), name,
             ": array 'relevance' holds a number that is not finite");
+    size("text_offsets", text_offsets.size(), format.texts ? 2 * s_count + 1 : 0);
+    require(format.texts || text.empty(), name, ": array 'text' has ", text.size(), " elements, expected none");
+    require(!format.texts || (text_offsets.front() == 0 && text_offsets.back() == text.size() &&
+                              std::is_sorted(text_offsets.begin(), text_offsets.end())),
+            name, ": array 'text_offsets' does not rise from 0 to ", text.size());
   }
 };
 
@@ -10274,9 +10313,9 @@ inline std::string float_list(std::span<const float> values) {
 }
 
 /// Names, types and shapes of the arrays, as sorted as in the file; `coded` is the size of the packed pixels, -1 for
-/// raw.
+/// raw, `text` the bytes of all texts.
 inline std::vector<array_view> memory_layout(const token_memory_format& format, index samples, index tokens,
-                                             index coded = -1) {
+                                             index coded = -1, index text = 0) {
   const auto patches = coded < 0 ? std::vector<index>{tokens, format.patch_dim()} : std::vector<index>{coded};
   std::vector<array_view> arrays{{"patches", dtype::u8, patches, {}},        {"positions", dtype::u16, {tokens}, {}},
                                  {"offsets", dtype::u64, {samples + 1}, {}}, {"targets", dtype::i32, {samples}, {}},
@@ -10284,6 +10323,10 @@ inline std::vector<array_view> memory_layout(const token_memory_format& format, 
   if (format.relevance != relevance_storage::none) {
     const auto type = format.relevance == relevance_storage::f16 ? dtype::f16 : dtype::f32;
     arrays.push_back({"relevance", type, {tokens}, {}});
+  }
+  if (format.texts) {
+    arrays.push_back({"text", dtype::u8, {text}, {}});
+    arrays.push_back({"text_offsets", dtype::u32, {2 * samples + 1}, {}});
   }
   sort_for_safetensors(arrays);
   return arrays;
@@ -10355,12 +10398,12 @@ inline std::vector<std::string> memory_file_problems(const tensor_file& file) {
   if (memory_text(file, "checksum.metadata") != metadata_checksum(file.metadata))
     problems.push_back(file.path + ": the metadata was altered (its checksum does not match)");
   std::set<std::string> known;
-  for (const auto& array : memory_layout({.relevance = relevance_storage::f32}, 0, 0)) {
+  for (const auto& array : memory_layout({.relevance = relevance_storage::f32, .texts = true}, 0, 0)) {
     known.insert(array.name);
     const auto found = file.arrays.find(array.name);
-    const bool relevance = array.name == "relevance";
+    const bool relevance = array.name == "relevance", optional = relevance || array.name.starts_with("text");
     if (found == file.arrays.end()) {
-      if (!relevance || file.metadata.contains("checksum.relevance"))
+      if (!optional || file.metadata.contains("checksum." + array.name))
         problems.push_back(file.path + ": array '" + array.name + "' is missing");
       continue;
     }
@@ -10397,24 +10440,28 @@ inline token_memory_format memory_format(const tensor_file& file) {
   if (file.contains("relevance")) {
     format.relevance = file.at("relevance").type == dtype::f16 ? relevance_storage::f16 : relevance_storage::f32;
   }
+  format.texts = file.contains("text_offsets");
   format.check();
   return format;
 }
 
 }  // namespace detail
 
-/// Size in bytes of the file that `save_token_arrays` would write with raw pixels, if the memory had this many samples
-/// and tokens: exact, and without the data, so that a budget can be divided before anything is chosen.
-inline index token_file_size(const token_arrays& memory, index samples, index tokens) {
-  return detail::memory_file_size(memory, raw_codec::name(), detail::memory_layout(memory.format, samples, tokens));
+/// Size in bytes of the file that `save_token_arrays` would write with raw pixels, if the memory had this many samples,
+/// tokens and bytes of text: exact, and without the data, so that a budget can be divided before anything is chosen.
+inline index token_file_size(const token_arrays& memory, index samples, index tokens, index text = 0) {
+  return detail::memory_file_size(memory, raw_codec::name(),
+                                  detail::memory_layout(memory.format, samples, tokens, -1, text));
 }
 
 /// Size in bytes of the file with pixels packed by `codec`.
 template <patch_codec Codec>
 index token_file_size(const token_arrays& memory, const Codec& codec) {
-  if constexpr (std::is_same_v<Codec, raw_codec>) return token_file_size(memory, memory.samples(), memory.tokens());
+  const auto text = static_cast<index>(memory.text.size());
+  if constexpr (std::is_same_v<Codec, raw_codec>)
+    return token_file_size(memory, memory.samples(), memory.tokens(), text);
   const auto coded = static_cast<index>(codec.encode(detail::context_of(memory), memory.patches).size());
-  const auto layout = detail::memory_layout(memory.format, memory.samples(), memory.tokens(), coded);
+  const auto layout = detail::memory_layout(memory.format, memory.samples(), memory.tokens(), coded, text);
   return detail::memory_file_size(memory, Codec::name(), layout);
 }
 
@@ -10430,8 +10477,9 @@ void save_token_arrays(const std::filesystem::path& path, const token_arrays& me
     for (const float r : memory.relevance) relevance.emplace_back(static_cast<double>(r));
   }
 
-  auto arrays = detail::memory_layout(memory.format, memory.samples(), memory.tokens(),
-                                      raw ? -1 : static_cast<index>(coded.size()));
+  auto arrays =
+      detail::memory_layout(memory.format, memory.samples(), memory.tokens(),
+                            raw ? -1 : static_cast<index>(coded.size()), static_cast<index>(memory.text.size()));
   const auto bytes = [](const auto& values) { return std::as_bytes(std::span(values)); };
   const std::map<std::string, std::span<const std::byte>> data{
       {"patches", raw ? bytes(memory.patches) : bytes(coded)},
@@ -10440,6 +10488,8 @@ void save_token_arrays(const std::filesystem::path& path, const token_arrays& me
       {"targets", bytes(memory.targets)},
       {"weights", bytes(memory.weights)},
       {"tasks", bytes(memory.tasks)},
+      {"text", bytes(memory.text)},
+      {"text_offsets", bytes(memory.text_offsets)},
       {"relevance", relevance.empty() ? bytes(memory.relevance) : bytes(relevance)}};
   for (auto& array : arrays) array.bytes = data.at(array.name);
   const auto metadata = detail::memory_metadata(memory, Codec::name(), arrays);
@@ -10462,6 +10512,11 @@ token_arrays load_token_arrays(const std::filesystem::path& path, const Codecs&.
   memory.weights = file.at("weights").as<float>();
   memory.tasks = file.at("tasks").as<std::uint16_t>();
   if (file.contains("relevance")) memory.relevance = file.at("relevance").as<float>();
+  if (memory.format.texts) {
+    require(file.contains("text"), file.path, ": array 'text' is missing");
+    memory.text = file.at("text").as<std::uint8_t>();
+    memory.text_offsets = file.at("text_offsets").as<std::uint32_t>();
+  }
   for (const auto& [name, text] : file.metadata) {
     if (!is_reserved_metadata(name)) memory.metadata.emplace(name, text);
   }
@@ -10508,12 +10563,24 @@ token_arrays load_token_arrays(const std::filesystem::path& path, const Codecs&.
 
 namespace core_tokensets {
 
+namespace detail {
+
+inline void append_texts(token_arrays& arrays, std::string_view prompt, std::string_view answer) {
+  for (const std::string_view text : {prompt, answer}) {
+    arrays.text.insert(arrays.text.end(), text.begin(), text.end());
+    arrays.text_offsets.push_back(static_cast<std::uint32_t>(arrays.text.size()));
+  }
+}
+
+}  // namespace detail
+
 /// A store of samples with some of their tokens each. All numbers of samples and tokens count from 0.
 class token_memory {
  public:
   explicit token_memory(token_memory_format format) {
     format.check();
     arrays_.format = std::move(format);
+    if (arrays_.format.texts) arrays_.text_offsets.assign(1, 0);
   }
   /// Takes over arrays that fit each other (`Error` where they do not).
   explicit token_memory(token_arrays arrays) : arrays_(std::move(arrays)) { arrays_.check("token memory"); }
@@ -10599,14 +10666,16 @@ class token_memory {
   }
 
   /// Size of the file that `save` would write, to the byte.
-  index bytes_on_disk() const { return token_file_size(arrays_, samples(), tokens()); }
+  index bytes_on_disk() const { return token_file_size(arrays_, raw_codec{}); }
   /// The same with packed pixels, which takes packing them.
   template <patch_codec Codec>
   index bytes_on_disk(const Codec& codec) const {
     return token_file_size(arrays_, codec);
   }
-  /// The size with raw pixels if the memory had that many samples and tokens.
-  index bytes_on_disk(index samples, index tokens) const { return token_file_size(arrays_, samples, tokens); }
+  /// The size with raw pixels if the memory had that many samples, tokens and bytes of text.
+  index bytes_on_disk(index samples, index tokens, index text = 0) const {
+    return token_file_size(arrays_, samples, tokens, text);
+  }
 
   /// Writes the memory, all or nothing.
   template <patch_codec Codec = raw_codec>
@@ -10637,12 +10706,17 @@ inline void token_memory::append(const stored_sample& sample) {
   require(!relevant || sample.relevance.size() == count, "token memory: ", sample.relevance.size(), " relevances for ",
           count, " tokens");
   require(std::isfinite(sample.weight), "token memory: a weight that is not finite");
+  require(f.texts || (sample.prompt.empty() && sample.answer.empty()),
+          "token memory: a sample with texts for a memory without");
+  require(arrays_.text.size() + sample.prompt.size() + sample.answer.size() < std::size_t{1} << 32,
+          "token memory: more than 4 GiB of text");
 
   std::vector<std::size_t> order(count);
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::sort(order.begin(), order.end(),
             [&](std::size_t a, std::size_t b) { return sample.positions[a] < sample.positions[b]; });
   // Copies first: the sample may lie in this very memory.
+  const std::string prompt(sample.prompt), answer(sample.answer);
   std::vector<std::uint8_t> patches;
   std::vector<std::uint16_t> positions;
   std::vector<float> relevance;
@@ -10670,12 +10744,14 @@ inline void token_memory::append(const stored_sample& sample) {
   arrays_.targets.push_back(sample.target);
   arrays_.weights.push_back(sample.weight);
   arrays_.tasks.push_back(sample.task);
+  if (f.texts) detail::append_texts(arrays_, prompt, answer);
 }
 
 inline void token_memory::gather(std::span<const index> samples, std::span<const index> limits) {
   token_arrays next;
   next.format = arrays_.format;
   next.metadata = arrays_.metadata;
+  if (format().texts) next.text_offsets.assign(1, 0);
   const auto dim = static_cast<std::size_t>(format().patch_dim());
   std::vector<std::size_t> kept;
   for (const index s : samples) {
@@ -10698,6 +10774,7 @@ inline void token_memory::gather(std::span<const index> samples, std::span<const
     next.targets.push_back(old.target);
     next.weights.push_back(old.weight);
     next.tasks.push_back(old.task);
+    if (format().texts) detail::append_texts(next, old.prompt, old.answer);
   }
   arrays_ = std::move(next);
 }
@@ -10736,7 +10813,8 @@ inline nlohmann::json describe(const token_memory& memory) {
   }
   nlohmann::json bytes_per_array = nlohmann::json::object();
   index data_bytes = 0;
-  for (const auto& array : detail::memory_layout(f, memory.samples(), memory.tokens())) {
+  for (const auto& array :
+       detail::memory_layout(f, memory.samples(), memory.tokens(), -1, static_cast<index>(arrays.text.size()))) {
     const index size = checked_byte_count(array.type, array.shape).value();
     bytes_per_array[array.name] = size;
     data_bytes += size;
@@ -14755,27 +14833,6 @@ struct training_state {
   optimiser_state<B> optimiser;
 };
 
-/// Appends the samples of `more` to `batch`.
-inline void append(token_batch& batch, const token_batch& more) {
-  require(batch.patch_dim == more.patch_dim, "append: patches of ", more.patch_dim,
-          " numbers to a batch with patches of ", batch.patch_dim);
-  if (!batch.scale.empty() || !more.scale.empty()) {
-    batch.scale.resize(static_cast<std::size_t>(batch.tokens()), 1.0);
-    batch.scale.insert(batch.scale.end(), more.scale.begin(), more.scale.end());
-    batch.scale.resize(static_cast<std::size_t>(batch.tokens() + more.tokens()), 1.0);
-  }
-  if (!batch.weights.empty() || !more.weights.empty()) {
-    batch.weights.resize(static_cast<std::size_t>(batch.samples()), 1.0f);
-    batch.weights.insert(batch.weights.end(), more.weights.begin(), more.weights.end());
-    batch.weights.resize(static_cast<std::size_t>(batch.samples() + more.samples()), 1.0f);
-  }
-  const index shift = batch.tokens();
-  for (std::size_t s = 1; s < more.offsets.size(); ++s) batch.offsets.push_back(shift + more.offsets[s]);
-  batch.patches.insert(batch.patches.end(), more.patches.begin(), more.patches.end());
-  batch.positions.insert(batch.positions.end(), more.positions.begin(), more.positions.end());
-  batch.targets.insert(batch.targets.end(), more.targets.begin(), more.targets.end());
-}
-
 /// One optimiser step on a batch; its loss is left in `state.loss`. Allocates nothing once `state` is warm.
 template <tensor_backend B>
 void training_step(B& b, vit<B>& model, const token_batch& batch, const cross_entropy_options& loss_options,
@@ -14792,21 +14849,26 @@ void training_step(B& b, vit<B>& model, const token_batch& batch, const cross_en
 
 namespace detail {
 
-/// Gives a batch of new samples, followed by replayed ones, weights that make its mean loss the mean over the new ones
-/// plus the weighted mean over the replayed ones, and says which classes compete (`first_class` `[S]`).
-inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int32_t first_class, index classes,
-                    std::vector<std::int32_t>& first) {
-  const index samples = batch.samples();
-  batch.weights.resize(static_cast<std::size_t>(samples), 1.0f);
+/// Gives new samples, followed by replayed ones, weights that make their mean loss the mean over the new ones plus the
+/// weighted mean over the replayed ones.
+inline void balance_weights(std::vector<float>& weights, index samples, index fresh) {
+  weights.resize(static_cast<std::size_t>(samples), 1.0f);
   const auto spread = [&](index begin, index end) {
     double total = 0;
-    for (index s = begin; s < end; ++s) total += double(batch.weights[static_cast<std::size_t>(s)]);
+    for (index s = begin; s < end; ++s) total += double(weights[static_cast<std::size_t>(s)]);
     if (!(total > 0)) return;
     const auto factor = static_cast<float>(static_cast<double>(samples) / total);
-    for (index s = begin; s < end; ++s) batch.weights[static_cast<std::size_t>(s)] *= factor;
+    for (index s = begin; s < end; ++s) weights[static_cast<std::size_t>(s)] *= factor;
   };
   spread(0, fresh);
   spread(fresh, samples);
+}
+
+/// The same for a batch, and which classes compete (`first` `[S]`).
+inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int32_t first_class, index classes,
+                    std::vector<std::int32_t>& first) {
+  const index samples = batch.samples();
+  balance_weights(batch.weights, samples, fresh);
   first.assign(static_cast<std::size_t>(samples), 0);
   if (loss == replay_loss::sum) return;
   index open = 0;  // new samples for which all classes compete
@@ -14816,61 +14878,92 @@ inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int3
 
 }  // namespace detail
 
+/// The loop that all training shares: epochs of shuffled samples in batches, the learning rate's schedule, progress.
+/// `step(part, position)` trains on samples; `loss()` waits for the last step's loss and throws where it is not finite.
+struct epoch_position {
+  index epoch = 0, step = 0;
+  double schedule = 1;  ///< what the learning rate is multiplied by
+};
+template <class Step, class Loss>
+void run_epochs(std::span<const index> samples, const fit_options& o, const std::string& what, const Step& step,
+                const Loss& loss) {
+  require(!samples.empty() && o.epochs > 0 && o.batch > 0, "fit: ", samples.size(), " samples, ", o.epochs,
+          " epochs, batches of ", o.batch, ", expected more than 0 of each");
+  const auto n = static_cast<index>(samples.size());
+  const index steps = (n + o.batch - 1) / o.batch * o.epochs;
+  const auto warm_up = static_cast<index>(o.warm_up * static_cast<double>(steps));
+  constexpr index look_every = 8;  // steps between two looks at the loss, for which a device must be waited for
+  progress_meter meter(o.on_progress, what, steps);
+  std::string note;
+  std::vector<index> order(samples.begin(), samples.end());
+  for (index epoch = 0, done = 0; epoch < o.epochs; ++epoch) {
+    random_stream(o.seed, 1000 + static_cast<std::uint64_t>(epoch)).shuffle(std::span(order));
+    for (index begin = 0; begin < n; begin += o.batch, ++done) {
+      step(std::span<const index>(order).subspan(static_cast<std::size_t>(begin),
+                                                 static_cast<std::size_t>(std::min(o.batch, n - begin))),
+           epoch_position{epoch, done, cosine_schedule(done, steps, warm_up)});
+      if (done % look_every == 0 || done + 1 == steps) {
+        char text[32];
+        std::snprintf(text, sizeof text, "loss %.3f", loss());
+        note = text;
+      }
+      meter.step(note);
+    }
+  }
+}
+
+/// A batch of new pictures as training sees it: whole, or for some of the steps with tokens left out.
+class new_pictures {
+ public:
+  /// The batch of the pictures `part` at that position; valid until the next call.
+  token_batch& take(const dataset& data, std::span<const index> part, index patch, const fit_options& o,
+                    const epoch_position& at) {
+    make_batch(data, part,
+               {.patch = patch,
+                .normalisation = o.normalisation,
+                .augment = o.augment,
+                .seed = o.seed,
+                .epoch = static_cast<std::uint64_t>(at.epoch)},
+               whole_);
+    random_stream random(o.seed, 1'000'000 + static_cast<std::uint64_t>(at.step));
+    const bool thin = o.token_drop > 0 && random.uniform() < o.token_drop_often;
+    if (thin) drop_tokens(whole_, o.token_drop, random, o.missing, thinned_);
+    return thin ? thinned_ : whole_;
+  }
+
+ private:
+  token_batch whole_, thinned_;
+};
+
 /// Trains on the pictures `indices` of `data`, whose classes start at `first_class`, with replay from `memory` (may be
 /// null or empty). The loss is the mean over the new samples plus the weighted mean over the replayed ones. Every
 /// random choice is a function of `options.seed`. Throws where the loss is not finite.
 template <tensor_backend B>
 void fit(B& b, vit<B>& model, const dataset& data, std::span<const index> indices, const token_memory* memory,
          std::int32_t first_class, const fit_options& o, const std::string& what = "fit") {
-  require(!indices.empty() && o.epochs > 0 && o.batch > 0, "fit: ", indices.size(), " pictures, ", o.epochs,
-          " epochs, batches of ", o.batch, ", expected more than 0 of each");
   training_state<B> state;
   state.optimiser.reset(b, model.layout().parameters);
   const bool replay = memory != nullptr && !memory->empty();
   replay_sampler sampler(replay ? memory->samples() : 1, o.seed, 2);
-  const auto n = static_cast<index>(indices.size());
-  const index steps_per_epoch = (n + o.batch - 1) / o.batch, steps = steps_per_epoch * o.epochs;
-  const auto warm_up = static_cast<index>(o.warm_up * static_cast<double>(steps));
-  constexpr index look_every = 8;  // steps between two looks at the loss, for which a device must be waited for
-  progress_meter meter(o.on_progress, what, steps);
-  std::string note;
-  token_batch whole, thinned, replayed;
+  new_pictures pictures;
+  token_batch replayed;
   std::vector<std::int32_t> first;
-  std::vector<index> order(indices.begin(), indices.end());
-  for (index epoch = 0, done = 0; epoch < o.epochs; ++epoch) {
-    random_stream(o.seed, 1000 + static_cast<std::uint64_t>(epoch)).shuffle(std::span(order));
-    for (index begin = 0; begin < n; begin += o.batch, ++done) {
-      const auto part = std::span(order).subspan(static_cast<std::size_t>(begin),
-                                                 static_cast<std::size_t>(std::min(o.batch, n - begin)));
-      make_batch(data, part,
-                 {.patch = model.config().patch,
-                  .normalisation = o.normalisation,
-                  .augment = o.augment,
-                  .seed = o.seed,
-                  .epoch = static_cast<std::uint64_t>(epoch)},
-                 whole);
-      random_stream random(o.seed, 1'000'000 + static_cast<std::uint64_t>(done));
-      const bool thin = o.token_drop > 0 && random.uniform() < o.token_drop_often;
-      if (thin) drop_tokens(whole, o.token_drop, random, o.missing, thinned);
-      token_batch& batch = thin ? thinned : whole;
-      const index fresh = batch.samples();
-      if (replay) {
-        make_batch(*memory, sampler.draw(std::min(o.replay_batch, memory->samples())), o.missing, replayed);
-        append(batch, replayed);
-      }
-      detail::balance(batch, fresh, o.loss, first_class, model.config().classes, first);
-      ops::repeat(b, (batch.tokens() << 20) + batch.samples(), [&] {
-        training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first}, o,
-                      cosine_schedule(done, steps, warm_up), state);
-      });
-      if (done % look_every == 0 || done + 1 == steps) {
-        char text[32];
-        std::snprintf(text, sizeof text, "loss %.3f", mean_loss(b, state.loss, batch.weights));
-        note = text;
-      }
-      meter.step(note);
+  std::span<const float> weights;
+  const auto train = [&](std::span<const index> part, const epoch_position& at) {
+    token_batch& batch = pictures.take(data, part, model.config().patch, o, at);
+    const index fresh = batch.samples();
+    if (replay) {
+      make_batch(*memory, sampler.draw(std::min(o.replay_batch, memory->samples())), o.missing, replayed);
+      append(batch, replayed);
     }
-  }
+    detail::balance(batch, fresh, o.loss, first_class, model.config().classes, first);
+    ops::repeat(b, (batch.tokens() << 20) + batch.samples(), [&] {
+      training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first}, o, at.schedule,
+                    state);
+    });
+    weights = batch.weights;
+  };
+  run_epochs(indices, o, what, train, [&] { return mean_loss(b, state.loss, weights); });
 }
 
 }  // namespace core_tokensets
@@ -14918,6 +15011,244 @@ inline continual_metrics measure(const accuracy_matrix& r) {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/train/task_loop.hpp ====
+// The loop over tasks that arrive one after another: learn, remember, judge, checkpoint. What learns (classes, answers,
+// captions) is a `learner`.
+
+#include <chrono>
+#include <concepts>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// What is kept of old tasks. `core_tokens`: random samples, relevant tokens; `random_tokens`: both random; `joint`:
+/// all data (upper bound); `ncm`: no training after the first task, nearest class mean on its features (no training at
+/// all with given weights).
+enum class memory_kind { none, coreset, core_tokens, random_tokens, core_tokenset, joint, ncm };
+
+inline constexpr const char* memory_kind_names[] = {"none",          "coreset", "core-tokens", "random-tokens",
+                                                    "core-tokenset", "joint",   "ncm"};
+
+inline memory_kind parse_memory_kind(const std::string& name) {
+  std::string all;
+  for (int i = 0; i < 7; ++i) {
+    if (name == memory_kind_names[i]) return static_cast<memory_kind>(i);
+    all += (i ? ", " : "") + std::string(memory_kind_names[i]);
+  }
+  fail("memory: no kind is named '", name, "'; there are ", all);
+}
+
+/// True where a memory of that kind holds samples.
+inline bool stores_samples(memory_kind kind) {
+  return kind == memory_kind::coreset || kind == memory_kind::core_tokens || kind == memory_kind::random_tokens ||
+         kind == memory_kind::core_tokenset;
+}
+
+/// Which samples a consolidation stored, in the order of the memory, and the seconds that its two halves took.
+struct consolidation {
+  std::vector<index> pictures;
+  double select_seconds = 0, attribute_seconds = 0;
+};
+
+/// How good a learner is on the test data of each task so far; `others` holds further measures by name.
+struct judgement {
+  std::vector<double> accuracy;
+  std::map<std::string, std::vector<double>> others = {};
+};
+
+/// What the loop needs of a learner. Tasks are numbered from 0; every random choice is a function of the task.
+template <class L>
+concept learner = requires(L& l, const L& constant, index t, token_memory& memory, const token_memory& known,
+                           const std::vector<index>& stored, const tensor_file& file) {
+  { constant.tasks() } -> std::same_as<index>;
+  { constant.data_bytes() } -> std::same_as<index>;  ///< what a budget that is a fraction refers to
+  { constant.format() } -> std::same_as<token_memory_format>;
+  { constant.stores() } -> std::same_as<bool>;
+  l.learn(t, known);                                                          ///< task t with replay
+  { l.remember(t, index{}, stored, memory) } -> std::same_as<consolidation>;  ///< within so many bytes
+  { l.judge(t) } -> std::same_as<judgement>;
+  { constant.memory_bytes(known, stored) } -> std::same_as<index>;
+  { l.save() } -> std::same_as<tensor_file>;
+  l.load(file);
+};
+
+struct task_loop_options {
+  byte_budget budget = fraction(0.01);  ///< for the memory after the last task
+  std::filesystem::path out = {};       ///< folder of checkpoints; empty: none
+  bool resume = false;                  ///< go on from the last checkpoint in `out`, to the same bits
+};
+
+struct sequence_result {
+  accuracy_matrix accuracy;
+  std::map<std::string, accuracy_matrix> others;  ///< further measures by name
+  index memory_bytes = 0, memory_tokens = 0, memory_samples = 0, budget_bytes = 0;
+  double train_seconds = 0, select_seconds = 0, attribute_seconds = 0, evaluate_seconds = 0;
+};
+
+namespace detail {
+
+/// Checksum of a checkpoint's state, its own entry left out.
+inline std::string state_checksum(nlohmann::json state) {
+  state.erase("checksum");
+  const std::string text = state.dump();
+  return checksum_text(fnv1a(std::as_bytes(std::span(text))));
+}
+
+inline std::string file_checksum(const std::filesystem::path& path) { return checksum_text(fnv1a(read_file(path))); }
+
+inline nlohmann::json to_json(const sequence_result& r) {
+  nlohmann::json json{{"accuracy", r.accuracy},
+                      {"memory_bytes", r.memory_bytes},
+                      {"memory_tokens", r.memory_tokens},
+                      {"memory_samples", r.memory_samples},
+                      {"budget_bytes", r.budget_bytes},
+                      {"seconds",
+                       {{"train", r.train_seconds},
+                        {"select", r.select_seconds},
+                        {"attribute", r.attribute_seconds},
+                        {"evaluate", r.evaluate_seconds}}}};
+  if (!r.others.empty()) json["measures"] = r.others;
+  return json;
+}
+
+}  // namespace detail
+
+/// Results as JSON: the accuracy matrix, its metrics, bytes and seconds.
+inline nlohmann::json to_json(const sequence_result& r) {
+  auto json = detail::to_json(r);
+  const continual_metrics m = measure(r.accuracy);
+  json["average_accuracy"] = m.average_accuracy;
+  json["average_incremental_accuracy"] = m.average_incremental_accuracy;
+  json["forgetting"] = m.forgetting;
+  json["backward_transfer"] = m.backward_transfer;
+  return json;
+}
+
+/// Runs all tasks through a learner and fills a memory. `fingerprint` describes everything that the results depend on;
+/// a checkpoint with another one is refused.
+template <learner L>
+class task_loop {
+ public:
+  task_loop(L& l, task_loop_options options, std::string fingerprint)
+      : learner_(l), o_(std::move(options)), fingerprint_(std::move(fingerprint)), memory_(l.format()) {
+    require(l.tasks() > 0, "sequence: there are no tasks");
+    result_.budget_bytes = o_.budget.resolve(l.data_bytes());
+  }
+
+  sequence_result run() {
+    index first = 0;
+    if (o_.resume && !o_.out.empty() && std::filesystem::exists(o_.out / "checkpoint.json")) first = restore();
+    for (index t = first; t < learner_.tasks(); ++t) {
+      timed(result_.train_seconds, [&] { learner_.learn(t, memory_); });
+      if (learner_.stores()) remember(t);
+      judge(t);
+      if (!o_.out.empty()) checkpoint(t);
+    }
+    return result_;
+  }
+
+  const token_memory& memory() const { return memory_; }
+  /// For each sample of the memory the training sample that it came from.
+  const std::vector<index>& pictures() const { return pictures_; }
+
+ private:
+  template <class Work>
+  static void timed(double& seconds, const Work& work) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+
+  void remember(index t) {
+    const index bytes = result_.budget_bytes * (t + 1) / learner_.tasks();
+    const consolidation stored = learner_.remember(t, bytes, pictures_, memory_);
+    pictures_.insert(pictures_.end(), stored.pictures.begin(), stored.pictures.end());
+    result_.select_seconds += stored.select_seconds;
+    result_.attribute_seconds += stored.attribute_seconds;
+  }
+
+  void judge(index t) {
+    timed(result_.evaluate_seconds, [&] {
+      judgement row = learner_.judge(t);
+      result_.accuracy.push_back(std::move(row.accuracy));
+      for (auto& [name, values] : row.others) result_.others[name].push_back(std::move(values));
+    });
+    result_.memory_bytes = memory_.empty() ? 0 : learner_.memory_bytes(memory_, pictures_);
+    result_.memory_tokens = memory_.tokens();
+    result_.memory_samples = memory_.samples();
+  }
+
+  /// Model and memory first, the file that names them last: whenever the program dies, a whole checkpoint is there.
+  void checkpoint(index t) {
+    std::filesystem::create_directories(o_.out);
+    const std::string tag = std::to_string(t);
+    const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors"),
+               memory_path = o_.out / ("checkpoint-memory-" + tag + ".safetensors");
+    save_safetensors(model_path, learner_.save());
+    memory_.save(memory_path);
+    nlohmann::json state = detail::to_json(result_);
+    state["tasks_done"] = t + 1;
+    state["pictures"] = pictures_;
+    state["fingerprint"] = fingerprint_;
+    state["model"] = detail::file_checksum(model_path);
+    state["memory"] = detail::file_checksum(memory_path);
+    state["checksum"] = detail::state_checksum(state);
+    write_file(o_.out / "checkpoint.json", std::string_view(state.dump(1)));
+    if (t > 0) {
+      const std::string old = std::to_string(t - 1);
+      std::filesystem::remove(o_.out / ("checkpoint-model-" + old + ".safetensors"));
+      std::filesystem::remove(o_.out / ("checkpoint-memory-" + old + ".safetensors"));
+    }
+  }
+
+  index restore() {
+    const auto path = o_.out / "checkpoint.json";
+    const auto state = nlohmann::json::parse(read_text(path), nullptr, false);
+    require(state.is_object() && state.contains("tasks_done") && state.contains("fingerprint"), path.string(),
+            ": not a checkpoint");
+    require(state.contains("checksum") && state["checksum"] == detail::state_checksum(state), path.string(),
+            ": the checkpoint was altered (its checksum does not match)");
+    require(state["fingerprint"] == fingerprint_, path.string(),
+            ": the checkpoint belongs to a run with other settings; choose another folder or leave --resume out");
+    const auto done = state["tasks_done"].get<index>();
+    const std::string tag = std::to_string(done - 1);
+    const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors"),
+               memory_path = o_.out / ("checkpoint-memory-" + tag + ".safetensors");
+    for (const auto& [name, file_path] : {std::pair("model", model_path), std::pair("memory", memory_path)}) {
+      require(state[name] == detail::file_checksum(file_path), file_path.string(),
+              ": the checkpoint was altered (its checksum does not match)");
+    }
+    learner_.load(load_safetensors(model_path));
+    memory_ = load_token_memory(memory_path);
+    result_.accuracy = state["accuracy"].get<accuracy_matrix>();
+    if (state.contains("measures")) result_.others = state["measures"].get<std::map<std::string, accuracy_matrix>>();
+    pictures_ = state["pictures"].get<std::vector<index>>();
+    const auto& seconds = state["seconds"];
+    result_.train_seconds = seconds["train"];
+    result_.select_seconds = seconds["select"];
+    result_.attribute_seconds = seconds["attribute"];
+    result_.evaluate_seconds = seconds["evaluate"];
+    result_.memory_bytes = state["memory_bytes"];
+    result_.memory_tokens = state["memory_tokens"];
+    result_.memory_samples = state["memory_samples"];
+    return done;
+  }
+
+  L& learner_;
+  task_loop_options o_;
+  std::string fingerprint_;
+  token_memory memory_;
+  sequence_result result_;
+  std::vector<index> pictures_;  ///< [S] training sample of each sample of the memory
+};
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/train/recipe.hpp ====
 // How a task enters the memory: which samples, which of their tokens, how many bytes.
 
@@ -14947,6 +15278,18 @@ struct core_tokenset {
   attribution_method attribute = grad_lrp{};
   double keep = 0.1;
 };
+
+/// The seed of everything random in task t.
+inline std::uint64_t seed_of_task(std::uint64_t seed, index t) { return seed * 1000 + static_cast<std::uint64_t>(t); }
+
+/// The recipe of a kind of memory: the controls replace selection, attribution or both by chance.
+inline core_tokenset recipe_of(core_tokenset r, memory_kind kind, std::uint64_t seed) {
+  if (kind == memory_kind::coreset) r.keep = 1;
+  if (kind == memory_kind::core_tokens || kind == memory_kind::random_tokens) r.select = random_selection{.seed = seed};
+  if (kind == memory_kind::random_tokens) r.attribute = random_relevance{seed};
+  if (auto* chance = std::get_if<random_selection>(&r.select)) chance->seed = seed;
+  return r;
+}
 
 /// What a whole picture costs in the budget: the file that it came as (JPEG, PNG), which is what a sensible user would
 /// store, or its raw pixels.
@@ -14993,12 +15336,6 @@ inline std::vector<std::uint16_t> most_relevant(std::span<const double> relevanc
   std::sort(order.begin(), order.end());
   return order;
 }
-
-/// Which pictures a consolidation stored, in the order of the memory, and the seconds that its two halves took.
-struct consolidation {
-  std::vector<index> pictures;
-  double select_seconds = 0, attribute_seconds = 0;
-};
 
 /// Leaves out the pictures with the largest files until the others together cost no more than `bytes`.
 inline void fit_files(const dataset& data, std::span<const index> indices, index bytes, selection_result& chosen) {
@@ -15079,34 +15416,14 @@ consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::s
 }  // namespace core_tokensets
 
 // ==== core_tokensets/train/sequence.hpp ====
-// The sequential loop: task after task, with one of the memories, checkpointed at the end of each task.
+// Classes that arrive task after task: what the sequential loop learns, remembers and judges for image classification.
 
-#include <chrono>
-#include <filesystem>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
 
 namespace core_tokensets {
-
-/// What is kept of old tasks. `core_tokens`: random samples, relevant tokens; `random_tokens`: both random; `joint`:
-/// all data (upper bound); `ncm`: no training after the first task, nearest class mean on its features (no training at
-/// all with given weights).
-enum class memory_kind { none, coreset, core_tokens, random_tokens, core_tokenset, joint, ncm };
-
-inline constexpr const char* memory_kind_names[] = {"none",          "coreset", "core-tokens", "random-tokens",
-                                                    "core-tokenset", "joint",   "ncm"};
-
-inline memory_kind parse_memory_kind(const std::string& name) {
-  std::string all;
-  for (int i = 0; i < 7; ++i) {
-    if (name == memory_kind_names[i]) return static_cast<memory_kind>(i);
-    all += (i ? ", " : "") + std::string(memory_kind_names[i]);
-  }
-  fail("memory: no kind is named '", name, "'; there are ", all);
-}
 
 struct sequence_options {
   memory_kind memory = memory_kind::core_tokenset;
@@ -15119,109 +15436,22 @@ struct sequence_options {
   bool resume = false;             ///< go on from the last checkpoint in `out`, to the same bits
 };
 
-struct sequence_result {
-  accuracy_matrix accuracy;
-  index memory_bytes = 0, memory_tokens = 0, memory_samples = 0, budget_bytes = 0;
-  double train_seconds = 0, select_seconds = 0, attribute_seconds = 0, evaluate_seconds = 0;
-};
-
-namespace detail {
-
-inline bool stores_samples(memory_kind kind) {
-  return kind == memory_kind::coreset || kind == memory_kind::core_tokens || kind == memory_kind::random_tokens ||
-         kind == memory_kind::core_tokenset;
-}
-
-/// The recipe of a memory: the controls replace selection, attribution or both by chance.
-inline core_tokenset recipe_of(const sequence_options& o, std::uint64_t task) {
-  core_tokenset r = o.recipe;
-  const std::uint64_t seed = o.fit.seed * 1000 + task;
-  if (o.memory == memory_kind::coreset) r.keep = 1;
-  if (o.memory == memory_kind::core_tokens || o.memory == memory_kind::random_tokens)
-    r.select = random_selection{.seed = seed};
-  if (o.memory == memory_kind::random_tokens) r.attribute = random_relevance{seed};
-  if (auto* chance = std::get_if<random_selection>(&r.select)) chance->seed = seed;
-  return r;
-}
-
-/// Checksum of a checkpoint's state, its own entry left out.
-inline std::string state_checksum(nlohmann::json state) {
-  state.erase("checksum");
-  const std::string text = state.dump();
-  return checksum_text(fnv1a(std::as_bytes(std::span(text))));
-}
-
-inline std::string file_checksum(const std::filesystem::path& path) { return checksum_text(fnv1a(read_file(path))); }
-
-inline nlohmann::json to_json(const sequence_result& r) {
-  return {{"accuracy", r.accuracy},
-          {"memory_bytes", r.memory_bytes},
-          {"memory_tokens", r.memory_tokens},
-          {"memory_samples", r.memory_samples},
-          {"budget_bytes", r.budget_bytes},
-          {"seconds",
-           {{"train", r.train_seconds},
-            {"select", r.select_seconds},
-            {"attribute", r.attribute_seconds},
-            {"evaluate", r.evaluate_seconds}}}};
-}
-
-}  // namespace detail
-
-/// Results as JSON: the accuracy matrix, its metrics, bytes and seconds.
-inline nlohmann::json to_json(const sequence_result& r) {
-  auto json = detail::to_json(r);
-  const continual_metrics m = measure(r.accuracy);
-  json["average_accuracy"] = m.average_accuracy;
-  json["average_incremental_accuracy"] = m.average_incremental_accuracy;
-  json["forgetting"] = m.forgetting;
-  json["backward_transfer"] = m.backward_transfer;
-  return json;
-}
-
-/// Runs the whole sequence on `model` and fills `memory`. `fingerprint` describes everything that the results depend
-/// on; a checkpoint with another one is refused.
+/// A Vision Transformer that learns the classes of a stream of tasks.
 template <tensor_backend B>
-class sequence_runner {
+class class_learner {
  public:
-  sequence_runner(B& b, vit<B>& model, const task_stream& stream, sequence_options options, std::string fingerprint)
-      : b_(b),
-        model_(model),
-        stream_(stream),
-        o_(std::move(options)),
-        fingerprint_(std::move(fingerprint)),
-        memory_(format()) {
-    require(stream.size() > 0, "sequence: there are no tasks");
-    const dataset& train = stream.data.train;
-    double total = static_cast<double>(train.pixels.size());
-    if (!train.source_bytes.empty()) {
-      total =
-          static_cast<double>(train.total_source_bytes()) + double(picture_overhead) * static_cast<double>(train.n());
-    } else {
-      o_.price = picture_price::raw;
-    }
-    result_.budget_bytes = o_.budget.resolve(static_cast<index>(total));
+  class_learner(B& b, vit<B>& model, const task_stream& stream, sequence_options options)
+      : b_(b), model_(model), stream_(stream), o_(std::move(options)) {
+    if (stream.data.train.source_bytes.empty()) o_.price = picture_price::raw;
   }
 
-  sequence_result run() {
-    index first = 0;
-    if (o_.resume && !o_.out.empty() && std::filesystem::exists(o_.out / "checkpoint.json")) first = restore();
-    for (index t = first; t < stream_.size(); ++t) {
-      learn(t);
-      if (detail::stores_samples(o_.memory)) remember(t);
-      judge(t);
-      if (!o_.out.empty()) checkpoint(t);
-    }
-    return result_;
+  index tasks() const { return stream_.size(); }
+  bool stores() const { return stores_samples(o_.memory); }
+  index data_bytes() const {
+    const dataset& train = stream_.data.train;
+    if (train.source_bytes.empty()) return static_cast<index>(train.pixels.size());
+    return static_cast<index>(train.total_source_bytes()) + picture_overhead * train.n();
   }
-
-  const token_memory& memory() const { return memory_; }
-  /// For each sample of the memory the training picture that it came from.
-  const std::vector<index>& pictures() const { return pictures_; }
-
- private:
-  using clock = std::chrono::steady_clock;
-  static double since(clock::time_point start) { return std::chrono::duration<double>(clock::now() - start).count(); }
 
   token_memory_format format() const {
     const vit_config& c = model_.config();
@@ -15235,8 +15465,7 @@ class sequence_runner {
             .relevance = o_.memory == memory_kind::coreset ? relevance_storage::none : relevance_storage::f16};
   }
 
-  void learn(index t) {
-    const auto start = clock::now();
+  void learn(index t, const token_memory& memory) {
     const task& now = stream_[t];
     const index classes = stream_.seen_classes(t);
     if (t == 0) {
@@ -15252,44 +15481,30 @@ class sequence_runner {
       first_class = 0;
     }
     fit_options f = o_.fit;
-    f.seed = o_.fit.seed * 1000 + static_cast<std::uint64_t>(t);
-    fit(b_, model_, stream_.data.train, pictures, &memory_, first_class, f,
+    f.seed = seed_of_task(o_.fit.seed, t);
+    fit(b_, model_, stream_.data.train, pictures, &memory, first_class, f,
         "task " + std::to_string(t + 1) + "/" + std::to_string(stream_.size()));
-    result_.train_seconds += since(start);
   }
 
-  void remember(index t) {
+  consolidation remember(index t, index bytes, const std::vector<index>& stored, token_memory& memory) {
     const task& now = stream_[t];
-    const core_tokenset recipe = detail::recipe_of(o_, static_cast<std::uint64_t>(t));
+    const core_tokenset recipe = recipe_of(o_.recipe, o_.memory, seed_of_task(o_.fit.seed, t));
     const index patches = model_.config().patches();
-    const index bytes = result_.budget_bytes * (t + 1) / stream_.size();
     const dataset& train = stream_.data.train;
     index k = 0, file_bytes = std::numeric_limits<index>::max();
     if (as_files()) {
-      file_bytes = bytes - price_of_files();
+      file_bytes = bytes - price_of_files(stored);
       k = affordable_pictures(train, now.train, file_bytes);
     } else {
       const index tokens = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
-      k = affordable_samples(memory_, tokens, static_cast<index>(now.train.size()), bytes);
+      k = affordable_samples(memory, tokens, static_cast<index>(now.train.size()), bytes);
     }
-    if (k == 0) return;
-    const auto stored = consolidate(b_, model_, train, now.train, recipe, k, o_.fit.normalisation,
-                                    static_cast<std::uint16_t>(t), memory_, file_bytes);
-    pictures_.insert(pictures_.end(), stored.pictures.begin(), stored.pictures.end());
-    result_.select_seconds += stored.select_seconds;
-    result_.attribute_seconds += stored.attribute_seconds;
+    if (k == 0) return {};
+    return consolidate(b_, model_, train, now.train, recipe, k, o_.fit.normalisation, static_cast<std::uint16_t>(t),
+                       memory, file_bytes);
   }
 
-  /// True where the memory is priced as the files that its pictures came as.
-  bool as_files() const { return o_.memory == memory_kind::coreset && o_.price == picture_price::source; }
-  index price_of_files() const {
-    index total = 0;
-    for (const index i : pictures_) total += file_price(stream_.data.train, i);
-    return total;
-  }
-
-  void judge(index t) {
-    const auto start = clock::now();
+  judgement judge(index t) {
     std::optional<nearest_class_mean> means;
     if (o_.memory == memory_kind::ncm) {
       std::vector<index> seen;
@@ -15297,84 +15512,61 @@ class sequence_runner {
       const auto known = run_model(b_, model_, stream_.data.train, seen, o_.fit.normalisation);
       means.emplace(known.features, known.labels, stream_.seen_classes(t));
     }
-    std::vector<double> row;
+    judgement row;
     for (index i = 0; i <= t; ++i) {
       const auto got = run_model(b_, model_, stream_.data.test, stream_[i].test, o_.fit.normalisation);
-      row.push_back(means ? accuracy<double>(means->scores(got.features), got.labels)
-                          : accuracy<float>(got.logits, got.labels));
+      row.accuracy.push_back(means ? accuracy<double>(means->scores(got.features), got.labels)
+                                   : accuracy<float>(got.logits, got.labels));
     }
-    result_.accuracy.push_back(std::move(row));
-    result_.memory_bytes = memory_.empty() ? 0 : as_files() ? price_of_files() : memory_.bytes_on_disk();
-    result_.memory_tokens = memory_.tokens();
-    result_.memory_samples = memory_.samples();
-    result_.evaluate_seconds += since(start);
+    return row;
   }
 
-  /// Model and memory first, the file that names them last: whenever the program dies, a whole checkpoint is there.
-  void checkpoint(index t) {
-    std::filesystem::create_directories(o_.out);
-    const std::string tag = std::to_string(t);
-    const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors"),
-               memory_path = o_.out / ("checkpoint-memory-" + tag + ".safetensors");
-    save_safetensors(model_path, to_file(b_, model_));
-    memory_.save(memory_path);
-    nlohmann::json state = detail::to_json(result_);
-    state["tasks_done"] = t + 1;
-    state["pictures"] = pictures_;
-    state["fingerprint"] = fingerprint_;
-    state["model"] = detail::file_checksum(model_path);
-    state["memory"] = detail::file_checksum(memory_path);
-    state["checksum"] = detail::state_checksum(state);
-    write_file(o_.out / "checkpoint.json", std::string_view(state.dump(1)));
-    if (t > 0) {
-      const std::string old = std::to_string(t - 1);
-      std::filesystem::remove(o_.out / ("checkpoint-model-" + old + ".safetensors"));
-      std::filesystem::remove(o_.out / ("checkpoint-memory-" + old + ".safetensors"));
-    }
+  index memory_bytes(const token_memory& memory, const std::vector<index>& stored) const {
+    return as_files() ? price_of_files(stored) : memory.bytes_on_disk();
   }
 
-  index restore() {
-    const auto path = o_.out / "checkpoint.json";
-    const auto state = nlohmann::json::parse(read_text(path), nullptr, false);
-    require(state.is_object() && state.contains("tasks_done") && state.contains("fingerprint"), path.string(),
-            ": not a checkpoint");
-    require(state.contains("checksum") && state["checksum"] == detail::state_checksum(state), path.string(),
-            ": the checkpoint was altered (its checksum does not match)");
-    require(state["fingerprint"] == fingerprint_, path.string(),
-            ": the checkpoint belongs to a run with other settings; choose another folder or leave --resume out");
-    const auto done = state["tasks_done"].get<index>();
-    const std::string tag = std::to_string(done - 1);
-    const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors"),
-               memory_path = o_.out / ("checkpoint-memory-" + tag + ".safetensors");
-    for (const auto& [name, file_path] : {std::pair("model", model_path), std::pair("memory", memory_path)}) {
-      require(state[name] == detail::file_checksum(file_path), file_path.string(),
-              ": the checkpoint was altered (its checksum does not match)");
-    }
-    const tensor_file file = load_safetensors(model_path);
+  tensor_file save() { return to_file(b_, model_); }
+  void load(const tensor_file& file) {
     model_.replace_head(b_, read_config(file).classes);
     load_parameters(b_, model_, file);
-    memory_ = load_token_memory(memory_path);
-    result_.accuracy = state["accuracy"].get<accuracy_matrix>();
-    pictures_ = state["pictures"].get<std::vector<index>>();
-    const auto& seconds = state["seconds"];
-    result_.train_seconds = seconds["train"];
-    result_.select_seconds = seconds["select"];
-    result_.attribute_seconds = seconds["attribute"];
-    result_.evaluate_seconds = seconds["evaluate"];
-    result_.memory_bytes = state["memory_bytes"];
-    result_.memory_tokens = state["memory_tokens"];
-    result_.memory_samples = state["memory_samples"];
-    return done;
+  }
+
+ private:
+  /// True where the memory is priced as the files that its pictures came as.
+  bool as_files() const { return o_.memory == memory_kind::coreset && o_.price == picture_price::source; }
+  index price_of_files(const std::vector<index>& stored) const {
+    index total = 0;
+    for (const index i : stored) total += file_price(stream_.data.train, i);
+    return total;
   }
 
   B& b_;
   vit<B>& model_;
   const task_stream& stream_;
   sequence_options o_;
-  std::string fingerprint_;
-  token_memory memory_;
-  sequence_result result_;
-  std::vector<index> pictures_;  ///< [S] training picture of each sample of the memory
+};
+
+/// Runs the whole sequence on `model` and fills `memory`. `fingerprint` describes everything that the results depend
+/// on; a checkpoint with another one is refused.
+template <tensor_backend B>
+class sequence_runner {
+ public:
+  sequence_runner(B& b, vit<B>& model, const task_stream& stream, const sequence_options& options,
+                  std::string fingerprint)
+      : learner_(b, model, stream, options),
+        loop_(learner_, {.budget = options.budget, .out = options.out, .resume = options.resume},
+              std::move(fingerprint)) {}
+  sequence_runner(const sequence_runner&) = delete;
+  sequence_runner& operator=(const sequence_runner&) = delete;
+
+  sequence_result run() { return loop_.run(); }
+  const token_memory& memory() const { return loop_.memory(); }
+  /// For each sample of the memory the training picture that it came from.
+  const std::vector<index>& pictures() const { return loop_.pictures(); }
+
+ private:
+  class_learner<B> learner_;
+  task_loop<class_learner<B>> loop_;
 };
 
 }  // namespace core_tokensets

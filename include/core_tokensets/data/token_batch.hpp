@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core_tokensets/core/error.hpp"
 #include "core_tokensets/core/view.hpp"
 
 namespace core_tokensets {
@@ -24,6 +25,27 @@ struct token_batch {
   index samples() const { return static_cast<index>(offsets.size()) - 1; }
   index tokens() const { return offsets.back(); }
 };
+
+/// Appends the samples of `more` to `batch`.
+inline void append(token_batch& batch, const token_batch& more) {
+  require(batch.patch_dim == more.patch_dim, "append: patches of ", more.patch_dim,
+          " numbers to a batch with patches of ", batch.patch_dim);
+  if (!batch.scale.empty() || !more.scale.empty()) {
+    batch.scale.resize(static_cast<std::size_t>(batch.tokens()), 1.0);
+    batch.scale.insert(batch.scale.end(), more.scale.begin(), more.scale.end());
+    batch.scale.resize(static_cast<std::size_t>(batch.tokens() + more.tokens()), 1.0);
+  }
+  if (!batch.weights.empty() || !more.weights.empty()) {
+    batch.weights.resize(static_cast<std::size_t>(batch.samples()), 1.0f);
+    batch.weights.insert(batch.weights.end(), more.weights.begin(), more.weights.end());
+    batch.weights.resize(static_cast<std::size_t>(batch.samples() + more.samples()), 1.0f);
+  }
+  const index shift = batch.tokens();
+  for (std::size_t s = 1; s < more.offsets.size(); ++s) batch.offsets.push_back(shift + more.offsets[s]);
+  batch.patches.insert(batch.patches.end(), more.patches.begin(), more.patches.end());
+  batch.positions.insert(batch.positions.end(), more.positions.begin(), more.positions.end());
+  batch.targets.insert(batch.targets.end(), more.targets.begin(), more.targets.end());
+}
 
 /// What happens to a left-out token: it leaves the sequence (MAE, PatchDropout), or its embedding becomes 0 and only
 /// its position stays (the paper), or that with the survivors scaled by 1/(1-p) (the authors' training code).

@@ -32,7 +32,8 @@ inline nlohmann::json describe(const token_memory& memory) {
   }
   nlohmann::json bytes_per_array = nlohmann::json::object();
   index data_bytes = 0;
-  for (const auto& array : detail::memory_layout(f, memory.samples(), memory.tokens())) {
+  for (const auto& array :
+       detail::memory_layout(f, memory.samples(), memory.tokens(), -1, static_cast<index>(arrays.text.size()))) {
     const index size = checked_byte_count(array.type, array.shape).value();
     bytes_per_array[array.name] = size;
     data_bytes += size;

@@ -9,6 +9,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core_tokensets/core/error.hpp"
@@ -25,6 +26,7 @@ struct token_memory_format {
   index image_height = 0, image_width = 0, channels = 3, patch = 0;
   std::vector<float> mean = {}, stddev = {};  ///< [channels] or empty
   relevance_storage relevance = relevance_storage::f16;
+  bool texts = false;  ///< each sample comes with a prompt and an answer
 
   index grid_rows() const { return image_height / patch; }
   index grid_cols() const { return image_width / patch; }
@@ -61,6 +63,7 @@ struct stored_sample {
   std::int32_t target = 0;
   float weight = 1;
   std::uint16_t task = 0;
+  std::string_view prompt = {}, answer = {};  ///< UTF-8, empty in a memory without texts
 
   index tokens() const { return static_cast<index>(positions.size()); }
 };
@@ -69,13 +72,15 @@ struct stored_sample {
 /// rising.
 struct token_arrays {
   token_memory_format format;
-  std::vector<std::uint8_t> patches;      ///< [T, patch_dim]
-  std::vector<std::uint16_t> positions;   ///< [T]
-  std::vector<float> relevance;           ///< [T], or empty
-  std::vector<std::uint64_t> offsets{0};  ///< [S + 1]
-  std::vector<std::int32_t> targets;      ///< [S]
-  std::vector<float> weights;             ///< [S]
-  std::vector<std::uint16_t> tasks;       ///< [S]
+  std::vector<std::uint8_t> patches;          ///< [T, patch_dim]
+  std::vector<std::uint16_t> positions;       ///< [T]
+  std::vector<float> relevance;               ///< [T], or empty
+  std::vector<std::uint64_t> offsets{0};      ///< [S + 1]
+  std::vector<std::int32_t> targets;          ///< [S]
+  std::vector<float> weights;                 ///< [S]
+  std::vector<std::uint16_t> tasks;           ///< [S]
+  std::vector<std::uint8_t> text;             ///< prompts and answers one behind the other, or empty
+  std::vector<std::uint32_t> text_offsets{};  ///< [2 S + 1] where each prompt and each answer begins, or empty
   std::map<std::string, std::string> metadata;
 
   index samples() const { return static_cast<index>(targets.size()); }
@@ -90,7 +95,15 @@ struct token_arrays {
             .relevance = relevance.empty() ? std::span<const float>() : std::span(relevance).subspan(begin, count),
             .target = targets[i],
             .weight = weights[i],
-            .task = tasks[i]};
+            .task = tasks[i],
+            .prompt = text_of(2 * i),
+            .answer = text_of(2 * i + 1)};
+  }
+
+  /// Text number i: the prompts are the even ones, the answers the odd ones.
+  std::string_view text_of(std::size_t i) const {
+    if (!format.texts) return {};
+    return {reinterpret_cast<const char*>(text.data()) + text_offsets[i], text_offsets[i + 1] - text_offsets[i]};
   }
 
   /// `Error` unless all arrays fit each other and the format; `name` stands for the memory in messages.
@@ -119,6 +132,11 @@ struct token_arrays {
     }
     require(std::all_of(relevance.begin(), relevance.end(), [](float x) { return std::isfinite(x); }), name,
             ": array 'relevance' holds a number that is not finite");
+    size("text_offsets", text_offsets.size(), format.texts ? 2 * s_count + 1 : 0);
+    require(format.texts || text.empty(), name, ": array 'text' has ", text.size(), " elements, expected none");
+    require(!format.texts || (text_offsets.front() == 0 && text_offsets.back() == text.size() &&
+                              std::is_sorted(text_offsets.begin(), text_offsets.end())),
+            name, ": array 'text_offsets' does not rise from 0 to ", text.size());
   }
 };
 

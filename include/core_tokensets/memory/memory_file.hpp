@@ -47,9 +47,9 @@ inline std::string float_list(std::span<const float> values) {
 }
 
 /// Names, types and shapes of the arrays, as sorted as in the file; `coded` is the size of the packed pixels, -1 for
-/// raw.
+/// raw, `text` the bytes of all texts.
 inline std::vector<array_view> memory_layout(const token_memory_format& format, index samples, index tokens,
-                                             index coded = -1) {
+                                             index coded = -1, index text = 0) {
   const auto patches = coded < 0 ? std::vector<index>{tokens, format.patch_dim()} : std::vector<index>{coded};
   std::vector<array_view> arrays{{"patches", dtype::u8, patches, {}},        {"positions", dtype::u16, {tokens}, {}},
                                  {"offsets", dtype::u64, {samples + 1}, {}}, {"targets", dtype::i32, {samples}, {}},
@@ -57,6 +57,10 @@ inline std::vector<array_view> memory_layout(const token_memory_format& format, 
   if (format.relevance != relevance_storage::none) {
     const auto type = format.relevance == relevance_storage::f16 ? dtype::f16 : dtype::f32;
     arrays.push_back({"relevance", type, {tokens}, {}});
+  }
+  if (format.texts) {
+    arrays.push_back({"text", dtype::u8, {text}, {}});
+    arrays.push_back({"text_offsets", dtype::u32, {2 * samples + 1}, {}});
   }
   sort_for_safetensors(arrays);
   return arrays;
@@ -128,12 +132,12 @@ inline std::vector<std::string> memory_file_problems(const tensor_file& file) {
   if (memory_text(file, "checksum.metadata") != metadata_checksum(file.metadata))
     problems.push_back(file.path + ": the metadata was altered (its checksum does not match)");
   std::set<std::string> known;
-  for (const auto& array : memory_layout({.relevance = relevance_storage::f32}, 0, 0)) {
+  for (const auto& array : memory_layout({.relevance = relevance_storage::f32, .texts = true}, 0, 0)) {
     known.insert(array.name);
     const auto found = file.arrays.find(array.name);
-    const bool relevance = array.name == "relevance";
+    const bool relevance = array.name == "relevance", optional = relevance || array.name.starts_with("text");
     if (found == file.arrays.end()) {
-      if (!relevance || file.metadata.contains("checksum.relevance"))
+      if (!optional || file.metadata.contains("checksum." + array.name))
         problems.push_back(file.path + ": array '" + array.name + "' is missing");
       continue;
     }
@@ -170,24 +174,28 @@ inline token_memory_format memory_format(const tensor_file& file) {
   if (file.contains("relevance")) {
     format.relevance = file.at("relevance").type == dtype::f16 ? relevance_storage::f16 : relevance_storage::f32;
   }
+  format.texts = file.contains("text_offsets");
   format.check();
   return format;
 }
 
 }  // namespace detail
 
-/// Size in bytes of the file that `save_token_arrays` would write with raw pixels, if the memory had this many samples
-/// and tokens: exact, and without the data, so that a budget can be divided before anything is chosen.
-inline index token_file_size(const token_arrays& memory, index samples, index tokens) {
-  return detail::memory_file_size(memory, raw_codec::name(), detail::memory_layout(memory.format, samples, tokens));
+/// Size in bytes of the file that `save_token_arrays` would write with raw pixels, if the memory had this many samples,
+/// tokens and bytes of text: exact, and without the data, so that a budget can be divided before anything is chosen.
+inline index token_file_size(const token_arrays& memory, index samples, index tokens, index text = 0) {
+  return detail::memory_file_size(memory, raw_codec::name(),
+                                  detail::memory_layout(memory.format, samples, tokens, -1, text));
 }
 
 /// Size in bytes of the file with pixels packed by `codec`.
 template <patch_codec Codec>
 index token_file_size(const token_arrays& memory, const Codec& codec) {
-  if constexpr (std::is_same_v<Codec, raw_codec>) return token_file_size(memory, memory.samples(), memory.tokens());
+  const auto text = static_cast<index>(memory.text.size());
+  if constexpr (std::is_same_v<Codec, raw_codec>)
+    return token_file_size(memory, memory.samples(), memory.tokens(), text);
   const auto coded = static_cast<index>(codec.encode(detail::context_of(memory), memory.patches).size());
-  const auto layout = detail::memory_layout(memory.format, memory.samples(), memory.tokens(), coded);
+  const auto layout = detail::memory_layout(memory.format, memory.samples(), memory.tokens(), coded, text);
   return detail::memory_file_size(memory, Codec::name(), layout);
 }
 
@@ -203,8 +211,9 @@ void save_token_arrays(const std::filesystem::path& path, const token_arrays& me
     for (const float r : memory.relevance) relevance.emplace_back(static_cast<double>(r));
   }
 
-  auto arrays = detail::memory_layout(memory.format, memory.samples(), memory.tokens(),
-                                      raw ? -1 : static_cast<index>(coded.size()));
+  auto arrays =
+      detail::memory_layout(memory.format, memory.samples(), memory.tokens(),
+                            raw ? -1 : static_cast<index>(coded.size()), static_cast<index>(memory.text.size()));
   const auto bytes = [](const auto& values) { return std::as_bytes(std::span(values)); };
   const std::map<std::string, std::span<const std::byte>> data{
       {"patches", raw ? bytes(memory.patches) : bytes(coded)},
@@ -213,6 +222,8 @@ void save_token_arrays(const std::filesystem::path& path, const token_arrays& me
       {"targets", bytes(memory.targets)},
       {"weights", bytes(memory.weights)},
       {"tasks", bytes(memory.tasks)},
+      {"text", bytes(memory.text)},
+      {"text_offsets", bytes(memory.text_offsets)},
       {"relevance", relevance.empty() ? bytes(memory.relevance) : bytes(relevance)}};
   for (auto& array : arrays) array.bytes = data.at(array.name);
   const auto metadata = detail::memory_metadata(memory, Codec::name(), arrays);
@@ -235,6 +246,11 @@ token_arrays load_token_arrays(const std::filesystem::path& path, const Codecs&.
   memory.weights = file.at("weights").as<float>();
   memory.tasks = file.at("tasks").as<std::uint16_t>();
   if (file.contains("relevance")) memory.relevance = file.at("relevance").as<float>();
+  if (memory.format.texts) {
+    require(file.contains("text"), file.path, ": array 'text' is missing");
+    memory.text = file.at("text").as<std::uint8_t>();
+    memory.text_offsets = file.at("text_offsets").as<std::uint32_t>();
+  }
   for (const auto& [name, text] : file.metadata) {
     if (!is_reserved_metadata(name)) memory.metadata.emplace(name, text);
   }

@@ -20,12 +20,24 @@
 
 namespace core_tokensets {
 
+namespace detail {
+
+inline void append_texts(token_arrays& arrays, std::string_view prompt, std::string_view answer) {
+  for (const std::string_view text : {prompt, answer}) {
+    arrays.text.insert(arrays.text.end(), text.begin(), text.end());
+    arrays.text_offsets.push_back(static_cast<std::uint32_t>(arrays.text.size()));
+  }
+}
+
+}  // namespace detail
+
 /// A store of samples with some of their tokens each. All numbers of samples and tokens count from 0.
 class token_memory {
  public:
   explicit token_memory(token_memory_format format) {
     format.check();
     arrays_.format = std::move(format);
+    if (arrays_.format.texts) arrays_.text_offsets.assign(1, 0);
   }
   /// Takes over arrays that fit each other (`Error` where they do not).
   explicit token_memory(token_arrays arrays) : arrays_(std::move(arrays)) { arrays_.check("token memory"); }
@@ -111,14 +123,16 @@ class token_memory {
   }
 
   /// Size of the file that `save` would write, to the byte.
-  index bytes_on_disk() const { return token_file_size(arrays_, samples(), tokens()); }
+  index bytes_on_disk() const { return token_file_size(arrays_, raw_codec{}); }
   /// The same with packed pixels, which takes packing them.
   template <patch_codec Codec>
   index bytes_on_disk(const Codec& codec) const {
     return token_file_size(arrays_, codec);
   }
-  /// The size with raw pixels if the memory had that many samples and tokens.
-  index bytes_on_disk(index samples, index tokens) const { return token_file_size(arrays_, samples, tokens); }
+  /// The size with raw pixels if the memory had that many samples, tokens and bytes of text.
+  index bytes_on_disk(index samples, index tokens, index text = 0) const {
+    return token_file_size(arrays_, samples, tokens, text);
+  }
 
   /// Writes the memory, all or nothing.
   template <patch_codec Codec = raw_codec>
@@ -149,12 +163,17 @@ inline void token_memory::append(const stored_sample& sample) {
   require(!relevant || sample.relevance.size() == count, "token memory: ", sample.relevance.size(), " relevances for ",
           count, " tokens");
   require(std::isfinite(sample.weight), "token memory: a weight that is not finite");
+  require(f.texts || (sample.prompt.empty() && sample.answer.empty()),
+          "token memory: a sample with texts for a memory without");
+  require(arrays_.text.size() + sample.prompt.size() + sample.answer.size() < std::size_t{1} << 32,
+          "token memory: more than 4 GiB of text");
 
   std::vector<std::size_t> order(count);
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::sort(order.begin(), order.end(),
             [&](std::size_t a, std::size_t b) { return sample.positions[a] < sample.positions[b]; });
   // Copies first: the sample may lie in this very memory.
+  const std::string prompt(sample.prompt), answer(sample.answer);
   std::vector<std::uint8_t> patches;
   std::vector<std::uint16_t> positions;
   std::vector<float> relevance;
@@ -182,12 +201,14 @@ inline void token_memory::append(const stored_sample& sample) {
   arrays_.targets.push_back(sample.target);
   arrays_.weights.push_back(sample.weight);
   arrays_.tasks.push_back(sample.task);
+  if (f.texts) detail::append_texts(arrays_, prompt, answer);
 }
 
 inline void token_memory::gather(std::span<const index> samples, std::span<const index> limits) {
   token_arrays next;
   next.format = arrays_.format;
   next.metadata = arrays_.metadata;
+  if (format().texts) next.text_offsets.assign(1, 0);
   const auto dim = static_cast<std::size_t>(format().patch_dim());
   std::vector<std::size_t> kept;
   for (const index s : samples) {
@@ -210,6 +231,7 @@ inline void token_memory::gather(std::span<const index> samples, std::span<const
     next.targets.push_back(old.target);
     next.weights.push_back(old.weight);
     next.tasks.push_back(old.task);
+    if (format().texts) detail::append_texts(next, old.prompt, old.answer);
   }
   arrays_ = std::move(next);
 }

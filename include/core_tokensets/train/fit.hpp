@@ -46,27 +46,6 @@ struct training_state {
   optimiser_state<B> optimiser;
 };
 
-/// Appends the samples of `more` to `batch`.
-inline void append(token_batch& batch, const token_batch& more) {
-  require(batch.patch_dim == more.patch_dim, "append: patches of ", more.patch_dim,
-          " numbers to a batch with patches of ", batch.patch_dim);
-  if (!batch.scale.empty() || !more.scale.empty()) {
-    batch.scale.resize(static_cast<std::size_t>(batch.tokens()), 1.0);
-    batch.scale.insert(batch.scale.end(), more.scale.begin(), more.scale.end());
-    batch.scale.resize(static_cast<std::size_t>(batch.tokens() + more.tokens()), 1.0);
-  }
-  if (!batch.weights.empty() || !more.weights.empty()) {
-    batch.weights.resize(static_cast<std::size_t>(batch.samples()), 1.0f);
-    batch.weights.insert(batch.weights.end(), more.weights.begin(), more.weights.end());
-    batch.weights.resize(static_cast<std::size_t>(batch.samples() + more.samples()), 1.0f);
-  }
-  const index shift = batch.tokens();
-  for (std::size_t s = 1; s < more.offsets.size(); ++s) batch.offsets.push_back(shift + more.offsets[s]);
-  batch.patches.insert(batch.patches.end(), more.patches.begin(), more.patches.end());
-  batch.positions.insert(batch.positions.end(), more.positions.begin(), more.positions.end());
-  batch.targets.insert(batch.targets.end(), more.targets.begin(), more.targets.end());
-}
-
 /// One optimiser step on a batch; its loss is left in `state.loss`. Allocates nothing once `state` is warm.
 template <tensor_backend B>
 void training_step(B& b, vit<B>& model, const token_batch& batch, const cross_entropy_options& loss_options,
@@ -83,21 +62,26 @@ void training_step(B& b, vit<B>& model, const token_batch& batch, const cross_en
 
 namespace detail {
 
-/// Gives a batch of new samples, followed by replayed ones, weights that make its mean loss the mean over the new ones
-/// plus the weighted mean over the replayed ones, and says which classes compete (`first_class` `[S]`).
-inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int32_t first_class, index classes,
-                    std::vector<std::int32_t>& first) {
-  const index samples = batch.samples();
-  batch.weights.resize(static_cast<std::size_t>(samples), 1.0f);
+/// Gives new samples, followed by replayed ones, weights that make their mean loss the mean over the new ones plus the
+/// weighted mean over the replayed ones.
+inline void balance_weights(std::vector<float>& weights, index samples, index fresh) {
+  weights.resize(static_cast<std::size_t>(samples), 1.0f);
   const auto spread = [&](index begin, index end) {
     double total = 0;
-    for (index s = begin; s < end; ++s) total += double(batch.weights[static_cast<std::size_t>(s)]);
+    for (index s = begin; s < end; ++s) total += double(weights[static_cast<std::size_t>(s)]);
     if (!(total > 0)) return;
     const auto factor = static_cast<float>(static_cast<double>(samples) / total);
-    for (index s = begin; s < end; ++s) batch.weights[static_cast<std::size_t>(s)] *= factor;
+    for (index s = begin; s < end; ++s) weights[static_cast<std::size_t>(s)] *= factor;
   };
   spread(0, fresh);
   spread(fresh, samples);
+}
+
+/// The same for a batch, and which classes compete (`first` `[S]`).
+inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int32_t first_class, index classes,
+                    std::vector<std::int32_t>& first) {
+  const index samples = batch.samples();
+  balance_weights(batch.weights, samples, fresh);
   first.assign(static_cast<std::size_t>(samples), 0);
   if (loss == replay_loss::sum) return;
   index open = 0;  // new samples for which all classes compete
@@ -107,61 +91,92 @@ inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int3
 
 }  // namespace detail
 
+/// The loop that all training shares: epochs of shuffled samples in batches, the learning rate's schedule, progress.
+/// `step(part, position)` trains on samples; `loss()` waits for the last step's loss and throws where it is not finite.
+struct epoch_position {
+  index epoch = 0, step = 0;
+  double schedule = 1;  ///< what the learning rate is multiplied by
+};
+template <class Step, class Loss>
+void run_epochs(std::span<const index> samples, const fit_options& o, const std::string& what, const Step& step,
+                const Loss& loss) {
+  require(!samples.empty() && o.epochs > 0 && o.batch > 0, "fit: ", samples.size(), " samples, ", o.epochs,
+          " epochs, batches of ", o.batch, ", expected more than 0 of each");
+  const auto n = static_cast<index>(samples.size());
+  const index steps = (n + o.batch - 1) / o.batch * o.epochs;
+  const auto warm_up = static_cast<index>(o.warm_up * static_cast<double>(steps));
+  constexpr index look_every = 8;  // steps between two looks at the loss, for which a device must be waited for
+  progress_meter meter(o.on_progress, what, steps);
+  std::string note;
+  std::vector<index> order(samples.begin(), samples.end());
+  for (index epoch = 0, done = 0; epoch < o.epochs; ++epoch) {
+    random_stream(o.seed, 1000 + static_cast<std::uint64_t>(epoch)).shuffle(std::span(order));
+    for (index begin = 0; begin < n; begin += o.batch, ++done) {
+      step(std::span<const index>(order).subspan(static_cast<std::size_t>(begin),
+                                                 static_cast<std::size_t>(std::min(o.batch, n - begin))),
+           epoch_position{epoch, done, cosine_schedule(done, steps, warm_up)});
+      if (done % look_every == 0 || done + 1 == steps) {
+        char text[32];
+        std::snprintf(text, sizeof text, "loss %.3f", loss());
+        note = text;
+      }
+      meter.step(note);
+    }
+  }
+}
+
+/// A batch of new pictures as training sees it: whole, or for some of the steps with tokens left out.
+class new_pictures {
+ public:
+  /// The batch of the pictures `part` at that position; valid until the next call.
+  token_batch& take(const dataset& data, std::span<const index> part, index patch, const fit_options& o,
+                    const epoch_position& at) {
+    make_batch(data, part,
+               {.patch = patch,
+                .normalisation = o.normalisation,
+                .augment = o.augment,
+                .seed = o.seed,
+                .epoch = static_cast<std::uint64_t>(at.epoch)},
+               whole_);
+    random_stream random(o.seed, 1'000'000 + static_cast<std::uint64_t>(at.step));
+    const bool thin = o.token_drop > 0 && random.uniform() < o.token_drop_often;
+    if (thin) drop_tokens(whole_, o.token_drop, random, o.missing, thinned_);
+    return thin ? thinned_ : whole_;
+  }
+
+ private:
+  token_batch whole_, thinned_;
+};
+
 /// Trains on the pictures `indices` of `data`, whose classes start at `first_class`, with replay from `memory` (may be
 /// null or empty). The loss is the mean over the new samples plus the weighted mean over the replayed ones. Every
 /// random choice is a function of `options.seed`. Throws where the loss is not finite.
 template <tensor_backend B>
 void fit(B& b, vit<B>& model, const dataset& data, std::span<const index> indices, const token_memory* memory,
          std::int32_t first_class, const fit_options& o, const std::string& what = "fit") {
-  require(!indices.empty() && o.epochs > 0 && o.batch > 0, "fit: ", indices.size(), " pictures, ", o.epochs,
-          " epochs, batches of ", o.batch, ", expected more than 0 of each");
   training_state<B> state;
   state.optimiser.reset(b, model.layout().parameters);
   const bool replay = memory != nullptr && !memory->empty();
   replay_sampler sampler(replay ? memory->samples() : 1, o.seed, 2);
-  const auto n = static_cast<index>(indices.size());
-  const index steps_per_epoch = (n + o.batch - 1) / o.batch, steps = steps_per_epoch * o.epochs;
-  const auto warm_up = static_cast<index>(o.warm_up * static_cast<double>(steps));
-  constexpr index look_every = 8;  // steps between two looks at the loss, for which a device must be waited for
-  progress_meter meter(o.on_progress, what, steps);
-  std::string note;
-  token_batch whole, thinned, replayed;
+  new_pictures pictures;
+  token_batch replayed;
   std::vector<std::int32_t> first;
-  std::vector<index> order(indices.begin(), indices.end());
-  for (index epoch = 0, done = 0; epoch < o.epochs; ++epoch) {
-    random_stream(o.seed, 1000 + static_cast<std::uint64_t>(epoch)).shuffle(std::span(order));
-    for (index begin = 0; begin < n; begin += o.batch, ++done) {
-      const auto part = std::span(order).subspan(static_cast<std::size_t>(begin),
-                                                 static_cast<std::size_t>(std::min(o.batch, n - begin)));
-      make_batch(data, part,
-                 {.patch = model.config().patch,
-                  .normalisation = o.normalisation,
-                  .augment = o.augment,
-                  .seed = o.seed,
-                  .epoch = static_cast<std::uint64_t>(epoch)},
-                 whole);
-      random_stream random(o.seed, 1'000'000 + static_cast<std::uint64_t>(done));
-      const bool thin = o.token_drop > 0 && random.uniform() < o.token_drop_often;
-      if (thin) drop_tokens(whole, o.token_drop, random, o.missing, thinned);
-      token_batch& batch = thin ? thinned : whole;
-      const index fresh = batch.samples();
-      if (replay) {
-        make_batch(*memory, sampler.draw(std::min(o.replay_batch, memory->samples())), o.missing, replayed);
-        append(batch, replayed);
-      }
-      detail::balance(batch, fresh, o.loss, first_class, model.config().classes, first);
-      ops::repeat(b, (batch.tokens() << 20) + batch.samples(), [&] {
-        training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first}, o,
-                      cosine_schedule(done, steps, warm_up), state);
-      });
-      if (done % look_every == 0 || done + 1 == steps) {
-        char text[32];
-        std::snprintf(text, sizeof text, "loss %.3f", mean_loss(b, state.loss, batch.weights));
-        note = text;
-      }
-      meter.step(note);
+  std::span<const float> weights;
+  const auto train = [&](std::span<const index> part, const epoch_position& at) {
+    token_batch& batch = pictures.take(data, part, model.config().patch, o, at);
+    const index fresh = batch.samples();
+    if (replay) {
+      make_batch(*memory, sampler.draw(std::min(o.replay_batch, memory->samples())), o.missing, replayed);
+      append(batch, replayed);
     }
-  }
+    detail::balance(batch, fresh, o.loss, first_class, model.config().classes, first);
+    ops::repeat(b, (batch.tokens() << 20) + batch.samples(), [&] {
+      training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first}, o, at.schedule,
+                    state);
+    });
+    weights = batch.weights;
+  };
+  run_epochs(indices, o, what, train, [&] { return mean_loss(b, state.loss, weights); });
 }
 
 }  // namespace core_tokensets

@@ -15,6 +15,7 @@
 #include "core_tokensets/selection/grad_match.hpp"
 #include "core_tokensets/selection/random.hpp"
 #include "core_tokensets/train/evaluate.hpp"
+#include "core_tokensets/train/task_loop.hpp"
 
 namespace core_tokensets {
 
@@ -33,6 +34,18 @@ struct core_tokenset {
   attribution_method attribute = grad_lrp{};
   double keep = 0.1;
 };
+
+/// The seed of everything random in task t.
+inline std::uint64_t seed_of_task(std::uint64_t seed, index t) { return seed * 1000 + static_cast<std::uint64_t>(t); }
+
+/// The recipe of a kind of memory: the controls replace selection, attribution or both by chance.
+inline core_tokenset recipe_of(core_tokenset r, memory_kind kind, std::uint64_t seed) {
+  if (kind == memory_kind::coreset) r.keep = 1;
+  if (kind == memory_kind::core_tokens || kind == memory_kind::random_tokens) r.select = random_selection{.seed = seed};
+  if (kind == memory_kind::random_tokens) r.attribute = random_relevance{seed};
+  if (auto* chance = std::get_if<random_selection>(&r.select)) chance->seed = seed;
+  return r;
+}
 
 /// What a whole picture costs in the budget: the file that it came as (JPEG, PNG), which is what a sensible user would
 /// store, or its raw pixels.
@@ -79,12 +92,6 @@ inline std::vector<std::uint16_t> most_relevant(std::span<const double> relevanc
   std::sort(order.begin(), order.end());
   return order;
 }
-
-/// Which pictures a consolidation stored, in the order of the memory, and the seconds that its two halves took.
-struct consolidation {
-  std::vector<index> pictures;
-  double select_seconds = 0, attribute_seconds = 0;
-};
 
 /// Leaves out the pictures with the largest files until the others together cost no more than `bytes`.
 inline void fit_files(const dataset& data, std::span<const index> indices, index bytes, selection_result& chosen) {

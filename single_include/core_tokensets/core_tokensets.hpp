@@ -7656,6 +7656,223 @@ inline bool add_box_masks(dataset& data, const std::filesystem::path& dir, const
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/data/text_words.hpp ====
+// Where the words of a text lie, and how often each occurs in a corpus. Tokens never reach beyond a word.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// ASCII letters and digits, and every byte of a character beyond ASCII.
+constexpr bool is_word_byte(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+         (static_cast<unsigned char>(c) & 0x80u) != 0;
+}
+
+}  // namespace detail
+
+/// Hands the words of `text`, in order and without a gap, to `visit(std::string_view)`. A word is a run of letters and
+/// digits (bytes above 127 count as letters) with the one blank before it, or a run of other bytes: "is it red?" is
+/// "is", " it", " red", "?".
+template <class Visit>
+void for_each_word(std::string_view text, const Visit& visit) {
+  const auto word_at = [&](std::size_t i) { return i < text.size() && detail::is_word_byte(text[i]); };
+  for (std::size_t begin = 0, end = 0; begin < text.size(); begin = end) {
+    const bool blank = text[begin] == ' ' && word_at(begin + 1);
+    end = begin + 1;
+    if (blank || word_at(begin)) {
+      while (word_at(end)) ++end;
+    } else {
+      while (end < text.size() && !word_at(end) && !(text[end] == ' ' && word_at(end + 1))) ++end;
+    }
+    visit(text.substr(begin, end - begin));
+  }
+}
+
+/// A word and how often it occurs.
+using counted_word = std::pair<std::string, std::int64_t>;
+
+/// The different words of a corpus, ordered by their bytes.
+inline std::vector<counted_word> count_words(std::span<const std::string> corpus) {
+  std::unordered_map<std::string, std::int64_t> counts;
+  std::string key;
+  for (const auto& text : corpus) {
+    for_each_word(text, [&](std::string_view word) {
+      key.assign(word);
+      ++counts[key];
+    });
+  }
+  std::vector<counted_word> words(counts.begin(), counts.end());
+  std::sort(words.begin(), words.end());
+  return words;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/byte_pairs.hpp ====
+// Byte-pair encoding (Gage 1994; Sennrich, Haddow & Birch 2016): the two neighbours that occur together most often
+// become one token, again and again. The merges are learnt on counted words and applied in the order of their learning.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <queue>
+#include <span>
+#include <string_view>
+#include <tuple>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets::detail {
+
+/// Tokens 0 and 1 begin and end a text, the 256 bytes follow, then whatever a tokenizer has learnt.
+constexpr std::int32_t first_byte_token = 2, first_learnt_token = 258;
+
+/// Two neighbours that become the token `first_learnt_token` + the number of the merge.
+using token_pair = std::pair<std::int32_t, std::int32_t>;
+
+constexpr std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
+  return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
+}
+
+inline void append_bytes_as_tokens(std::string_view bytes, std::vector<std::int32_t>& tokens) {
+  for (const char c : bytes) tokens.push_back(first_byte_token + static_cast<unsigned char>(c));
+}
+
+/// Counts of all neighbours in a set of words, kept up to date while words change.
+class pair_counts {
+ public:
+  /// Word number `word`, spelled `tokens`, occurs `times` more often; `times` may be negative.
+  void add(const std::vector<std::int32_t>& tokens, std::int64_t times, std::size_t word) {
+    for (std::size_t i = 0; i + 1 < tokens.size(); ++i) {
+      auto& seen = entries_[pair_key(tokens[i], tokens[i + 1])];
+      seen.count += times;
+      if (times < 0) continue;
+      if (seen.words.empty() || seen.words.back() != word) seen.words.push_back(word);
+      touched_.emplace_back(tokens[i], tokens[i + 1]);
+    }
+  }
+
+  /// The pair with the highest count of at least 2, of several the one with the smallest token numbers, and the words
+  /// that may hold it; (-1, -1) if there is none.
+  std::pair<token_pair, std::vector<std::size_t>> take_best() {
+    std::sort(touched_.begin(), touched_.end());
+    touched_.erase(std::unique(touched_.begin(), touched_.end()), touched_.end());
+    for (const auto& [left, right] : touched_) {
+      heap_.emplace(entries_.at(pair_key(left, right)).count, -left, -right);
+    }
+    touched_.clear();
+    while (!heap_.empty()) {
+      const auto [count, left, right] = heap_.top();
+      heap_.pop();
+      const auto found = entries_.find(pair_key(-left, -right));
+      if (found == entries_.end()) continue;
+      if (found->second.count != count) {  // the count fell after it was put there
+        if (found->second.count > 1 && found->second.count < count) heap_.emplace(found->second.count, left, right);
+        continue;
+      }
+      if (count < 2) continue;
+      auto words = std::move(found->second.words);
+      entries_.erase(found);
+      return {{-left, -right}, std::move(words)};
+    }
+    return {{-1, -1}, {}};
+  }
+
+ private:
+  struct entry {
+    std::int64_t count = 0;
+    std::vector<std::size_t> words;
+  };
+  std::unordered_map<std::uint64_t, entry> entries_;
+  std::vector<token_pair> touched_;
+  std::priority_queue<std::tuple<std::int64_t, std::int32_t, std::int32_t>> heap_;
+};
+
+/// Replaces the neighbours `pair` by `merged`, from left to right; false if there are none.
+inline bool merge_in(std::vector<std::int32_t>& tokens, token_pair pair, std::int32_t merged) {
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < tokens.size(); ++kept) {
+    const bool found = tokens[i] == pair.first && i + 1 < tokens.size() && tokens[i + 1] == pair.second;
+    tokens[kept] = found ? merged : tokens[i];
+    i += found ? 2 : 1;
+  }
+  const bool changed = kept < tokens.size();
+  tokens.resize(kept);
+  return changed;
+}
+
+/// At most `limit` merges, the most frequent pair first (ties: the smallest token numbers). Pairs that occur once only
+/// are not merged.
+inline std::vector<token_pair> learn_merges(std::span<const counted_word> words, std::size_t limit) {
+  std::vector<std::vector<std::int32_t>> spelled(words.size());
+  pair_counts counts;
+  for (std::size_t w = 0; w < words.size(); ++w) {
+    append_bytes_as_tokens(words[w].first, spelled[w]);
+    counts.add(spelled[w], words[w].second, w);
+  }
+  std::vector<token_pair> merges;
+  while (merges.size() < limit) {
+    const auto [pair, where] = counts.take_best();
+    if (pair.first < 0) break;
+    const auto merged = first_learnt_token + static_cast<std::int32_t>(merges.size());
+    merges.push_back(pair);
+    for (const std::size_t w : where) {
+      const auto before = spelled[w];
+      if (!merge_in(spelled[w], pair, merged)) continue;
+      counts.add(before, -words[w].second, w);
+      counts.add(spelled[w], words[w].second, w);
+    }
+  }
+  return merges;
+}
+
+/// Merges the tokens of one word, the earliest merge first and from left to right: O(n log n) for a word of any length.
+/// `ranks`: the number of each merge by `pair_key`.
+inline void apply_merges(const std::unordered_map<std::uint64_t, std::int32_t>& ranks,
+                         std::vector<std::int32_t>& tokens) {
+  const std::size_t n = tokens.size();
+  using candidate = std::tuple<std::int32_t, std::size_t, std::size_t>;  // rank, left place, right place
+  std::priority_queue<candidate, std::vector<candidate>, std::greater<>> candidates;
+  std::vector<std::size_t> before(n), after(n);
+  const auto consider = [&](std::size_t left, std::size_t right) {
+    if (left >= n || right >= n) return;
+    const auto found = ranks.find(pair_key(tokens[left], tokens[right]));
+    if (found != ranks.end()) candidates.emplace(found->second, left, right);
+  };
+  for (std::size_t i = 0; i < n; ++i) before[i] = i - 1, after[i] = i + 1;  // before the first one: beyond n
+  for (std::size_t i = 0; i + 1 < n; ++i) consider(i, i + 1);
+  while (!candidates.empty()) {
+    const auto [rank, left, right] = candidates.top();
+    candidates.pop();
+    if (tokens[left] < 0 || tokens[right] < 0 || after[left] != right) continue;  // a neighbour is gone
+    const auto found = ranks.find(pair_key(tokens[left], tokens[right]));
+    if (found == ranks.end() || found->second != rank) continue;  // a neighbour has grown
+    tokens[left] = first_learnt_token + rank;
+    tokens[right] = -1;
+    after[left] = after[right];
+    if (after[right] < n) before[after[right]] = left;
+    consider(before[left], left);
+    consider(left, after[left]);
+  }
+  std::erase(tokens, -1);
+}
+
+}  // namespace core_tokensets::detail
+
 // ==== core_tokensets/io/checksum.hpp ====
 // A 64-bit checksum that anyone can recompute: FNV-1a (Fowler, Noll, Vo). It finds accidents, not forgeries.
 
@@ -9137,6 +9354,217 @@ inline task_stream class_incremental(dataset_split split, const class_incrementa
             stream.data.test.class_names[static_cast<std::size_t>(t.classes.front())], "'");
   }
   return stream;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/tokenizer.hpp ====
+// Text to token numbers and back, learnt from a corpus. Every byte is a token, so that any text, valid UTF-8 or not,
+// can be spelled and comes back as it was; what occurs often is a token of its own.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// What is learnt: pairs of neighbours inside words, or the most frequent whole words (all others are spelled by
+/// bytes).
+enum class tokenizer_kind { pairs, words };
+
+struct tokenizer_options {
+  index vocabulary = 1024;  ///< at most so many tokens; at least 258
+  tokenizer_kind kind = tokenizer_kind::pairs;
+};
+
+/// A fixed vocabulary: 0 and 1 begin and end a text, 2 .. 257 are the bytes, from 258 on what was learnt. Words are
+/// those of `for_each_word`; no token reaches beyond one.
+class tokenizer {
+ public:
+  static constexpr std::int32_t begin_token = 0, end_token = 1;
+
+  /// The 256 bytes, nothing learnt.
+  explicit tokenizer(tokenizer_kind kind = tokenizer_kind::pairs) : kind_(kind) {
+    texts_.resize(2);
+    for (int byte = 0; byte < 256; ++byte) texts_.emplace_back(1, static_cast<char>(byte));
+  }
+
+  /// Learns from `corpus`, the same for the same texts in any order. What occurs once only is not learnt, so that the
+  /// vocabulary may stay smaller than asked for. `Error`: a vocabulary without room for the bytes.
+  static tokenizer train(std::span<const std::string> corpus, const tokenizer_options& options = {}) {
+    require(options.vocabulary >= detail::first_learnt_token &&
+                options.vocabulary <= std::numeric_limits<std::int32_t>::max(),
+            "tokenizer: a vocabulary of ", options.vocabulary, ", expected at least ", detail::first_learnt_token,
+            " (begin, end and 256 bytes)");
+    tokenizer t(options.kind);
+    auto words = count_words(corpus);
+    const auto room = static_cast<std::size_t>(options.vocabulary - detail::first_learnt_token);
+    if (options.kind == tokenizer_kind::pairs) {
+      for (const auto& merge : detail::learn_merges(words, room)) t.add_merge(merge);
+      return t;
+    }
+    std::stable_sort(words.begin(), words.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+    for (const auto& [word, count] : words) {
+      if (count < 2 || t.words_.size() >= room) break;
+      if (word.size() > 1) t.add_word(word);
+    }
+    return t;
+  }
+
+  /// The tokens of `text`, without begin and end.
+  std::vector<std::int32_t> encode(std::string_view text) const {
+    std::vector<std::int32_t> tokens, spelled;
+    for_each_word(text, [&](std::string_view word) {
+      if (const auto whole = words_.find(word); whole != words_.end()) {
+        tokens.push_back(whole->second);
+        return;
+      }
+      spelled.clear();
+      detail::append_bytes_as_tokens(word, spelled);
+      if (!ranks_.empty()) detail::apply_merges(ranks_, spelled);
+      tokens.insert(tokens.end(), spelled.begin(), spelled.end());
+    });
+    return tokens;
+  }
+
+  /// The bytes that the tokens stand for; begin and end stand for none. `Error`: a number outside of the vocabulary.
+  std::string decode(std::span<const std::int32_t> tokens) const {
+    std::string text;
+    for (const std::int32_t token : tokens) {
+      require(token >= 0 && token < size(), "tokenizer: token ", token, ", expected 0 to ", size() - 1);
+      text += texts_[static_cast<std::size_t>(token)];
+    }
+    return text;
+  }
+
+  /// Number of tokens, begin, end and bytes included.
+  index size() const { return static_cast<index>(texts_.size()); }
+  tokenizer_kind kind() const { return kind_; }
+
+  bool operator==(const tokenizer&) const = default;
+
+ private:
+  void add_merge(detail::token_pair pair) {
+    ranks_.emplace(detail::pair_key(pair.first, pair.second), static_cast<std::int32_t>(merges_.size()));
+    merges_.push_back(pair);
+    texts_.push_back(texts_[static_cast<std::size_t>(pair.first)] + texts_[static_cast<std::size_t>(pair.second)]);
+  }
+  void add_word(const std::string& word) {
+    words_.emplace(word, static_cast<std::int32_t>(texts_.size()));
+    texts_.push_back(word);
+  }
+  std::string checksum() const {
+    std::uint64_t sum = fnv1a({});
+    for (const auto& text : texts_) {
+      sum = fnv1a(std::as_bytes(std::span(text)), sum);
+      sum = fnv1a(std::as_bytes(std::span("\n", 1)), sum);
+    }
+    return checksum_text(sum);
+  }
+
+  tokenizer_kind kind_;
+  std::vector<std::string> texts_;                         ///< [size] the bytes of each token
+  std::vector<detail::token_pair> merges_;                 ///< in the order of their learning
+  std::unordered_map<std::uint64_t, std::int32_t> ranks_;  ///< number of each merge
+  std::map<std::string, std::int32_t, std::less<>> words_;
+
+  friend nlohmann::json to_json(const tokenizer&);
+  friend tokenizer tokenizer_from_json(const nlohmann::json&);
+};
+
+namespace detail {
+
+inline std::string to_hex(std::string_view bytes) {
+  std::string hex;
+  for (const char c : bytes) {
+    hex += "0123456789abcdef"[static_cast<unsigned char>(c) >> 4];
+    hex += "0123456789abcdef"[static_cast<unsigned char>(c) & 15u];
+  }
+  return hex;
+}
+
+/// The bytes that pairs of lower-case hexadecimal digits stand for; empty for anything else.
+inline std::string from_hex(std::string_view hex) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string bytes;
+  if (hex.size() % 2 != 0 || hex.find_first_not_of(digits) != hex.npos) return bytes;
+  for (std::size_t i = 0; i < hex.size(); i += 2) {
+    bytes += static_cast<char>(digits.find(hex[i]) << 4 | digits.find(hex[i + 1]));
+  }
+  return bytes;
+}
+
+}  // namespace detail
+
+/// {"kind": "pairs", "merges": [[left, right], ...]} or {"kind": "words", "words": [bytes in hexadecimal, ...]}, with
+/// "size" and a "checksum" of all tokens. Plain ASCII.
+inline nlohmann::json to_json(const tokenizer& t) {
+  nlohmann::json json{{"size", t.size()}, {"checksum", t.checksum()}};
+  if (t.kind() == tokenizer_kind::pairs) {
+    json["kind"] = "pairs";
+    json["merges"] = t.merges_;
+  } else {
+    json["kind"] = "words";
+    json["words"] = nlohmann::json::array();
+    for (std::size_t i = detail::first_learnt_token; i < t.texts_.size(); ++i) {
+      json["words"].push_back(detail::to_hex(t.texts_[i]));
+    }
+  }
+  return json;
+}
+
+/// The tokenizer that `to_json` wrote. `Error` naming what is wrong: a field that is missing or of another type, a
+/// merge of tokens that do not exist yet, a word that no text holds, anything twice, another size or checksum.
+inline tokenizer tokenizer_from_json(const nlohmann::json& json) {
+  require(json.is_object(), "tokenizer: the JSON value is no object");
+  const auto field = [&](const char* name) -> const nlohmann::json& {
+    const auto found = json.find(name);
+    require(found != json.end(), "tokenizer: '", name, "' is missing");
+    return *found;
+  };
+  const auto& kind = field("kind");
+  require(kind == "pairs" || kind == "words", "tokenizer: 'kind' is ", kind, ", expected \"pairs\" or \"words\"");
+  tokenizer t(kind == "pairs" ? tokenizer_kind::pairs : tokenizer_kind::words);
+  const char* name = kind == "pairs" ? "merges" : "words";
+  const auto& learnt = field(name);
+  require(learnt.is_array(), "tokenizer: '", name, "' is no list");
+  for (std::size_t i = 0; i < learnt.size(); ++i) {
+    const auto& item = learnt[i];
+    if (t.kind() == tokenizer_kind::pairs) {
+      const auto valid = [&](const nlohmann::json& token) {
+        return token.is_number_integer() && token >= detail::first_byte_token && token < t.size();
+      };
+      require(item.is_array() && item.size() == 2 && valid(item[0]) && valid(item[1]), "tokenizer: merge ", i, " is ",
+              item, ", expected two tokens from ", detail::first_byte_token, " to ", t.size() - 1);
+      const auto pair = item.get<detail::token_pair>();
+      require(!t.ranks_.contains(detail::pair_key(pair.first, pair.second)), "tokenizer: merge ", i, " is ", item,
+              ", which came before");
+      t.add_merge(pair);
+    } else {
+      const std::string word = item.is_string() ? detail::from_hex(item.get_ref<const std::string&>()) : "";
+      index pieces = 0;
+      for_each_word(word, [&](std::string_view) { ++pieces; });
+      require(word.size() > 1 && pieces == 1, "tokenizer: word ", i, " is ", item,
+              ", expected one word of at least two bytes in hexadecimal digits");
+      require(!t.words_.contains(word), "tokenizer: word ", i, " is ", item, ", which came before");
+      t.add_word(word);
+    }
+  }
+  require(field("size") == t.size(), "tokenizer: 'size' is ", field("size"), ", but there are ", t.size(), " tokens");
+  require(field("checksum") == t.checksum(), "tokenizer: 'checksum' is ", field("checksum"), ", the tokens have ",
+          t.checksum());
+  return t;
 }
 
 }  // namespace core_tokensets

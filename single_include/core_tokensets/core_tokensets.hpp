@@ -8173,6 +8173,12 @@ struct picture_file {
   std::uint64_t bytes = 0;
 };
 
+/// What a cache remembers of a file: its name, size and time.
+inline std::string listing_line(const std::filesystem::path& path, const picture_file& file) {
+  return file.name + '\t' + std::to_string(file.bytes) + '\t' +
+         std::to_string(std::filesystem::last_write_time(path).time_since_epoch().count()) + '\n';
+}
+
 /// All pictures below `where`, class by class and by name, and a text with their names, sizes and times.
 inline std::pair<std::vector<picture_file>, std::string> list_pictures(const std::filesystem::path& where,
                                                                        const std::vector<std::string>& classes) {
@@ -8189,12 +8195,10 @@ inline std::pair<std::vector<picture_file>, std::string> list_pictures(const std
     require(!members.empty(), portable_name(where / found), ": no jpg, jpeg or png files in this class");
     std::sort(members.begin(), members.end());
     for (const fs::path& path : members) {
-      const fs::directory_entry entry(path);
-      const auto bytes = static_cast<std::uint64_t>(entry.file_size());
-      files.push_back(
-          {portable_name(path.lexically_relative(where)), static_cast<std::int32_t>(place - classes.begin()), bytes});
-      listing += files.back().name + '\t' + std::to_string(bytes) + '\t' +
-                 std::to_string(entry.last_write_time().time_since_epoch().count()) + '\n';
+      files.push_back({portable_name(path.lexically_relative(where)),
+                       static_cast<std::int32_t>(place - classes.begin()),
+                       static_cast<std::uint64_t>(fs::file_size(path))});
+      listing += listing_line(path, files.back());
     }
   }
   return {std::move(files), std::move(listing)};
@@ -8231,6 +8235,25 @@ inline void decode_all(const std::filesystem::path& where, const std::vector<pic
   }
 }
 
+/// Fills `data.pixels` from the cache if it was made from exactly these files, otherwise decodes them and stores that.
+/// `choice` tells different choices of files from one folder apart.
+inline void decode_or_recall(const std::filesystem::path& where, const std::vector<picture_file>& files,
+                             const std::string& listing, const std::string& choice, const folder_options& options,
+                             dataset& data) {
+  namespace fs = std::filesystem;
+  const fs::path cache = options.cache ? options.cache_folder : fs::path{};
+  const std::string key = portable_name(fs::weakly_canonical(where)) + "\tsize " + std::to_string(options.size) +
+                          "\tchannels " + std::to_string(options.channels) + choice;
+  if (auto stored = load_decoded(cache, key, key + '\n' + listing, options.threads); stored && stored->n == data.n()) {
+    data.height = stored->height, data.width = stored->width, data.channels = stored->channels;
+    data.pixels = std::move(stored->pixels);
+  } else {
+    decode_all(where, files, options, data);
+    store_decoded(cache, key, key + '\n' + listing, data.n(), data.height, data.width, data.channels, data.pixels,
+                  options.threads);
+  }
+}
+
 }  // namespace detail
 
 /// The pictures of `where`, one folder a class; classes are numbered as in `classes` (sorted), or by name if that is
@@ -8254,17 +8277,7 @@ inline dataset load_class_folders(const std::filesystem::path& where, const fold
     data.names.push_back(file.name);
     data.source_bytes.push_back(file.bytes);
   }
-  const fs::path cache = options.cache ? options.cache_folder : fs::path{};
-  const std::string key = detail::portable_name(fs::weakly_canonical(where)) + "\tsize " +
-                          std::to_string(options.size) + "\tchannels " + std::to_string(options.channels);
-  if (auto stored = load_decoded(cache, key, key + '\n' + listing, options.threads); stored && stored->n == data.n()) {
-    data.height = stored->height, data.width = stored->width, data.channels = stored->channels;
-    data.pixels = std::move(stored->pixels);
-  } else {
-    detail::decode_all(where, files, options, data);
-    store_decoded(cache, key, key + '\n' + listing, data.n(), data.height, data.width, data.channels, data.pixels,
-                  options.threads);
-  }
+  detail::decode_or_recall(where, files, listing, {}, options, data);
   return data;
 }
 
@@ -8293,6 +8306,510 @@ inline dataset_split load_folder(const std::filesystem::path& dir, const folder_
     }
     split.test.class_names = split.train.class_names;
   }
+  return split;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/json_records.hpp ====
+// Long JSON files of many small records, read one record at a time: the annotations of VQA and COCO do not fit in
+// memory as a tree.
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <initializer_list>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+
+namespace core_tokensets::detail {
+
+/// A record of a JSON file, and where it stands for messages: "FILE: annotations[3]".
+struct json_record {
+  const nlohmann::json& value;
+  std::string where;
+
+  /// The member `name` as T: std::string, std::int64_t or an array or object of JSON. `Error`: missing, another type.
+  template <class T>
+  T get(const char* name) const {
+    const auto found = value.is_object() ? value.find(name) : value.end();
+    require(value.is_object() && found != value.end(), where, ": '", name, "' is missing");
+    if constexpr (std::is_same_v<T, std::string>) {
+      require(found->is_string(), where, ": '", name, "' is ", found->type_name(), ", expected string");
+    } else if constexpr (std::is_integral_v<T>) {
+      require(found->is_number_integer(), where, ": '", name, "' is ", found->type_name(), ", expected whole number");
+    } else {
+      require(found->is_array(), where, ": '", name, "' is ", found->type_name(), ", expected array");
+    }
+    return found->template get<T>();
+  }
+};
+
+/// Hands each record of the lists `lists` in the file's outermost object to `visit(list, json_record)`, in the order of
+/// the file. `Error` naming the file: unreadable, no JSON, one of the lists missing, no list, or no list of objects.
+template <class Visit>
+void for_each_json_record(const std::filesystem::path& path, std::initializer_list<std::string_view> lists,
+                          const Visit& visit) {
+  std::ifstream file(path, std::ios::binary);
+  require(bool(file), path.string(), ": cannot be read");
+  std::map<std::string, index, std::less<>> records;
+  std::string list;
+  bool wanted = false;
+  using event = nlohmann::json::parse_event_t;
+  const auto step = [&](int depth, event what, nlohmann::json& parsed) {
+    if (depth == 1 && what == event::key) {
+      list = parsed.get<std::string>();
+      wanted = std::find(lists.begin(), lists.end(), list) != lists.end();
+      if (wanted) records[list];
+      return true;
+    }
+    if (depth == 0) return true;
+    if (!wanted) return false;
+    if (depth == 1) {
+      require(what == event::array_start || what == event::array_end, path.string(), ": '", list,
+              "' is no list of records");
+      return true;
+    }
+    if (depth != 2) return true;
+    const std::string where = path.string() + ": " + list + "[" + std::to_string(records[list]) + "]";
+    require(what != event::array_start && what != event::value, where, " is no record");
+    if (what != event::object_end) return true;
+    visit(std::string_view(list), json_record{parsed, where});
+    ++records[list];
+    return false;
+  };
+  try {
+    // What is parsed is thrown away record by record.
+    const auto rest = nlohmann::json::parse(file, step);
+    require(rest.is_object(), path.string(), ": the JSON value is no object");
+  } catch (const nlohmann::json::parse_error& e) {
+    fail(path.string(), ": no JSON: ", e.what());
+  }
+  for (const auto wanted_list : lists) {
+    require(records.contains(wanted_list), path.string(), ": the list '", wanted_list, "' is missing");
+  }
+}
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/data/picture_list.hpp ====
+// Pictures that a list names, where no folder tells their class: questions and captions say what they show.
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// A picture file, relative to its folder, and how messages name it ("image 42").
+struct listed_picture {
+  std::string file, what;
+};
+
+/// The pictures of `folder` in the order of `list`, all of the one class "picture"; resized, converted and cached as
+/// the options say. `Error`: an empty list, a file that is missing (it and its id are named) or damaged, different
+/// sizes.
+inline dataset load_pictures(const std::filesystem::path& folder, std::span<const listed_picture> list,
+                             const folder_options& options = {}) {
+  require(!list.empty(), folder.string(), ": no pictures are asked for");
+  require(options.size >= 0 && (options.channels == 1 || options.channels == 3), "load_pictures: size ", options.size,
+          " with ", options.channels, " channels, expected a size of at least 0 and 1 or 3 channels");
+  dataset data;
+  data.channels = options.channels;
+  data.class_names = {"picture"};
+  data.labels.assign(list.size(), 0);
+  std::vector<detail::picture_file> files;
+  std::string listing;
+  std::uint64_t chosen = fnv1a({});
+  for (const auto& [file, what] : list) {
+    const auto path = folder / file;
+    std::error_code missing;
+    const auto bytes = std::filesystem::file_size(path, missing);
+    require(!missing, path.string(), ": no such picture (", what, ")");
+    files.push_back({file, 0, static_cast<std::uint64_t>(bytes)});
+    listing += detail::listing_line(path, files.back());
+    const std::string line = file + '\n';
+    chosen = fnv1a(std::as_bytes(std::span(line)), chosen);
+    data.names.push_back(file);
+    data.source_bytes.push_back(files.back().bytes);
+  }
+  detail::decode_or_recall(folder, files, listing, "\tlist " + checksum_text(chosen), options, data);
+  return data;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/visual_text.hpp ====
+// Pictures with text: questions with the answers that people gave, or captions, which are answers to no question.
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// A question about a picture and its answers, or (without a prompt) the captions of a picture.
+struct visual_text_sample {
+  index image = 0;                   ///< number in `visual_text::images`
+  std::string prompt;                ///< the question; empty for captions
+  std::vector<std::string> answers;  ///< what people answered, or the captions that people wrote
+  std::int32_t group = 0;            ///< kind of question or super-category, in `visual_text::group_names`
+  bool operator==(const visual_text_sample&) const = default;
+};
+
+/// Pictures and S samples about them. Where there are no classes, all labels are 0 and the one class is "picture".
+struct visual_text {
+  dataset images;
+  std::vector<visual_text_sample> samples;  ///< [S]
+  std::vector<std::string> group_names;
+
+  index n() const { return static_cast<index>(samples.size()); }
+  index groups() const { return static_cast<index>(group_names.size()); }
+
+  /// `Error` naming `what` unless all samples name a picture and a group and have answers.
+  void check(std::string_view what = "visual_text") const {
+    images.check(what);
+    for (std::size_t i = 0; i < samples.size(); ++i) {
+      const auto& s = samples[i];
+      require(s.image >= 0 && s.image < images.n(), what, ": sample ", i, " is about picture ", s.image, " of ",
+              images.n());
+      require(s.group >= 0 && s.group < groups(), what, ": sample ", i, " is of group ", s.group, " of ", groups());
+      require(!s.answers.empty(), what, ": sample ", i, " has no answers");
+    }
+  }
+};
+
+/// Text to learn from and text to measure on, with the same groups.
+struct visual_text_split {
+  visual_text train, test;
+};
+
+/// The answer that most people gave, of several the one that comes first. `Error`: no answers.
+inline const std::string& consensus(const visual_text_sample& sample) {
+  require(!sample.answers.empty(), "consensus: the sample has no answers");
+  std::map<std::string_view, index> votes;
+  for (const auto& answer : sample.answers) ++votes[answer];
+  const auto fewer = [&](const auto& a, const auto& b) { return votes[a] < votes[b]; };
+  return *std::max_element(sample.answers.begin(), sample.answers.end(), fewer);
+}
+
+/// The samples at `indices`, in that order; pictures that none of them uses are left out, groups keep their numbers.
+/// `Error`: an index out of range.
+inline visual_text subset(const visual_text& from, std::span<const index> indices) {
+  visual_text to;
+  to.group_names = from.group_names;
+  std::vector<index> used(static_cast<std::size_t>(from.images.n()), 0);
+  for (const index i : indices) {
+    require(i >= 0 && i < from.n(), "subset: sample ", i, " of ", from.n());
+    to.samples.push_back(from.samples[static_cast<std::size_t>(i)]);
+    const index image = to.samples.back().image;
+    require(image >= 0 && image < from.images.n(), "subset: sample ", i, " is about picture ", image, " of ",
+            from.images.n());
+    used[static_cast<std::size_t>(image)] = 1;
+  }
+  std::vector<index> kept;
+  for (index image = 0; image < from.images.n(); ++image) {
+    auto& number = used[static_cast<std::size_t>(image)];
+    if (number == 0) continue;
+    number = static_cast<index>(kept.size());
+    kept.push_back(image);
+  }
+  for (auto& sample : to.samples) sample.image = used[static_cast<std::size_t>(sample.image)];
+  to.images = subset(from.images, kept);
+  return to;
+}
+
+/// The samples for which `keep(sample)` is true, in their order.
+template <class Keep>
+visual_text filter(const visual_text& from, const Keep& keep) {
+  std::vector<index> kept;
+  for (index i = 0; i < from.n(); ++i) {
+    if (keep(from.samples[static_cast<std::size_t>(i)])) kept.push_back(i);
+  }
+  return subset(from, kept);
+}
+
+/// The samples of the groups `groups`, which keep their numbers. `Error`: no such group.
+inline visual_text select_groups(const visual_text& from, std::span<const std::int32_t> groups) {
+  for (const auto g : groups) {
+    require(g >= 0 && g < from.groups(), "select_groups: group ", g, " of ", from.groups());
+  }
+  return filter(from, [&](const visual_text_sample& s) {
+    return std::find(groups.begin(), groups.end(), s.group) != groups.end();
+  });
+}
+
+inline visual_text_split select_groups(const visual_text_split& from, std::span<const std::int32_t> groups) {
+  return {select_groups(from.train, groups), select_groups(from.test, groups)};
+}
+
+/// At most `limit` samples, chosen at random by `seed`, in their old order.
+inline visual_text limit_samples(const visual_text& from, index limit, std::uint64_t seed = 0) {
+  require(limit > 0, "limit_samples: ", limit, ", expected at least 1");
+  auto order = random_stream(seed).permutation(from.n());
+  order.resize(static_cast<std::size_t>(std::min(limit, from.n())));
+  std::sort(order.begin(), order.end());
+  return subset(from, order);
+}
+
+/// All samples of at most `limit` pictures, chosen at random by `seed` among those that samples use.
+inline visual_text limit_images(const visual_text& from, index limit, std::uint64_t seed = 0) {
+  require(limit > 0, "limit_images: ", limit, ", expected at least 1");
+  std::vector<index> pictures;
+  for (const auto& sample : from.samples) pictures.push_back(sample.image);
+  std::sort(pictures.begin(), pictures.end());
+  pictures.erase(std::unique(pictures.begin(), pictures.end()), pictures.end());
+  random_stream(seed).shuffle(std::span(pictures));
+  pictures.resize(std::min(static_cast<std::size_t>(limit), pictures.size()));
+  std::sort(pictures.begin(), pictures.end());
+  return filter(
+      from, [&](const visual_text_sample& s) { return std::binary_search(pictures.begin(), pictures.end(), s.image); });
+}
+
+namespace detail {
+
+/// The numbers of `names` in `all`, which grows by those that it lacks.
+inline std::vector<std::int32_t> merge_names(const std::vector<std::string>& names, std::vector<std::string>& all) {
+  std::vector<std::int32_t> numbers;
+  for (const auto& name : names) {
+    auto place = std::find(all.begin(), all.end(), name);
+    if (place == all.end()) place = all.insert(all.end(), name);
+    numbers.push_back(static_cast<std::int32_t>(place - all.begin()));
+  }
+  return numbers;
+}
+
+}  // namespace detail
+
+/// All sets one after the other. Groups and classes of the same name become one; names, sizes and masks of pictures
+/// stay where all sets have them. `Error`: no sets, or pictures of different sizes.
+inline visual_text join(std::span<const visual_text> sets) {
+  require(!sets.empty(), "join: no sets");
+  visual_text all;
+  const dataset& first = sets.front().images;
+  all.images.height = first.height, all.images.width = first.width, all.images.channels = first.channels;
+  bool names = true, sizes = true, masks = true;
+  for (std::size_t k = 0; k < sets.size(); ++k) {
+    sets[k].check("join: set " + std::to_string(k));
+    const dataset& d = sets[k].images;
+    require(d.height == first.height && d.width == first.width && d.channels == first.channels, "join: set ", k,
+            " has pictures of ", d.height, " x ", d.width, " x ", d.channels, ", the first one of ", first.height,
+            " x ", first.width, " x ", first.channels);
+    names = names && d.names.size() == d.labels.size();
+    sizes = sizes && d.source_bytes.size() == d.labels.size();
+    masks = masks && d.masks.size() == static_cast<std::size_t>(d.n() * d.height * d.width);
+  }
+  const auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
+  for (const auto& set : sets) {
+    const index before = all.images.n();
+    const auto classes = detail::merge_names(set.images.class_names, all.images.class_names);
+    const auto groups = detail::merge_names(set.group_names, all.group_names);
+    for (const auto label : set.images.labels) all.images.labels.push_back(classes[static_cast<std::size_t>(label)]);
+    append(all.images.pixels, set.images.pixels);
+    if (names) append(all.images.names, set.images.names);
+    if (sizes) append(all.images.source_bytes, set.images.source_bytes);
+    if (masks) append(all.images.masks, set.images.masks);
+    for (auto sample : set.samples) {
+      sample.image += before;
+      sample.group = groups[static_cast<std::size_t>(sample.group)];
+      all.samples.push_back(std::move(sample));
+    }
+  }
+  return all;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/coco_captions.hpp ====
+// Captions in the JSON files of COCO (Chen et al. 2015): pictures, about five captions each, and, from the instances of
+// the same pictures, the super-category that each mostly shows.
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct coco_captions_options {
+  std::filesystem::path instances = {};  ///< the file of instances; empty: all pictures are of the group "picture"
+  index limit = 0;                       ///< at most so many pictures, the first in the file; 0: all
+  folder_options pictures{.size = 64};
+};
+
+namespace detail {
+
+/// What a file of instances says: the super-category of each picture's most frequent category (of several the one with
+/// the smallest id), and all super-categories in the order of their categories.
+inline std::unordered_map<std::int64_t, std::int32_t> coco_groups(const std::filesystem::path& instances,
+                                                                  std::vector<std::string>& names) {
+  std::unordered_map<std::int64_t, std::map<std::int64_t, index>> counts;
+  std::map<std::int64_t, std::string> categories;
+  for_each_json_record(instances, {"annotations", "categories"}, [&](std::string_view list, const json_record& r) {
+    if (list == "categories") {
+      const auto id = r.get<std::int64_t>("id");
+      require(categories.emplace(id, r.get<std::string>("supercategory")).second, r.where, ": category ", id,
+              " came before");
+    } else {
+      ++counts[r.get<std::int64_t>("image_id")][r.get<std::int64_t>("category_id")];
+    }
+  });
+  std::map<std::int64_t, std::int32_t> numbers;
+  for (const auto& [id, super] : categories) numbers[id] = merge_names({super}, names)[0];
+  std::unordered_map<std::int64_t, std::int32_t> groups;
+  for (const auto& [image, found] : counts) {
+    index most = 0;
+    for (const auto& [category, count] : found) {
+      const auto number = numbers.find(category);
+      require(number != numbers.end(), instances.string(), ": image ", image, " shows category ", category,
+              ", which is not listed");
+      if (count <= most) continue;
+      most = count;
+      groups[image] = number->second;
+    }
+  }
+  return groups;
+}
+
+}  // namespace detail
+
+/// One sample a picture, its captions as answers, in the order of {"images": [{"id", "file_name"}], "annotations":
+/// [{"image_id", "caption"}]}; pictures without a caption are left out. With instances {"annotations": [{"image_id",
+/// "category_id"}], "categories": [{"id", "supercategory"}]} the groups are super-categories, and "none" where a
+/// picture has no instances. `Error` naming file and id: wrong types, an id twice, a caption or instance of something
+/// that is not listed, a missing picture.
+inline visual_text load_coco_captions(const std::filesystem::path& captions, const std::filesystem::path& pictures,
+                                      const coco_captions_options& options = {}) {
+  require(options.limit >= 0, "coco: a limit of ", options.limit, " pictures");
+  std::vector<std::pair<std::int64_t, std::string>> listed;  // ids and files
+  std::unordered_map<std::int64_t, std::vector<std::string>> texts;
+  detail::for_each_json_record(captions, {"images", "annotations"},
+                               [&](std::string_view list, const detail::json_record& r) {
+                                 if (list == "images") {
+                                   listed.emplace_back(r.get<std::int64_t>("id"), r.get<std::string>("file_name"));
+                                 } else {
+                                   texts[r.get<std::int64_t>("image_id")].push_back(r.get<std::string>("caption"));
+                                 }
+                               });
+  visual_text text;
+  std::unordered_map<std::int64_t, std::int32_t> groups;
+  if (options.instances.empty()) {
+    text.group_names = {"picture"};
+  } else {
+    groups = detail::coco_groups(options.instances, text.group_names);
+  }
+  std::unordered_map<std::int64_t, bool> known;
+  std::vector<listed_picture> list;
+  for (const auto& [id, file] : listed) {
+    require(known.emplace(id, true).second, captions.string(), ": image ", id, " is listed twice");
+    const auto written = texts.find(id);
+    if (written == texts.end() || (options.limit > 0 && static_cast<index>(list.size()) >= options.limit)) continue;
+    visual_text_sample sample{static_cast<index>(list.size()), "", std::move(written->second), 0};
+    if (!options.instances.empty()) {
+      const auto group = groups.find(id);
+      sample.group = group != groups.end() ? group->second : detail::merge_names({"none"}, text.group_names)[0];
+    }
+    text.samples.push_back(std::move(sample));
+    list.push_back({file, "image " + std::to_string(id)});
+  }
+  for (const auto& [id, written] : texts) {
+    require(known.contains(id), captions.string(), ": a caption is about image ", id, ", which is not listed");
+  }
+  require(!list.empty(), captions.string(), ": no pictures with captions");
+  text.images = load_pictures(pictures, list, options.pictures);
+  return text;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/easy_vqa.hpp ====
+// easy-VQA (Zhou 2019): one coloured shape a picture, simple questions with one answer each. The layout of its
+// repository: DIR/{train,test}/images/N.png and DIR/{train,test}/questions.json as [[question, answer, N], ...].
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// 0 shape, 1 colour, 2 yes/no; -1 for anything else.
+inline std::int32_t easy_vqa_group(std::string_view answer) {
+  constexpr std::array<std::string_view, 3> shapes{"circle", "rectangle", "triangle"};
+  constexpr std::array<std::string_view, 8> colours{"red", "green", "blue", "yellow", "gray", "black", "teal", "brown"};
+  if (std::find(shapes.begin(), shapes.end(), answer) != shapes.end()) return 0;
+  if (std::find(colours.begin(), colours.end(), answer) != colours.end()) return 1;
+  return answer == "yes" || answer == "no" ? 2 : -1;
+}
+
+inline visual_text load_easy_vqa_part(const std::filesystem::path& folder, const folder_options& options) {
+  const auto file = folder / "questions.json";
+  const auto json = nlohmann::json::parse(read_text(file), nullptr, false);
+  require(json.is_array() && !json.empty(), file.string(), ": expected a JSON list of questions");
+  visual_text text;
+  text.group_names = {"shape", "colour", "yes/no"};
+  std::map<index, index> numbers;  // of the pictures in the files, and then of ours
+  for (std::size_t i = 0; i < json.size(); ++i) {
+    const auto& item = json[i];
+    require(item.is_array() && item.size() == 3 && item[0].is_string() && item[1].is_string() &&
+                item[2].is_number_integer() && item[2] >= 0,
+            file.string(), ": question ", i, " is ", item, ", expected [question, answer, number of the picture]");
+    const auto answer = item[1].get<std::string>();
+    const auto group = easy_vqa_group(answer);
+    require(group >= 0, file.string(), ": question ", i, " has the answer '", answer,
+            "', which is neither a shape nor a colour nor yes or no");
+    text.samples.push_back({item[2].get<index>(), item[0].get<std::string>(), {answer}, group});
+    numbers[text.samples.back().image];
+  }
+  std::vector<listed_picture> list;
+  for (auto& [number, place] : numbers) {
+    place = static_cast<index>(list.size());
+    list.push_back({std::to_string(number) + ".png", "picture " + std::to_string(number) + " of " + file.string()});
+  }
+  for (auto& sample : text.samples) sample.image = numbers.at(sample.image);
+  text.images = load_pictures(folder / "images", list, options);
+  return text;
+}
+
+}  // namespace detail
+
+/// Both parts; the groups are the kinds of answers: shape, colour, yes/no. Pictures that no question is about are not
+/// read. `Error` naming file and question: wrong JSON, an answer that easy-VQA does not have, a missing picture.
+inline visual_text_split load_easy_vqa(const std::filesystem::path& folder, const folder_options& options = {}) {
+  visual_text_split split{detail::load_easy_vqa_part(folder / "train", options),
+                          detail::load_easy_vqa_part(folder / "test", options)};
+  const dataset &train = split.train.images, &test = split.test.images;
+  require(train.height == test.height && train.width == test.width, folder.string(), ": train has ", train.height,
+          " x ", train.width, " pixels, test ", test.height, " x ", test.width, ": choose a size to resize to");
   return split;
 }
 
@@ -9565,6 +10082,126 @@ inline tokenizer tokenizer_from_json(const nlohmann::json& json) {
   require(field("checksum") == t.checksum(), "tokenizer: 'checksum' is ", field("checksum"), ", the tokens have ",
           t.checksum());
   return t;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/vqa_json.hpp ====
+// Visual question answering in the JSON files of VQA v2 (Goyal et al. 2017): questions, annotations with ten answers
+// each, and a folder of pictures named by their ids.
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct vqa_json_options {
+  std::string pattern = "COCO_train2014_{:012}.jpg";  ///< file name of a picture: {} its id, {:0N} in N digits
+  index limit = 0;                                    ///< at most so many pictures, the first asked about; 0: all
+  folder_options pictures{.size = 64};
+};
+
+namespace detail {
+
+/// `pattern` with its one pair of braces replaced by `id`. `Error`: no or another pair of braces.
+inline std::string name_of_picture(std::string_view pattern, std::int64_t id) {
+  const auto open = pattern.find('{'), close = pattern.find('}');
+  require(open != pattern.npos && close != pattern.npos && open < close, "vqa: pattern '", pattern,
+          "', expected {} or {:0N} where the id goes");
+  const auto format = pattern.substr(open + 1, close - open - 1);
+  std::string digits = std::to_string(id);
+  if (!format.empty()) {
+    const bool valid = format.size() >= 3 && format.size() <= 4 && format.substr(0, 2) == ":0" &&
+                       format.find_first_not_of("0123456789", 2) == format.npos;
+    require(valid, "vqa: pattern '", pattern, "', expected {} or {:0N} where the id goes");
+    const auto width = static_cast<std::size_t>(std::stoi(std::string(format.substr(2))));
+    if (digits.size() < width) digits.insert(0, width - digits.size(), '0');
+  }
+  return std::string(pattern.substr(0, open)) + digits + std::string(pattern.substr(close + 1));
+}
+
+/// Numbers pictures by their ids in the order in which they come.
+class picture_numbers {
+ public:
+  /// The number of picture `id`; -1 if it is new and there are `limit` already (0: no limit).
+  index number(std::int64_t id, index limit = 0) {
+    if (const auto found = numbers_.find(id); found != numbers_.end()) return found->second;
+    if (limit > 0 && static_cast<index>(ids_.size()) >= limit) return -1;
+    numbers_.emplace(id, static_cast<index>(ids_.size()));
+    ids_.push_back(id);
+    return static_cast<index>(ids_.size()) - 1;
+  }
+  const std::vector<std::int64_t>& ids() const { return ids_; }
+
+ private:
+  std::unordered_map<std::int64_t, index> numbers_;
+  std::vector<std::int64_t> ids_;
+};
+
+}  // namespace detail
+
+/// Questions {"questions": [{"question_id", "image_id", "question"}]} with annotations {"annotations": [{"question_id",
+/// "image_id", "answer_type", "answers": [{"answer"}]}]}, other members are ignored, as are annotations of questions
+/// that are not asked; the groups are the types of answers. `Error` naming file and id: wrong types, an id twice, a
+/// question without annotation, an annotation of another picture or without answers, a missing picture.
+inline visual_text load_vqa_json(const std::filesystem::path& questions, const std::filesystem::path& annotations,
+                                 const std::filesystem::path& pictures, const vqa_json_options& options = {}) {
+  require(options.limit >= 0, "vqa: a limit of ", options.limit, " pictures");
+  visual_text text;
+  detail::picture_numbers numbers;
+  std::unordered_map<std::int64_t, std::size_t> places;  // of the questions among our samples
+  std::vector<std::int64_t> ids;
+  detail::for_each_json_record(questions, {"questions"}, [&](std::string_view, const detail::json_record& r) {
+    const auto id = r.get<std::int64_t>("question_id");
+    const index image = numbers.number(r.get<std::int64_t>("image_id"), options.limit);
+    auto question = r.get<std::string>("question");
+    if (image < 0) return;
+    require(places.emplace(id, text.samples.size()).second, r.where, ": question ", id, " came before");
+    ids.push_back(id);
+    text.samples.push_back({image, std::move(question), {}, 0});
+  });
+  require(!text.samples.empty(), questions.string(), ": no questions");
+  detail::for_each_json_record(annotations, {"annotations"}, [&](std::string_view, const detail::json_record& r) {
+    const auto id = r.get<std::int64_t>("question_id");
+    const auto place = places.find(id);
+    if (place == places.end()) return;
+    auto& sample = text.samples[place->second];
+    const std::string where = r.where + " (question " + std::to_string(id) + ")";
+    require(sample.answers.empty(), where, ": annotated before");
+    const auto image = r.get<std::int64_t>("image_id"), asked = numbers.ids()[static_cast<std::size_t>(sample.image)];
+    require(image == asked, where, ": is about image ", image, ", the question about image ", asked);
+    sample.group = detail::merge_names({r.get<std::string>("answer_type")}, text.group_names)[0];
+    const auto answers = r.get<nlohmann::json>("answers");
+    for (std::size_t i = 0; i < answers.size(); ++i) {
+      const detail::json_record answer{answers[i], where + ", answers[" + std::to_string(i) + "]"};
+      sample.answers.push_back(answer.get<std::string>("answer"));
+    }
+    require(!sample.answers.empty(), where, ": no answers");
+  });
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    require(!text.samples[i].answers.empty(), annotations.string(), ": question ", ids[i], " of ", questions.string(),
+            " has no annotation");
+  }
+  // Groups in the order of their names, whatever the order of the annotations.
+  auto types = text.group_names;
+  std::sort(types.begin(), types.end());
+  const auto sorted = detail::merge_names(text.group_names, types);
+  for (auto& sample : text.samples) sample.group = sorted[static_cast<std::size_t>(sample.group)];
+  text.group_names = std::move(types);
+  std::vector<listed_picture> list;
+  for (const auto id : numbers.ids()) {
+    list.push_back({detail::name_of_picture(options.pattern, id), "image " + std::to_string(id)});
+  }
+  text.images = load_pictures(pictures, list, options.pictures);
+  return text;
 }
 
 }  // namespace core_tokensets

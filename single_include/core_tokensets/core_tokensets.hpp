@@ -9303,6 +9303,13 @@ struct scene_object {
   }
 };
 
+/// A shape in a colour.
+struct scene_pair {
+  scene_colour colour = scene_colour::red;
+  scene_shape shape = scene_shape::circle;
+  bool operator==(const scene_pair&) const = default;
+};
+
 /// Everything that a scene shows; the first object is the one that the label means.
 struct scene_description {
   std::vector<scene_object> objects;
@@ -9564,6 +9571,9 @@ inline void paint_background(scene_canvas& canvas, random_stream& random) {
   add_distractors(canvas, random);
 }
 
+/// Pixels from one stripe, dot or square of a texture to the next of its colour.
+inline double texture_period(index side) { return std::max(3.6, 0.13 * static_cast<double>(side)); }
+
 /// Paints the object and returns its box; `mask` `[side, side]` becomes `number` where at least half of a pixel is
 /// covered. The second colour of a texture is a darker or lighter shade of the first.
 inline scene_box paint_object(scene_canvas& canvas, const scene_object& object, std::uint8_t number, std::uint8_t* mask,
@@ -9574,7 +9584,7 @@ inline scene_box paint_object(scene_canvas& canvas, const scene_object& object, 
   const double light = 0.3 * first[0] + 0.6 * first[1] + 0.1 * first[2];
   const bool darker = light > 0.7 || (light > 0.2 && random.uniform() < 0.5);
   blend(second, darker ? scene_rgb{0, 0, 0} : scene_rgb{1, 1, 1}, 0.62);
-  const double period = std::max(3.6, 0.13 * static_cast<double>(canvas.side)), offset = random.uniform(0, period);
+  const double period = texture_period(canvas.side), offset = random.uniform(0, period);
   const double cosine = std::cos(object.angle), sine = std::sin(object.angle);
   const auto low = [&](double centre) { return std::max<index>(0, static_cast<index>(centre - object.radius) - 1); };
   const auto high = [&](double centre) {
@@ -9633,6 +9643,8 @@ struct scene_options {
   double typical = 0;  ///< how often the object that the label means wears the colour and texture of its class
   std::uint64_t seed = 0;
   int threads = 0;
+  std::vector<scene_pair> without = {};  ///< shapes never wear these colours; not together with `typical`
+  bool legible = false;                  ///< objects that are too small to show two periods of a texture are plain
 };
 
 /// Pictures together with what they show.
@@ -9655,15 +9667,19 @@ Word random_word(index count, random_stream& random) {
   return static_cast<Word>(random.below(count));
 }
 
+/// From where to where small, medium and large objects reach, in parts of the side; between them lies nothing.
+constexpr std::array<std::array<double, 2>, 3> scene_reach{{{0.20, 0.24}, {0.26, 0.31}, {0.34, 0.40}}};
+/// How much smaller all objects are where there may be several.
+constexpr double scene_scale(index objects) { return objects > 2 ? 0.55 : objects > 1 ? 0.68 : 1.0; }
+
 /// An object of random size, place and turn, free of those before it; false where none fits.
 inline bool place_object(const scene_options& options, const scene_description& before, scene_object& object,
                          random_stream& random) {
-  constexpr std::array<std::array<double, 2>, 3> reach{{{0.20, 0.24}, {0.26, 0.31}, {0.34, 0.40}}};  // of the side
-  const double smaller = options.objects > 2 ? 0.55 : options.objects > 1 ? 0.68 : 1.0;
+  const double smaller = scene_scale(options.objects);
   const auto side = static_cast<double>(options.image);
   for (int attempt = 0; attempt < 40; ++attempt) {
     object.size = random_word<scene_size>(3, random);
-    const auto& range = reach[static_cast<std::size_t>(object.size)];
+    const auto& range = scene_reach[static_cast<std::size_t>(object.size)];
     object.radius = random.uniform(range[0], range[1]) * side * smaller;
     object.row = random.uniform(object.radius, side - object.radius);
     object.column = random.uniform(object.radius, side - object.radius);
@@ -9692,14 +9708,26 @@ inline scene_description make_scene(const scene_options& options, index label, s
         o == 0 ? static_cast<scene_shape>(label % scene_shapes) : random_word<scene_shape>(scene_shapes, random);
     object.texture = random_word<scene_texture>(scene_textures, random);
     if (o == 0 && options.classes > scene_shapes) object.texture = static_cast<scene_texture>(label / scene_shapes);
+    const auto allowed = [&](scene_colour colour, double contrast) {
+      return distance(rgb_of(colour), behind) >= contrast &&
+             std::find(options.without.begin(), options.without.end(), scene_pair{colour, object.shape}) ==
+                 options.without.end();
+    };
+    double contrast = 0.45;
+    if (!options.without.empty()) {  // where no other colour is left, one that is harder to see
+      index left = 0;
+      for (index c = 0; c < scene_colours; ++c) left += allowed(static_cast<scene_colour>(c), contrast) ? 1 : 0;
+      if (left == 0) contrast = 0;
+    }
     do {
       object.colour = random_word<scene_colour>(scene_colours, random);
-    } while (distance(rgb_of(object.colour), behind) < 0.45);
+    } while (!allowed(object.colour, contrast));
     if (o == 0 && options.typical > 0 && random.uniform() < options.typical) {
       object.colour = typical_colours[static_cast<std::size_t>(label) % typical_colours.size()];
       if (options.classes <= scene_shapes) object.texture = static_cast<scene_texture>(label % scene_textures);
     }
     if (!place_object(options, scene, object, random)) break;
+    if (options.legible && object.radius < texture_period(options.image)) object.texture = scene_texture::plain;
     object.box = paint_object(canvas, object, static_cast<std::uint8_t>(o + 1), mask, random);
     scene.objects.push_back(object);
   }
@@ -9747,7 +9775,7 @@ inline std::pair<dataset, std::vector<scene_description>> make_scenes(const scen
 }  // namespace detail
 
 /// Pictures, masks and descriptions. `source_bytes` are raw sizes. `Error`: more classes than there are pairs of shape
-/// and texture, a side outside of 16 .. 1024, no pictures, more than 8 objects.
+/// and texture, a side outside of 16 .. 1024, no pictures, more than 8 objects, no colour left for a shape.
 inline described_scenes scenes_with_descriptions(const scene_options& options = {}) {
   const index pairs = detail::scene_shapes * detail::scene_textures;
   require(options.classes >= 1 && options.classes <= pairs, "scenes: ", options.classes, " classes, expected 1 to ",
@@ -9757,6 +9785,16 @@ inline described_scenes scenes_with_descriptions(const scene_options& options = 
           "scenes: ", options.train_per_class, " and ", options.test_per_class, " pictures a class, ", options.objects,
           " objects: expected at least 1 and 0, and 1 to 8");
   require(options.typical >= 0 && options.typical <= 1, "scenes: typical ", options.typical, ", expected 0 to 1");
+  require(!options.legible || options.classes <= detail::scene_shapes,
+          "scenes: legible ones have no classes of textures");
+  require(options.without.empty() || options.typical == 0, "scenes: typical and without exclude each other");
+  for (index shape = 0; shape < detail::scene_shapes; ++shape) {
+    const auto forbidden = std::count_if(options.without.begin(), options.without.end(), [&](const scene_pair& pair) {
+      return pair.shape == static_cast<scene_shape>(shape);
+    });
+    require(forbidden < detail::scene_colours, "scenes: no colour is left for the ",
+            name_of(static_cast<scene_shape>(shape)));
+  }
   described_scenes result;
   std::tie(result.data.train, result.train) = detail::make_scenes(options, options.train_per_class, "train", 0);
   std::tie(result.data.test, result.test) =
@@ -9766,6 +9804,713 @@ inline described_scenes scenes_with_descriptions(const scene_options& options = 
 
 /// The same without the descriptions.
 inline dataset_split scenes(const scene_options& options = {}) { return scenes_with_descriptions(options).data; }
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/scene_facts.hpp ====
+// What can be said of a scene so that nobody who sees it would disagree. Everything has three answers: yes, no, and
+// unclear (no value); text is made only of what is clear.
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+enum class scene_relation : std::uint8_t { left, right, above, below };
+
+inline constexpr std::array<std::string_view, 4> scene_relation_names{"left of", "right of", "above", "below"};
+inline constexpr std::string_view name_of(scene_relation r) {
+  return scene_relation_names[static_cast<std::size_t>(r)];
+}
+
+namespace detail {
+
+/// The words by which an object is meant; what has no value may be anything.
+struct scene_words_of {
+  std::optional<scene_size> size = {};
+  std::optional<scene_colour> colour = {};
+  std::optional<scene_texture> texture = {};
+  std::optional<scene_shape> shape = {};
+  bool operator==(const scene_words_of&) const = default;
+
+  /// "large red striped star"; `noun` stands in for a shape that is not named.
+  std::string text(std::string_view noun = "shape") const {
+    std::string words;
+    if (size) words.append(name_of(*size)).append(" ");
+    if (colour) words.append(name_of(*colour)).append(" ");
+    if (texture) words.append(name_of(*texture)).append(" ");
+    return words.append(shape ? name_of(*shape) : noun);
+  }
+};
+
+inline std::string plural(const std::string& noun) { return noun + (noun.ends_with("s") ? "es" : "s"); }
+
+/// "an orange arrow"
+inline std::string with_article(const std::string& words) {
+  const bool vowel = std::string_view("aeio").find(words.front()) != std::string_view::npos;
+  return (vowel || words.starts_with("hour") ? "an " : "a ") + words;
+}
+
+/// A scene and the measures by which it is judged.
+class scene_facts {
+ public:
+  scene_facts(const scene_description& scene, const scene_options& options)
+      : scene_(&scene),
+        side_(static_cast<double>(options.image)),
+        scale_(scene_scale(options.objects)),
+        period_(texture_period(options.image)) {}
+
+  const std::vector<scene_object>& objects() const { return scene_->objects; }
+  std::size_t count() const { return scene_->objects.size(); }
+
+  /// The size of an object that is not close to the next size: its reach lies in the inner part of its range.
+  std::optional<scene_size> clear_size(const scene_object& o) const {
+    const auto& range = scene_reach[static_cast<std::size_t>(o.size)];
+    const double reach = o.radius / (side_ * scale_), third = (range[1] - range[0]) / 3;
+    const bool close = (o.size != scene_size::large && reach > range[1] - third) ||
+                       (o.size != scene_size::small && reach < range[0] + third);
+    return close ? std::nullopt : std::optional(o.size);
+  }
+
+  /// The texture of an object that is wide enough to show two periods of it, and has the area to show them on.
+  std::optional<scene_texture> clear_texture(const scene_object& o) const {
+    const bool thin = o.shape == scene_shape::ring || o.shape == scene_shape::cross ||
+                      o.shape == scene_shape::crescent || o.shape == scene_shape::arrow ||
+                      o.shape == scene_shape::hourglass || o.shape == scene_shape::star;
+    const bool shown = o.radius >= period_ && (!thin || o.radius >= 1.5 * period_);
+    return shown ? std::optional(o.texture) : std::nullopt;
+  }
+
+  /// Whether the words mean the object.
+  std::optional<bool> means(const scene_words_of& words, const scene_object& o) const {
+    if ((words.shape && *words.shape != o.shape) || (words.colour && *words.colour != o.colour)) return false;
+    const auto size = clear_size(o);
+    const auto texture = clear_texture(o);
+    if ((words.size && size && *words.size != *size) || (words.texture && texture && *words.texture != *texture)) {
+      return false;
+    }
+    if ((words.size && !size) || (words.texture && !texture)) return std::nullopt;
+    return true;
+  }
+
+  /// How many objects the words mean; no value if that is unclear of any object.
+  std::optional<index> count(const scene_words_of& words) const {
+    index n = 0;
+    for (const auto& o : objects()) {
+      const auto meant = means(words, o);
+      if (!meant) return std::nullopt;
+      n += *meant ? 1 : 0;
+    }
+    return n;
+  }
+
+  /// Whether object a stands left of (right of, above, below) object b: its centre is a seventh of the side further; it
+  /// does not where it is less than a twenty-fifth.
+  std::optional<bool> stands(const scene_object& a, scene_relation where, const scene_object& b) const {
+    const double right = (a.column - b.column) / side_, down = (a.row - b.row) / side_;
+    const double shift = where == scene_relation::left    ? -right
+                         : where == scene_relation::right ? right
+                         : where == scene_relation::above ? -down
+                                                          : down;
+    if (shift >= 1.0 / 7) return true;
+    if (shift <= 1.0 / 25) return false;
+    return std::nullopt;
+  }
+
+  /// The only object that stands there, if all others clearly do not.
+  std::optional<std::size_t> only_one(scene_relation where, std::size_t b) const {
+    std::optional<std::size_t> found;
+    for (std::size_t a = 0; a < count(); ++a) {
+      if (a == b) continue;
+      const auto there = stands(objects()[a], where, objects()[b]);
+      if (!there || (*there && found)) return std::nullopt;
+      if (*there) found = a;
+    }
+    return found;
+  }
+
+  /// Words that mean object `o` and no other, chosen at random among combinations that `allowed` accepts.
+  template <class Allowed>
+  std::optional<scene_words_of> reference(std::size_t o, random_stream& random, const Allowed& allowed) const {
+    const auto& object = objects()[o];
+    std::vector<scene_words_of> found;
+    for (unsigned choice = 0; choice < 16; ++choice) {
+      scene_words_of words;
+      if ((choice & 1u) != 0) words.shape = object.shape;
+      if ((choice & 2u) != 0) words.colour = object.colour;
+      if ((choice & 4u) != 0) words.texture = clear_texture(object);
+      if ((choice & 8u) != 0) words.size = clear_size(object);
+      if (std::find(found.begin(), found.end(), words) != found.end()) continue;
+      if (allowed(words) && count(words) == index{1}) found.push_back(words);
+    }
+    if (found.empty()) return std::nullopt;
+    return found[static_cast<std::size_t>(random.below(static_cast<index>(found.size())))];
+  }
+
+ private:
+  const scene_description* scene_;
+  double side_, scale_, period_;
+};
+
+/// One of several things, all equally likely.
+template <class T, std::size_t N>
+const T& one_of(const std::array<T, N>& items, random_stream& random) {
+  return items[static_cast<std::size_t>(random.below(static_cast<index>(N)))];
+}
+template <class T>
+const T& one_of(const std::vector<T>& items, random_stream& random) {
+  return items[static_cast<std::size_t>(random.below(static_cast<index>(items.size())))];
+}
+
+/// `pattern` with its "#1" and "#2" replaced.
+inline std::string fill_in(std::string_view pattern, const std::string& first, const std::string& second = {}) {
+  std::string text;
+  for (std::size_t i = 0; i < pattern.size(); ++i) {
+    if (pattern[i] == '#') {
+      text += pattern[++i] == '1' ? first : second;
+    } else {
+      text += pattern[i];
+    }
+  }
+  return text;
+}
+
+}  // namespace detail
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/scene_text.hpp ====
+// What built-in questions and built-in captions share: the scenes that they are about, and pairs of a colour and a
+// shape that only the test shows, so that one can measure whether a model puts together what it knows.
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct scene_text_options {
+  scene_options scenes{
+      .classes = 12, .train_per_class = 200, .test_per_class = 50, .image = 64, .objects = 4, .legible = true};
+  index per_image = 6;  ///< at most so many questions, or so many captions, a picture
+  index held_out = 0;   ///< pairs of a colour and a shape that training never shows or names, 0 to 36
+};
+
+/// Pictures with text and what they show.
+struct scene_text {
+  visual_text_split data;
+  std::vector<scene_description> train, test;  ///< of each picture
+  std::vector<scene_pair> held_out;
+  std::vector<index> composed;  ///< samples of the test whose text is about an object of a held-out pair
+};
+
+namespace detail {
+
+/// `count` different pairs: each shape and each colour loses as few as possible.
+inline std::vector<scene_pair> held_out_pairs(index count, std::uint64_t seed) {
+  require(count >= 0 && count <= 3 * scene_shapes, "scenes: ", count, " pairs held out, expected 0 to ",
+          3 * scene_shapes);
+  random_stream random(seed ^ 0x68656c646f757473u);
+  const auto shapes = random.permutation(scene_shapes), colours = random.permutation(scene_colours);
+  std::vector<scene_pair> pairs;
+  for (index k = 0; k < count; ++k) {
+    // Down a shape the colours go on by 5, and 5 and 8 have no common divisor: no pair comes twice.
+    const index shape = k % scene_shapes, colour = (k + k / scene_shapes) % scene_colours;
+    pairs.push_back({static_cast<scene_colour>(colours[static_cast<std::size_t>(colour)]),
+                     static_cast<scene_shape>(shapes[static_cast<std::size_t>(shape)])});
+  }
+  return pairs;
+}
+
+inline bool holds(const std::vector<scene_pair>& pairs, const scene_pair& pair) {
+  return std::find(pairs.begin(), pairs.end(), pair) != pairs.end();
+}
+
+/// The scenes of both parts; those to learn from show none of the pairs that are held out.
+inline scene_text scenes_for_text(const scene_text_options& options) {
+  require(options.per_image > 0, "scenes: ", options.per_image, " texts a picture, expected at least 1");
+  scene_text result;
+  result.held_out = held_out_pairs(options.held_out, options.scenes.seed);
+  scene_options train = options.scenes, test = options.scenes;
+  train.test_per_class = 0;
+  train.without.insert(train.without.end(), result.held_out.begin(), result.held_out.end());
+  auto known = scenes_with_descriptions(train);
+  result.data.train.images = std::move(known.data.train);
+  result.train = std::move(known.train);
+  // The part to measure on is made of streams of its own, so its pictures do not depend on what is held out.
+  std::tie(result.data.test.images, result.test) =
+      make_scenes(test, test.test_per_class, "test", std::uint64_t{1} << 40);
+  return result;
+}
+
+}  // namespace detail
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/scene_captions.hpp ====
+// Built-in captions of scenes: several a picture, which list, count or relate what it shows, in varying words and
+// order. Every one of them is true, and names the object that the label of the scene means.
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Super-categories of shapes, four shapes each.
+inline constexpr std::array<std::string_view, 3> scene_shape_groups{"round", "pointed", "cornered"};
+
+/// The super-category of a shape, in `scene_shape_groups`.
+constexpr std::int32_t group_of(scene_shape shape) {
+  switch (shape) {
+    case scene_shape::circle:
+    case scene_shape::ring:
+    case scene_shape::crescent:
+    case scene_shape::heart:
+      return 0;
+    case scene_shape::triangle:
+    case scene_shape::star:
+    case scene_shape::diamond:
+    case scene_shape::arrow:
+      return 1;
+    case scene_shape::square:
+    case scene_shape::cross:
+    case scene_shape::hexagon:
+    case scene_shape::hourglass:
+      return 2;
+  }
+  return 0;
+}
+
+namespace detail {
+
+constexpr std::array<std::string_view, 9> number_words{"no",   "one", "two",   "three", "four",
+                                                       "five", "six", "seven", "eight"};
+
+/// Writes about one scene.
+class scene_writer {
+ public:
+  scene_writer(const scene_facts& facts, random_stream& random) : facts_(facts), random_(random) {}
+
+  std::string caption() {
+    const index choice = facts_.count() == 1 ? random_.below(2) : random_.below(6);
+    if (choice == 0) return frame(named(0));
+    if (choice < 3) return frame(list(everything()));
+    return choice == 3 ? counted() : related();
+  }
+
+ private:
+  const scene_object& object(std::size_t i) const { return facts_.objects()[i]; }
+
+  std::vector<std::size_t> everything() {
+    std::vector<std::size_t> all;
+    for (const auto i : random_.permutation(static_cast<index>(facts_.count()))) {
+      all.push_back(static_cast<std::size_t>(i));
+    }
+    return all;
+  }
+
+  /// "a large red star", with as many of its clear properties as chance has it.
+  std::string named(std::size_t i) {
+    scene_words_of words{.shape = object(i).shape};
+    if (random_.uniform() < 0.4) words.size = facts_.clear_size(object(i));
+    if (random_.uniform() < 0.85) words.colour = object(i).colour;
+    if (random_.uniform() < 0.6) words.texture = facts_.clear_texture(object(i));
+    if (words.texture == scene_texture::plain) words.texture.reset();
+    return with_article(words.text());
+  }
+
+  /// "a red star, two blue circles and a ring": objects of the same shape and colour are counted.
+  std::string list(const std::vector<std::size_t>& which) {
+    std::vector<std::string> parts;
+    std::vector<bool> told(facts_.count(), false);
+    for (const std::size_t i : which) {
+      if (told[i]) continue;
+      std::size_t same = 0;
+      for (const std::size_t j : which) {
+        if (object(j).shape != object(i).shape || object(j).colour != object(i).colour) continue;
+        told[j] = true;
+        ++same;
+      }
+      const scene_words_of pair{.colour = object(i).colour, .shape = object(i).shape};
+      parts.push_back(same == 1 ? named(i) : std::string(number_words[same]) + " " + plural(pair.text()));
+    }
+    std::string words;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      words += (i == 0 ? "" : i + 1 == parts.size() ? " and " : ", ") + parts[i];
+    }
+    return words;
+  }
+
+  /// What is said, with or without words around it.
+  std::string frame(const std::string& what) {
+    static constexpr std::array<std::string_view, 6> frames{
+        "#1",        "a picture of #1",          "the picture shows #1", "#1 on a blurred background",
+        "we see #1", "this is a picture with #1"};
+    return fill_in(one_of(frames, random_), what);
+  }
+
+  /// "three shapes, among them a red star"
+  std::string counted() {
+    static constexpr std::array<std::string_view, 3> patterns{"#1 shapes, among them #2",
+                                                              "there are #1 shapes, one is #2", "#2 and #1"};
+    const auto& pattern = one_of(patterns, random_);
+    const bool more = pattern == patterns[2];
+    const std::size_t n = facts_.count() - (more ? 1 : 0);
+    return fill_in(pattern, std::string(number_words[n]) + (more ? n == 1 ? " more shape" : " more shapes" : ""),
+                   named(0));
+  }
+
+  /// "a red star left of a blue circle"; a list where nothing stands clearly anywhere.
+  std::string related() {
+    static constexpr std::array<std::array<std::string_view, 3>, 4> places{
+        {{"#1 left of #2", "#1 to the left of #2", "#2 with #1 on its left"},
+         {"#1 right of #2", "#1 to the right of #2", "#2 with #1 on its right"},
+         {"#1 above #2", "#1 over #2", "#2 with #1 above it"},
+         {"#1 below #2", "#1 under #2", "#2 with #1 below it"}}};
+    std::vector<std::pair<std::size_t, std::array<std::size_t, 2>>> candidates;
+    for (std::size_t other = 1; other < facts_.count(); ++other) {
+      for (std::size_t r = 0; r < 4; ++r) {
+        const auto where = static_cast<scene_relation>(r);
+        if (facts_.stands(object(0), where, object(other)) == true) candidates.push_back({r, {0, other}});
+        if (facts_.stands(object(other), where, object(0)) == true) candidates.push_back({r, {other, 0}});
+      }
+    }
+    if (candidates.empty()) return frame(list(everything()));
+    const auto& [r, pair] = one_of(candidates, random_);
+    const auto first = named(pair[0]);
+    const auto words = fill_in(one_of(places[r], random_), first, named(pair[1]));
+    return random_.below(2) == 0 ? words : fill_in("there is #1", words);
+  }
+
+  const scene_facts& facts_;
+  random_stream& random_;
+};
+
+/// Fills `text.samples` with one sample a picture; returns the samples about a pair of `held_out`.
+inline std::vector<index> describe_scenes(visual_text& text, const std::vector<scene_description>& scenes,
+                                          const scene_text_options& options, const std::vector<scene_pair>& held_out,
+                                          bool train) {
+  text.group_names.assign(scene_shape_groups.begin(), scene_shape_groups.end());
+  std::vector<index> composed;
+  for (std::size_t i = 0; i < scenes.size(); ++i) {
+    random_stream random(options.scenes.seed ^ 0x63617074696f6e73u, i + (train ? 0 : std::uint64_t{1} << 40));
+    const scene_facts facts(scenes[i], options.scenes);
+    if (facts.count() == 0) continue;
+    scene_writer writer(facts, random);
+    visual_text_sample sample{static_cast<index>(i), "", {}, group_of(scenes[i].objects[0].shape)};
+    std::set<std::string> written;
+    for (int attempt = 0; attempt < 20 * options.per_image; ++attempt) {
+      auto caption = writer.caption();
+      if (!written.insert(caption).second) continue;
+      sample.answers.push_back(std::move(caption));
+      if (static_cast<index>(sample.answers.size()) == options.per_image) break;
+    }
+    const auto& main = scenes[i].objects[0];
+    if (holds(held_out, {main.colour, main.shape})) composed.push_back(text.n());
+    text.samples.push_back(std::move(sample));
+  }
+  return composed;
+}
+
+}  // namespace detail
+
+/// Scenes with `per_image` different captions each, and what the scenes show; the groups are the super-categories of
+/// the main object, the one that each caption names; `composed` are the samples whose main object is of a held-out
+/// pair. The same options give the same text. `Error`: see `scene_questions`.
+inline scene_text scene_captions(const scene_text_options& options = {.per_image = 5}) {
+  scene_text result = detail::scenes_for_text(options);
+  detail::describe_scenes(result.data.train, result.train, options, result.held_out, true);
+  result.composed = detail::describe_scenes(result.data.test, result.test, options, result.held_out, false);
+  return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/scene_questions.hpp ====
+// Built-in questions about scenes: colour, shape, texture, size, number, existence and relations, each in several
+// phrasings and with one answer. A question is asked only where the picture leaves no doubt.
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+inline constexpr std::array<std::string_view, 7> scene_question_kinds{"colour", "shape",     "texture", "size",
+                                                                      "count",  "existence", "relation"};
+
+namespace detail {
+
+/// A question, its answer, and the words of the objects that both are about.
+struct scene_question {
+  std::string prompt, answer;
+  std::vector<scene_pair> about;
+};
+
+/// Asks about one scene. `others` are the scenes of the same part: what is absent here is taken from there, so that no
+/// word tells by itself whether the answer is yes. Pairs of `unnamed` are not put into words.
+class scene_asker {
+ public:
+  scene_asker(const scene_facts& facts, const std::vector<scene_description>& others,
+              const std::vector<scene_pair>& unnamed, random_stream& random)
+      : facts_(facts), others_(others), unnamed_(unnamed), random_(random) {}
+
+  /// A question of kind `kind` of `scene_question_kinds`; none where the scene, or chance, allows none.
+  std::optional<scene_question> ask(std::size_t kind) {
+    if (facts_.count() == 0) return std::nullopt;
+    if (kind <= 3) return attribute(kind);
+    return kind == 4 ? number() : kind == 5 ? existence() : relation();
+  }
+
+ private:
+  using question = std::optional<scene_question>;
+
+  const scene_object& object(std::size_t i) const { return facts_.objects()[i]; }
+  std::size_t any_object() { return static_cast<std::size_t>(random_.below(static_cast<index>(facts_.count()))); }
+  bool coin() { return random_.below(2) == 0; }
+  static scene_pair pair_of(const scene_object& o) { return {o.colour, o.shape}; }
+  bool sayable(const scene_words_of& words) const {
+    return !words.colour || !words.shape || !holds(unnamed_, {*words.colour, *words.shape});
+  }
+
+  question attribute(std::size_t kind) {
+    static constexpr std::array<std::array<std::string_view, 4>, 4> patterns{
+        {{"what colour is the #1?", "what is the colour of the #1?", "which colour does the #1 have?",
+          "what colour does the #1 have?"},
+         {"what shape is the #1?", "what is the #1?", "which shape does the #1 have?", "what kind of shape is the #1?"},
+         {"what texture does the #1 have?", "which pattern does the #1 have?", "what pattern is on the #1?",
+          "what is the texture of the #1?"},
+         {"how large is the #1?", "what size is the #1?", "how big is the #1?", "what is the size of the #1?"}}};
+    const std::size_t o = any_object();
+    std::string answer;
+    if (kind == 0) answer = name_of(object(o).colour);
+    if (kind == 1) answer = name_of(object(o).shape);
+    if (const auto texture = facts_.clear_texture(object(o)); kind == 2 && texture) answer = name_of(*texture);
+    if (const auto size = facts_.clear_size(object(o)); kind == 3 && size) answer = name_of(*size);
+    if (answer.empty()) return std::nullopt;
+    const auto words = facts_.reference(o, random_, [&](const scene_words_of& w) {
+      return sayable(w) && !(kind == 0 && w.colour) && !(kind == 1 && w.shape) && !(kind == 2 && w.texture) &&
+             !(kind == 3 && w.size);
+    });
+    if (!words) return std::nullopt;
+    return scene_question{fill_in(one_of(patterns[kind], random_), words->text(kind == 1 ? "thing" : "shape")),
+                          answer,
+                          {pair_of(object(o))}};
+  }
+
+  question number() {
+    static constexpr std::array<std::string_view, 4> patterns{"how many #1 are there?",
+                                                              "how many #1 does the picture show?",
+                                                              "how many #1 can you see?", "what is the number of #1?"};
+    // All words that could be asked for by their count, in lists of one kind.
+    std::map<index, std::vector<std::vector<scene_words_of>>> by_answer;
+    const auto offer = [&](std::size_t list, const scene_words_of& words) {
+      const auto n = facts_.count(words);
+      if (!n || !sayable(words)) return;
+      auto& lists = by_answer[*n];
+      lists.resize(6);
+      lists[list].push_back(words);
+    };
+    offer(0, {});
+    for (index i = 0; i < scene_shapes; ++i) offer(1, {.shape = static_cast<scene_shape>(i)});
+    for (index i = 0; i < scene_colours; ++i) offer(2, {.colour = static_cast<scene_colour>(i)});
+    for (index i = 0; i < scene_textures; ++i) offer(3, {.texture = static_cast<scene_texture>(i)});
+    for (index i = 0; i < 3; ++i) offer(4, {.size = static_cast<scene_size>(i)});
+    for (const auto& o : facts_.objects()) offer(5, {.colour = o.colour, .shape = o.shape});
+    auto chosen = by_answer.begin();
+    std::advance(chosen, random_.below(static_cast<index>(by_answer.size())));
+    auto lists = chosen->second;
+    std::erase_if(lists, [](const auto& list) { return list.empty(); });
+    const auto words = one_of(one_of(lists, random_), random_);
+    std::vector<scene_pair> about;
+    for (const auto& o : facts_.objects()) {
+      if (facts_.means(words, o) == true) about.push_back(pair_of(o));
+    }
+    return scene_question{fill_in(one_of(patterns, random_), plural(words.text())), std::to_string(chosen->first),
+                          std::move(about)};
+  }
+
+  /// The words of an object that a choice of 0 .. 4 asks for.
+  scene_words_of described(const scene_object& o, index choice) const {
+    if (choice == 0) return {.shape = o.shape};
+    if (choice == 1) return {.colour = o.colour};
+    if (choice == 2) return {.colour = o.colour, .shape = o.shape};
+    if (choice == 3) return {.texture = facts_.clear_texture(o), .shape = o.shape};
+    return {.size = facts_.clear_size(o), .shape = o.shape};
+  }
+
+  question existence() {
+    static constexpr std::array<std::string_view, 4> patterns{"is there #1?", "does the picture show #1?",
+                                                              "can you see #1?", "is #1 in the picture?"};
+    const bool yes = coin();
+    const index choice = random_.below(5);
+    const scene_object& here = object(any_object());
+    scene_words_of words;
+    for (int attempt = 0; attempt < 20; ++attempt) {
+      if (yes) {
+        words = described(here, choice);
+      } else {
+        const auto& other = one_of(one_of(others_, random_).objects, random_);
+        words = described(other, choice);
+        // Half of the pairs have one word that is true of something here.
+        if (choice >= 2 && coin()) {
+          const auto mixed = described(here, choice);
+          if (coin()) {
+            words.shape = mixed.shape;
+          } else {
+            words.colour = mixed.colour, words.texture = mixed.texture, words.size = mixed.size;
+          }
+        }
+      }
+      const auto n = facts_.count(words);
+      if (!n || !sayable(words) || (*n > 0) != yes) continue;
+      std::vector<scene_pair> about;
+      if (yes) about.push_back(pair_of(here));
+      if (words.colour && words.shape) about.push_back({*words.colour, *words.shape});
+      return scene_question{fill_in(one_of(patterns, random_), with_article(words.text())), yes ? "yes" : "no",
+                            std::move(about)};
+    }
+    return std::nullopt;
+  }
+
+  question relation() {
+    if (facts_.count() < 2) return std::nullopt;
+    const index choice = random_.below(4);
+    return choice < 2 ? is_it_there() : choice == 2 ? what_is_there() : which_is_larger();
+  }
+
+  std::optional<scene_words_of> any_reference(std::size_t o) {
+    return facts_.reference(o, random_, [&](const scene_words_of& w) { return sayable(w) && w != scene_words_of{}; });
+  }
+
+  question is_it_there() {
+    static constexpr std::array<std::string_view, 2> patterns{"is the #1 #2?", "does the #1 stand #2?"};
+    const bool yes = coin();
+    std::vector<std::array<std::size_t, 3>> candidates;
+    for (std::size_t a = 0; a < facts_.count(); ++a) {
+      for (std::size_t b = 0; b < facts_.count(); ++b) {
+        for (std::size_t r = 0; r < 4 && a != b; ++r) {
+          if (facts_.stands(object(a), static_cast<scene_relation>(r), object(b)) == yes)
+            candidates.push_back({a, r, b});
+        }
+      }
+    }
+    if (candidates.empty()) return std::nullopt;
+    const auto [a, r, b] = one_of(candidates, random_);
+    const auto first = any_reference(a), second = any_reference(b);
+    if (!first || !second) return std::nullopt;
+    const std::string place = std::string(name_of(static_cast<scene_relation>(r))) + " the " + second->text();
+    return scene_question{fill_in(one_of(patterns, random_), first->text(), place),
+                          yes ? "yes" : "no",
+                          {pair_of(object(a)), pair_of(object(b))}};
+  }
+
+  question what_is_there() {
+    static constexpr std::array<std::string_view, 2> shape{"what is #1 the #2?", "which shape is #1 the #2?"};
+    static constexpr std::array<std::string_view, 2> colour{"what colour is the shape #1 the #2?",
+                                                            "which colour has the shape #1 the #2?"};
+    std::vector<std::array<std::size_t, 3>> candidates;
+    for (std::size_t b = 0; b < facts_.count(); ++b) {
+      for (std::size_t r = 0; r < 4; ++r) {
+        if (const auto a = facts_.only_one(static_cast<scene_relation>(r), b)) candidates.push_back({*a, r, b});
+      }
+    }
+    if (candidates.empty()) return std::nullopt;
+    const auto [a, r, b] = one_of(candidates, random_);
+    const auto words = any_reference(b);
+    if (!words) return std::nullopt;
+    const bool by_shape = coin();
+    const std::string where(name_of(static_cast<scene_relation>(r)));
+    return scene_question{fill_in(one_of(by_shape ? shape : colour, random_), where, words->text()),
+                          std::string(by_shape ? name_of(object(a).shape) : name_of(object(a).colour)),
+                          {pair_of(object(a)), pair_of(object(b))}};
+  }
+
+  question which_is_larger() {
+    const std::size_t a = any_object(), b = any_object();
+    const auto first = any_reference(a), second = any_reference(b);
+    // One is larger if it is so by a third; sizes must not be among the words.
+    const double ratio = object(a).radius / object(b).radius;
+    if (a == b || !first || !second || first->size || second->size || (ratio < 4.0 / 3 && ratio > 3.0 / 4)) {
+      return std::nullopt;
+    }
+    const bool asks_larger = coin(), yes = (ratio > 1) == asks_larger;
+    return scene_question{fill_in(asks_larger ? "is the #1 larger than the #2?" : "is the #1 smaller than the #2?",
+                                  first->text(), second->text()),
+                          yes ? "yes" : "no",
+                          {pair_of(object(a)), pair_of(object(b))}};
+  }
+
+  const scene_facts& facts_;
+  const std::vector<scene_description>& others_;
+  const std::vector<scene_pair>& unnamed_;
+  random_stream& random_;
+};
+
+/// Fills `text.samples`; returns which of them are about a pair of `held_out`.
+inline std::vector<index> ask_about_scenes(visual_text& text, const std::vector<scene_description>& scenes,
+                                           const scene_text_options& options, const std::vector<scene_pair>& held_out,
+                                           bool train) {
+  text.group_names.assign(scene_question_kinds.begin(), scene_question_kinds.end());
+  const std::vector<scene_pair> unnamed = train ? held_out : std::vector<scene_pair>{};
+  std::vector<index> composed;
+  for (std::size_t i = 0; i < scenes.size(); ++i) {
+    random_stream random(options.scenes.seed ^ 0x7175657374696f6eu, i + (train ? 0 : std::uint64_t{1} << 40));
+    const scene_facts facts(scenes[i], options.scenes);
+    scene_asker asker(facts, scenes, unnamed, random);
+    std::set<std::string> asked;
+    // Rounds over all kinds in a new order each, until there are enough or nothing new comes up.
+    for (int round = 0; round < 8 && static_cast<index>(asked.size()) < options.per_image; ++round) {
+      for (const auto kind : random.permutation(static_cast<index>(scene_question_kinds.size()))) {
+        auto question = asker.ask(static_cast<std::size_t>(kind));
+        if (!question || !asked.insert(question->prompt).second) continue;
+        if (std::any_of(question->about.begin(), question->about.end(),
+                        [&](const scene_pair& pair) { return holds(held_out, pair); })) {
+          composed.push_back(text.n());
+        }
+        text.samples.push_back({static_cast<index>(i),
+                                std::move(question->prompt),
+                                {std::move(question->answer)},
+                                static_cast<std::int32_t>(kind)});
+        if (static_cast<index>(asked.size()) == options.per_image) break;
+      }
+    }
+  }
+  return composed;
+}
+
+}  // namespace detail
+
+/// Questions about scenes with one answer each, and what the scenes show; the groups are `scene_question_kinds`. The
+/// same options give the same text. `Error`: see `scenes_with_descriptions`; no questions asked for; more than 36 pairs
+/// held out.
+inline scene_text scene_questions(const scene_text_options& options = {}) {
+  scene_text result = detail::scenes_for_text(options);
+  detail::ask_about_scenes(result.data.train, result.train, options, result.held_out, true);
+  result.composed = detail::ask_about_scenes(result.data.test, result.test, options, result.held_out, false);
+  return result;
+}
 
 }  // namespace core_tokensets
 

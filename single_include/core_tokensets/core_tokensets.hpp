@@ -7726,6 +7726,223 @@ inline bool add_box_masks(dataset& data, const std::filesystem::path& dir, const
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/data/text_words.hpp ====
+// Where the words of a text lie, and how often each occurs in a corpus. Tokens never reach beyond a word.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// ASCII letters and digits, and every byte of a character beyond ASCII.
+constexpr bool is_word_byte(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+         (static_cast<unsigned char>(c) & 0x80u) != 0;
+}
+
+}  // namespace detail
+
+/// Hands the words of `text`, in order and without a gap, to `visit(std::string_view)`. A word is a run of letters and
+/// digits (bytes above 127 count as letters) with the one blank before it, or a run of other bytes: "is it red?" is
+/// "is", " it", " red", "?".
+template <class Visit>
+void for_each_word(std::string_view text, const Visit& visit) {
+  const auto word_at = [&](std::size_t i) { return i < text.size() && detail::is_word_byte(text[i]); };
+  for (std::size_t begin = 0, end = 0; begin < text.size(); begin = end) {
+    const bool blank = text[begin] == ' ' && word_at(begin + 1);
+    end = begin + 1;
+    if (blank || word_at(begin)) {
+      while (word_at(end)) ++end;
+    } else {
+      while (end < text.size() && !word_at(end) && !(text[end] == ' ' && word_at(end + 1))) ++end;
+    }
+    visit(text.substr(begin, end - begin));
+  }
+}
+
+/// A word and how often it occurs.
+using counted_word = std::pair<std::string, std::int64_t>;
+
+/// The different words of a corpus, ordered by their bytes.
+inline std::vector<counted_word> count_words(std::span<const std::string> corpus) {
+  std::unordered_map<std::string, std::int64_t> counts;
+  std::string key;
+  for (const auto& text : corpus) {
+    for_each_word(text, [&](std::string_view word) {
+      key.assign(word);
+      ++counts[key];
+    });
+  }
+  std::vector<counted_word> words(counts.begin(), counts.end());
+  std::sort(words.begin(), words.end());
+  return words;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/byte_pairs.hpp ====
+// Byte-pair encoding (Gage 1994; Sennrich, Haddow & Birch 2016): the two neighbours that occur together most often
+// become one token, again and again. The merges are learnt on counted words and applied in the order of their learning.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <queue>
+#include <span>
+#include <string_view>
+#include <tuple>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets::detail {
+
+/// Tokens 0 and 1 begin and end a text, the 256 bytes follow, then whatever a tokenizer has learnt.
+constexpr std::int32_t first_byte_token = 2, first_learnt_token = 258;
+
+/// Two neighbours that become the token `first_learnt_token` + the number of the merge.
+using token_pair = std::pair<std::int32_t, std::int32_t>;
+
+constexpr std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
+  return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
+}
+
+inline void append_bytes_as_tokens(std::string_view bytes, std::vector<std::int32_t>& tokens) {
+  for (const char c : bytes) tokens.push_back(first_byte_token + static_cast<unsigned char>(c));
+}
+
+/// Counts of all neighbours in a set of words, kept up to date while words change.
+class pair_counts {
+ public:
+  /// Word number `word`, spelled `tokens`, occurs `times` more often; `times` may be negative.
+  void add(const std::vector<std::int32_t>& tokens, std::int64_t times, std::size_t word) {
+    for (std::size_t i = 0; i + 1 < tokens.size(); ++i) {
+      auto& seen = entries_[pair_key(tokens[i], tokens[i + 1])];
+      seen.count += times;
+      if (times < 0) continue;
+      if (seen.words.empty() || seen.words.back() != word) seen.words.push_back(word);
+      touched_.emplace_back(tokens[i], tokens[i + 1]);
+    }
+  }
+
+  /// The pair with the highest count of at least 2, of several the one with the smallest token numbers, and the words
+  /// that may hold it; (-1, -1) if there is none.
+  std::pair<token_pair, std::vector<std::size_t>> take_best() {
+    std::sort(touched_.begin(), touched_.end());
+    touched_.erase(std::unique(touched_.begin(), touched_.end()), touched_.end());
+    for (const auto& [left, right] : touched_) {
+      heap_.emplace(entries_.at(pair_key(left, right)).count, -left, -right);
+    }
+    touched_.clear();
+    while (!heap_.empty()) {
+      const auto [count, left, right] = heap_.top();
+      heap_.pop();
+      const auto found = entries_.find(pair_key(-left, -right));
+      if (found == entries_.end()) continue;
+      if (found->second.count != count) {  // the count fell after it was put there
+        if (found->second.count > 1 && found->second.count < count) heap_.emplace(found->second.count, left, right);
+        continue;
+      }
+      if (count < 2) continue;
+      auto words = std::move(found->second.words);
+      entries_.erase(found);
+      return {{-left, -right}, std::move(words)};
+    }
+    return {{-1, -1}, {}};
+  }
+
+ private:
+  struct entry {
+    std::int64_t count = 0;
+    std::vector<std::size_t> words;
+  };
+  std::unordered_map<std::uint64_t, entry> entries_;
+  std::vector<token_pair> touched_;
+  std::priority_queue<std::tuple<std::int64_t, std::int32_t, std::int32_t>> heap_;
+};
+
+/// Replaces the neighbours `pair` by `merged`, from left to right; false if there are none.
+inline bool merge_in(std::vector<std::int32_t>& tokens, token_pair pair, std::int32_t merged) {
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < tokens.size(); ++kept) {
+    const bool found = tokens[i] == pair.first && i + 1 < tokens.size() && tokens[i + 1] == pair.second;
+    tokens[kept] = found ? merged : tokens[i];
+    i += found ? 2 : 1;
+  }
+  const bool changed = kept < tokens.size();
+  tokens.resize(kept);
+  return changed;
+}
+
+/// At most `limit` merges, the most frequent pair first (ties: the smallest token numbers). Pairs that occur once only
+/// are not merged.
+inline std::vector<token_pair> learn_merges(std::span<const counted_word> words, std::size_t limit) {
+  std::vector<std::vector<std::int32_t>> spelled(words.size());
+  pair_counts counts;
+  for (std::size_t w = 0; w < words.size(); ++w) {
+    append_bytes_as_tokens(words[w].first, spelled[w]);
+    counts.add(spelled[w], words[w].second, w);
+  }
+  std::vector<token_pair> merges;
+  while (merges.size() < limit) {
+    const auto [pair, where] = counts.take_best();
+    if (pair.first < 0) break;
+    const auto merged = first_learnt_token + static_cast<std::int32_t>(merges.size());
+    merges.push_back(pair);
+    for (const std::size_t w : where) {
+      const auto before = spelled[w];
+      if (!merge_in(spelled[w], pair, merged)) continue;
+      counts.add(before, -words[w].second, w);
+      counts.add(spelled[w], words[w].second, w);
+    }
+  }
+  return merges;
+}
+
+/// Merges the tokens of one word, the earliest merge first and from left to right: O(n log n) for a word of any length.
+/// `ranks`: the number of each merge by `pair_key`.
+inline void apply_merges(const std::unordered_map<std::uint64_t, std::int32_t>& ranks,
+                         std::vector<std::int32_t>& tokens) {
+  const std::size_t n = tokens.size();
+  using candidate = std::tuple<std::int32_t, std::size_t, std::size_t>;  // rank, left place, right place
+  std::priority_queue<candidate, std::vector<candidate>, std::greater<>> candidates;
+  std::vector<std::size_t> before(n), after(n);
+  const auto consider = [&](std::size_t left, std::size_t right) {
+    if (left >= n || right >= n) return;
+    const auto found = ranks.find(pair_key(tokens[left], tokens[right]));
+    if (found != ranks.end()) candidates.emplace(found->second, left, right);
+  };
+  for (std::size_t i = 0; i < n; ++i) before[i] = i - 1, after[i] = i + 1;  // before the first one: beyond n
+  for (std::size_t i = 0; i + 1 < n; ++i) consider(i, i + 1);
+  while (!candidates.empty()) {
+    const auto [rank, left, right] = candidates.top();
+    candidates.pop();
+    if (tokens[left] < 0 || tokens[right] < 0 || after[left] != right) continue;  // a neighbour is gone
+    const auto found = ranks.find(pair_key(tokens[left], tokens[right]));
+    if (found == ranks.end() || found->second != rank) continue;  // a neighbour has grown
+    tokens[left] = first_learnt_token + rank;
+    tokens[right] = -1;
+    after[left] = after[right];
+    if (after[right] < n) before[after[right]] = left;
+    consider(before[left], left);
+    consider(left, after[left]);
+  }
+  std::erase(tokens, -1);
+}
+
+}  // namespace core_tokensets::detail
+
 // ==== core_tokensets/io/checksum.hpp ====
 // A 64-bit checksum that anyone can recompute: FNV-1a (Fowler, Noll, Vo). It finds accidents, not forgeries.
 
@@ -8026,6 +8243,12 @@ struct picture_file {
   std::uint64_t bytes = 0;
 };
 
+/// What a cache remembers of a file: its name, size and time.
+inline std::string listing_line(const std::filesystem::path& path, const picture_file& file) {
+  return file.name + '\t' + std::to_string(file.bytes) + '\t' +
+         std::to_string(std::filesystem::last_write_time(path).time_since_epoch().count()) + '\n';
+}
+
 /// All pictures below `where`, class by class and by name, and a text with their names, sizes and times.
 inline std::pair<std::vector<picture_file>, std::string> list_pictures(const std::filesystem::path& where,
                                                                        const std::vector<std::string>& classes) {
@@ -8042,12 +8265,10 @@ inline std::pair<std::vector<picture_file>, std::string> list_pictures(const std
     require(!members.empty(), portable_name(where / found), ": no jpg, jpeg or png files in this class");
     std::sort(members.begin(), members.end());
     for (const fs::path& path : members) {
-      const fs::directory_entry entry(path);
-      const auto bytes = static_cast<std::uint64_t>(entry.file_size());
-      files.push_back(
-          {portable_name(path.lexically_relative(where)), static_cast<std::int32_t>(place - classes.begin()), bytes});
-      listing += files.back().name + '\t' + std::to_string(bytes) + '\t' +
-                 std::to_string(entry.last_write_time().time_since_epoch().count()) + '\n';
+      files.push_back({portable_name(path.lexically_relative(where)),
+                       static_cast<std::int32_t>(place - classes.begin()),
+                       static_cast<std::uint64_t>(fs::file_size(path))});
+      listing += listing_line(path, files.back());
     }
   }
   return {std::move(files), std::move(listing)};
@@ -8084,6 +8305,25 @@ inline void decode_all(const std::filesystem::path& where, const std::vector<pic
   }
 }
 
+/// Fills `data.pixels` from the cache if it was made from exactly these files, otherwise decodes them and stores that.
+/// `choice` tells different choices of files from one folder apart.
+inline void decode_or_recall(const std::filesystem::path& where, const std::vector<picture_file>& files,
+                             const std::string& listing, const std::string& choice, const folder_options& options,
+                             dataset& data) {
+  namespace fs = std::filesystem;
+  const fs::path cache = options.cache ? options.cache_folder : fs::path{};
+  const std::string key = portable_name(fs::weakly_canonical(where)) + "\tsize " + std::to_string(options.size) +
+                          "\tchannels " + std::to_string(options.channels) + choice;
+  if (auto stored = load_decoded(cache, key, key + '\n' + listing, options.threads); stored && stored->n == data.n()) {
+    data.height = stored->height, data.width = stored->width, data.channels = stored->channels;
+    data.pixels = std::move(stored->pixels);
+  } else {
+    decode_all(where, files, options, data);
+    store_decoded(cache, key, key + '\n' + listing, data.n(), data.height, data.width, data.channels, data.pixels,
+                  options.threads);
+  }
+}
+
 }  // namespace detail
 
 /// The pictures of `where`, one folder a class; classes are numbered as in `classes` (sorted), or by name if that is
@@ -8107,17 +8347,7 @@ inline dataset load_class_folders(const std::filesystem::path& where, const fold
     data.names.push_back(file.name);
     data.source_bytes.push_back(file.bytes);
   }
-  const fs::path cache = options.cache ? options.cache_folder : fs::path{};
-  const std::string key = detail::portable_name(fs::weakly_canonical(where)) + "\tsize " +
-                          std::to_string(options.size) + "\tchannels " + std::to_string(options.channels);
-  if (auto stored = load_decoded(cache, key, key + '\n' + listing, options.threads); stored && stored->n == data.n()) {
-    data.height = stored->height, data.width = stored->width, data.channels = stored->channels;
-    data.pixels = std::move(stored->pixels);
-  } else {
-    detail::decode_all(where, files, options, data);
-    store_decoded(cache, key, key + '\n' + listing, data.n(), data.height, data.width, data.channels, data.pixels,
-                  options.threads);
-  }
+  detail::decode_or_recall(where, files, listing, {}, options, data);
   return data;
 }
 
@@ -8146,6 +8376,510 @@ inline dataset_split load_folder(const std::filesystem::path& dir, const folder_
     }
     split.test.class_names = split.train.class_names;
   }
+  return split;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/json_records.hpp ====
+// Long JSON files of many small records, read one record at a time: the annotations of VQA and COCO do not fit in
+// memory as a tree.
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <initializer_list>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+
+namespace core_tokensets::detail {
+
+/// A record of a JSON file, and where it stands for messages: "FILE: annotations[3]".
+struct json_record {
+  const nlohmann::json& value;
+  std::string where;
+
+  /// The member `name` as T: std::string, std::int64_t or an array or object of JSON. `Error`: missing, another type.
+  template <class T>
+  T get(const char* name) const {
+    const auto found = value.is_object() ? value.find(name) : value.end();
+    require(value.is_object() && found != value.end(), where, ": '", name, "' is missing");
+    if constexpr (std::is_same_v<T, std::string>) {
+      require(found->is_string(), where, ": '", name, "' is ", found->type_name(), ", expected string");
+    } else if constexpr (std::is_integral_v<T>) {
+      require(found->is_number_integer(), where, ": '", name, "' is ", found->type_name(), ", expected whole number");
+    } else {
+      require(found->is_array(), where, ": '", name, "' is ", found->type_name(), ", expected array");
+    }
+    return found->template get<T>();
+  }
+};
+
+/// Hands each record of the lists `lists` in the file's outermost object to `visit(list, json_record)`, in the order of
+/// the file. `Error` naming the file: unreadable, no JSON, one of the lists missing, no list, or no list of objects.
+template <class Visit>
+void for_each_json_record(const std::filesystem::path& path, std::initializer_list<std::string_view> lists,
+                          const Visit& visit) {
+  std::ifstream file(path, std::ios::binary);
+  require(bool(file), path.string(), ": cannot be read");
+  std::map<std::string, index, std::less<>> records;
+  std::string list;
+  bool wanted = false;
+  using event = nlohmann::json::parse_event_t;
+  const auto step = [&](int depth, event what, nlohmann::json& parsed) {
+    if (depth == 1 && what == event::key) {
+      list = parsed.get<std::string>();
+      wanted = std::find(lists.begin(), lists.end(), list) != lists.end();
+      if (wanted) records[list];
+      return true;
+    }
+    if (depth == 0) return true;
+    if (!wanted) return false;
+    if (depth == 1) {
+      require(what == event::array_start || what == event::array_end, path.string(), ": '", list,
+              "' is no list of records");
+      return true;
+    }
+    if (depth != 2) return true;
+    const std::string where = path.string() + ": " + list + "[" + std::to_string(records[list]) + "]";
+    require(what != event::array_start && what != event::value, where, " is no record");
+    if (what != event::object_end) return true;
+    visit(std::string_view(list), json_record{parsed, where});
+    ++records[list];
+    return false;
+  };
+  try {
+    // What is parsed is thrown away record by record.
+    const auto rest = nlohmann::json::parse(file, step);
+    require(rest.is_object(), path.string(), ": the JSON value is no object");
+  } catch (const nlohmann::json::parse_error& e) {
+    fail(path.string(), ": no JSON: ", e.what());
+  }
+  for (const auto wanted_list : lists) {
+    require(records.contains(wanted_list), path.string(), ": the list '", wanted_list, "' is missing");
+  }
+}
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/data/picture_list.hpp ====
+// Pictures that a list names, where no folder tells their class: questions and captions say what they show.
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// A picture file, relative to its folder, and how messages name it ("image 42").
+struct listed_picture {
+  std::string file, what;
+};
+
+/// The pictures of `folder` in the order of `list`, all of the one class "picture"; resized, converted and cached as
+/// the options say. `Error`: an empty list, a file that is missing (it and its id are named) or damaged, different
+/// sizes.
+inline dataset load_pictures(const std::filesystem::path& folder, std::span<const listed_picture> list,
+                             const folder_options& options = {}) {
+  require(!list.empty(), folder.string(), ": no pictures are asked for");
+  require(options.size >= 0 && (options.channels == 1 || options.channels == 3), "load_pictures: size ", options.size,
+          " with ", options.channels, " channels, expected a size of at least 0 and 1 or 3 channels");
+  dataset data;
+  data.channels = options.channels;
+  data.class_names = {"picture"};
+  data.labels.assign(list.size(), 0);
+  std::vector<detail::picture_file> files;
+  std::string listing;
+  std::uint64_t chosen = fnv1a({});
+  for (const auto& [file, what] : list) {
+    const auto path = folder / file;
+    std::error_code missing;
+    const auto bytes = std::filesystem::file_size(path, missing);
+    require(!missing, path.string(), ": no such picture (", what, ")");
+    files.push_back({file, 0, static_cast<std::uint64_t>(bytes)});
+    listing += detail::listing_line(path, files.back());
+    const std::string line = file + '\n';
+    chosen = fnv1a(std::as_bytes(std::span(line)), chosen);
+    data.names.push_back(file);
+    data.source_bytes.push_back(files.back().bytes);
+  }
+  detail::decode_or_recall(folder, files, listing, "\tlist " + checksum_text(chosen), options, data);
+  return data;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/visual_text.hpp ====
+// Pictures with text: questions with the answers that people gave, or captions, which are answers to no question.
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// A question about a picture and its answers, or (without a prompt) the captions of a picture.
+struct visual_text_sample {
+  index image = 0;                   ///< number in `visual_text::images`
+  std::string prompt;                ///< the question; empty for captions
+  std::vector<std::string> answers;  ///< what people answered, or the captions that people wrote
+  std::int32_t group = 0;            ///< kind of question or super-category, in `visual_text::group_names`
+  bool operator==(const visual_text_sample&) const = default;
+};
+
+/// Pictures and S samples about them. Where there are no classes, all labels are 0 and the one class is "picture".
+struct visual_text {
+  dataset images;
+  std::vector<visual_text_sample> samples;  ///< [S]
+  std::vector<std::string> group_names;
+
+  index n() const { return static_cast<index>(samples.size()); }
+  index groups() const { return static_cast<index>(group_names.size()); }
+
+  /// `Error` naming `what` unless all samples name a picture and a group and have answers.
+  void check(std::string_view what = "visual_text") const {
+    images.check(what);
+    for (std::size_t i = 0; i < samples.size(); ++i) {
+      const auto& s = samples[i];
+      require(s.image >= 0 && s.image < images.n(), what, ": sample ", i, " is about picture ", s.image, " of ",
+              images.n());
+      require(s.group >= 0 && s.group < groups(), what, ": sample ", i, " is of group ", s.group, " of ", groups());
+      require(!s.answers.empty(), what, ": sample ", i, " has no answers");
+    }
+  }
+};
+
+/// Text to learn from and text to measure on, with the same groups.
+struct visual_text_split {
+  visual_text train, test;
+};
+
+/// The answer that most people gave, of several the one that comes first. `Error`: no answers.
+inline const std::string& consensus(const visual_text_sample& sample) {
+  require(!sample.answers.empty(), "consensus: the sample has no answers");
+  std::map<std::string_view, index> votes;
+  for (const auto& answer : sample.answers) ++votes[answer];
+  const auto fewer = [&](const auto& a, const auto& b) { return votes[a] < votes[b]; };
+  return *std::max_element(sample.answers.begin(), sample.answers.end(), fewer);
+}
+
+/// The samples at `indices`, in that order; pictures that none of them uses are left out, groups keep their numbers.
+/// `Error`: an index out of range.
+inline visual_text subset(const visual_text& from, std::span<const index> indices) {
+  visual_text to;
+  to.group_names = from.group_names;
+  std::vector<index> used(static_cast<std::size_t>(from.images.n()), 0);
+  for (const index i : indices) {
+    require(i >= 0 && i < from.n(), "subset: sample ", i, " of ", from.n());
+    to.samples.push_back(from.samples[static_cast<std::size_t>(i)]);
+    const index image = to.samples.back().image;
+    require(image >= 0 && image < from.images.n(), "subset: sample ", i, " is about picture ", image, " of ",
+            from.images.n());
+    used[static_cast<std::size_t>(image)] = 1;
+  }
+  std::vector<index> kept;
+  for (index image = 0; image < from.images.n(); ++image) {
+    auto& number = used[static_cast<std::size_t>(image)];
+    if (number == 0) continue;
+    number = static_cast<index>(kept.size());
+    kept.push_back(image);
+  }
+  for (auto& sample : to.samples) sample.image = used[static_cast<std::size_t>(sample.image)];
+  to.images = subset(from.images, kept);
+  return to;
+}
+
+/// The samples for which `keep(sample)` is true, in their order.
+template <class Keep>
+visual_text filter(const visual_text& from, const Keep& keep) {
+  std::vector<index> kept;
+  for (index i = 0; i < from.n(); ++i) {
+    if (keep(from.samples[static_cast<std::size_t>(i)])) kept.push_back(i);
+  }
+  return subset(from, kept);
+}
+
+/// The samples of the groups `groups`, which keep their numbers. `Error`: no such group.
+inline visual_text select_groups(const visual_text& from, std::span<const std::int32_t> groups) {
+  for (const auto g : groups) {
+    require(g >= 0 && g < from.groups(), "select_groups: group ", g, " of ", from.groups());
+  }
+  return filter(from, [&](const visual_text_sample& s) {
+    return std::find(groups.begin(), groups.end(), s.group) != groups.end();
+  });
+}
+
+inline visual_text_split select_groups(const visual_text_split& from, std::span<const std::int32_t> groups) {
+  return {select_groups(from.train, groups), select_groups(from.test, groups)};
+}
+
+/// At most `limit` samples, chosen at random by `seed`, in their old order.
+inline visual_text limit_samples(const visual_text& from, index limit, std::uint64_t seed = 0) {
+  require(limit > 0, "limit_samples: ", limit, ", expected at least 1");
+  auto order = random_stream(seed).permutation(from.n());
+  order.resize(static_cast<std::size_t>(std::min(limit, from.n())));
+  std::sort(order.begin(), order.end());
+  return subset(from, order);
+}
+
+/// All samples of at most `limit` pictures, chosen at random by `seed` among those that samples use.
+inline visual_text limit_images(const visual_text& from, index limit, std::uint64_t seed = 0) {
+  require(limit > 0, "limit_images: ", limit, ", expected at least 1");
+  std::vector<index> pictures;
+  for (const auto& sample : from.samples) pictures.push_back(sample.image);
+  std::sort(pictures.begin(), pictures.end());
+  pictures.erase(std::unique(pictures.begin(), pictures.end()), pictures.end());
+  random_stream(seed).shuffle(std::span(pictures));
+  pictures.resize(std::min(static_cast<std::size_t>(limit), pictures.size()));
+  std::sort(pictures.begin(), pictures.end());
+  return filter(
+      from, [&](const visual_text_sample& s) { return std::binary_search(pictures.begin(), pictures.end(), s.image); });
+}
+
+namespace detail {
+
+/// The numbers of `names` in `all`, which grows by those that it lacks.
+inline std::vector<std::int32_t> merge_names(const std::vector<std::string>& names, std::vector<std::string>& all) {
+  std::vector<std::int32_t> numbers;
+  for (const auto& name : names) {
+    auto place = std::find(all.begin(), all.end(), name);
+    if (place == all.end()) place = all.insert(all.end(), name);
+    numbers.push_back(static_cast<std::int32_t>(place - all.begin()));
+  }
+  return numbers;
+}
+
+}  // namespace detail
+
+/// All sets one after the other. Groups and classes of the same name become one; names, sizes and masks of pictures
+/// stay where all sets have them. `Error`: no sets, or pictures of different sizes.
+inline visual_text join(std::span<const visual_text> sets) {
+  require(!sets.empty(), "join: no sets");
+  visual_text all;
+  const dataset& first = sets.front().images;
+  all.images.height = first.height, all.images.width = first.width, all.images.channels = first.channels;
+  bool names = true, sizes = true, masks = true;
+  for (std::size_t k = 0; k < sets.size(); ++k) {
+    sets[k].check("join: set " + std::to_string(k));
+    const dataset& d = sets[k].images;
+    require(d.height == first.height && d.width == first.width && d.channels == first.channels, "join: set ", k,
+            " has pictures of ", d.height, " x ", d.width, " x ", d.channels, ", the first one of ", first.height,
+            " x ", first.width, " x ", first.channels);
+    names = names && d.names.size() == d.labels.size();
+    sizes = sizes && d.source_bytes.size() == d.labels.size();
+    masks = masks && d.masks.size() == static_cast<std::size_t>(d.n() * d.height * d.width);
+  }
+  const auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
+  for (const auto& set : sets) {
+    const index before = all.images.n();
+    const auto classes = detail::merge_names(set.images.class_names, all.images.class_names);
+    const auto groups = detail::merge_names(set.group_names, all.group_names);
+    for (const auto label : set.images.labels) all.images.labels.push_back(classes[static_cast<std::size_t>(label)]);
+    append(all.images.pixels, set.images.pixels);
+    if (names) append(all.images.names, set.images.names);
+    if (sizes) append(all.images.source_bytes, set.images.source_bytes);
+    if (masks) append(all.images.masks, set.images.masks);
+    for (auto sample : set.samples) {
+      sample.image += before;
+      sample.group = groups[static_cast<std::size_t>(sample.group)];
+      all.samples.push_back(std::move(sample));
+    }
+  }
+  return all;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/coco_captions.hpp ====
+// Captions in the JSON files of COCO (Chen et al. 2015): pictures, about five captions each, and, from the instances of
+// the same pictures, the super-category that each mostly shows.
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct coco_captions_options {
+  std::filesystem::path instances = {};  ///< the file of instances; empty: all pictures are of the group "picture"
+  index limit = 0;                       ///< at most so many pictures, the first in the file; 0: all
+  folder_options pictures{.size = 64};
+};
+
+namespace detail {
+
+/// What a file of instances says: the super-category of each picture's most frequent category (of several the one with
+/// the smallest id), and all super-categories in the order of their categories.
+inline std::unordered_map<std::int64_t, std::int32_t> coco_groups(const std::filesystem::path& instances,
+                                                                  std::vector<std::string>& names) {
+  std::unordered_map<std::int64_t, std::map<std::int64_t, index>> counts;
+  std::map<std::int64_t, std::string> categories;
+  for_each_json_record(instances, {"annotations", "categories"}, [&](std::string_view list, const json_record& r) {
+    if (list == "categories") {
+      const auto id = r.get<std::int64_t>("id");
+      require(categories.emplace(id, r.get<std::string>("supercategory")).second, r.where, ": category ", id,
+              " came before");
+    } else {
+      ++counts[r.get<std::int64_t>("image_id")][r.get<std::int64_t>("category_id")];
+    }
+  });
+  std::map<std::int64_t, std::int32_t> numbers;
+  for (const auto& [id, super] : categories) numbers[id] = merge_names({super}, names)[0];
+  std::unordered_map<std::int64_t, std::int32_t> groups;
+  for (const auto& [image, found] : counts) {
+    index most = 0;
+    for (const auto& [category, count] : found) {
+      const auto number = numbers.find(category);
+      require(number != numbers.end(), instances.string(), ": image ", image, " shows category ", category,
+              ", which is not listed");
+      if (count <= most) continue;
+      most = count;
+      groups[image] = number->second;
+    }
+  }
+  return groups;
+}
+
+}  // namespace detail
+
+/// One sample a picture, its captions as answers, in the order of {"images": [{"id", "file_name"}], "annotations":
+/// [{"image_id", "caption"}]}; pictures without a caption are left out. With instances {"annotations": [{"image_id",
+/// "category_id"}], "categories": [{"id", "supercategory"}]} the groups are super-categories, and "none" where a
+/// picture has no instances. `Error` naming file and id: wrong types, an id twice, a caption or instance of something
+/// that is not listed, a missing picture.
+inline visual_text load_coco_captions(const std::filesystem::path& captions, const std::filesystem::path& pictures,
+                                      const coco_captions_options& options = {}) {
+  require(options.limit >= 0, "coco: a limit of ", options.limit, " pictures");
+  std::vector<std::pair<std::int64_t, std::string>> listed;  // ids and files
+  std::unordered_map<std::int64_t, std::vector<std::string>> texts;
+  detail::for_each_json_record(captions, {"images", "annotations"},
+                               [&](std::string_view list, const detail::json_record& r) {
+                                 if (list == "images") {
+                                   listed.emplace_back(r.get<std::int64_t>("id"), r.get<std::string>("file_name"));
+                                 } else {
+                                   texts[r.get<std::int64_t>("image_id")].push_back(r.get<std::string>("caption"));
+                                 }
+                               });
+  visual_text text;
+  std::unordered_map<std::int64_t, std::int32_t> groups;
+  if (options.instances.empty()) {
+    text.group_names = {"picture"};
+  } else {
+    groups = detail::coco_groups(options.instances, text.group_names);
+  }
+  std::unordered_map<std::int64_t, bool> known;
+  std::vector<listed_picture> list;
+  for (const auto& [id, file] : listed) {
+    require(known.emplace(id, true).second, captions.string(), ": image ", id, " is listed twice");
+    const auto written = texts.find(id);
+    if (written == texts.end() || (options.limit > 0 && static_cast<index>(list.size()) >= options.limit)) continue;
+    visual_text_sample sample{static_cast<index>(list.size()), "", std::move(written->second), 0};
+    if (!options.instances.empty()) {
+      const auto group = groups.find(id);
+      sample.group = group != groups.end() ? group->second : detail::merge_names({"none"}, text.group_names)[0];
+    }
+    text.samples.push_back(std::move(sample));
+    list.push_back({file, "image " + std::to_string(id)});
+  }
+  for (const auto& [id, written] : texts) {
+    require(known.contains(id), captions.string(), ": a caption is about image ", id, ", which is not listed");
+  }
+  require(!list.empty(), captions.string(), ": no pictures with captions");
+  text.images = load_pictures(pictures, list, options.pictures);
+  return text;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/easy_vqa.hpp ====
+// easy-VQA (Zhou 2019): one coloured shape a picture, simple questions with one answer each. The layout of its
+// repository: DIR/{train,test}/images/N.png and DIR/{train,test}/questions.json as [[question, answer, N], ...].
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// 0 shape, 1 colour, 2 yes/no; -1 for anything else.
+inline std::int32_t easy_vqa_group(std::string_view answer) {
+  constexpr std::array<std::string_view, 3> shapes{"circle", "rectangle", "triangle"};
+  constexpr std::array<std::string_view, 8> colours{"red", "green", "blue", "yellow", "gray", "black", "teal", "brown"};
+  if (std::find(shapes.begin(), shapes.end(), answer) != shapes.end()) return 0;
+  if (std::find(colours.begin(), colours.end(), answer) != colours.end()) return 1;
+  return answer == "yes" || answer == "no" ? 2 : -1;
+}
+
+inline visual_text load_easy_vqa_part(const std::filesystem::path& folder, const folder_options& options) {
+  const auto file = folder / "questions.json";
+  const auto json = nlohmann::json::parse(read_text(file), nullptr, false);
+  require(json.is_array() && !json.empty(), file.string(), ": expected a JSON list of questions");
+  visual_text text;
+  text.group_names = {"shape", "colour", "yes/no"};
+  std::map<index, index> numbers;  // of the pictures in the files, and then of ours
+  for (std::size_t i = 0; i < json.size(); ++i) {
+    const auto& item = json[i];
+    require(item.is_array() && item.size() == 3 && item[0].is_string() && item[1].is_string() &&
+                item[2].is_number_integer() && item[2] >= 0,
+            file.string(), ": question ", i, " is ", item, ", expected [question, answer, number of the picture]");
+    const auto answer = item[1].get<std::string>();
+    const auto group = easy_vqa_group(answer);
+    require(group >= 0, file.string(), ": question ", i, " has the answer '", answer,
+            "', which is neither a shape nor a colour nor yes or no");
+    text.samples.push_back({item[2].get<index>(), item[0].get<std::string>(), {answer}, group});
+    numbers[text.samples.back().image];
+  }
+  std::vector<listed_picture> list;
+  for (auto& [number, place] : numbers) {
+    place = static_cast<index>(list.size());
+    list.push_back({std::to_string(number) + ".png", "picture " + std::to_string(number) + " of " + file.string()});
+  }
+  for (auto& sample : text.samples) sample.image = numbers.at(sample.image);
+  text.images = load_pictures(folder / "images", list, options);
+  return text;
+}
+
+}  // namespace detail
+
+/// Both parts; the groups are the kinds of answers: shape, colour, yes/no. Pictures that no question is about are not
+/// read. `Error` naming file and question: wrong JSON, an answer that easy-VQA does not have, a missing picture.
+inline visual_text_split load_easy_vqa(const std::filesystem::path& folder, const folder_options& options = {}) {
+  visual_text_split split{detail::load_easy_vqa_part(folder / "train", options),
+                          detail::load_easy_vqa_part(folder / "test", options)};
+  const dataset &train = split.train.images, &test = split.test.images;
+  require(train.height == test.height && train.width == test.width, folder.string(), ": train has ", train.height,
+          " x ", train.width, " pixels, test ", test.height, " x ", test.width, ": choose a size to resize to");
   return split;
 }
 
@@ -8639,6 +9373,13 @@ struct scene_object {
   }
 };
 
+/// A shape in a colour.
+struct scene_pair {
+  scene_colour colour = scene_colour::red;
+  scene_shape shape = scene_shape::circle;
+  bool operator==(const scene_pair&) const = default;
+};
+
 /// Everything that a scene shows; the first object is the one that the label means.
 struct scene_description {
   std::vector<scene_object> objects;
@@ -8900,6 +9641,9 @@ inline void paint_background(scene_canvas& canvas, random_stream& random) {
   add_distractors(canvas, random);
 }
 
+/// Pixels from one stripe, dot or square of a texture to the next of its colour.
+inline double texture_period(index side) { return std::max(3.6, 0.13 * static_cast<double>(side)); }
+
 /// Paints the object and returns its box; `mask` `[side, side]` becomes `number` where at least half of a pixel is
 /// covered. The second colour of a texture is a darker or lighter shade of the first.
 inline scene_box paint_object(scene_canvas& canvas, const scene_object& object, std::uint8_t number, std::uint8_t* mask,
@@ -8910,7 +9654,7 @@ inline scene_box paint_object(scene_canvas& canvas, const scene_object& object, 
   const double light = 0.3 * first[0] + 0.6 * first[1] + 0.1 * first[2];
   const bool darker = light > 0.7 || (light > 0.2 && random.uniform() < 0.5);
   blend(second, darker ? scene_rgb{0, 0, 0} : scene_rgb{1, 1, 1}, 0.62);
-  const double period = std::max(3.6, 0.13 * static_cast<double>(canvas.side)), offset = random.uniform(0, period);
+  const double period = texture_period(canvas.side), offset = random.uniform(0, period);
   const double cosine = std::cos(object.angle), sine = std::sin(object.angle);
   const auto low = [&](double centre) { return std::max<index>(0, static_cast<index>(centre - object.radius) - 1); };
   const auto high = [&](double centre) {
@@ -8969,6 +9713,8 @@ struct scene_options {
   double typical = 0;  ///< how often the object that the label means wears the colour and texture of its class
   std::uint64_t seed = 0;
   int threads = 0;
+  std::vector<scene_pair> without = {};  ///< shapes never wear these colours; not together with `typical`
+  bool legible = false;                  ///< objects that are too small to show two periods of a texture are plain
 };
 
 /// Pictures together with what they show.
@@ -8991,15 +9737,19 @@ Word random_word(index count, random_stream& random) {
   return static_cast<Word>(random.below(count));
 }
 
+/// From where to where small, medium and large objects reach, in parts of the side; between them lies nothing.
+constexpr std::array<std::array<double, 2>, 3> scene_reach{{{0.20, 0.24}, {0.26, 0.31}, {0.34, 0.40}}};
+/// How much smaller all objects are where there may be several.
+constexpr double scene_scale(index objects) { return objects > 2 ? 0.55 : objects > 1 ? 0.68 : 1.0; }
+
 /// An object of random size, place and turn, free of those before it; false where none fits.
 inline bool place_object(const scene_options& options, const scene_description& before, scene_object& object,
                          random_stream& random) {
-  constexpr std::array<std::array<double, 2>, 3> reach{{{0.20, 0.24}, {0.26, 0.31}, {0.34, 0.40}}};  // of the side
-  const double smaller = options.objects > 2 ? 0.55 : options.objects > 1 ? 0.68 : 1.0;
+  const double smaller = scene_scale(options.objects);
   const auto side = static_cast<double>(options.image);
   for (int attempt = 0; attempt < 40; ++attempt) {
     object.size = random_word<scene_size>(3, random);
-    const auto& range = reach[static_cast<std::size_t>(object.size)];
+    const auto& range = scene_reach[static_cast<std::size_t>(object.size)];
     object.radius = random.uniform(range[0], range[1]) * side * smaller;
     object.row = random.uniform(object.radius, side - object.radius);
     object.column = random.uniform(object.radius, side - object.radius);
@@ -9028,14 +9778,26 @@ inline scene_description make_scene(const scene_options& options, index label, s
         o == 0 ? static_cast<scene_shape>(label % scene_shapes) : random_word<scene_shape>(scene_shapes, random);
     object.texture = random_word<scene_texture>(scene_textures, random);
     if (o == 0 && options.classes > scene_shapes) object.texture = static_cast<scene_texture>(label / scene_shapes);
+    const auto allowed = [&](scene_colour colour, double contrast) {
+      return distance(rgb_of(colour), behind) >= contrast &&
+             std::find(options.without.begin(), options.without.end(), scene_pair{colour, object.shape}) ==
+                 options.without.end();
+    };
+    double contrast = 0.45;
+    if (!options.without.empty()) {  // where no other colour is left, one that is harder to see
+      index left = 0;
+      for (index c = 0; c < scene_colours; ++c) left += allowed(static_cast<scene_colour>(c), contrast) ? 1 : 0;
+      if (left == 0) contrast = 0;
+    }
     do {
       object.colour = random_word<scene_colour>(scene_colours, random);
-    } while (distance(rgb_of(object.colour), behind) < 0.45);
+    } while (!allowed(object.colour, contrast));
     if (o == 0 && options.typical > 0 && random.uniform() < options.typical) {
       object.colour = typical_colours[static_cast<std::size_t>(label) % typical_colours.size()];
       if (options.classes <= scene_shapes) object.texture = static_cast<scene_texture>(label % scene_textures);
     }
     if (!place_object(options, scene, object, random)) break;
+    if (options.legible && object.radius < texture_period(options.image)) object.texture = scene_texture::plain;
     object.box = paint_object(canvas, object, static_cast<std::uint8_t>(o + 1), mask, random);
     scene.objects.push_back(object);
   }
@@ -9083,7 +9845,7 @@ inline std::pair<dataset, std::vector<scene_description>> make_scenes(const scen
 }  // namespace detail
 
 /// Pictures, masks and descriptions. `source_bytes` are raw sizes. `Error`: more classes than there are pairs of shape
-/// and texture, a side outside of 16 .. 1024, no pictures, more than 8 objects.
+/// and texture, a side outside of 16 .. 1024, no pictures, more than 8 objects, no colour left for a shape.
 inline described_scenes scenes_with_descriptions(const scene_options& options = {}) {
   const index pairs = detail::scene_shapes * detail::scene_textures;
   require(options.classes >= 1 && options.classes <= pairs, "scenes: ", options.classes, " classes, expected 1 to ",
@@ -9093,6 +9855,16 @@ inline described_scenes scenes_with_descriptions(const scene_options& options = 
           "scenes: ", options.train_per_class, " and ", options.test_per_class, " pictures a class, ", options.objects,
           " objects: expected at least 1 and 0, and 1 to 8");
   require(options.typical >= 0 && options.typical <= 1, "scenes: typical ", options.typical, ", expected 0 to 1");
+  require(!options.legible || options.classes <= detail::scene_shapes,
+          "scenes: legible ones have no classes of textures");
+  require(options.without.empty() || options.typical == 0, "scenes: typical and without exclude each other");
+  for (index shape = 0; shape < detail::scene_shapes; ++shape) {
+    const auto forbidden = std::count_if(options.without.begin(), options.without.end(), [&](const scene_pair& pair) {
+      return pair.shape == static_cast<scene_shape>(shape);
+    });
+    require(forbidden < detail::scene_colours, "scenes: no colour is left for the ",
+            name_of(static_cast<scene_shape>(shape)));
+  }
   described_scenes result;
   std::tie(result.data.train, result.train) = detail::make_scenes(options, options.train_per_class, "train", 0);
   std::tie(result.data.test, result.test) =
@@ -9102,6 +9874,713 @@ inline described_scenes scenes_with_descriptions(const scene_options& options = 
 
 /// The same without the descriptions.
 inline dataset_split scenes(const scene_options& options = {}) { return scenes_with_descriptions(options).data; }
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/scene_facts.hpp ====
+// What can be said of a scene so that nobody who sees it would disagree. Everything has three answers: yes, no, and
+// unclear (no value); text is made only of what is clear.
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+enum class scene_relation : std::uint8_t { left, right, above, below };
+
+inline constexpr std::array<std::string_view, 4> scene_relation_names{"left of", "right of", "above", "below"};
+inline constexpr std::string_view name_of(scene_relation r) {
+  return scene_relation_names[static_cast<std::size_t>(r)];
+}
+
+namespace detail {
+
+/// The words by which an object is meant; what has no value may be anything.
+struct scene_words_of {
+  std::optional<scene_size> size = {};
+  std::optional<scene_colour> colour = {};
+  std::optional<scene_texture> texture = {};
+  std::optional<scene_shape> shape = {};
+  bool operator==(const scene_words_of&) const = default;
+
+  /// "large red striped star"; `noun` stands in for a shape that is not named.
+  std::string text(std::string_view noun = "shape") const {
+    std::string words;
+    if (size) words.append(name_of(*size)).append(" ");
+    if (colour) words.append(name_of(*colour)).append(" ");
+    if (texture) words.append(name_of(*texture)).append(" ");
+    return words.append(shape ? name_of(*shape) : noun);
+  }
+};
+
+inline std::string plural(const std::string& noun) { return noun + (noun.ends_with("s") ? "es" : "s"); }
+
+/// "an orange arrow"
+inline std::string with_article(const std::string& words) {
+  const bool vowel = std::string_view("aeio").find(words.front()) != std::string_view::npos;
+  return (vowel || words.starts_with("hour") ? "an " : "a ") + words;
+}
+
+/// A scene and the measures by which it is judged.
+class scene_facts {
+ public:
+  scene_facts(const scene_description& scene, const scene_options& options)
+      : scene_(&scene),
+        side_(static_cast<double>(options.image)),
+        scale_(scene_scale(options.objects)),
+        period_(texture_period(options.image)) {}
+
+  const std::vector<scene_object>& objects() const { return scene_->objects; }
+  std::size_t count() const { return scene_->objects.size(); }
+
+  /// The size of an object that is not close to the next size: its reach lies in the inner part of its range.
+  std::optional<scene_size> clear_size(const scene_object& o) const {
+    const auto& range = scene_reach[static_cast<std::size_t>(o.size)];
+    const double reach = o.radius / (side_ * scale_), third = (range[1] - range[0]) / 3;
+    const bool close = (o.size != scene_size::large && reach > range[1] - third) ||
+                       (o.size != scene_size::small && reach < range[0] + third);
+    return close ? std::nullopt : std::optional(o.size);
+  }
+
+  /// The texture of an object that is wide enough to show two periods of it, and has the area to show them on.
+  std::optional<scene_texture> clear_texture(const scene_object& o) const {
+    const bool thin = o.shape == scene_shape::ring || o.shape == scene_shape::cross ||
+                      o.shape == scene_shape::crescent || o.shape == scene_shape::arrow ||
+                      o.shape == scene_shape::hourglass || o.shape == scene_shape::star;
+    const bool shown = o.radius >= period_ && (!thin || o.radius >= 1.5 * period_);
+    return shown ? std::optional(o.texture) : std::nullopt;
+  }
+
+  /// Whether the words mean the object.
+  std::optional<bool> means(const scene_words_of& words, const scene_object& o) const {
+    if ((words.shape && *words.shape != o.shape) || (words.colour && *words.colour != o.colour)) return false;
+    const auto size = clear_size(o);
+    const auto texture = clear_texture(o);
+    if ((words.size && size && *words.size != *size) || (words.texture && texture && *words.texture != *texture)) {
+      return false;
+    }
+    if ((words.size && !size) || (words.texture && !texture)) return std::nullopt;
+    return true;
+  }
+
+  /// How many objects the words mean; no value if that is unclear of any object.
+  std::optional<index> count(const scene_words_of& words) const {
+    index n = 0;
+    for (const auto& o : objects()) {
+      const auto meant = means(words, o);
+      if (!meant) return std::nullopt;
+      n += *meant ? 1 : 0;
+    }
+    return n;
+  }
+
+  /// Whether object a stands left of (right of, above, below) object b: its centre is a seventh of the side further; it
+  /// does not where it is less than a twenty-fifth.
+  std::optional<bool> stands(const scene_object& a, scene_relation where, const scene_object& b) const {
+    const double right = (a.column - b.column) / side_, down = (a.row - b.row) / side_;
+    const double shift = where == scene_relation::left    ? -right
+                         : where == scene_relation::right ? right
+                         : where == scene_relation::above ? -down
+                                                          : down;
+    if (shift >= 1.0 / 7) return true;
+    if (shift <= 1.0 / 25) return false;
+    return std::nullopt;
+  }
+
+  /// The only object that stands there, if all others clearly do not.
+  std::optional<std::size_t> only_one(scene_relation where, std::size_t b) const {
+    std::optional<std::size_t> found;
+    for (std::size_t a = 0; a < count(); ++a) {
+      if (a == b) continue;
+      const auto there = stands(objects()[a], where, objects()[b]);
+      if (!there || (*there && found)) return std::nullopt;
+      if (*there) found = a;
+    }
+    return found;
+  }
+
+  /// Words that mean object `o` and no other, chosen at random among combinations that `allowed` accepts.
+  template <class Allowed>
+  std::optional<scene_words_of> reference(std::size_t o, random_stream& random, const Allowed& allowed) const {
+    const auto& object = objects()[o];
+    std::vector<scene_words_of> found;
+    for (unsigned choice = 0; choice < 16; ++choice) {
+      scene_words_of words;
+      if ((choice & 1u) != 0) words.shape = object.shape;
+      if ((choice & 2u) != 0) words.colour = object.colour;
+      if ((choice & 4u) != 0) words.texture = clear_texture(object);
+      if ((choice & 8u) != 0) words.size = clear_size(object);
+      if (std::find(found.begin(), found.end(), words) != found.end()) continue;
+      if (allowed(words) && count(words) == index{1}) found.push_back(words);
+    }
+    if (found.empty()) return std::nullopt;
+    return found[static_cast<std::size_t>(random.below(static_cast<index>(found.size())))];
+  }
+
+ private:
+  const scene_description* scene_;
+  double side_, scale_, period_;
+};
+
+/// One of several things, all equally likely.
+template <class T, std::size_t N>
+const T& one_of(const std::array<T, N>& items, random_stream& random) {
+  return items[static_cast<std::size_t>(random.below(static_cast<index>(N)))];
+}
+template <class T>
+const T& one_of(const std::vector<T>& items, random_stream& random) {
+  return items[static_cast<std::size_t>(random.below(static_cast<index>(items.size())))];
+}
+
+/// `pattern` with its "#1" and "#2" replaced.
+inline std::string fill_in(std::string_view pattern, const std::string& first, const std::string& second = {}) {
+  std::string text;
+  for (std::size_t i = 0; i < pattern.size(); ++i) {
+    if (pattern[i] == '#') {
+      text += pattern[++i] == '1' ? first : second;
+    } else {
+      text += pattern[i];
+    }
+  }
+  return text;
+}
+
+}  // namespace detail
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/scene_text.hpp ====
+// What built-in questions and built-in captions share: the scenes that they are about, and pairs of a colour and a
+// shape that only the test shows, so that one can measure whether a model puts together what it knows.
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct scene_text_options {
+  scene_options scenes{
+      .classes = 12, .train_per_class = 200, .test_per_class = 50, .image = 64, .objects = 4, .legible = true};
+  index per_image = 6;  ///< at most so many questions, or so many captions, a picture
+  index held_out = 0;   ///< pairs of a colour and a shape that training never shows or names, 0 to 36
+};
+
+/// Pictures with text and what they show.
+struct scene_text {
+  visual_text_split data;
+  std::vector<scene_description> train, test;  ///< of each picture
+  std::vector<scene_pair> held_out;
+  std::vector<index> composed;  ///< samples of the test whose text is about an object of a held-out pair
+};
+
+namespace detail {
+
+/// `count` different pairs: each shape and each colour loses as few as possible.
+inline std::vector<scene_pair> held_out_pairs(index count, std::uint64_t seed) {
+  require(count >= 0 && count <= 3 * scene_shapes, "scenes: ", count, " pairs held out, expected 0 to ",
+          3 * scene_shapes);
+  random_stream random(seed ^ 0x68656c646f757473u);
+  const auto shapes = random.permutation(scene_shapes), colours = random.permutation(scene_colours);
+  std::vector<scene_pair> pairs;
+  for (index k = 0; k < count; ++k) {
+    // Down a shape the colours go on by 5, and 5 and 8 have no common divisor: no pair comes twice.
+    const index shape = k % scene_shapes, colour = (k + k / scene_shapes) % scene_colours;
+    pairs.push_back({static_cast<scene_colour>(colours[static_cast<std::size_t>(colour)]),
+                     static_cast<scene_shape>(shapes[static_cast<std::size_t>(shape)])});
+  }
+  return pairs;
+}
+
+inline bool holds(const std::vector<scene_pair>& pairs, const scene_pair& pair) {
+  return std::find(pairs.begin(), pairs.end(), pair) != pairs.end();
+}
+
+/// The scenes of both parts; those to learn from show none of the pairs that are held out.
+inline scene_text scenes_for_text(const scene_text_options& options) {
+  require(options.per_image > 0, "scenes: ", options.per_image, " texts a picture, expected at least 1");
+  scene_text result;
+  result.held_out = held_out_pairs(options.held_out, options.scenes.seed);
+  scene_options train = options.scenes, test = options.scenes;
+  train.test_per_class = 0;
+  train.without.insert(train.without.end(), result.held_out.begin(), result.held_out.end());
+  auto known = scenes_with_descriptions(train);
+  result.data.train.images = std::move(known.data.train);
+  result.train = std::move(known.train);
+  // The part to measure on is made of streams of its own, so its pictures do not depend on what is held out.
+  std::tie(result.data.test.images, result.test) =
+      make_scenes(test, test.test_per_class, "test", std::uint64_t{1} << 40);
+  return result;
+}
+
+}  // namespace detail
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/scene_captions.hpp ====
+// Built-in captions of scenes: several a picture, which list, count or relate what it shows, in varying words and
+// order. Every one of them is true, and names the object that the label of the scene means.
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Super-categories of shapes, four shapes each.
+inline constexpr std::array<std::string_view, 3> scene_shape_groups{"round", "pointed", "cornered"};
+
+/// The super-category of a shape, in `scene_shape_groups`.
+constexpr std::int32_t group_of(scene_shape shape) {
+  switch (shape) {
+    case scene_shape::circle:
+    case scene_shape::ring:
+    case scene_shape::crescent:
+    case scene_shape::heart:
+      return 0;
+    case scene_shape::triangle:
+    case scene_shape::star:
+    case scene_shape::diamond:
+    case scene_shape::arrow:
+      return 1;
+    case scene_shape::square:
+    case scene_shape::cross:
+    case scene_shape::hexagon:
+    case scene_shape::hourglass:
+      return 2;
+  }
+  return 0;
+}
+
+namespace detail {
+
+constexpr std::array<std::string_view, 9> number_words{"no",   "one", "two",   "three", "four",
+                                                       "five", "six", "seven", "eight"};
+
+/// Writes about one scene.
+class scene_writer {
+ public:
+  scene_writer(const scene_facts& facts, random_stream& random) : facts_(facts), random_(random) {}
+
+  std::string caption() {
+    const index choice = facts_.count() == 1 ? random_.below(2) : random_.below(6);
+    if (choice == 0) return frame(named(0));
+    if (choice < 3) return frame(list(everything()));
+    return choice == 3 ? counted() : related();
+  }
+
+ private:
+  const scene_object& object(std::size_t i) const { return facts_.objects()[i]; }
+
+  std::vector<std::size_t> everything() {
+    std::vector<std::size_t> all;
+    for (const auto i : random_.permutation(static_cast<index>(facts_.count()))) {
+      all.push_back(static_cast<std::size_t>(i));
+    }
+    return all;
+  }
+
+  /// "a large red star", with as many of its clear properties as chance has it.
+  std::string named(std::size_t i) {
+    scene_words_of words{.shape = object(i).shape};
+    if (random_.uniform() < 0.4) words.size = facts_.clear_size(object(i));
+    if (random_.uniform() < 0.85) words.colour = object(i).colour;
+    if (random_.uniform() < 0.6) words.texture = facts_.clear_texture(object(i));
+    if (words.texture == scene_texture::plain) words.texture.reset();
+    return with_article(words.text());
+  }
+
+  /// "a red star, two blue circles and a ring": objects of the same shape and colour are counted.
+  std::string list(const std::vector<std::size_t>& which) {
+    std::vector<std::string> parts;
+    std::vector<bool> told(facts_.count(), false);
+    for (const std::size_t i : which) {
+      if (told[i]) continue;
+      std::size_t same = 0;
+      for (const std::size_t j : which) {
+        if (object(j).shape != object(i).shape || object(j).colour != object(i).colour) continue;
+        told[j] = true;
+        ++same;
+      }
+      const scene_words_of pair{.colour = object(i).colour, .shape = object(i).shape};
+      parts.push_back(same == 1 ? named(i) : std::string(number_words[same]) + " " + plural(pair.text()));
+    }
+    std::string words;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      words += (i == 0 ? "" : i + 1 == parts.size() ? " and " : ", ") + parts[i];
+    }
+    return words;
+  }
+
+  /// What is said, with or without words around it.
+  std::string frame(const std::string& what) {
+    static constexpr std::array<std::string_view, 6> frames{
+        "#1",        "a picture of #1",          "the picture shows #1", "#1 on a blurred background",
+        "we see #1", "this is a picture with #1"};
+    return fill_in(one_of(frames, random_), what);
+  }
+
+  /// "three shapes, among them a red star"
+  std::string counted() {
+    static constexpr std::array<std::string_view, 3> patterns{"#1 shapes, among them #2",
+                                                              "there are #1 shapes, one is #2", "#2 and #1"};
+    const auto& pattern = one_of(patterns, random_);
+    const bool more = pattern == patterns[2];
+    const std::size_t n = facts_.count() - (more ? 1 : 0);
+    return fill_in(pattern, std::string(number_words[n]) + (more ? n == 1 ? " more shape" : " more shapes" : ""),
+                   named(0));
+  }
+
+  /// "a red star left of a blue circle"; a list where nothing stands clearly anywhere.
+  std::string related() {
+    static constexpr std::array<std::array<std::string_view, 3>, 4> places{
+        {{"#1 left of #2", "#1 to the left of #2", "#2 with #1 on its left"},
+         {"#1 right of #2", "#1 to the right of #2", "#2 with #1 on its right"},
+         {"#1 above #2", "#1 over #2", "#2 with #1 above it"},
+         {"#1 below #2", "#1 under #2", "#2 with #1 below it"}}};
+    std::vector<std::pair<std::size_t, std::array<std::size_t, 2>>> candidates;
+    for (std::size_t other = 1; other < facts_.count(); ++other) {
+      for (std::size_t r = 0; r < 4; ++r) {
+        const auto where = static_cast<scene_relation>(r);
+        if (facts_.stands(object(0), where, object(other)) == true) candidates.push_back({r, {0, other}});
+        if (facts_.stands(object(other), where, object(0)) == true) candidates.push_back({r, {other, 0}});
+      }
+    }
+    if (candidates.empty()) return frame(list(everything()));
+    const auto& [r, pair] = one_of(candidates, random_);
+    const auto first = named(pair[0]);
+    const auto words = fill_in(one_of(places[r], random_), first, named(pair[1]));
+    return random_.below(2) == 0 ? words : fill_in("there is #1", words);
+  }
+
+  const scene_facts& facts_;
+  random_stream& random_;
+};
+
+/// Fills `text.samples` with one sample a picture; returns the samples about a pair of `held_out`.
+inline std::vector<index> describe_scenes(visual_text& text, const std::vector<scene_description>& scenes,
+                                          const scene_text_options& options, const std::vector<scene_pair>& held_out,
+                                          bool train) {
+  text.group_names.assign(scene_shape_groups.begin(), scene_shape_groups.end());
+  std::vector<index> composed;
+  for (std::size_t i = 0; i < scenes.size(); ++i) {
+    random_stream random(options.scenes.seed ^ 0x63617074696f6e73u, i + (train ? 0 : std::uint64_t{1} << 40));
+    const scene_facts facts(scenes[i], options.scenes);
+    if (facts.count() == 0) continue;
+    scene_writer writer(facts, random);
+    visual_text_sample sample{static_cast<index>(i), "", {}, group_of(scenes[i].objects[0].shape)};
+    std::set<std::string> written;
+    for (int attempt = 0; attempt < 20 * options.per_image; ++attempt) {
+      auto caption = writer.caption();
+      if (!written.insert(caption).second) continue;
+      sample.answers.push_back(std::move(caption));
+      if (static_cast<index>(sample.answers.size()) == options.per_image) break;
+    }
+    const auto& main = scenes[i].objects[0];
+    if (holds(held_out, {main.colour, main.shape})) composed.push_back(text.n());
+    text.samples.push_back(std::move(sample));
+  }
+  return composed;
+}
+
+}  // namespace detail
+
+/// Scenes with `per_image` different captions each, and what the scenes show; the groups are the super-categories of
+/// the main object, the one that each caption names; `composed` are the samples whose main object is of a held-out
+/// pair. The same options give the same text. `Error`: see `scene_questions`.
+inline scene_text scene_captions(const scene_text_options& options = {.per_image = 5}) {
+  scene_text result = detail::scenes_for_text(options);
+  detail::describe_scenes(result.data.train, result.train, options, result.held_out, true);
+  result.composed = detail::describe_scenes(result.data.test, result.test, options, result.held_out, false);
+  return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/scene_questions.hpp ====
+// Built-in questions about scenes: colour, shape, texture, size, number, existence and relations, each in several
+// phrasings and with one answer. A question is asked only where the picture leaves no doubt.
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+inline constexpr std::array<std::string_view, 7> scene_question_kinds{"colour", "shape",     "texture", "size",
+                                                                      "count",  "existence", "relation"};
+
+namespace detail {
+
+/// A question, its answer, and the words of the objects that both are about.
+struct scene_question {
+  std::string prompt, answer;
+  std::vector<scene_pair> about;
+};
+
+/// Asks about one scene. `others` are the scenes of the same part: what is absent here is taken from there, so that no
+/// word tells by itself whether the answer is yes. Pairs of `unnamed` are not put into words.
+class scene_asker {
+ public:
+  scene_asker(const scene_facts& facts, const std::vector<scene_description>& others,
+              const std::vector<scene_pair>& unnamed, random_stream& random)
+      : facts_(facts), others_(others), unnamed_(unnamed), random_(random) {}
+
+  /// A question of kind `kind` of `scene_question_kinds`; none where the scene, or chance, allows none.
+  std::optional<scene_question> ask(std::size_t kind) {
+    if (facts_.count() == 0) return std::nullopt;
+    if (kind <= 3) return attribute(kind);
+    return kind == 4 ? number() : kind == 5 ? existence() : relation();
+  }
+
+ private:
+  using question = std::optional<scene_question>;
+
+  const scene_object& object(std::size_t i) const { return facts_.objects()[i]; }
+  std::size_t any_object() { return static_cast<std::size_t>(random_.below(static_cast<index>(facts_.count()))); }
+  bool coin() { return random_.below(2) == 0; }
+  static scene_pair pair_of(const scene_object& o) { return {o.colour, o.shape}; }
+  bool sayable(const scene_words_of& words) const {
+    return !words.colour || !words.shape || !holds(unnamed_, {*words.colour, *words.shape});
+  }
+
+  question attribute(std::size_t kind) {
+    static constexpr std::array<std::array<std::string_view, 4>, 4> patterns{
+        {{"what colour is the #1?", "what is the colour of the #1?", "which colour does the #1 have?",
+          "what colour does the #1 have?"},
+         {"what shape is the #1?", "what is the #1?", "which shape does the #1 have?", "what kind of shape is the #1?"},
+         {"what texture does the #1 have?", "which pattern does the #1 have?", "what pattern is on the #1?",
+          "what is the texture of the #1?"},
+         {"how large is the #1?", "what size is the #1?", "how big is the #1?", "what is the size of the #1?"}}};
+    const std::size_t o = any_object();
+    std::string answer;
+    if (kind == 0) answer = name_of(object(o).colour);
+    if (kind == 1) answer = name_of(object(o).shape);
+    if (const auto texture = facts_.clear_texture(object(o)); kind == 2 && texture) answer = name_of(*texture);
+    if (const auto size = facts_.clear_size(object(o)); kind == 3 && size) answer = name_of(*size);
+    if (answer.empty()) return std::nullopt;
+    const auto words = facts_.reference(o, random_, [&](const scene_words_of& w) {
+      return sayable(w) && !(kind == 0 && w.colour) && !(kind == 1 && w.shape) && !(kind == 2 && w.texture) &&
+             !(kind == 3 && w.size);
+    });
+    if (!words) return std::nullopt;
+    return scene_question{fill_in(one_of(patterns[kind], random_), words->text(kind == 1 ? "thing" : "shape")),
+                          answer,
+                          {pair_of(object(o))}};
+  }
+
+  question number() {
+    static constexpr std::array<std::string_view, 4> patterns{"how many #1 are there?",
+                                                              "how many #1 does the picture show?",
+                                                              "how many #1 can you see?", "what is the number of #1?"};
+    // All words that could be asked for by their count, in lists of one kind.
+    std::map<index, std::vector<std::vector<scene_words_of>>> by_answer;
+    const auto offer = [&](std::size_t list, const scene_words_of& words) {
+      const auto n = facts_.count(words);
+      if (!n || !sayable(words)) return;
+      auto& lists = by_answer[*n];
+      lists.resize(6);
+      lists[list].push_back(words);
+    };
+    offer(0, {});
+    for (index i = 0; i < scene_shapes; ++i) offer(1, {.shape = static_cast<scene_shape>(i)});
+    for (index i = 0; i < scene_colours; ++i) offer(2, {.colour = static_cast<scene_colour>(i)});
+    for (index i = 0; i < scene_textures; ++i) offer(3, {.texture = static_cast<scene_texture>(i)});
+    for (index i = 0; i < 3; ++i) offer(4, {.size = static_cast<scene_size>(i)});
+    for (const auto& o : facts_.objects()) offer(5, {.colour = o.colour, .shape = o.shape});
+    auto chosen = by_answer.begin();
+    std::advance(chosen, random_.below(static_cast<index>(by_answer.size())));
+    auto lists = chosen->second;
+    std::erase_if(lists, [](const auto& list) { return list.empty(); });
+    const auto words = one_of(one_of(lists, random_), random_);
+    std::vector<scene_pair> about;
+    for (const auto& o : facts_.objects()) {
+      if (facts_.means(words, o) == true) about.push_back(pair_of(o));
+    }
+    return scene_question{fill_in(one_of(patterns, random_), plural(words.text())), std::to_string(chosen->first),
+                          std::move(about)};
+  }
+
+  /// The words of an object that a choice of 0 .. 4 asks for.
+  scene_words_of described(const scene_object& o, index choice) const {
+    if (choice == 0) return {.shape = o.shape};
+    if (choice == 1) return {.colour = o.colour};
+    if (choice == 2) return {.colour = o.colour, .shape = o.shape};
+    if (choice == 3) return {.texture = facts_.clear_texture(o), .shape = o.shape};
+    return {.size = facts_.clear_size(o), .shape = o.shape};
+  }
+
+  question existence() {
+    static constexpr std::array<std::string_view, 4> patterns{"is there #1?", "does the picture show #1?",
+                                                              "can you see #1?", "is #1 in the picture?"};
+    const bool yes = coin();
+    const index choice = random_.below(5);
+    const scene_object& here = object(any_object());
+    scene_words_of words;
+    for (int attempt = 0; attempt < 20; ++attempt) {
+      if (yes) {
+        words = described(here, choice);
+      } else {
+        const auto& other = one_of(one_of(others_, random_).objects, random_);
+        words = described(other, choice);
+        // Half of the pairs have one word that is true of something here.
+        if (choice >= 2 && coin()) {
+          const auto mixed = described(here, choice);
+          if (coin()) {
+            words.shape = mixed.shape;
+          } else {
+            words.colour = mixed.colour, words.texture = mixed.texture, words.size = mixed.size;
+          }
+        }
+      }
+      const auto n = facts_.count(words);
+      if (!n || !sayable(words) || (*n > 0) != yes) continue;
+      std::vector<scene_pair> about;
+      if (yes) about.push_back(pair_of(here));
+      if (words.colour && words.shape) about.push_back({*words.colour, *words.shape});
+      return scene_question{fill_in(one_of(patterns, random_), with_article(words.text())), yes ? "yes" : "no",
+                            std::move(about)};
+    }
+    return std::nullopt;
+  }
+
+  question relation() {
+    if (facts_.count() < 2) return std::nullopt;
+    const index choice = random_.below(4);
+    return choice < 2 ? is_it_there() : choice == 2 ? what_is_there() : which_is_larger();
+  }
+
+  std::optional<scene_words_of> any_reference(std::size_t o) {
+    return facts_.reference(o, random_, [&](const scene_words_of& w) { return sayable(w) && w != scene_words_of{}; });
+  }
+
+  question is_it_there() {
+    static constexpr std::array<std::string_view, 2> patterns{"is the #1 #2?", "does the #1 stand #2?"};
+    const bool yes = coin();
+    std::vector<std::array<std::size_t, 3>> candidates;
+    for (std::size_t a = 0; a < facts_.count(); ++a) {
+      for (std::size_t b = 0; b < facts_.count(); ++b) {
+        for (std::size_t r = 0; r < 4 && a != b; ++r) {
+          if (facts_.stands(object(a), static_cast<scene_relation>(r), object(b)) == yes)
+            candidates.push_back({a, r, b});
+        }
+      }
+    }
+    if (candidates.empty()) return std::nullopt;
+    const auto [a, r, b] = one_of(candidates, random_);
+    const auto first = any_reference(a), second = any_reference(b);
+    if (!first || !second) return std::nullopt;
+    const std::string place = std::string(name_of(static_cast<scene_relation>(r))) + " the " + second->text();
+    return scene_question{fill_in(one_of(patterns, random_), first->text(), place),
+                          yes ? "yes" : "no",
+                          {pair_of(object(a)), pair_of(object(b))}};
+  }
+
+  question what_is_there() {
+    static constexpr std::array<std::string_view, 2> shape{"what is #1 the #2?", "which shape is #1 the #2?"};
+    static constexpr std::array<std::string_view, 2> colour{"what colour is the shape #1 the #2?",
+                                                            "which colour has the shape #1 the #2?"};
+    std::vector<std::array<std::size_t, 3>> candidates;
+    for (std::size_t b = 0; b < facts_.count(); ++b) {
+      for (std::size_t r = 0; r < 4; ++r) {
+        if (const auto a = facts_.only_one(static_cast<scene_relation>(r), b)) candidates.push_back({*a, r, b});
+      }
+    }
+    if (candidates.empty()) return std::nullopt;
+    const auto [a, r, b] = one_of(candidates, random_);
+    const auto words = any_reference(b);
+    if (!words) return std::nullopt;
+    const bool by_shape = coin();
+    const std::string where(name_of(static_cast<scene_relation>(r)));
+    return scene_question{fill_in(one_of(by_shape ? shape : colour, random_), where, words->text()),
+                          std::string(by_shape ? name_of(object(a).shape) : name_of(object(a).colour)),
+                          {pair_of(object(a)), pair_of(object(b))}};
+  }
+
+  question which_is_larger() {
+    const std::size_t a = any_object(), b = any_object();
+    const auto first = any_reference(a), second = any_reference(b);
+    // One is larger if it is so by a third; sizes must not be among the words.
+    const double ratio = object(a).radius / object(b).radius;
+    if (a == b || !first || !second || first->size || second->size || (ratio < 4.0 / 3 && ratio > 3.0 / 4)) {
+      return std::nullopt;
+    }
+    const bool asks_larger = coin(), yes = (ratio > 1) == asks_larger;
+    return scene_question{fill_in(asks_larger ? "is the #1 larger than the #2?" : "is the #1 smaller than the #2?",
+                                  first->text(), second->text()),
+                          yes ? "yes" : "no",
+                          {pair_of(object(a)), pair_of(object(b))}};
+  }
+
+  const scene_facts& facts_;
+  const std::vector<scene_description>& others_;
+  const std::vector<scene_pair>& unnamed_;
+  random_stream& random_;
+};
+
+/// Fills `text.samples`; returns which of them are about a pair of `held_out`.
+inline std::vector<index> ask_about_scenes(visual_text& text, const std::vector<scene_description>& scenes,
+                                           const scene_text_options& options, const std::vector<scene_pair>& held_out,
+                                           bool train) {
+  text.group_names.assign(scene_question_kinds.begin(), scene_question_kinds.end());
+  const std::vector<scene_pair> unnamed = train ? held_out : std::vector<scene_pair>{};
+  std::vector<index> composed;
+  for (std::size_t i = 0; i < scenes.size(); ++i) {
+    random_stream random(options.scenes.seed ^ 0x7175657374696f6eu, i + (train ? 0 : std::uint64_t{1} << 40));
+    const scene_facts facts(scenes[i], options.scenes);
+    scene_asker asker(facts, scenes, unnamed, random);
+    std::set<std::string> asked;
+    // Rounds over all kinds in a new order each, until there are enough or nothing new comes up.
+    for (int round = 0; round < 8 && static_cast<index>(asked.size()) < options.per_image; ++round) {
+      for (const auto kind : random.permutation(static_cast<index>(scene_question_kinds.size()))) {
+        auto question = asker.ask(static_cast<std::size_t>(kind));
+        if (!question || !asked.insert(question->prompt).second) continue;
+        if (std::any_of(question->about.begin(), question->about.end(),
+                        [&](const scene_pair& pair) { return holds(held_out, pair); })) {
+          composed.push_back(text.n());
+        }
+        text.samples.push_back({static_cast<index>(i),
+                                std::move(question->prompt),
+                                {std::move(question->answer)},
+                                static_cast<std::int32_t>(kind)});
+        if (static_cast<index>(asked.size()) == options.per_image) break;
+      }
+    }
+  }
+  return composed;
+}
+
+}  // namespace detail
+
+/// Questions about scenes with one answer each, and what the scenes show; the groups are `scene_question_kinds`. The
+/// same options give the same text. `Error`: see `scenes_with_descriptions`; no questions asked for; more than 36 pairs
+/// held out.
+inline scene_text scene_questions(const scene_text_options& options = {}) {
+  scene_text result = detail::scenes_for_text(options);
+  detail::ask_about_scenes(result.data.train, result.train, options, result.held_out, true);
+  result.composed = detail::ask_about_scenes(result.data.test, result.test, options, result.held_out, false);
+  return result;
+}
 
 }  // namespace core_tokensets
 
@@ -9265,6 +10744,337 @@ struct text_batch {
     ++images.back();
   }
 };
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/tokenizer.hpp ====
+// Text to token numbers and back, learnt from a corpus. Every byte is a token, so that any text, valid UTF-8 or not,
+// can be spelled and comes back as it was; what occurs often is a token of its own.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// What is learnt: pairs of neighbours inside words, or the most frequent whole words (all others are spelled by
+/// bytes).
+enum class tokenizer_kind { pairs, words };
+
+struct tokenizer_options {
+  index vocabulary = 1024;  ///< at most so many tokens; at least 258
+  tokenizer_kind kind = tokenizer_kind::pairs;
+};
+
+/// A fixed vocabulary: 0 and 1 begin and end a text, 2 .. 257 are the bytes, from 258 on what was learnt. Words are
+/// those of `for_each_word`; no token reaches beyond one.
+class tokenizer {
+ public:
+  static constexpr std::int32_t begin_token = 0, end_token = 1;
+
+  /// The 256 bytes, nothing learnt.
+  explicit tokenizer(tokenizer_kind kind = tokenizer_kind::pairs) : kind_(kind) {
+    texts_.resize(2);
+    for (int byte = 0; byte < 256; ++byte) texts_.emplace_back(1, static_cast<char>(byte));
+  }
+
+  /// Learns from `corpus`, the same for the same texts in any order. What occurs once only is not learnt, so that the
+  /// vocabulary may stay smaller than asked for. `Error`: a vocabulary without room for the bytes.
+  static tokenizer train(std::span<const std::string> corpus, const tokenizer_options& options = {}) {
+    require(options.vocabulary >= detail::first_learnt_token &&
+                options.vocabulary <= std::numeric_limits<std::int32_t>::max(),
+            "tokenizer: a vocabulary of ", options.vocabulary, ", expected at least ", detail::first_learnt_token,
+            " (begin, end and 256 bytes)");
+    tokenizer t(options.kind);
+    auto words = count_words(corpus);
+    const auto room = static_cast<std::size_t>(options.vocabulary - detail::first_learnt_token);
+    if (options.kind == tokenizer_kind::pairs) {
+      for (const auto& merge : detail::learn_merges(words, room)) t.add_merge(merge);
+      return t;
+    }
+    std::stable_sort(words.begin(), words.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+    for (const auto& [word, count] : words) {
+      if (count < 2 || t.words_.size() >= room) break;
+      if (word.size() > 1) t.add_word(word);
+    }
+    return t;
+  }
+
+  /// The tokens of `text`, without begin and end.
+  std::vector<std::int32_t> encode(std::string_view text) const {
+    std::vector<std::int32_t> tokens, spelled;
+    for_each_word(text, [&](std::string_view word) {
+      if (const auto whole = words_.find(word); whole != words_.end()) {
+        tokens.push_back(whole->second);
+        return;
+      }
+      spelled.clear();
+      detail::append_bytes_as_tokens(word, spelled);
+      if (!ranks_.empty()) detail::apply_merges(ranks_, spelled);
+      tokens.insert(tokens.end(), spelled.begin(), spelled.end());
+    });
+    return tokens;
+  }
+
+  /// The bytes that the tokens stand for; begin and end stand for none. `Error`: a number outside of the vocabulary.
+  std::string decode(std::span<const std::int32_t> tokens) const {
+    std::string text;
+    for (const std::int32_t token : tokens) {
+      require(token >= 0 && token < size(), "tokenizer: token ", token, ", expected 0 to ", size() - 1);
+      text += texts_[static_cast<std::size_t>(token)];
+    }
+    return text;
+  }
+
+  /// Number of tokens, begin, end and bytes included.
+  index size() const { return static_cast<index>(texts_.size()); }
+  tokenizer_kind kind() const { return kind_; }
+
+  bool operator==(const tokenizer&) const = default;
+
+ private:
+  void add_merge(detail::token_pair pair) {
+    ranks_.emplace(detail::pair_key(pair.first, pair.second), static_cast<std::int32_t>(merges_.size()));
+    merges_.push_back(pair);
+    texts_.push_back(texts_[static_cast<std::size_t>(pair.first)] + texts_[static_cast<std::size_t>(pair.second)]);
+  }
+  void add_word(const std::string& word) {
+    words_.emplace(word, static_cast<std::int32_t>(texts_.size()));
+    texts_.push_back(word);
+  }
+  std::string checksum() const {
+    std::uint64_t sum = fnv1a({});
+    for (const auto& text : texts_) {
+      sum = fnv1a(std::as_bytes(std::span(text)), sum);
+      sum = fnv1a(std::as_bytes(std::span("\n", 1)), sum);
+    }
+    return checksum_text(sum);
+  }
+
+  tokenizer_kind kind_;
+  std::vector<std::string> texts_;                         ///< [size] the bytes of each token
+  std::vector<detail::token_pair> merges_;                 ///< in the order of their learning
+  std::unordered_map<std::uint64_t, std::int32_t> ranks_;  ///< number of each merge
+  std::map<std::string, std::int32_t, std::less<>> words_;
+
+  friend nlohmann::json to_json(const tokenizer&);
+  friend tokenizer tokenizer_from_json(const nlohmann::json&);
+};
+
+namespace detail {
+
+inline std::string to_hex(std::string_view bytes) {
+  std::string hex;
+  for (const char c : bytes) {
+    hex += "0123456789abcdef"[static_cast<unsigned char>(c) >> 4];
+    hex += "0123456789abcdef"[static_cast<unsigned char>(c) & 15u];
+  }
+  return hex;
+}
+
+/// The bytes that pairs of lower-case hexadecimal digits stand for; empty for anything else.
+inline std::string from_hex(std::string_view hex) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string bytes;
+  if (hex.size() % 2 != 0 || hex.find_first_not_of(digits) != hex.npos) return bytes;
+  for (std::size_t i = 0; i < hex.size(); i += 2) {
+    bytes += static_cast<char>(digits.find(hex[i]) << 4 | digits.find(hex[i + 1]));
+  }
+  return bytes;
+}
+
+}  // namespace detail
+
+/// {"kind": "pairs", "merges": [[left, right], ...]} or {"kind": "words", "words": [bytes in hexadecimal, ...]}, with
+/// "size" and a "checksum" of all tokens. Plain ASCII.
+inline nlohmann::json to_json(const tokenizer& t) {
+  nlohmann::json json{{"size", t.size()}, {"checksum", t.checksum()}};
+  if (t.kind() == tokenizer_kind::pairs) {
+    json["kind"] = "pairs";
+    json["merges"] = t.merges_;
+  } else {
+    json["kind"] = "words";
+    json["words"] = nlohmann::json::array();
+    for (std::size_t i = detail::first_learnt_token; i < t.texts_.size(); ++i) {
+      json["words"].push_back(detail::to_hex(t.texts_[i]));
+    }
+  }
+  return json;
+}
+
+/// The tokenizer that `to_json` wrote. `Error` naming what is wrong: a field that is missing or of another type, a
+/// merge of tokens that do not exist yet, a word that no text holds, anything twice, another size or checksum.
+inline tokenizer tokenizer_from_json(const nlohmann::json& json) {
+  require(json.is_object(), "tokenizer: the JSON value is no object");
+  const auto field = [&](const char* name) -> const nlohmann::json& {
+    const auto found = json.find(name);
+    require(found != json.end(), "tokenizer: '", name, "' is missing");
+    return *found;
+  };
+  const auto& kind = field("kind");
+  require(kind == "pairs" || kind == "words", "tokenizer: 'kind' is ", kind, ", expected \"pairs\" or \"words\"");
+  tokenizer t(kind == "pairs" ? tokenizer_kind::pairs : tokenizer_kind::words);
+  const char* name = kind == "pairs" ? "merges" : "words";
+  const auto& learnt = field(name);
+  require(learnt.is_array(), "tokenizer: '", name, "' is no list");
+  for (std::size_t i = 0; i < learnt.size(); ++i) {
+    const auto& item = learnt[i];
+    if (t.kind() == tokenizer_kind::pairs) {
+      const auto valid = [&](const nlohmann::json& token) {
+        return token.is_number_integer() && token >= detail::first_byte_token && token < t.size();
+      };
+      require(item.is_array() && item.size() == 2 && valid(item[0]) && valid(item[1]), "tokenizer: merge ", i, " is ",
+              item, ", expected two tokens from ", detail::first_byte_token, " to ", t.size() - 1);
+      const auto pair = item.get<detail::token_pair>();
+      require(!t.ranks_.contains(detail::pair_key(pair.first, pair.second)), "tokenizer: merge ", i, " is ", item,
+              ", which came before");
+      t.add_merge(pair);
+    } else {
+      const std::string word = item.is_string() ? detail::from_hex(item.get_ref<const std::string&>()) : "";
+      index pieces = 0;
+      for_each_word(word, [&](std::string_view) { ++pieces; });
+      require(word.size() > 1 && pieces == 1, "tokenizer: word ", i, " is ", item,
+              ", expected one word of at least two bytes in hexadecimal digits");
+      require(!t.words_.contains(word), "tokenizer: word ", i, " is ", item, ", which came before");
+      t.add_word(word);
+    }
+  }
+  require(field("size") == t.size(), "tokenizer: 'size' is ", field("size"), ", but there are ", t.size(), " tokens");
+  require(field("checksum") == t.checksum(), "tokenizer: 'checksum' is ", field("checksum"), ", the tokens have ",
+          t.checksum());
+  return t;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/vqa_json.hpp ====
+// Visual question answering in the JSON files of VQA v2 (Goyal et al. 2017): questions, annotations with ten answers
+// each, and a folder of pictures named by their ids.
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct vqa_json_options {
+  std::string pattern = "COCO_train2014_{:012}.jpg";  ///< file name of a picture: {} its id, {:0N} in N digits
+  index limit = 0;                                    ///< at most so many pictures, the first asked about; 0: all
+  folder_options pictures{.size = 64};
+};
+
+namespace detail {
+
+/// `pattern` with its one pair of braces replaced by `id`. `Error`: no or another pair of braces.
+inline std::string name_of_picture(std::string_view pattern, std::int64_t id) {
+  const auto open = pattern.find('{'), close = pattern.find('}');
+  require(open != pattern.npos && close != pattern.npos && open < close, "vqa: pattern '", pattern,
+          "', expected {} or {:0N} where the id goes");
+  const auto format = pattern.substr(open + 1, close - open - 1);
+  std::string digits = std::to_string(id);
+  if (!format.empty()) {
+    const bool valid = format.size() >= 3 && format.size() <= 4 && format.substr(0, 2) == ":0" &&
+                       format.find_first_not_of("0123456789", 2) == format.npos;
+    require(valid, "vqa: pattern '", pattern, "', expected {} or {:0N} where the id goes");
+    const auto width = static_cast<std::size_t>(std::stoi(std::string(format.substr(2))));
+    if (digits.size() < width) digits.insert(0, width - digits.size(), '0');
+  }
+  return std::string(pattern.substr(0, open)) + digits + std::string(pattern.substr(close + 1));
+}
+
+/// Numbers pictures by their ids in the order in which they come.
+class picture_numbers {
+ public:
+  /// The number of picture `id`; -1 if it is new and there are `limit` already (0: no limit).
+  index number(std::int64_t id, index limit = 0) {
+    if (const auto found = numbers_.find(id); found != numbers_.end()) return found->second;
+    if (limit > 0 && static_cast<index>(ids_.size()) >= limit) return -1;
+    numbers_.emplace(id, static_cast<index>(ids_.size()));
+    ids_.push_back(id);
+    return static_cast<index>(ids_.size()) - 1;
+  }
+  const std::vector<std::int64_t>& ids() const { return ids_; }
+
+ private:
+  std::unordered_map<std::int64_t, index> numbers_;
+  std::vector<std::int64_t> ids_;
+};
+
+}  // namespace detail
+
+/// Questions {"questions": [{"question_id", "image_id", "question"}]} with annotations {"annotations": [{"question_id",
+/// "image_id", "answer_type", "answers": [{"answer"}]}]}, other members are ignored, as are annotations of questions
+/// that are not asked; the groups are the types of answers. `Error` naming file and id: wrong types, an id twice, a
+/// question without annotation, an annotation of another picture or without answers, a missing picture.
+inline visual_text load_vqa_json(const std::filesystem::path& questions, const std::filesystem::path& annotations,
+                                 const std::filesystem::path& pictures, const vqa_json_options& options = {}) {
+  require(options.limit >= 0, "vqa: a limit of ", options.limit, " pictures");
+  visual_text text;
+  detail::picture_numbers numbers;
+  std::unordered_map<std::int64_t, std::size_t> places;  // of the questions among our samples
+  std::vector<std::int64_t> ids;
+  detail::for_each_json_record(questions, {"questions"}, [&](std::string_view, const detail::json_record& r) {
+    const auto id = r.get<std::int64_t>("question_id");
+    const index image = numbers.number(r.get<std::int64_t>("image_id"), options.limit);
+    auto question = r.get<std::string>("question");
+    if (image < 0) return;
+    require(places.emplace(id, text.samples.size()).second, r.where, ": question ", id, " came before");
+    ids.push_back(id);
+    text.samples.push_back({image, std::move(question), {}, 0});
+  });
+  require(!text.samples.empty(), questions.string(), ": no questions");
+  detail::for_each_json_record(annotations, {"annotations"}, [&](std::string_view, const detail::json_record& r) {
+    const auto id = r.get<std::int64_t>("question_id");
+    const auto place = places.find(id);
+    if (place == places.end()) return;
+    auto& sample = text.samples[place->second];
+    const std::string where = r.where + " (question " + std::to_string(id) + ")";
+    require(sample.answers.empty(), where, ": annotated before");
+    const auto image = r.get<std::int64_t>("image_id"), asked = numbers.ids()[static_cast<std::size_t>(sample.image)];
+    require(image == asked, where, ": is about image ", image, ", the question about image ", asked);
+    sample.group = detail::merge_names({r.get<std::string>("answer_type")}, text.group_names)[0];
+    const auto answers = r.get<nlohmann::json>("answers");
+    for (std::size_t i = 0; i < answers.size(); ++i) {
+      const detail::json_record answer{answers[i], where + ", answers[" + std::to_string(i) + "]"};
+      sample.answers.push_back(answer.get<std::string>("answer"));
+    }
+    require(!sample.answers.empty(), where, ": no answers");
+  });
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    require(!text.samples[i].answers.empty(), annotations.string(), ": question ", ids[i], " of ", questions.string(),
+            " has no annotation");
+  }
+  // Groups in the order of their names, whatever the order of the annotations.
+  auto types = text.group_names;
+  std::sort(types.begin(), types.end());
+  const auto sorted = detail::merge_names(text.group_names, types);
+  for (auto& sample : text.samples) sample.group = sorted[static_cast<std::size_t>(sample.group)];
+  text.group_names = std::move(types);
+  std::vector<listed_picture> list;
+  for (const auto id : numbers.ids()) {
+    list.push_back({detail::name_of_picture(options.pattern, id), "image " + std::to_string(id)});
+  }
+  text.images = load_pictures(pictures, list, options.pictures);
+  return text;
+}
 
 }  // namespace core_tokensets
 

@@ -59,6 +59,12 @@ struct picture_file {
   std::uint64_t bytes = 0;
 };
 
+/// What a cache remembers of a file: its name, size and time.
+inline std::string listing_line(const std::filesystem::path& path, const picture_file& file) {
+  return file.name + '\t' + std::to_string(file.bytes) + '\t' +
+         std::to_string(std::filesystem::last_write_time(path).time_since_epoch().count()) + '\n';
+}
+
 /// All pictures below `where`, class by class and by name, and a text with their names, sizes and times.
 inline std::pair<std::vector<picture_file>, std::string> list_pictures(const std::filesystem::path& where,
                                                                        const std::vector<std::string>& classes) {
@@ -75,12 +81,10 @@ inline std::pair<std::vector<picture_file>, std::string> list_pictures(const std
     require(!members.empty(), portable_name(where / found), ": no jpg, jpeg or png files in this class");
     std::sort(members.begin(), members.end());
     for (const fs::path& path : members) {
-      const fs::directory_entry entry(path);
-      const auto bytes = static_cast<std::uint64_t>(entry.file_size());
-      files.push_back(
-          {portable_name(path.lexically_relative(where)), static_cast<std::int32_t>(place - classes.begin()), bytes});
-      listing += files.back().name + '\t' + std::to_string(bytes) + '\t' +
-                 std::to_string(entry.last_write_time().time_since_epoch().count()) + '\n';
+      files.push_back({portable_name(path.lexically_relative(where)),
+                       static_cast<std::int32_t>(place - classes.begin()),
+                       static_cast<std::uint64_t>(fs::file_size(path))});
+      listing += listing_line(path, files.back());
     }
   }
   return {std::move(files), std::move(listing)};
@@ -117,6 +121,25 @@ inline void decode_all(const std::filesystem::path& where, const std::vector<pic
   }
 }
 
+/// Fills `data.pixels` from the cache if it was made from exactly these files, otherwise decodes them and stores that.
+/// `choice` tells different choices of files from one folder apart.
+inline void decode_or_recall(const std::filesystem::path& where, const std::vector<picture_file>& files,
+                             const std::string& listing, const std::string& choice, const folder_options& options,
+                             dataset& data) {
+  namespace fs = std::filesystem;
+  const fs::path cache = options.cache ? options.cache_folder : fs::path{};
+  const std::string key = portable_name(fs::weakly_canonical(where)) + "\tsize " + std::to_string(options.size) +
+                          "\tchannels " + std::to_string(options.channels) + choice;
+  if (auto stored = load_decoded(cache, key, key + '\n' + listing, options.threads); stored && stored->n == data.n()) {
+    data.height = stored->height, data.width = stored->width, data.channels = stored->channels;
+    data.pixels = std::move(stored->pixels);
+  } else {
+    decode_all(where, files, options, data);
+    store_decoded(cache, key, key + '\n' + listing, data.n(), data.height, data.width, data.channels, data.pixels,
+                  options.threads);
+  }
+}
+
 }  // namespace detail
 
 /// The pictures of `where`, one folder a class; classes are numbered as in `classes` (sorted), or by name if that is
@@ -140,17 +163,7 @@ inline dataset load_class_folders(const std::filesystem::path& where, const fold
     data.names.push_back(file.name);
     data.source_bytes.push_back(file.bytes);
   }
-  const fs::path cache = options.cache ? options.cache_folder : fs::path{};
-  const std::string key = detail::portable_name(fs::weakly_canonical(where)) + "\tsize " +
-                          std::to_string(options.size) + "\tchannels " + std::to_string(options.channels);
-  if (auto stored = load_decoded(cache, key, key + '\n' + listing, options.threads); stored && stored->n == data.n()) {
-    data.height = stored->height, data.width = stored->width, data.channels = stored->channels;
-    data.pixels = std::move(stored->pixels);
-  } else {
-    detail::decode_all(where, files, options, data);
-    store_decoded(cache, key, key + '\n' + listing, data.n(), data.height, data.width, data.channels, data.pixels,
-                  options.threads);
-  }
+  detail::decode_or_recall(where, files, listing, {}, options, data);
   return data;
 }
 

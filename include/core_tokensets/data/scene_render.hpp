@@ -124,6 +124,9 @@ inline void paint_background(scene_canvas& canvas, random_stream& random) {
   add_distractors(canvas, random);
 }
 
+/// Pixels from one stripe, dot or square of a texture to the next of its colour.
+inline double texture_period(index side) { return std::max(3.6, 0.13 * static_cast<double>(side)); }
+
 /// Paints the object and returns its box; `mask` `[side, side]` becomes `number` where at least half of a pixel is
 /// covered. The second colour of a texture is a darker or lighter shade of the first.
 inline scene_box paint_object(scene_canvas& canvas, const scene_object& object, std::uint8_t number, std::uint8_t* mask,
@@ -134,7 +137,7 @@ inline scene_box paint_object(scene_canvas& canvas, const scene_object& object, 
   const double light = 0.3 * first[0] + 0.6 * first[1] + 0.1 * first[2];
   const bool darker = light > 0.7 || (light > 0.2 && random.uniform() < 0.5);
   blend(second, darker ? scene_rgb{0, 0, 0} : scene_rgb{1, 1, 1}, 0.62);
-  const double period = std::max(3.6, 0.13 * static_cast<double>(canvas.side)), offset = random.uniform(0, period);
+  const double period = texture_period(canvas.side), offset = random.uniform(0, period);
   const double cosine = std::cos(object.angle), sine = std::sin(object.angle);
   const auto low = [&](double centre) { return std::max<index>(0, static_cast<index>(centre - object.radius) - 1); };
   const auto high = [&](double centre) {

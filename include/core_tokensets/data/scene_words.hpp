@@ -69,6 +69,13 @@ struct scene_object {
   }
 };
 
+/// A shape in a colour.
+struct scene_pair {
+  scene_colour colour = scene_colour::red;
+  scene_shape shape = scene_shape::circle;
+  bool operator==(const scene_pair&) const = default;
+};
+
 /// Everything that a scene shows; the first object is the one that the label means.
 struct scene_description {
   std::vector<scene_object> objects;

@@ -30,6 +30,8 @@ struct scene_options {
   double typical = 0;  ///< how often the object that the label means wears the colour and texture of its class
   std::uint64_t seed = 0;
   int threads = 0;
+  std::vector<scene_pair> without = {};  ///< shapes never wear these colours; not together with `typical`
+  bool legible = false;                  ///< objects that are too small to show two periods of a texture are plain
 };
 
 /// Pictures together with what they show.
@@ -52,15 +54,19 @@ Word random_word(index count, random_stream& random) {
   return static_cast<Word>(random.below(count));
 }
 
+/// From where to where small, medium and large objects reach, in parts of the side; between them lies nothing.
+constexpr std::array<std::array<double, 2>, 3> scene_reach{{{0.20, 0.24}, {0.26, 0.31}, {0.34, 0.40}}};
+/// How much smaller all objects are where there may be several.
+constexpr double scene_scale(index objects) { return objects > 2 ? 0.55 : objects > 1 ? 0.68 : 1.0; }
+
 /// An object of random size, place and turn, free of those before it; false where none fits.
 inline bool place_object(const scene_options& options, const scene_description& before, scene_object& object,
                          random_stream& random) {
-  constexpr std::array<std::array<double, 2>, 3> reach{{{0.20, 0.24}, {0.26, 0.31}, {0.34, 0.40}}};  // of the side
-  const double smaller = options.objects > 2 ? 0.55 : options.objects > 1 ? 0.68 : 1.0;
+  const double smaller = scene_scale(options.objects);
   const auto side = static_cast<double>(options.image);
   for (int attempt = 0; attempt < 40; ++attempt) {
     object.size = random_word<scene_size>(3, random);
-    const auto& range = reach[static_cast<std::size_t>(object.size)];
+    const auto& range = scene_reach[static_cast<std::size_t>(object.size)];
     object.radius = random.uniform(range[0], range[1]) * side * smaller;
     object.row = random.uniform(object.radius, side - object.radius);
     object.column = random.uniform(object.radius, side - object.radius);
@@ -89,14 +95,26 @@ inline scene_description make_scene(const scene_options& options, index label, s
         o == 0 ? static_cast<scene_shape>(label % scene_shapes) : random_word<scene_shape>(scene_shapes, random);
     object.texture = random_word<scene_texture>(scene_textures, random);
     if (o == 0 && options.classes > scene_shapes) object.texture = static_cast<scene_texture>(label / scene_shapes);
+    const auto allowed = [&](scene_colour colour, double contrast) {
+      return distance(rgb_of(colour), behind) >= contrast &&
+             std::find(options.without.begin(), options.without.end(), scene_pair{colour, object.shape}) ==
+                 options.without.end();
+    };
+    double contrast = 0.45;
+    if (!options.without.empty()) {  // where no other colour is left, one that is harder to see
+      index left = 0;
+      for (index c = 0; c < scene_colours; ++c) left += allowed(static_cast<scene_colour>(c), contrast) ? 1 : 0;
+      if (left == 0) contrast = 0;
+    }
     do {
       object.colour = random_word<scene_colour>(scene_colours, random);
-    } while (distance(rgb_of(object.colour), behind) < 0.45);
+    } while (!allowed(object.colour, contrast));
     if (o == 0 && options.typical > 0 && random.uniform() < options.typical) {
       object.colour = typical_colours[static_cast<std::size_t>(label) % typical_colours.size()];
       if (options.classes <= scene_shapes) object.texture = static_cast<scene_texture>(label % scene_textures);
     }
     if (!place_object(options, scene, object, random)) break;
+    if (options.legible && object.radius < texture_period(options.image)) object.texture = scene_texture::plain;
     object.box = paint_object(canvas, object, static_cast<std::uint8_t>(o + 1), mask, random);
     scene.objects.push_back(object);
   }
@@ -144,7 +162,7 @@ inline std::pair<dataset, std::vector<scene_description>> make_scenes(const scen
 }  // namespace detail
 
 /// Pictures, masks and descriptions. `source_bytes` are raw sizes. `Error`: more classes than there are pairs of shape
-/// and texture, a side outside of 16 .. 1024, no pictures, more than 8 objects.
+/// and texture, a side outside of 16 .. 1024, no pictures, more than 8 objects, no colour left for a shape.
 inline described_scenes scenes_with_descriptions(const scene_options& options = {}) {
   const index pairs = detail::scene_shapes * detail::scene_textures;
   require(options.classes >= 1 && options.classes <= pairs, "scenes: ", options.classes, " classes, expected 1 to ",
@@ -154,6 +172,16 @@ inline described_scenes scenes_with_descriptions(const scene_options& options = 
           "scenes: ", options.train_per_class, " and ", options.test_per_class, " pictures a class, ", options.objects,
           " objects: expected at least 1 and 0, and 1 to 8");
   require(options.typical >= 0 && options.typical <= 1, "scenes: typical ", options.typical, ", expected 0 to 1");
+  require(!options.legible || options.classes <= detail::scene_shapes,
+          "scenes: legible ones have no classes of textures");
+  require(options.without.empty() || options.typical == 0, "scenes: typical and without exclude each other");
+  for (index shape = 0; shape < detail::scene_shapes; ++shape) {
+    const auto forbidden = std::count_if(options.without.begin(), options.without.end(), [&](const scene_pair& pair) {
+      return pair.shape == static_cast<scene_shape>(shape);
+    });
+    require(forbidden < detail::scene_colours, "scenes: no colour is left for the ",
+            name_of(static_cast<scene_shape>(shape)));
+  }
   described_scenes result;
   std::tie(result.data.train, result.train) = detail::make_scenes(options, options.train_per_class, "train", 0);
   std::tie(result.data.test, result.test) =

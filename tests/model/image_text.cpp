@@ -66,9 +66,10 @@ void check_gradients(const cts::image_text_config& config) {
   cts::image_text_tape<B> tape;
   cts::loss_tape<B> loss;
   it.loss(batch, tape, loss);
-  cts::tensor<B> gradients(it.b, 1, it.model.parameters().size()), dtokens;
+  cts::tensor<B> gradients(it.b, 1, it.model.parameters().size());
+  cts::stream_gradients<B> streams;
   it.b.fill(*gradients, 0.0);
-  cts::backward(it.b, it.model, tape, *std::as_const(loss.dlogits), gradients.data(), dtokens);
+  cts::backward(it.b, it.model, tape, *std::as_const(loss.dlogits), gradients.data(), streams);
   const auto got = gradients.to_host(it.b);
   auto values = it.model.parameters().to_host(it.b);
   const auto moved = [&](std::size_t i, double x) {

@@ -186,14 +186,10 @@ struct image_text_tape {
   }
 };
 
-/// Factors on the attention scores of image tokens `[T]`, in the encoder and where text looks at them.
-template <class T>
-using image_factors = key_factors<T>;
-
-/// Pictures to image tokens, `tape.norm.y` `[T, D]`.
+/// Pictures to image tokens, `tape.norm.y` `[T, D]`. `factors` weigh them as keys, for perturbations only.
 template <tensor_backend B, class T = typename B::scalar>
 void encode(B& b, const image_text_model<B>& model, const token_batch& batch, image_text_tape<B>& tape,
-            const image_factors<T>& factors = {}) {
+            const key_factors<T>& factors = {}) {
   const vit_config& c = model.config().image;
   const image_text_layout& l = model.layout();
   const auto p = model.view_parameters();
@@ -217,7 +213,7 @@ void encode(B& b, const image_text_model<B>& model, const token_batch& batch, im
 /// Texts about pictures that were encoded into the same tape, to `tape.logits` `[A, V]` of the tokens that are asked.
 template <tensor_backend B, class T = typename B::scalar>
 void decode(B& b, const image_text_model<B>& model, const text_batch& batch, image_text_tape<B>& tape,
-            const image_factors<T>& factors = {}) {
+            const decoder_factors<T>& factors = {}) {
   const text_config& c = model.config().text;
   const image_text_layout& l = model.layout();
   const auto p = model.view_parameters();
@@ -248,36 +244,43 @@ void forward(B& b, const image_text_model<B>& model, const token_batch& images, 
   decode(b, model, texts, tape);
 }
 
-/// From `dlogits` `[A, V]`: adds to `gradients` (an array like the parameters; may be null) and writes d loss / d
-/// tokens at the input of the encoder's blocks to `dtokens` `[T, D]`. `keep_attention_gradients` leaves d loss / d
-/// attention in the tapes of all blocks.
+/// Gradients at the inputs of the two streams: d loss / d image tokens `[T, D]` below the encoder's blocks, and d loss /
+/// d text tokens `[L, C]` below the decoder's.
+template <tensor_backend B>
+struct stream_gradients {
+  tensor<B> image, text;
+};
+
+/// From `dlogits` `[A, V]`: adds to `gradients` (an array like the parameters; may be null) and writes `streams`.
+/// `keep_attention_gradients` leaves d loss / d attention in the tapes of all blocks.
 template <tensor_backend B, class T = typename B::scalar>
 void backward(B& b, const image_text_model<B>& model, image_text_tape<B>& tape, const_view<T> dlogits, T* gradients,
-              tensor<B>& dtokens, bool keep_attention_gradients = false) {
+              stream_gradients<B>& streams, bool keep_attention_gradients = false) {
   require(tape.keep == kept::gradients, "image_text: backward needs a tape that kept what gradients need");
   const image_text_layout& l = model.layout();
   const auto p = model.view_parameters();
   const parameter_view<T> g{gradients};
   const index asked = dlogits.rows, length = tape.text.length(), dim = model.config().text.dim;
   const view<const T> image = *std::as_const(tape.norm.y);
-  scratch<B> dnorm(b, asked, dim), dasked(b, asked, dim), dtext(b, length, dim), dimage(b, image.rows, image.cols);
+  scratch<B> dnorm(b, asked, dim), dasked(b, asked, dim), dimage(b, image.rows, image.cols);
   backward<B, T>(b, l.output, p, g, *tape.text_norm.y, dlogits, *dnorm);
   backward<B, T>(b, l.text_norm, p, g, *std::as_const(tape.asked), tape.text_norm, *dnorm, *dasked);
-  b.fill(*dtext, T(0));
+  const view<T> dtext = (streams.text.resize(b, length, dim), *streams.text);
+  const view<T> dtokens = (streams.image.resize(b, image.rows, image.cols), *streams.image);
+  b.fill(dtext, T(0));
   b.fill(*dimage, T(0));
-  b.scatter_add_rows(*dtext, *dasked, tape.text.asked.data());
+  b.scatter_add_rows(dtext, *dasked, tape.text.asked.data());
   for (std::size_t i = l.decoder.size(); i-- > 0;) {
     backward<B, T>(b, l.decoder[i], p, g, tape.text.rows, *std::as_const(tape.text_stream[i]), image, tape.decoder[i],
-                   keep_attention_gradients, *dtext, *dimage);
+                   keep_attention_gradients, dtext, *dimage);
   }
-  if (g) backward<B, T>(b, l.text, g, tape.text.tokens, tape.text.positions, *dtext);
-  dtokens.resize(b, image.rows, image.cols);
-  backward<B, T>(b, l.norm, p, g, *std::as_const(tape.stream[l.blocks.size()]), tape.norm, *dimage, *dtokens);
+  if (g) backward<B, T>(b, l.text, g, tape.text.tokens, tape.text.positions, dtext);
+  backward<B, T>(b, l.norm, p, g, *std::as_const(tape.stream[l.blocks.size()]), tape.norm, *dimage, dtokens);
   for (std::size_t i = l.blocks.size(); i-- > 0;) {
     backward<B, T>(b, l.blocks[i], p, g, tape.plan.all, *std::as_const(tape.stream[i]), tape.blocks[i],
-                   keep_attention_gradients, *dtokens);
+                   keep_attention_gradients, dtokens);
   }
-  if (g) backward<B, T>(b, l.embedding, p, g, tape.plan, *tape.patches, *dtokens, {});
+  if (g) backward<B, T>(b, l.embedding, p, g, tape.plan, *tape.patches, dtokens, {});
 }
 
 }  // namespace core_tokensets

@@ -33,16 +33,22 @@ struct decoder_rows {
   attention_rows self, cross;
 };
 
-/// x `[L, C]` to y `[L, C]` with image tokens `[T, E]`; `factors` weigh the image tokens, for perturbations only.
+/// Factors on the attention scores of text tokens `[L]` and of image tokens `[T]`, for perturbations only.
+template <class T>
+struct decoder_factors {
+  key_factors<T> text = {}, image = {};
+};
+
+/// x `[L, C]` to y `[L, C]` with image tokens `[T, E]`.
 template <tensor_backend B, class T = typename B::scalar>
 void forward(B& b, const decoder_block& l, parameter_view<const T> p, const decoder_rows& rows, const_view<T> x,
              const_view<T> image, decoder_block_tape<B>& tape, attention_kept keep, view<T> y,
-             const key_factors<T>& factors = {}) {
+             const decoder_factors<T>& factors = {}) {
   tape.attended.resize(b, x.rows, x.cols);
   tape.self.middle.resize(b, x.rows, x.cols);
-  attend<B, T>(b, l.self, p, rows.self, x, tape.self, keep, *tape.attended);
+  attend<B, T>(b, l.self, p, rows.self, x, tape.self, keep, *tape.attended, factors.text);
   forward<B, T>(b, l.cross, p, rows.cross, *std::as_const(tape.attended), image, tape.cross, keep, *tape.self.middle,
-                factors);
+                factors.image);
   forward_mlp<B, T>(b, l.self, p, tape.self, y);
 }
 

@@ -18,47 +18,63 @@ namespace core_tokensets {
 /// Last-layer gradients of n samples, factored: the gradient of the cross-entropy of sample i with respect to the
 /// head's bias is delta_i = softmax - onehot, with respect to its weight the outer product delta_i h_i^T, h_i being the
 /// class-token feature before the head. So <g_i, g_j> = (delta_i . delta_j) (h_i . h_j + 1).
+///
+/// A sample may have several outputs (the tokens of an answer): then its gradient is the mean over its rows of `delta`
+/// and `feature`, R in all.
 struct evidence {
   index samples = 0, classes = 0, features = 0;
-  std::vector<double> delta;         ///< [n, K]
-  std::vector<float> feature;        ///< [n, d]
-  std::vector<std::int32_t> labels;  ///< [n]
+  std::vector<double> delta;         ///< [R, K]
+  std::vector<float> feature;        ///< [R, d]
+  std::vector<std::int32_t> labels;  ///< [n] class of each sample, or group, by which budgets are divided
+  std::vector<index> rows = {};      ///< [n + 1] sample i has the rows rows[i] .. rows[i + 1]; empty: one each
   /// A gradient `[K] + [K, d]` (bias, then weight) that the chosen samples shall sum up to, as of a validation set;
   /// empty: the mean over the samples themselves.
   std::vector<double> target;
 
-  const double* delta_of(index i) const { return delta.data() + i * classes; }
-  const float* feature_of(index i) const { return feature.data() + i * features; }
+  index first_row(index i) const { return rows.empty() ? i : rows[static_cast<std::size_t>(i)]; }
+  index all_rows() const { return rows.empty() ? samples : rows.back(); }
+  /// Calls `visit(delta [K], feature [d], share)` for the rows of sample i; shares add up to 1.
+  template <class Visit>
+  void for_each_row(index i, const Visit& visit) const {
+    const index begin = first_row(i), end = first_row(i + 1);
+    for (index r = begin; r < end; ++r)
+      visit(delta.data() + r * classes, feature.data() + r * features, 1.0 / static_cast<double>(end - begin));
+  }
   /// Length of a gradient: K (d + 1).
   index gradient_size() const { return classes * (features + 1); }
 };
 
-/// Evidence from the model's outputs: logits [n, K] and class-token features [n, d]; `Error` unless the sizes agree.
+/// Evidence from the model's outputs: logits `[R, K]`, features `[R, d]` below the head and targets `[R]`. Without
+/// `rows` each row is a sample and its target is its label; with them, `labels` `[n]` are the samples' groups. `Error`
+/// unless the sizes agree.
 inline evidence make_evidence(std::span<const float> logits, std::span<const float> feature,
-                              std::span<const std::int32_t> labels, index classes) {
-  const auto n = static_cast<index>(labels.size());
-  require(n > 0 && classes > 0, "evidence: ", n, " samples of ", classes, " classes, expected at least one of each");
-  require(static_cast<index>(logits.size()) == n * classes, "evidence: ", logits.size(), " logits, expected ", n, " x ",
-          classes);
-  require(!feature.empty() && static_cast<index>(feature.size()) % n == 0, "evidence: ", feature.size(),
-          " feature values, expected a multiple of ", n, " samples");
-  evidence e{.samples = n,
+                              std::span<const std::int32_t> targets, index classes, std::vector<index> rows = {},
+                              std::span<const std::int32_t> labels = {}) {
+  const auto all = static_cast<index>(targets.size());
+  require(all > 0 && classes > 0, "evidence: ", all, " samples of ", classes, " classes, expected at least one of each");
+  require(static_cast<index>(logits.size()) == all * classes, "evidence: ", logits.size(), " logits, expected ", all,
+          " x ", classes);
+  require(!feature.empty() && static_cast<index>(feature.size()) % all == 0, "evidence: ", feature.size(),
+          " feature values, expected a multiple of ", all, " samples");
+  if (rows.empty()) labels = targets;
+  evidence e{.samples = static_cast<index>(labels.size()),
              .classes = classes,
-             .features = static_cast<index>(feature.size()) / n,
+             .features = static_cast<index>(feature.size()) / all,
              .delta = std::vector<double>(logits.begin(), logits.end()),
              .feature = {feature.begin(), feature.end()},
              .labels = {labels.begin(), labels.end()},
+             .rows = std::move(rows),
              .target = {}};
-  for (index i = 0; i < n; ++i) {
+  for (index i = 0; i < all; ++i) {
     double* row = e.delta.data() + i * classes;
-    const index label = labels[static_cast<std::size_t>(i)];
-    require(label >= 0 && label < classes, "evidence: label ", label, " of sample ", i, ", expected 0 to ",
+    const index wanted = targets[static_cast<std::size_t>(i)];
+    require(wanted >= 0 && wanted < classes, "evidence: label ", wanted, " of sample ", i, ", expected 0 to ",
             classes - 1);
     const double top = *std::max_element(row, row + classes);
     double sum = 0;
     for (index c = 0; c < classes; ++c) sum += row[c] = std::exp(row[c] - top);
     for (index c = 0; c < classes; ++c) row[c] /= sum;
-    row[label] -= 1;
+    row[wanted] -= 1;
   }
   return e;
 }
@@ -70,13 +86,19 @@ inline void check(const evidence& e) {
   const auto length = [](const char* name, std::size_t got, index want) {
     require(static_cast<index>(got) == want, "evidence: ", name, " has ", got, " values, expected ", want);
   };
-  length("delta", e.delta.size(), e.samples * e.classes);
-  length("feature", e.feature.size(), e.samples * e.features);
+  if (!e.rows.empty()) {
+    length("rows", e.rows.size(), e.samples + 1);
+    for (index i = 0; i < e.samples; ++i)
+      require(e.first_row(i) < e.first_row(i + 1) && e.rows.front() == 0, "evidence: sample ", i, " has no rows");
+  }
+  length("delta", e.delta.size(), e.all_rows() * e.classes);
+  length("feature", e.feature.size(), e.all_rows() * e.features);
   length("labels", e.labels.size(), e.samples);
   if (!e.target.empty()) length("target", e.target.size(), e.gradient_size());
   const auto finite = [](const char* name, const auto& values, index width) {
     for (std::size_t i = 0; i < values.size(); ++i) {
-      require(std::isfinite(values[i]), "evidence: ", name, " of sample ", static_cast<index>(i) / width,
+      require(std::isfinite(values[i]), "evidence: ", name, e.rows.empty() ? " of sample " : " of row ",
+              static_cast<index>(i) / width,
               " is not finite (", values[i], ")");
     }
   };
@@ -111,8 +133,14 @@ Sum dot(const A* a, const B* b, index n) {
 
 /// <g_i, g_j> = (delta_i . delta_j) (h_i . h_j + 1), in double precision.
 inline double inner(const evidence& e, index i, index j) {
-  return detail::dot<double>(e.delta_of(i), e.delta_of(j), e.classes) *
-         (detail::dot<double>(e.feature_of(i), e.feature_of(j), e.features) + 1);
+  double total = 0;
+  e.for_each_row(i, [&](const double* delta, const float* h, double share) {
+    e.for_each_row(j, [&](const double* other_delta, const float* other_h, double other_share) {
+      total += share * other_share * detail::dot<double>(delta, other_delta, e.classes) *
+               (detail::dot<double>(h, other_h, e.features) + 1);
+    });
+  });
+  return total;
 }
 
 /// Inner products of all `rows` with all `columns`, [rows, columns].
@@ -132,10 +160,11 @@ inline std::vector<double> gradient_sum(const evidence& e, std::span<const index
   parallel_for(0, e.classes, [&](index c) {
     double* row = sum.data() + e.classes + c * e.features;
     for (const index i : members) {
-      const double factor = e.delta_of(i)[c];
-      const float* h = e.feature_of(i);
-      sum[static_cast<std::size_t>(c)] += factor;
-      for (index f = 0; f < e.features; ++f) row[f] += factor * static_cast<double>(h[f]);
+      e.for_each_row(i, [&](const double* delta, const float* h, double share) {
+        const double factor = share * delta[c];
+        sum[static_cast<std::size_t>(c)] += factor;
+        for (index f = 0; f < e.features; ++f) row[f] += factor * static_cast<double>(h[f]);
+      });
     }
   });
   return sum;
@@ -159,11 +188,13 @@ inline std::vector<double> inner_with(const evidence& e, std::span<const index> 
     for (index m = begin; m < end; ++m) {
       const index i = members[static_cast<std::size_t>(m)];
       double total = 0;
-      for (index c = 0; c < e.classes; ++c) {
-        const double* weight = gradient.data() + e.classes + c * e.features;
-        total += e.delta_of(i)[c] *
-                 (gradient[static_cast<std::size_t>(c)] + detail::dot<double>(weight, e.feature_of(i), e.features));
-      }
+      e.for_each_row(i, [&](const double* delta, const float* h, double share) {
+        for (index c = 0; c < e.classes; ++c) {
+          const double* weight = gradient.data() + e.classes + c * e.features;
+          total += share * delta[c] *
+                   (gradient[static_cast<std::size_t>(c)] + detail::dot<double>(weight, h, e.features));
+        }
+      });
       result[static_cast<std::size_t>(m)] = total;
     }
   });

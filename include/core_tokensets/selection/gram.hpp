@@ -78,9 +78,15 @@ class factored_gram {
       parallel_chunks(0, size(), 256, [&](index begin, index end) {
         for (index m = begin; m < end; ++m) {
           const index i = members_[static_cast<std::size_t>(m)];
-          const double d = detail::dot<double>(evidence_.delta_of(i), evidence_.delta_of(atom), evidence_.classes);
-          const float h = detail::dot<float>(evidence_.feature_of(i), evidence_.feature_of(atom), evidence_.features);
-          values[static_cast<std::size_t>(m)] = static_cast<float>(d * (static_cast<double>(h) + 1));
+          double total = 0;
+          evidence_.for_each_row(i, [&](const double* delta, const float* h, double share) {
+            evidence_.for_each_row(atom, [&](const double* atom_delta, const float* atom_h, double atom_share) {
+              const double d = detail::dot<double>(delta, atom_delta, evidence_.classes);
+              const float f = detail::dot<float>(h, atom_h, evidence_.features);
+              total += share * atom_share * d * (static_cast<double>(f) + 1);
+            });
+          });
+          values[static_cast<std::size_t>(m)] = static_cast<float>(total);
         }
       });
       columns_.push_back(std::move(values));

@@ -43,14 +43,14 @@ inline double residual_norm(const evidence& e, std::span<const index> order, std
                             std::span<const double> target) {
   std::vector<double> rest(target.begin(), target.end());
   for (std::size_t k = 0; k < order.size(); ++k) {
-    const double* delta = e.delta_of(order[k]);
-    const float* h = e.feature_of(order[k]);
-    for (index c = 0; c < e.classes; ++c) {
-      const double factor = weights[k] * delta[c];
-      rest[static_cast<std::size_t>(c)] -= factor;
-      double* row = rest.data() + e.classes + c * e.features;
-      for (index f = 0; f < e.features; ++f) row[f] -= factor * static_cast<double>(h[f]);
-    }
+    e.for_each_row(order[k], [&](const double* delta, const float* h, double share) {
+      for (index c = 0; c < e.classes; ++c) {
+        const double factor = weights[k] * share * delta[c];
+        rest[static_cast<std::size_t>(c)] -= factor;
+        double* row = rest.data() + e.classes + c * e.features;
+        for (index f = 0; f < e.features; ++f) row[f] -= factor * static_cast<double>(h[f]);
+      }
+    });
   }
   return std::sqrt(dot<double>(rest.data(), rest.data(), static_cast<index>(rest.size())));
 }

@@ -16,9 +16,11 @@ struct random_selection {
   bool balanced = true;
 };
 
-/// The same samples for the same seed, labels and budget, ordered by class if balanced. Looks at labels only.
-inline selection_result select(const random_selection& method, const evidence& e, index k) {
-  check_budget(e, k);
+/// The same samples for the same seed, labels `[n]` of `classes` and budget, ordered by class if balanced.
+inline selection_result select_at_random(const random_selection& method, std::span<const std::int32_t> labels,
+                                         index classes, index k) {
+  const auto n = static_cast<index>(labels.size());
+  require(k > 0 && k <= n, "selection: a budget of ", k, " samples, expected 1 to ", n);
   selection_result result;
   const auto draw = [&](std::vector<index> members, index count, std::uint64_t stream) {
     random_stream random(method.seed, stream);
@@ -26,16 +28,22 @@ inline selection_result select(const random_selection& method, const evidence& e
     result.indices.insert(result.indices.end(), members.begin(), members.begin() + count);
   };
   if (method.balanced) {
-    const auto members = members_by_class(e);
+    const auto members = members_by_class(labels, classes);
     const auto quotas = balanced_quotas(sizes_of(members), k);
     for (std::size_t c = 0; c < members.size(); ++c) draw(members[c], quotas[c], c);
   } else {
-    std::vector<index> all(static_cast<std::size_t>(e.samples));
+    std::vector<index> all(labels.size());
     std::iota(all.begin(), all.end(), index{0});
     draw(std::move(all), k, 0);
   }
   result.weights.assign(result.indices.size(), 1.0f);
   return result;
+}
+
+/// The same by the contract of a selector; looks at the labels of the evidence only.
+inline selection_result select(const random_selection& method, const evidence& e, index k) {
+  check_budget(e, k);
+  return select_at_random(method, e.labels, e.classes, k);
 }
 
 }  // namespace core_tokensets

@@ -49,12 +49,18 @@ inline std::vector<float> normalise_weights(std::span<const double> weights) {
   return result;
 }
 
-/// The samples of each class, rising: K lists.
-inline std::vector<std::vector<index>> members_by_class(const evidence& e) {
-  std::vector<std::vector<index>> members(static_cast<std::size_t>(e.classes));
-  for (index i = 0; i < e.samples; ++i)
-    members[static_cast<std::size_t>(e.labels[static_cast<std::size_t>(i)])].push_back(i);
+/// The samples of each class, rising: K lists. `Error`: a label that is no class.
+inline std::vector<std::vector<index>> members_by_class(std::span<const std::int32_t> labels, index classes) {
+  std::vector<std::vector<index>> members(static_cast<std::size_t>(classes));
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    require(labels[i] >= 0 && labels[i] < classes, "selection: label ", labels[i], " of sample ", i, ", expected 0 to ",
+            classes - 1);
+    members[static_cast<std::size_t>(labels[i])].push_back(static_cast<index>(i));
+  }
   return members;
+}
+inline std::vector<std::vector<index>> members_by_class(const evidence& e) {
+  return members_by_class(e.labels, e.classes);
 }
 
 /// The sizes of lists.

@@ -107,6 +107,37 @@ inline void fit_files(const dataset& data, std::span<const index> indices, index
   }
 }
 
+/// k of the samples with these labels `[n]`; `gather()` makes the evidence, which chance does without.
+template <class Gather>
+selection_result choose(const selection_method& method, std::span<const std::int32_t> labels, index classes, index k,
+                        const Gather& gather) {
+  if (const auto* chance = std::get_if<random_selection>(&method))
+    return select_at_random(*chance, labels, classes, k);
+  const evidence known = gather();
+  return std::visit([&](const auto& m) { return select(m, known, k); }, method);
+}
+
+/// The most relevant tokens of one picture as the memory stores them.
+struct kept_tokens {
+  std::vector<std::uint8_t> patches;
+  std::vector<std::uint16_t> positions;
+  std::vector<float> relevance;  ///< empty where the memory keeps none
+};
+
+/// The `count` tokens of a picture with the largest of `relevance` `[P]`.
+inline kept_tokens cut_tokens(const image_view& picture, std::span<const double> relevance, index count,
+                              const token_memory_format& format) {
+  kept_tokens kept;
+  kept.positions = most_relevant(relevance, count);
+  const auto pixels = patchify(picture, format.patch);
+  for (const std::uint16_t p : kept.positions) {
+    const auto from = pixels.begin() + p * format.patch_dim();
+    kept.patches.insert(kept.patches.end(), from, from + format.patch_dim());
+    if (format.relevance != relevance_storage::none) kept.relevance.push_back(static_cast<float>(relevance[p]));
+  }
+  return kept;
+}
+
 /// Chooses `k` of the pictures `indices`, or fewer if their files may weigh no more than `file_bytes`, and appends
 /// their most relevant tokens to the memory, as of task `task_number`.
 template <tensor_backend B>
@@ -121,9 +152,12 @@ consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::s
   require(recipe.keep > 0 && recipe.keep <= 1, "core tokenset: keep ", recipe.keep,
           ", expected more than 0 and at most 1");
   const auto start = clock::now();
-  const model_outputs outputs = run_model(b, model, data, indices, normalisation);
-  const auto known = make_evidence(outputs.logits, outputs.features, outputs.labels, model.config().classes);
-  selection_result chosen = std::visit([&](const auto& m) { return select(m, known, k); }, recipe.select);
+  std::vector<std::int32_t> labels;
+  for (const index i : indices) labels.push_back(data.labels[static_cast<std::size_t>(i)]);
+  selection_result chosen = choose(recipe.select, labels, model.config().classes, k, [&] {
+    const model_outputs outputs = run_model(b, model, data, indices, normalisation);
+    return make_evidence(outputs.logits, outputs.features, outputs.labels, model.config().classes);
+  });
   if (file_bytes != std::numeric_limits<index>::max()) fit_files(data, indices, file_bytes, chosen);
   consolidation done;
   done.select_seconds = seconds(start);
@@ -147,19 +181,10 @@ consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::s
     for (std::size_t i = 0; i < part.size(); ++i) {
       const auto of_sample =
           std::span(relevance).subspan(i * static_cast<std::size_t>(patches), static_cast<std::size_t>(patches));
-      const auto positions = most_relevant(of_sample, count);
-      const auto pixels = patchify(data.view_of(part[i]), model.config().patch);
-      std::vector<std::uint8_t> kept;
-      std::vector<float> kept_relevance;
-      for (const std::uint16_t p : positions) {
-        const auto from = pixels.begin() + p * memory.format().patch_dim();
-        kept.insert(kept.end(), from, from + memory.format().patch_dim());
-        kept_relevance.push_back(static_cast<float>(of_sample[p]));
-      }
-      if (memory.format().relevance == relevance_storage::none) kept_relevance.clear();
-      memory.append({.patches = kept,
-                     .positions = positions,
-                     .relevance = kept_relevance,
+      const kept_tokens kept = cut_tokens(data.view_of(part[i]), of_sample, count, memory.format());
+      memory.append({.patches = kept.patches,
+                     .positions = kept.positions,
+                     .relevance = kept.relevance,
                      .target = data.labels[static_cast<std::size_t>(part[i])],
                      .weight = chosen.weights[begin + i],
                      .task = task_number});

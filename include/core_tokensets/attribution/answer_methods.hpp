@@ -1,0 +1,249 @@
+#pragma once
+// The attribution methods for answers. Options are those of the methods for classes, as far as they have a meaning.
+
+#include "core_tokensets/attribution/answer_atman.hpp"
+#include "core_tokensets/attribution/answers.hpp"
+#include "core_tokensets/attribution/methods.hpp"
+#include "core_tokensets/nn/lrp/decoder_block.hpp"
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// Matrices of one sample as doubles on the host.
+template <tensor_backend B>
+std::vector<double> sample_matrices(B& b, const attention_rows& rows, index heads, const tensor<B>& all, index s) {
+  using T = typename B::scalar;
+  const view<const T> m = rows.matrices(std::as_const(all).data(), s, heads);
+  std::vector<T> host(static_cast<std::size_t>(m.n1 * m.rows * m.cols));
+  b.download(host.data(), m.data, static_cast<index>(host.size()));
+  return {host.begin(), host.end()};
+}
+
+/// C = mean_h max(0, g a) of sample s.
+template <tensor_backend B>
+token_map positive_map(B& b, const attention_rows& rows, index heads, const tensor<B>& a, const tensor<B>& g,
+                       index s) {
+  return positive_mean(sample_matrices(b, rows, heads, a, s), sample_matrices(b, rows, heads, g, s), heads,
+                       rows.queries().length(s), rows.keys().length(s));
+}
+
+/// From the maps of all attentions to relevance: image tokens among themselves, then text among itself and on the
+/// picture, block by block (Chefer, Gur & Wolf 2021, section 3.3); the mean over the explained rows is read.
+/// `of_encoder(i, s)`, `of_self(i, s)`, `of_cross(i, s)` give C of block i.
+template <tensor_backend B, class Encoder, class Self, class Cross>
+answer_relevance relevance_of_maps(const image_text_model<B>& model, const text_batch& texts,
+                                   const answer_workspace<B>& ws, index start_layer, const Encoder& of_encoder,
+                                   const Self& of_self, const Cross& of_cross) {
+  answer_relevance result;
+  const auto& pictures = ws.tape.plan.rows();
+  for (index s = 0; s < texts.texts(); ++s) {
+    encoder_decoder_relevance r(pictures.length(s), ws.tape.text.rows.self.queries().length(s));
+    for (index i = start_layer; i < model.config().image.depth; ++i) r.encoder_self(of_encoder(i, s));
+    for (index i = 0; i < model.config().text.depth; ++i) {
+      r.decoder_self(of_self(i, s));
+      r.cross(of_cross(i, s));
+    }
+    const auto places = explained_places(ws, texts, s);
+    const auto of_image = mean_of_rows(r.query_image, places), of_text = mean_of_rows(r.query_query, places);
+    result.image.insert(result.image.end(), of_image.begin() + 1, of_image.end());  // without the class token
+    result.text.insert(result.text.end(), of_text.begin(), of_text.end());
+  }
+  return result;
+}
+
+inline void check_start_layer(const char* method, index start, const image_text_config& c) {
+  check_start_layer(method, start, c.image.depth);
+}
+
+}  // namespace detail
+
+/// Uniform numbers: image first, then text.
+template <tensor_backend B>
+answer_relevance attribute(const random_relevance& method, B&, const image_text_model<B>&, const token_batch& images,
+                           const text_batch& texts, answer_workspace<B>&) {
+  random_stream random(method.seed, 0x72656c);
+  answer_relevance result{std::vector<double>(static_cast<std::size_t>(images.tokens())),
+                          std::vector<double>(static_cast<std::size_t>(texts.length()))};
+  for (auto* part : {&result.image, &result.text}) {
+    for (double& r : *part) r = random.uniform();
+  }
+  return result;
+}
+
+/// The last decoder block's attention on the picture and on the text, mean over heads and explained rows.
+template <tensor_backend B>
+answer_relevance attribute(const last_attention&, B& b, const image_text_model<B>& model, const token_batch& images,
+                           const text_batch& texts, answer_workspace<B>& ws) {
+  explain_answers(b, model, images, texts, ws);
+  const auto& last = ws.tape.decoder.back();
+  const index heads = model.config().text.heads;
+  answer_relevance result;
+  for (index s = 0; s < texts.texts(); ++s) {
+    const auto places = explained_places(ws, texts, s);
+    const auto mean = [&](const attention_rows& rows, const tensor<B>& a) {
+      const index nq = rows.queries().length(s), nk = rows.keys().length(s);
+      token_map m = token_map::zeros(nq, nk);
+      const auto values = detail::sample_matrices(b, rows, heads, a, s);
+      for (std::size_t i = 0; i < values.size(); ++i)
+        m.values[i % m.values.size()] += values[i] / static_cast<double>(heads);
+      return mean_of_rows(m, places);
+    };
+    const auto of_image = mean(ws.tape.text.rows.cross, last.cross.a), of_text = mean(ws.tape.text.rows.self, last.self.a);
+    result.image.insert(result.image.end(), of_image.begin() + 1, of_image.end());
+    result.text.insert(result.text.end(), of_text.begin(), of_text.end());
+  }
+  return result;
+}
+
+/// Sum over channels of embedding times gradient: patch embeddings without position, and token embeddings with it.
+template <tensor_backend B>
+answer_relevance attribute(const gradient_x_input& method, B& b, const image_text_model<B>& model,
+                           const token_batch& images, const text_batch& texts, answer_workspace<B>& ws) {
+  using T = typename B::scalar;
+  explain_answers(b, model, images, texts, ws);
+  backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.streams);
+  tensor<B> at_patches(b, images.tokens(), ws.streams.image.cols());
+  b.gather_rows(*at_patches, *std::as_const(ws.streams.image), ws.tape.plan.patch_rows.data());
+  const auto sums = [&](const tensor<B>& gradient, const tensor<B>& value) {
+    tensor<B> sum(b, gradient.rows(), 1);
+    if (method.magnitude) {
+      b.row_reduce(fn::plus{}, fn::square{}, *sum, *gradient);
+    } else {
+      b.row_reduce(fn::plus{}, fn::times{}, *sum, *gradient, *value);
+    }
+    const auto host = sum.to_host(b);
+    std::vector<double> relevance(host.begin(), host.end());
+    if (method.magnitude) {
+      for (double& r : relevance) r = std::sqrt(r);
+    }
+    return relevance;
+  };
+  return {sums(at_patches, ws.tape.embeddings), sums(ws.streams.text, ws.tape.text_stream.front())};
+}
+
+/// Attention times its gradient through self- and cross-attention (Chefer, Gur & Wolf, ICCV 2021).
+template <tensor_backend B>
+answer_relevance attribute(const generic_attention& method, B& b, const image_text_model<B>& model,
+                           const token_batch& images, const text_batch& texts, answer_workspace<B>& ws) {
+  using T = typename B::scalar;
+  detail::check_start_layer(generic_attention::name, method.start_layer, model.config());
+  explain_answers(b, model, images, texts, ws);
+  backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.streams, true);
+  const auto& t = ws.tape;
+  const auto at = [](index i) { return static_cast<std::size_t>(i); };
+  const index heads = model.config().image.heads, text_heads = model.config().text.heads;
+  return detail::relevance_of_maps(
+      model, texts, ws, method.start_layer,
+      [&](index i, index s) {
+        return detail::positive_map(b, t.plan.all, heads, t.blocks[at(i)].a, t.blocks[at(i)].da, s);
+      },
+      [&](index i, index s) {
+        return detail::positive_map(b, t.text.rows.self, text_heads, t.decoder[at(i)].self.a, t.decoder[at(i)].self.da,
+                                    s);
+      },
+      [&](index i, index s) {
+        return detail::positive_map(b, t.text.rows.cross, text_heads, t.decoder[at(i)].cross.a,
+                                    t.decoder[at(i)].cross.da, s);
+      });
+}
+
+/// Relevance of all attentions of an answer by the rules of a composite: of the encoder's blocks, of the decoder's
+/// self-attentions and of its looks at the picture; and what arrives at both streams.
+template <tensor_backend B>
+struct answer_lrp {
+  std::vector<tensor<B>> encoder, self, cross;
+  tensor<B> text, image;  ///< [L, C] and [T, D]
+};
+
+/// From the explained logits down to both streams; needs `explain_answers` before.
+template <tensor_backend B>
+void propagate(const lrp::composite& c, B& b, const image_text_model<B>& model, answer_workspace<B>& ws,
+               answer_lrp<B>& out) {
+  using T = typename B::scalar;
+  const auto& l = model.layout();
+  const auto p = model.view_parameters();
+  auto& tape = ws.tape;
+  const index asked = ws.dlogits.rows(), length = tape.text.length();
+  lrp::sample_rows<B> text_rows, image_rows;
+  text_rows.assign(b, tape.text.rows.self.queries());
+  image_rows.assign(b, tape.plan.rows());
+  scratch<B> start(b, asked, ws.dlogits.cols()), at_asked(b, asked, model.config().text.dim);
+  b.map(fn::copy{}, *start, *std::as_const(ws.dlogits));
+  if (c.start == lrp::start_value::logit) b.map(fn::multiply{}, *start, *std::as_const(tape.logits));
+  lrp::relevance<B, T>(c.head, b, l.output, p, *tape.text_norm.y, *std::as_const(tape.logits), *start, *at_asked);
+  lrp::relevance<B, T>(c.norm, b, l.text_norm, p, *std::as_const(tape.asked), tape.text_norm, *at_asked);
+  out.text.resize(b, length, model.config().text.dim);
+  out.image.resize(b, tape.plan.tokens(), model.config().image.dim);
+  b.fill(*out.text, T(0));
+  b.fill(*out.image, T(0));
+  b.scatter_add_rows(*out.text, *at_asked, tape.text.asked.data());
+  out.self.resize(l.decoder.size()), out.cross.resize(l.decoder.size()), out.encoder.resize(l.blocks.size());
+  for (std::size_t i = l.decoder.size(); i-- > 0;) {
+    out.self[i].resize(b, 1, tape.decoder[i].self.a.size());
+    out.cross[i].resize(b, 1, tape.decoder[i].cross.a.size());
+    lrp::relevance<B, T>(c, b, l.decoder[i], p, tape.text.rows, text_rows, *std::as_const(tape.text_stream[i]),
+                         *std::as_const(tape.text_stream[i + 1]), *std::as_const(tape.norm.y), tape.decoder[i],
+                         {out.self[i].data(), out.cross[i].data()}, *out.text, *out.image);
+  }
+  lrp::relevance<B, T>(c.norm, b, l.norm, p, *std::as_const(tape.stream[l.blocks.size()]), tape.norm, *out.image);
+  for (std::size_t i = l.blocks.size(); i-- > 0;) {
+    out.encoder[i].resize(b, 1, tape.blocks[i].a.size());
+    lrp::relevance<B, lrp::no_observer, T>(c, b, l.blocks[i], p, tape.plan.all, image_rows,
+                                           *std::as_const(tape.stream[i]), *std::as_const(tape.stream[i + 1]),
+                                           tape.blocks[i], out.encoder[i].data(), *out.image);
+  }
+}
+
+/// GradLRP for two kinds of tokens: the relevance of attention (Chefer, Gur & Wolf, CVPR 2021) takes the place of
+/// attention itself in the rules of their ICCV paper.
+template <tensor_backend B>
+answer_relevance attribute(const grad_lrp& method, B& b, const image_text_model<B>& model, const token_batch& images,
+                           const text_batch& texts, answer_workspace<B>& ws) {
+  using T = typename B::scalar;
+  detail::check_start_layer(grad_lrp::name, method.start_layer, model.config());
+  explain_answers(b, model, images, texts, ws);
+  backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.streams, true);
+  answer_lrp<B> r;
+  propagate(lrp::make(method.rules), b, model, ws, r);
+  const auto& t = ws.tape;
+  const auto at = [](index i) { return static_cast<std::size_t>(i); };
+  const index heads = model.config().image.heads, text_heads = model.config().text.heads;
+  return detail::relevance_of_maps(
+      model, texts, ws, method.start_layer,
+      [&](index i, index s) {
+        return detail::positive_map(b, t.plan.all, heads, r.encoder[at(i)], t.blocks[at(i)].da, s);
+      },
+      [&](index i, index s) {
+        return detail::positive_map(b, t.text.rows.self, text_heads, r.self[at(i)], t.decoder[at(i)].self.da, s);
+      },
+      [&](index i, index s) {
+        return detail::positive_map(b, t.text.rows.cross, text_heads, r.cross[at(i)], t.decoder[at(i)].cross.da, s);
+      });
+}
+
+/// A method that works on answers.
+template <class M, class B>
+concept answers_method = requires(const M& method, B& b, const image_text_model<B>& model, const token_batch& images,
+                                  const text_batch& texts, answer_workspace<B>& ws) {
+  { attribute(method, b, model, images, texts, ws) } -> std::same_as<answer_relevance>;
+};
+
+/// Any method by its variant. `Error`: one that does not work on answers, with those that do.
+template <tensor_backend B>
+answer_relevance attribute_answers(const attribution_method& method, B& b, const image_text_model<B>& model,
+                           const token_batch& images, const text_batch& texts, answer_workspace<B>& ws) {
+  return std::visit(
+      [&](const auto& m) -> answer_relevance {
+        if constexpr (answers_method<std::remove_cvref_t<decltype(m)>, B>) {
+          return attribute(m, b, model, images, texts, ws);
+        } else {
+          fail("attribution: '", m.name,
+               "' does not work on answers; random, attention, gradient_x_input, generic_attention, grad_lrp and atman "
+               "do");
+        }
+      },
+      method);
+}
+
+}  // namespace core_tokensets

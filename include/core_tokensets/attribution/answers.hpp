@@ -1,0 +1,88 @@
+#pragma once
+// Which image tokens and which text tokens mattered for an answer: what is explained, and the state that the methods
+// share. Batches hold one text a picture.
+
+#include <cmath>
+
+#include "core_tokensets/attribution/cross_attention.hpp"
+#include "core_tokensets/model/image_text.hpp"
+
+namespace core_tokensets {
+
+/// Relevance of image patches `[P]` and of text tokens `[L]` (prompt, `begin` and answer).
+struct answer_relevance {
+  std::vector<double> image, text;
+};
+
+/// The state that methods reuse from batch to batch.
+template <tensor_backend B>
+struct answer_workspace {
+  image_text_tape<B> tape;
+  tensor<B> dlogits;                          ///< [A, V] gradient of what is explained
+  stream_gradients<B> streams;                ///< its gradients at both streams
+  std::vector<std::vector<index>> explained;  ///< of each text the rows of the A that are explained
+};
+
+/// What is explained of each text: the sum of the logits of its answer's tokens. The token `end` behind them says
+/// little about the picture and is left out, unless the answer is empty.
+template <tensor_backend B>
+void settle_answers(const text_plan<B>& plan, std::vector<std::vector<index>>& explained) {
+  explained.clear();
+  for (index q = 0; q < plan.asked_of_text.count(); ++q) {
+    const index begin = plan.asked_of_text.begin(q), all = plan.asked_of_text.length(q);
+    require(all > 0, "attribution: text ", q, " asks for nothing");
+    explained.emplace_back();
+    for (index a = 0; a < std::max<index>(1, all - 1); ++a) explained.back().push_back(begin + a);
+  }
+}
+
+/// Runs the forward pass with everything that gradients and relevance need, and settles what is explained.
+template <tensor_backend B>
+void explain_answers(B& b, const image_text_model<B>& model, const token_batch& images, const text_batch& texts,
+                     answer_workspace<B>& ws) {
+  using T = typename B::scalar;
+  require(texts.texts() == texts.pictures(), "attribution: ", texts.texts(), " texts about ", texts.pictures(),
+          " pictures, expected one each");
+  ws.tape.keep = kept::gradients;
+  ws.tape.keep_matrices = true;
+  forward(b, model, images, texts, ws.tape);
+  settle_answers(ws.tape.text, ws.explained);
+  const auto v = static_cast<std::size_t>(model.config().text.vocabulary);
+  std::vector<T> gradient(ws.tape.text.targets.size() * v, T(0));
+  for (const auto& rows : ws.explained) {
+    for (const index a : rows) {
+      const auto row = static_cast<std::size_t>(a);
+      gradient[row * v + static_cast<std::size_t>(ws.tape.text.targets[row])] = T(1);
+    }
+  }
+  ws.dlogits.assign(b, static_cast<index>(ws.tape.text.targets.size()), model.config().text.vocabulary,
+                    gradient.data());
+}
+
+/// Rows of text s, counted from its first, whose outputs are explained.
+template <tensor_backend B>
+std::vector<index> explained_places(const answer_workspace<B>& ws, const text_batch& texts, index s) {
+  std::vector<index> places;
+  const auto& wanted = ws.explained[static_cast<std::size_t>(s)];
+  index asked = ws.tape.text.asked_of_text.begin(s);
+  for (index t = texts.offsets[static_cast<std::size_t>(s)]; t < texts.offsets[static_cast<std::size_t>(s + 1)]; ++t) {
+    if (texts.targets[static_cast<std::size_t>(t)] < 0) continue;
+    if (std::find(wanted.begin(), wanted.end(), asked) != wanted.end())
+      places.push_back(t - texts.offsets[static_cast<std::size_t>(s)]);
+    ++asked;
+  }
+  return places;
+}
+
+/// mean over `rows` of the rows of a map.
+inline std::vector<double> mean_of_rows(const token_map& map, std::span<const index> rows) {
+  std::vector<double> mean(static_cast<std::size_t>(map.cols), 0.0);
+  for (const index r : rows) {
+    for (index c = 0; c < map.cols; ++c) {
+      mean[static_cast<std::size_t>(c)] += map(r, c) / static_cast<double>(rows.size());
+    }
+  }
+  return mean;
+}
+
+}  // namespace core_tokensets

@@ -60,6 +60,8 @@
 #include "core_tokensets/data/normalise.hpp"
 #include "core_tokensets/data/patches.hpp"
 #include "core_tokensets/data/patchify.hpp"
+#include "core_tokensets/data/photo_questions.hpp"
+#include "core_tokensets/data/photo_text.hpp"
 #include "core_tokensets/data/picture_list.hpp"
 #include "core_tokensets/data/scene_captions.hpp"
 #include "core_tokensets/data/scene_facts.hpp"

@@ -1,6 +1,9 @@
 #pragma once
 // The whole library. Optional backends have headers of their own.
 
+#include "core_tokensets/attribution/answer_atman.hpp"
+#include "core_tokensets/attribution/answer_methods.hpp"
+#include "core_tokensets/attribution/answers.hpp"
 #include "core_tokensets/attribution/atman.hpp"
 #include "core_tokensets/attribution/atman_first_order.hpp"
 #include "core_tokensets/attribution/attention.hpp"
@@ -52,6 +55,7 @@
 #include "core_tokensets/data/coco_captions.hpp"
 #include "core_tokensets/data/dataset.hpp"
 #include "core_tokensets/data/easy_vqa.hpp"
+#include "core_tokensets/data/encoded_texts.hpp"
 #include "core_tokensets/data/folder.hpp"
 #include "core_tokensets/data/idx.hpp"
 #include "core_tokensets/data/image.hpp"
@@ -110,6 +114,7 @@
 #include "core_tokensets/nn/lrp/attention.hpp"
 #include "core_tokensets/nn/lrp/block.hpp"
 #include "core_tokensets/nn/lrp/composite.hpp"
+#include "core_tokensets/nn/lrp/decoder_block.hpp"
 #include "core_tokensets/nn/lrp/division.hpp"
 #include "core_tokensets/nn/lrp/elementwise.hpp"
 #include "core_tokensets/nn/lrp/layer_rules.hpp"
@@ -146,9 +151,11 @@
 #include "core_tokensets/tensor/tensor.hpp"
 #include "core_tokensets/tensor/weighted_attention.hpp"
 #include "core_tokensets/tensor/workspace.hpp"
+#include "core_tokensets/train/answering.hpp"
 #include "core_tokensets/train/evaluate.hpp"
 #include "core_tokensets/train/fit.hpp"
 #include "core_tokensets/train/metrics.hpp"
 #include "core_tokensets/train/recipe.hpp"
 #include "core_tokensets/train/sequence.hpp"
 #include "core_tokensets/train/task_loop.hpp"
+#include "core_tokensets/train/text_fit.hpp"

@@ -32,111 +32,6 @@ void require(bool ok, const Parts&... parts) {
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/core/options.hpp ====
-// The options of a struct by name: printed, listed and set from text. A struct takes part with
-//   template <class Self, class V> static void options(Self& self, const V& visit) { visit("name", self.member); ... }
-
-#include <array>
-#include <charconv>
-#include <concepts>
-#include <sstream>
-#include <string>
-#include <string_view>
-#include <type_traits>
-
-
-namespace core_tokensets {
-
-/// The words of an enumeration in the order of its values: `inline constexpr std::array words<E>{...}`.
-template <class E>
-inline constexpr std::array<const char*, 0> words{};
-
-namespace detail {
-
-struct no_visit {
-  template <class T>
-  void operator()(const char*, T&) const {}
-};
-
-template <class T>
-std::string option_text(const T& value) {
-  if constexpr (std::is_enum_v<T>) {
-    return words<T>[static_cast<std::size_t>(value)];
-  } else if constexpr (std::same_as<T, bool>) {
-    return value ? "true" : "false";
-  } else {
-    std::ostringstream out;
-    out << value;
-    return out.str();
-  }
-}
-
-template <class E>
-std::string list_words() {
-  std::string all;
-  for (const char* word : words<E>) all += (all.empty() ? "" : ", ") + std::string(word);
-  return all;
-}
-
-/// The value that `text` stands for; `where` opens the message of an error.
-template <class T>
-T parse_option(std::string_view text, const std::string& where) {
-  if constexpr (std::is_enum_v<T>) {
-    for (std::size_t i = 0; i < words<T>.size(); ++i) {
-      if (text == words<T>[i]) return static_cast<T>(i);
-    }
-    fail(where, ": '", text, "', expected one of ", list_words<T>());
-  } else if constexpr (std::same_as<T, bool>) {
-    require(text == "true" || text == "false", where, ": '", text, "', expected true or false");
-    return text == "true";
-  } else if constexpr (std::same_as<T, std::string>) {
-    return T(text);
-  } else {
-    T value{};
-    const auto [end, bad] = std::from_chars(text.data(), text.data() + text.size(), value);
-    require(bad == std::errc() && end == text.data() + text.size(), where, ": '", text, "', expected a number");
-    return value;
-  }
-}
-
-}  // namespace detail
-
-template <class T>
-concept has_options = requires(T& t) {
-  std::remove_cv_t<T>::options(t, detail::no_visit{});
-};
-
-/// "key=value,key=value" of all options; empty where there are none.
-template <class T>
-std::string options_text(const T& of) {
-  std::string all;
-  if constexpr (has_options<T>) {
-    T::options(of, [&](const char* name, const auto& value) {
-      all += (all.empty() ? "" : ",") + std::string(name) + "=" + detail::option_text(value);
-    });
-  }
-  return all;
-}
-
-/// Sets one option. `Error` naming `what`: no such option (lists them), or a value that does not fit it.
-template <class T>
-void set_option(T& of, std::string_view key, std::string_view value, const std::string& what) {
-  bool found = false;
-  std::string all;
-  if constexpr (has_options<T>) {
-    T::options(of, [&](const char* name, auto& member) {
-      all += (all.empty() ? "" : ", ") + std::string(name);
-      if (key != name) return;
-      found = true;
-      member = detail::parse_option<std::remove_reference_t<decltype(member)>>(
-          value, what + ": option '" + std::string(name) + "'");
-    });
-  }
-  if (!found) fail(what, ": no option is named '", key, "'; ", all.empty() ? "there are none" : "there are " + all);
-}
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/core/view.hpp ====
 // What a backend sees of an array: a pointer, two batch dimensions, rows and columns. Nothing is owned.
 
@@ -191,200 +86,237 @@ using const_view = std::type_identity_t<view<const T>>;
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/token_batch.hpp ====
-// The packed, ragged batch that the whole library works on: kept patches of many samples, one after the other.
-
-#include <cstdint>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// Patches of S samples without padding: sample s owns rows `offsets[s] .. offsets[s+1]` of all per-patch arrays.
-/// A row of `patches` is one patch in the order channel, row, column (as a convolution weight), normalised. `positions`
-/// are grid indices (row-major) and pick the position embedding. A non-empty `scale` multiplies the patch
-/// embeddings before positions are added (0 leaves a token out in the `zero` semantics, 1/(1-p) rescales a survivor).
-struct token_batch {
-  index patch_dim = 0;
-  std::vector<float> patches;           ///< [T, patch_dim]
-  std::vector<std::int32_t> positions;  ///< [T]
-  std::vector<index> offsets{0};        ///< [S + 1]
-  std::vector<double> scale;            ///< [T] or empty (all 1)
-  std::vector<std::int32_t> targets;    ///< [S] class of each sample, or empty
-  std::vector<float> weights;           ///< [S] weight of each sample in the loss, or empty (all 1)
-
-  index samples() const { return static_cast<index>(offsets.size()) - 1; }
-  index tokens() const { return offsets.back(); }
-};
-
-/// Appends the samples of `more` to `batch`.
-inline void append(token_batch& batch, const token_batch& more) {
-  require(batch.patch_dim == more.patch_dim, "append: patches of ", more.patch_dim,
-          " numbers to a batch with patches of ", batch.patch_dim);
-  if (!batch.scale.empty() || !more.scale.empty()) {
-    batch.scale.resize(static_cast<std::size_t>(batch.tokens()), 1.0);
-    batch.scale.insert(batch.scale.end(), more.scale.begin(), more.scale.end());
-    batch.scale.resize(static_cast<std::size_t>(batch.tokens() + more.tokens()), 1.0);
-  }
-  if (!batch.weights.empty() || !more.weights.empty()) {
-    batch.weights.resize(static_cast<std::size_t>(batch.samples()), 1.0f);
-    batch.weights.insert(batch.weights.end(), more.weights.begin(), more.weights.end());
-    batch.weights.resize(static_cast<std::size_t>(batch.samples() + more.samples()), 1.0f);
-  }
-  const index shift = batch.tokens();
-  for (std::size_t s = 1; s < more.offsets.size(); ++s) batch.offsets.push_back(shift + more.offsets[s]);
-  batch.patches.insert(batch.patches.end(), more.patches.begin(), more.patches.end());
-  batch.positions.insert(batch.positions.end(), more.positions.begin(), more.positions.end());
-  batch.targets.insert(batch.targets.end(), more.targets.begin(), more.targets.end());
-}
-
-/// What happens to a left-out token: it leaves the sequence (MAE, PatchDropout), or its embedding becomes 0 and only
-/// its position stays (the paper), or that with the survivors scaled by 1/(1-p) (the authors' training code).
-enum class missing_tokens { drop, zero, rescaled };
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/target.hpp ====
-// What is explained: a logit, the log-probability of a class, or the margin between two classes.
+// ==== core_tokensets/attribution/cross_attention.hpp ====
+// Generic attention explainability (Chefer, Gur & Wolf, ICCV 2021) for models with two kinds of tokens: its rules on
+// given attention maps. The maps of a layer come as C = mean over heads of max(0, gradient times attention).
 
 #include <algorithm>
-#include <cmath>
-#include <cstdint>
 #include <span>
-#include <string>
-#include <string_view>
 #include <vector>
 
 
 namespace core_tokensets {
 
-/// The number that relevance is shares of. `log_probability` is minus the cross-entropy, so that relevance is positive
-/// where a token lowers the loss; `margin` is the logit minus that of another class.
-enum class objective { logit, log_probability, margin };
-/// Whose class: the one of the largest logit, the label of the batch, or one that is given.
-enum class explained_class { largest, label, given };
+/// A small matrix on the host, `[rows, cols]`.
+struct token_map {
+  index rows = 0, cols = 0;
+  std::vector<double> values;
 
-template <>
-inline constexpr std::array words<objective>{"logit", "loss", "margin"};
-
-/// A target for every sample of a batch. Given classes are one for all samples or one for each; without a class
-/// `against`, a margin is to the largest other logit. A list of classes alone is a target too: those logits, or if it
-/// is empty the largest.
-struct target {
-  objective what = objective::logit;
-  explained_class whose = explained_class::largest;
-  std::vector<std::int32_t> classes = {}, against = {};
-
-  target() = default;
-  target(objective o, explained_class c = explained_class::largest, std::vector<std::int32_t> given = {},
-         std::vector<std::int32_t> others = {})
-      : what(o), whose(c), classes(std::move(given)), against(std::move(others)) {}
-  target(std::span<const std::int32_t> given)
-      : whose(given.empty() ? explained_class::largest : explained_class::given), classes(given.begin(), given.end()) {}
-  target(const std::vector<std::int32_t>& given) : target(std::span(given)) {}
-
-  static target label(objective o = objective::logit) { return {o, explained_class::label}; }
-  static target of_class(std::int32_t c, objective o = objective::logit) { return {o, explained_class::given, {c}}; }
-  static target loss() { return label(objective::log_probability); }
-  static target margin(std::int32_t c, std::int32_t other) {
-    return {objective::margin, explained_class::given, {c}, {other}};
+  static token_map zeros(index rows, index cols) {
+    return {rows, cols, std::vector<double>(static_cast<std::size_t>(rows * cols), 0.0)};
+  }
+  static token_map identity(index n) {
+    token_map m = zeros(n, n);
+    for (index i = 0; i < n; ++i) m(i, i) = 1;
+    return m;
+  }
+  double& operator()(index r, index c) { return values[static_cast<std::size_t>(r * cols + c)]; }
+  double operator()(index r, index c) const { return values[static_cast<std::size_t>(r * cols + c)]; }
+  token_map& operator+=(const token_map& other) {
+    require(rows == other.rows && cols == other.cols, "token_map: [", rows, ", ", cols, "] plus [", other.rows, ", ",
+            other.cols, "]");
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] += other.values[i];
+    return *this;
   }
 };
 
-/// "argmax", "label", "class:3", "loss" (of the label), "margin" (of the label to the largest other), "margin:3,5".
-/// `Error`: anything else.
-inline target parse_target(std::string_view text) {
-  const auto colon = text.find(':');
-  const std::string_view word = text.substr(0, colon), rest = colon == text.npos ? "" : text.substr(colon + 1);
-  const auto number = [](std::string_view digits) {
-    return detail::parse_option<std::int32_t>(digits, "target: class");
-  };
-  if (word == "class" && !rest.empty()) return target::of_class(number(rest));
-  if (word == "margin" && !rest.empty()) {
-    const auto comma = rest.find(',');
-    require(comma != rest.npos, "target '", text, "': expected margin:A,B");
-    return target::margin(number(rest.substr(0, comma)), number(rest.substr(comma + 1)));
+/// op(a) b, op the transposition where wanted.
+inline token_map multiply(const token_map& a, const token_map& b, bool transpose_a = false) {
+  const index m = transpose_a ? a.cols : a.rows, k = transpose_a ? a.rows : a.cols;
+  require(k == b.rows, "token_map: [", m, ", ", k, "] times [", b.rows, ", ", b.cols, "]");
+  token_map out = token_map::zeros(m, b.cols);
+  for (index i = 0; i < m; ++i) {
+    for (index j = 0; j < k; ++j) {
+      const double x = transpose_a ? a(j, i) : a(i, j);
+      for (index c = 0; c < b.cols; ++c) out(i, c) += x * b(j, c);
+    }
   }
-  require(rest.empty(), "target '", text, "': expected argmax, label, class:K, loss, margin or margin:A,B");
-  if (word == "argmax") return {};
-  if (word == "label") return target::label();
-  if (word == "loss") return target::loss();
-  if (word == "margin") return target::label(objective::margin);
-  fail("target '", text, "': expected argmax, label, class:K, loss, margin or margin:A,B");
+  return out;
 }
 
-/// A target with its classes settled for the S samples of a batch.
-struct settled_target {
-  objective what = objective::logit;
-  std::vector<std::int32_t> classes, others;  ///< [S]; others only for margins
+/// C = mean_h max(0, g a) of maps `[H, rows, cols]` (eq. 5).
+inline token_map positive_mean(std::span<const double> a, std::span<const double> g, index heads, index rows,
+                               index cols) {
+  require(a.size() == g.size() && static_cast<index>(a.size()) == heads * rows * cols, "positive_mean: ", a.size(),
+          " and ", g.size(), " numbers for [", heads, ", ", rows, ", ", cols, "]");
+  token_map out = token_map::zeros(rows, cols);
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    out.values[i % out.values.size()] += std::max(0.0, a[i] * g[i]) / static_cast<double>(heads);
+  }
+  return out;
+}
 
-  /// The explained number of sample s for its logits.
-  double value(std::size_t s, std::span<const double> logits) const { return value_of(s, logits); }
-  double value(std::size_t s, std::span<const float> logits) const { return value_of(s, logits); }
-  /// Its gradient with respect to the logits (=).
-  template <class T>
-  void gradient(std::size_t s, std::span<const T> logits, std::span<T> out) const {
-    std::fill(out.begin(), out.end(), T(0));
-    if (what == objective::log_probability) {
-      const double total = log_total(logits);
-      for (std::size_t k = 0; k < out.size(); ++k) out[k] = T(-std::exp(double(logits[k]) - total));
+/// What is done to the self-attention relevance in the rule of cross-attention (eq. 8 and 9): rows of R - I divided by
+/// their sums, R as it is, or not used at all.
+enum class self_relevance { normalised, as_it_is, unused };
+
+/// norm(R): rows of R - I divided by their sums, plus I (eq. 8). A row without anything stays that of I.
+inline token_map normalise_self(const token_map& r, self_relevance how) {
+  if (how != self_relevance::normalised) return r;
+  token_map out = r;
+  for (index i = 0; i < r.rows; ++i) {
+    double sum = -1;
+    for (index j = 0; j < r.cols; ++j) sum += r(i, j);
+    for (index j = 0; j < r.cols; ++j) {
+      const double of_one = i == j ? 1 : 0;
+      out(i, j) = (sum != 0 ? (r(i, j) - of_one) / sum : 0) + of_one;
     }
-    out[static_cast<std::size_t>(classes[s])] += T(1);
-    if (what == objective::margin) out[static_cast<std::size_t>(others[s])] -= T(1);
+  }
+  return out;
+}
+
+/// norm(R_queries)^T (C norm(R_keys)) (eq. 10), the relevance that a cross-attention brings.
+inline token_map cross_relevance(const token_map& queries, const token_map& keys, const token_map& c,
+                                 self_relevance how) {
+  if (how == self_relevance::unused) return c;
+  return multiply(normalise_self(queries, how), multiply(c, normalise_self(keys, how)), true);
+}
+
+/// Two streams, text and image, that look at themselves and at each other (LXMERT).
+struct two_stream_relevance {
+  token_map text_text, text_image, image_image, image_text;
+  self_relevance how = self_relevance::normalised;
+
+  two_stream_relevance(index text, index image, self_relevance h = self_relevance::normalised)
+      : text_text(token_map::identity(text)),
+        text_image(token_map::zeros(text, image)),
+        image_image(token_map::identity(image)),
+        image_text(token_map::zeros(image, text)),
+        how(h) {}
+
+  /// Self-attention among text tokens (eq. 6 and 7), and among image tokens.
+  void text_self(const token_map& c) { update(c, text_text, text_image); }
+  void image_self(const token_map& c) { update(c, image_image, image_text); }
+  /// Both directions of a cross-attention layer, from the relevance before it; the last layer has only one that is
+  /// read.
+  void cross(const token_map& text_to_image, const token_map& image_to_text) {
+    const token_map ti = cross_relevance(text_text, image_image, text_to_image, how),
+                    tt = multiply(text_to_image, image_text),
+                    it = cross_relevance(image_image, text_text, image_to_text, how),
+                    ii = multiply(image_to_text, text_image);
+    text_image += ti, text_text += tt, image_text += it, image_image += ii;
+  }
+  void last_cross(const token_map& text_to_image) {
+    const token_map ti = cross_relevance(text_text, image_image, text_to_image, how),
+                    tt = multiply(text_to_image, image_text);
+    text_image += ti, text_text += tt;
   }
 
  private:
-  template <class T>
-  double value_of(std::size_t s, std::span<const T> logits) const {
-    const double z = double(logits[static_cast<std::size_t>(classes[s])]);
-    if (what == objective::logit) return z;
-    if (what == objective::margin) return z - double(logits[static_cast<std::size_t>(others[s])]);
-    return z - log_total(logits);
-  }
-  template <class T>
-  static double log_total(std::span<const T> logits) {
-    const double top = double(*std::max_element(logits.begin(), logits.end()));
-    double total = 0;
-    for (const T z : logits) total += std::exp(double(z) - top);
-    return top + std::log(total);
+  static void update(const token_map& c, token_map& self, token_map& other) {
+    const token_map add_self = multiply(c, self), add_other = multiply(c, other);
+    self += add_self, other += add_other;
   }
 };
 
-/// Settles `t` for a batch with these logits `[S, K]`. `Error`: labels that are missing, another number of classes, a
-/// class that the model does not have, a margin of a class to itself.
-template <class T>
-settled_target settle(const target& t, const token_batch& batch, std::span<const T> logits) {
-  const auto samples = static_cast<std::size_t>(batch.samples());
-  const std::size_t k = samples == 0 ? 0 : logits.size() / samples;
-  const auto listed = [&](const std::vector<std::int32_t>& list, std::size_t s) {
-    require(list.size() == 1 || list.size() == samples, "attribution: ", list.size(), " targets for ", samples,
-            " samples");
-    return list[list.size() == 1 ? 0 : s];
-  };
-  settled_target settled{t.what, {}, {}};
-  for (std::size_t s = 0; s < samples; ++s) {
-    const auto row = logits.subspan(s * k, k);
-    const auto largest = [&](std::int32_t except) {
-      std::size_t best = except == 0 ? 1 : 0;
-      for (std::size_t c = 0; c < k; ++c) {
-        if (static_cast<std::int32_t>(c) != except && row[c] > row[best]) best = c;
-      }
-      return static_cast<std::int32_t>(best);
-    };
-    const std::int32_t c = t.whose == explained_class::largest ? largest(-1)
-                           : t.whose == explained_class::label ? listed(batch.targets, s)
-                                                               : listed(t.classes, s);
-    require(c >= 0 && static_cast<std::size_t>(c) < k, "attribution: class ", c, " of ", k, " classes");
-    settled.classes.push_back(c);
-    if (t.what != objective::margin) continue;
-    require(k > 1, "attribution: a margin needs two classes, the model has ", k);
-    const std::int32_t other = t.against.empty() ? largest(c) : listed(t.against, s);
-    require(other >= 0 && static_cast<std::size_t>(other) < k && other != c, "attribution: margin of class ", c, " to ",
-            other, " of ", k, " classes");
-    settled.others.push_back(other);
+/// An encoder and a decoder whose queries look at themselves and at the encoder's tokens (DETR, captioning).
+struct encoder_decoder_relevance {
+  token_map image_image, query_query, query_image;
+  self_relevance how = self_relevance::normalised;
+
+  encoder_decoder_relevance(index image, index queries, self_relevance h = self_relevance::normalised)
+      : image_image(token_map::identity(image)),
+        query_query(token_map::identity(queries)),
+        query_image(token_map::zeros(queries, image)),
+        how(h) {}
+
+  void encoder_self(const token_map& c) { image_image += multiply(c, image_image); }
+  void decoder_self(const token_map& c) {
+    const token_map qq = multiply(c, query_query), qi = multiply(c, query_image);
+    query_query += qq, query_image += qi;
   }
-  return settled;
+  void cross(const token_map& c) { query_image += cross_relevance(query_query, image_image, c, how); }
+};
+
+/// Product over layers, first to last, of maps plus identity with rows divided by their sums (attention rollout).
+inline token_map rollout_of(std::span<const token_map> layers) {
+  require(!layers.empty(), "rollout_of: no layers");
+  token_map joint = token_map::identity(layers[0].rows);
+  for (const token_map& layer : layers) {
+    token_map m = layer;
+    for (index i = 0; i < m.rows; ++i) {
+      m(i, i) += 1;
+      double sum = 0;
+      for (index j = 0; j < m.cols; ++j) sum += m(i, j);
+      for (index j = 0; j < m.cols; ++j) m(i, j) /= sum;
+    }
+    joint = multiply(m, joint);
+  }
+  return joint;
 }
+
+/// max(0, mean_h(a_h mean(g_h))) of maps `[H, rows, cols]`: Grad-CAM on one attention layer.
+inline token_map attention_grad_cam(std::span<const double> a, std::span<const double> g, index heads, index rows,
+                                    index cols) {
+  const auto size = static_cast<std::size_t>(rows * cols);
+  require(a.size() == g.size() && a.size() == size * static_cast<std::size_t>(heads), "attention_grad_cam: ", a.size(),
+          " and ", g.size(), " numbers for [", heads, ", ", rows, ", ", cols, "]");
+  token_map out = token_map::zeros(rows, cols);
+  for (std::size_t h = 0; h < static_cast<std::size_t>(heads); ++h) {
+    double weight = 0;
+    for (std::size_t i = 0; i < size; ++i) weight += g[h * size + i] / static_cast<double>(size);
+    for (std::size_t i = 0; i < size; ++i) out.values[i] += weight * a[h * size + i] / static_cast<double>(heads);
+  }
+  for (double& x : out.values) x = std::max(x, 0.0);
+  return out;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/text_batch.hpp ====
+// Texts of a batch, packed behind one another like the patches of `token_batch`: what the text decoder reads and what
+// it shall answer.
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Q texts about S pictures. Text q owns rows `offsets[q] .. offsets[q+1]` of the per-token arrays; the texts
+/// `images[s]
+/// .. images[s+1]` are about picture s, so that a picture with many questions is encoded once. A text is a prompt (a
+/// question, or nothing), the token `begin`, and an answer; `targets` says which token shall follow, -1 inside the
+/// prompt, where nothing is asked.
+struct text_batch {
+  std::vector<std::int32_t> tokens;   ///< [L]
+  std::vector<std::int32_t> targets;  ///< [L]
+  std::vector<index> offsets{0};      ///< [Q + 1]
+  std::vector<index> images{0};       ///< [S + 1]
+  std::vector<float> weights;         ///< [Q] weight of each text in the loss, or empty (all 1)
+
+  index texts() const { return static_cast<index>(offsets.size()) - 1; }
+  index pictures() const { return static_cast<index>(images.size()) - 1; }
+  index length() const { return offsets.back(); }
+
+  void clear() {
+    tokens.clear(), targets.clear(), weights.clear();
+    offsets.assign(1, 0), images.assign(1, 0);
+  }
+  /// Begins the texts of another picture.
+  void next_picture() { images.push_back(images.back()); }
+  /// Appends a text about the last picture: prompt, `begin`, answer; the answer is asked for, and `end` behind it.
+  void append(std::span<const std::int32_t> prompt, std::span<const std::int32_t> answer, std::int32_t begin,
+              std::int32_t end) {
+    append_prompt(prompt, begin);
+    targets.back() = answer.empty() ? end : answer[0];
+    for (std::size_t i = 0; i < answer.size(); ++i) {
+      tokens.push_back(answer[i]);
+      targets.push_back(i + 1 < answer.size() ? answer[i + 1] : end);
+    }
+    offsets.back() = static_cast<index>(tokens.size());
+  }
+  /// Appends a text that ends where the answer begins.
+  void append_prompt(std::span<const std::int32_t> prompt, std::int32_t begin) {
+    require(pictures() > 0, "text batch: a text before the first picture");
+    tokens.insert(tokens.end(), prompt.begin(), prompt.end());
+    tokens.push_back(begin);
+    targets.resize(tokens.size(), -1);
+    offsets.push_back(static_cast<index>(tokens.size()));
+    ++images.back();
+  }
+};
 
 }  // namespace core_tokensets
 
@@ -474,6 +406,59 @@ class random_stream {
 
   std::uint64_t seed_, stream_, position_;
 };
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/token_batch.hpp ====
+// The packed, ragged batch that the whole library works on: kept patches of many samples, one after the other.
+
+#include <cstdint>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Patches of S samples without padding: sample s owns rows `offsets[s] .. offsets[s+1]` of all per-patch arrays.
+/// A row of `patches` is one patch in the order channel, row, column (as a convolution weight), normalised. `positions`
+/// are grid indices (row-major) and pick the position embedding. A non-empty `scale` multiplies the patch
+/// embeddings before positions are added (0 leaves a token out in the `zero` semantics, 1/(1-p) rescales a survivor).
+struct token_batch {
+  index patch_dim = 0;
+  std::vector<float> patches;           ///< [T, patch_dim]
+  std::vector<std::int32_t> positions;  ///< [T]
+  std::vector<index> offsets{0};        ///< [S + 1]
+  std::vector<double> scale;            ///< [T] or empty (all 1)
+  std::vector<std::int32_t> targets;    ///< [S] class of each sample, or empty
+  std::vector<float> weights;           ///< [S] weight of each sample in the loss, or empty (all 1)
+
+  index samples() const { return static_cast<index>(offsets.size()) - 1; }
+  index tokens() const { return offsets.back(); }
+};
+
+/// Appends the samples of `more` to `batch`.
+inline void append(token_batch& batch, const token_batch& more) {
+  require(batch.patch_dim == more.patch_dim, "append: patches of ", more.patch_dim,
+          " numbers to a batch with patches of ", batch.patch_dim);
+  if (!batch.scale.empty() || !more.scale.empty()) {
+    batch.scale.resize(static_cast<std::size_t>(batch.tokens()), 1.0);
+    batch.scale.insert(batch.scale.end(), more.scale.begin(), more.scale.end());
+    batch.scale.resize(static_cast<std::size_t>(batch.tokens() + more.tokens()), 1.0);
+  }
+  if (!batch.weights.empty() || !more.weights.empty()) {
+    batch.weights.resize(static_cast<std::size_t>(batch.samples()), 1.0f);
+    batch.weights.insert(batch.weights.end(), more.weights.begin(), more.weights.end());
+    batch.weights.resize(static_cast<std::size_t>(batch.samples() + more.samples()), 1.0f);
+  }
+  const index shift = batch.tokens();
+  for (std::size_t s = 1; s < more.offsets.size(); ++s) batch.offsets.push_back(shift + more.offsets[s]);
+  batch.patches.insert(batch.patches.end(), more.patches.begin(), more.patches.end());
+  batch.positions.insert(batch.positions.end(), more.positions.begin(), more.positions.end());
+  batch.targets.insert(batch.targets.end(), more.targets.begin(), more.targets.end());
+}
+
+/// What happens to a left-out token: it leaves the sequence (MAE, PatchDropout), or its embedding becomes 0 and only
+/// its position stays (the paper), or that with the survivors scaled by 1/(1-p) (the authors' training code).
+enum class missing_tokens { drop, zero, rescaled };
 
 }  // namespace core_tokensets
 
@@ -2466,6 +2451,819 @@ void backward(B& b, const vit<B>& model, vit_tape<B>& tape, const_view<T> dlogit
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/nn/cross_attention.hpp ====
+// Text looks at the picture: y = x + proj(attention(q(norm(x)), k(image), v(image))).
+
+
+namespace core_tokensets {
+
+/// Queries come from the text, keys and values from the image tokens, which may have another number of channels.
+struct cross_attention {
+  index heads = 1;
+  layer_norm norm;
+  linear q, kv, proj;
+};
+
+/// Its activations. `a`, `log_sums` and `da` as in `block_tape`.
+template <tensor_backend B>
+struct cross_attention_tape {
+  layer_norm_tape<B> norm;
+  tensor<B> q, kv, a, log_sums, da, context;
+};
+
+inline cross_attention add_cross_attention(parameter_layout& layout, const std::string& name, index dim,
+                                           index image_dim, index heads, double eps) {
+  cross_attention l;
+  l.heads = heads;
+  l.norm = add_layer_norm(layout, name + ".norm", dim, eps);
+  l.q = add_linear(layout, name + ".q", dim, dim);
+  l.kv = add_linear(layout, name + ".kv", image_dim, 2 * dim);
+  l.proj = add_linear(layout, name + ".proj", dim, dim);
+  return l;
+}
+
+/// Part 0 (key) or 1 (value) of packed `[T, 2 C]` as `[1, H, T, C / H]`, in place.
+template <class T>
+view<T> kv_part(const view<T>& kv, index part, index heads) {
+  const index dim = kv.cols / 2;
+  return kv.slice_cols(part * dim, dim).split_cols(heads);
+}
+
+/// x `[L, C]` to y `[L, C]` with keys and values `[T, 2 C]` that are there already.
+template <tensor_backend B, class T = typename B::scalar>
+void forward_from_kv(B& b, const cross_attention& l, parameter_view<const T> p, const attention_rows& rows,
+                     const_view<T> x, const_view<T> kv, cross_attention_tape<B>& tape, attention_kept keep, view<T> y,
+                     const key_factors<T>& factors = {}) {
+  const index dim = x.cols;
+  forward<B, T>(b, l.norm, p, x, tape.norm);
+  tape.q.resize(b, x.rows, dim);
+  tape.context.resize(b, x.rows, dim);
+  forward<B, T>(b, l.q, p, *tape.norm.y, {}, *tape.q);
+  resize_attention(b, rows, l.heads, keep, tape);
+  ops::weighted_attention<B, T>(b, rows, (*tape.q).split_cols(l.heads), kv_part(kv, 0, l.heads),
+                                kv_part(kv, 1, l.heads), attention_scale<T>(dim / l.heads), factors,
+                                (*tape.context).split_cols(l.heads), data_or_null(tape.a), data_or_null(tape.log_sums));
+  forward<B, T>(b, l.proj, p, *tape.context, x, y);
+}
+
+/// x `[L, C]` to y `[L, C]` with image tokens `[T, E]`; `rows` says which texts look at which picture.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const cross_attention& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
+             const_view<T> image, cross_attention_tape<B>& tape, attention_kept keep, view<T> y,
+             const key_factors<T>& factors = {}) {
+  tape.kv.resize(b, image.rows, 2 * x.cols);
+  forward<B, T>(b, l.kv, p, image, {}, *tape.kv);
+  forward_from_kv<B, T>(b, l, p, rows, x, *std::as_const(tape.kv), tape, keep, y, factors);
+}
+
+/// From dy `[L, C]` to dx (=) and `dimage` `[T, E]` (+=); parameter gradients are added where `grads` is given.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const cross_attention& l, parameter_view<const T> p, parameter_view<T> grads,
+              const attention_rows& rows, const_view<T> x, const_view<T> image, cross_attention_tape<B>& tape,
+              bool keep_attention_gradient, const_view<T> dy, view<T> dx, view<T> dimage) {
+  const index dim = x.cols;
+  scratch<B> dcontext(b, x.rows, dim), dq(b, x.rows, dim), dkv(b, image.rows, 2 * dim),
+      dtokens(b, image.rows, image.cols);
+  backward<B, T>(b, l.proj, p, grads, *tape.context, dy, *dcontext);
+  if (keep_attention_gradient) tape.da.resize(b, 1, rows.size(l.heads));
+  const view<const T> kv = *std::as_const(tape.kv);
+  ops::attention_backward<B, T>(b, rows, (*tape.q).split_cols(l.heads), kv_part(kv, 0, l.heads),
+                                kv_part(kv, 1, l.heads), attention_scale<T>(dim / l.heads), data_or_null(tape.a),
+                                (*dcontext).split_cols(l.heads), (*dq).split_cols(l.heads), kv_part(*dkv, 0, l.heads),
+                                kv_part(*dkv, 1, l.heads), keep_attention_gradient ? tape.da.data() : nullptr,
+                                {data_or_null(tape.log_sums), (*std::as_const(tape.context)).split_cols(l.heads)});
+  backward<B, T>(b, l.kv, p, grads, image, *dkv, *dtokens);
+  b.map(fn::add{}, dimage, view<const T>(*dtokens));
+  backward<B, T>(b, l.q, p, grads, *tape.norm.y, *dq, *dcontext);
+  backward<B, T>(b, l.norm, p, grads, x, tape.norm, *dcontext, dx);
+  b.map(fn::add{}, dx, dy);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/decoder_block.hpp ====
+// A pre-norm decoder block: causal self-attention among the tokens of a text, a look at the picture, and an MLP, each
+// added to what came in.
+
+
+namespace core_tokensets {
+
+/// Self-attention and MLP are those of `block`; the look at the picture stands between them.
+struct decoder_block {
+  block self;
+  cross_attention cross;
+};
+
+/// Its activations: `attended` `[L, C]` is x behind self-attention, `self.middle` behind the look at the picture.
+template <tensor_backend B>
+struct decoder_block_tape {
+  block_tape<B> self;
+  cross_attention_tape<B> cross;
+  tensor<B> attended;
+};
+
+inline decoder_block add_decoder_block(parameter_layout& layout, const std::string& name, index dim, index image_dim,
+                                       index heads, index hidden, double eps) {
+  decoder_block l;
+  l.self = add_block(layout, name, dim, heads, hidden, true, eps);
+  l.cross = add_cross_attention(layout, name + ".cross", dim, image_dim, heads, eps);
+  return l;
+}
+
+/// Who looks at whom: text tokens at earlier ones of their text (`self`, causal), and at their picture (`cross`).
+struct decoder_rows {
+  attention_rows self, cross;
+};
+
+/// Factors on the attention scores of text tokens `[L]` and of image tokens `[T]`, for perturbations only.
+template <class T>
+struct decoder_factors {
+  key_factors<T> text = {}, image = {};
+};
+
+/// x `[L, C]` to y `[L, C]` with image tokens `[T, E]`.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const decoder_block& l, parameter_view<const T> p, const decoder_rows& rows, const_view<T> x,
+             const_view<T> image, decoder_block_tape<B>& tape, attention_kept keep, view<T> y,
+             const decoder_factors<T>& factors = {}) {
+  tape.attended.resize(b, x.rows, x.cols);
+  tape.self.middle.resize(b, x.rows, x.cols);
+  attend<B, T>(b, l.self, p, rows.self, x, tape.self, keep, *tape.attended, factors.text);
+  forward<B, T>(b, l.cross, p, rows.cross, *std::as_const(tape.attended), image, tape.cross, keep, *tape.self.middle,
+                factors.image);
+  forward_mlp<B, T>(b, l.self, p, tape.self, y);
+}
+
+/// `dx` holds d loss / d y on entry and d loss / d x on return; `dimage` `[T, E]` is added to.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const decoder_block& l, parameter_view<const T> p, parameter_view<T> grads,
+              const decoder_rows& rows, const_view<T> x, const_view<T> image, decoder_block_tape<B>& tape,
+              bool keep_attention_gradient, view<T> dx, view<T> dimage) {
+  scratch<B> dmiddle(b, x.rows, x.cols), dattended(b, x.rows, x.cols);
+  backward_mlp<B, T>(b, l.self, p, grads, tape.self, dx, *dmiddle);
+  backward<B, T>(b, l.cross, p, grads, rows.cross, *std::as_const(tape.attended), image, tape.cross,
+                 keep_attention_gradient, *dmiddle, *dattended, dimage);
+  backward_attend<B, T>(b, l.self, p, grads, rows.self, x, tape.self, keep_attention_gradient, *dattended, dx);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/text_embedding.hpp ====
+// Tokens of a text become vectors: one learned row for the token plus one for its place in the text.
+
+
+namespace core_tokensets {
+
+struct text_embedding {
+  slot tokens;     ///< [V, C]
+  slot positions;  ///< [N, C]
+};
+
+inline text_embedding add_text_embedding(parameter_layout& layout, const std::string& name, index vocabulary,
+                                         index length, index dim) {
+  return {layout.add(name + ".token_embed.weight", {vocabulary, dim}, false),
+          layout.add(name + ".pos_embed.weight", {length, dim}, false)};
+}
+
+/// Token and position numbers `[L]` to vectors `[L, C]`.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const text_embedding& l, parameter_view<const T> p, const row_list<B>& tokens,
+             const row_list<B>& positions, view<T> out) {
+  scratch<B> of_position(b, out.rows, out.cols);
+  b.gather_rows(out, p[l.tokens], tokens.data());
+  b.gather_rows(*of_position, p[l.positions], positions.data());
+  b.map(fn::add{}, out, view<const T>(*of_position));
+}
+
+/// Parameter gradients (+=) from d loss / d vectors `[L, C]`.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const text_embedding& l, parameter_view<T> grads, const row_list<B>& tokens,
+              const row_list<B>& positions, const_view<T> dout) {
+  b.scatter_add_rows(grads[l.tokens], dout, tokens.data());
+  b.scatter_add_rows(grads[l.positions], dout, positions.data());
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/model/image_text.hpp ====
+// One model for questions and captions: a Vision Transformer encodes the picture, a causal decoder writes text while it
+// looks at the picture. A caption is what follows an empty prompt, an answer what follows the question.
+
+
+namespace core_tokensets {
+
+struct text_config {
+  index vocabulary = 1024, length = 48;  ///< tokens that there are, and that a text has at most
+  index dim = 128, depth = 2, heads = 4;
+  double mlp_ratio = 4;
+  bool tied = true;  ///< the output layer is the token embedding (Press & Wolf 2017), with a bias of its own
+
+  index hidden() const { return static_cast<index>(std::llround(mlp_ratio * static_cast<double>(dim))); }
+};
+
+/// `image.classes` means nothing here: the encoder has no head.
+struct image_text_config {
+  vit_config image = {};
+  text_config text = {};
+  std::uint64_t seed = 0;  ///< of the initial weights
+};
+
+/// Throws where the sizes do not fit together.
+inline void check(const image_text_config& c) {
+  check(c.image);
+  const text_config& t = c.text;
+  require(t.vocabulary > 2 && t.length > 1 && t.dim > 0 && t.depth > 0 && t.heads > 0 && t.hidden() > 0,
+          "image_text: vocabulary, length, dim, depth and heads must be positive (vocabulary 3, length 2 or more)");
+  require(t.dim % t.heads == 0, "image_text: ", t.dim, " channels do not divide into ", t.heads, " heads");
+}
+
+/// The places of all parameters: the encoder's under timm's names behind "encoder.", the decoder's behind "decoder.".
+struct image_text_layout {
+  parameter_layout parameters;
+  patch_embedding embedding;
+  std::vector<block> blocks;
+  layer_norm norm;
+  text_embedding text;
+  std::vector<decoder_block> decoder;
+  layer_norm text_norm;
+  linear output;
+};
+
+inline image_text_layout make_layout(const image_text_config& c) {
+  check(c);
+  image_text_layout l;
+  const text_config& t = c.text;
+  const double eps = c.image.layer_norm_eps;
+  add_encoder(l, l.parameters, c.image, "encoder.");
+  l.text = add_text_embedding(l.parameters, "decoder", t.vocabulary, t.length, t.dim);
+  for (index i = 0; i < t.depth; ++i) {
+    l.decoder.push_back(add_decoder_block(l.parameters, "decoder.blocks." + std::to_string(i), t.dim, c.image.dim,
+                                          t.heads, t.hidden(), eps));
+  }
+  l.text_norm = add_layer_norm(l.parameters, "decoder.norm", t.dim, eps);
+  if (t.tied) {
+    l.output.weight = l.text.tokens;
+    l.output.bias = l.parameters.add("decoder.output.bias", {t.vocabulary}, false);
+  } else {
+    l.output = add_linear(l.parameters, "decoder.output", t.dim, t.vocabulary);
+  }
+  return l;
+}
+
+/// The model: its configuration, the places of its parameters and the parameters themselves.
+template <tensor_backend B>
+class image_text_model {
+ public:
+  using scalar = typename B::scalar;
+
+  image_text_model(B& b, const image_text_config& c) : config_(c), layout_(make_layout(c)) {
+    const auto values = initial_parameters<scalar>(c.seed, layout_.parameters);
+    parameters_.assign(b, 1, layout_.parameters.size(), values.data());
+  }
+
+  const image_text_config& config() const { return config_; }
+  const image_text_layout& layout() const { return layout_; }
+  tensor<B>& parameters() { return parameters_; }
+  const tensor<B>& parameters() const { return parameters_; }
+  parameter_view<const scalar> view_parameters() const { return {parameters_.data()}; }
+
+ private:
+  image_text_config config_;
+  image_text_layout layout_;
+  tensor<B> parameters_;
+};
+
+/// Where the texts of one batch go. Its memory is reused from batch to batch.
+template <tensor_backend B>
+struct text_plan {
+  decoder_rows rows;
+  row_list<B> tokens, positions;      ///< [L]
+  row_list<B> asked;                  ///< [A] rows whose next token is asked for
+  std::vector<std::int32_t> targets;  ///< [A] that token
+  std::vector<float> weights;  ///< [A] make the mean over A of weight times loss the mean over texts of their mean loss
+  sequences asked_of_text;     ///< which of the A belong to which text
+
+  index length() const { return tokens.size(); }
+
+  /// `pictures` says which image tokens belong to which picture. Throws where the batch does not fit `c`.
+  void assign(B& b, const text_batch& batch, const sequences& pictures, const text_config& c) {
+    check(batch, pictures, c);
+    std::vector<std::int32_t> places, wanted;
+    sequences texts{batch.offsets}, of_picture;
+    targets.clear(), weights.clear(), asked_of_text.offsets.assign(1, 0);
+    for (index s = 0; s < batch.pictures(); ++s) {
+      const auto first = static_cast<std::size_t>(batch.images[static_cast<std::size_t>(s)]),
+                 last = static_cast<std::size_t>(batch.images[static_cast<std::size_t>(s + 1)]);
+      of_picture.push_back(batch.offsets[last] - batch.offsets[first]);
+    }
+    for (index q = 0; q < batch.texts(); ++q) {
+      const index begin = texts.begin(q), before = static_cast<index>(wanted.size());
+      for (index t = begin; t < texts.begin(q + 1); ++t) {
+        places.push_back(static_cast<std::int32_t>(t - begin));
+        if (batch.targets[static_cast<std::size_t>(t)] < 0) continue;
+        wanted.push_back(static_cast<std::int32_t>(t));
+        targets.push_back(batch.targets[static_cast<std::size_t>(t)]);
+      }
+      asked_of_text.push_back(static_cast<index>(wanted.size()) - before);
+    }
+    weigh(batch);
+    rows.self.assign(texts, texts, true);
+    rows.cross.assign(of_picture, pictures);
+    tokens.assign(b, batch.tokens);
+    positions.assign(b, places);
+    asked.assign(b, wanted);
+  }
+
+ private:
+  void weigh(const text_batch& batch) {
+    const auto all = static_cast<float>(targets.size()), texts = static_cast<float>(batch.texts());
+    for (index q = 0; q < batch.texts(); ++q) {
+      const index n = asked_of_text.length(q);
+      const float weight = batch.weights.empty() ? 1.0f : batch.weights[static_cast<std::size_t>(q)];
+      weights.insert(weights.end(), static_cast<std::size_t>(n), weight * all / (texts * static_cast<float>(n)));
+    }
+  }
+
+  static void check(const text_batch& batch, const sequences& pictures, const text_config& c) {
+    require(batch.pictures() == pictures.count() && batch.images.back() == batch.texts(), "image_text: texts about ",
+            batch.pictures(), " pictures, there are ", pictures.count());
+    require(batch.tokens.size() == batch.targets.size() && batch.length() == static_cast<index>(batch.tokens.size()),
+            "image_text: ", batch.tokens.size(), " tokens, ", batch.targets.size(), " targets, offsets end at ",
+            batch.length());
+    for (index q = 0; q < batch.texts(); ++q) {
+      const index n = batch.offsets[static_cast<std::size_t>(q + 1)] - batch.offsets[static_cast<std::size_t>(q)];
+      require(n > 0 && n <= c.length, "image_text: text ", q, " has ", n, " tokens, expected 1 to ", c.length);
+    }
+    for (std::size_t t = 0; t < batch.tokens.size(); ++t) {
+      require(batch.tokens[t] >= 0 && batch.tokens[t] < c.vocabulary && batch.targets[t] >= -1 &&
+                  batch.targets[t] < c.vocabulary,
+              "image_text: token ", batch.tokens[t], " with target ", batch.targets[t], ", the vocabulary has ",
+              c.vocabulary);
+    }
+  }
+};
+
+/// Everything that one forward pass leaves behind, reused from step to step. `keep` is `logits` or `gradients`;
+/// `keep_matrices` keeps attention matrices too where the backend can do without.
+template <tensor_backend B>
+struct image_text_tape {
+  kept keep = kept::gradients;
+  bool keep_matrices = false;
+  embedding_plan<B> plan;
+  tensor<B> patches, embeddings;
+  std::vector<tensor<B>> stream;      ///< [T, D] input of each encoder block, then the last output
+  std::vector<block_tape<B>> blocks;  ///< one for all blocks where only logits are kept
+  layer_norm_tape<B> norm;            ///< its y `[T, D]` are the image tokens that the decoder looks at
+  text_plan<B> text;
+  std::vector<tensor<B>> text_stream;  ///< [L, C] input of each decoder block, then the last output
+  std::vector<decoder_block_tape<B>> decoder;
+  tensor<B> asked;  ///< [A, C] last outputs of the rows that are asked
+  layer_norm_tape<B> text_norm;
+  tensor<B> logits;  ///< [A, V]
+
+  bool shared() const { return keep == kept::logits; }
+  attention_kept attention() const {
+    return keep == kept::logits ? attention_kept::nothing
+           : keep_matrices      ? attention_kept::matrices
+                                : attention_kept::gradients;
+  }
+};
+
+/// Pictures to image tokens, `tape.norm.y` `[T, D]`. `factors` weigh them as keys, for perturbations only.
+template <tensor_backend B, class T = typename B::scalar>
+void encode(B& b, const image_text_model<B>& model, const token_batch& batch, image_text_tape<B>& tape,
+            const key_factors<T>& factors = {}) {
+  const vit_config& c = model.config().image;
+  const image_text_layout& l = model.layout();
+  const auto p = model.view_parameters();
+  detail::check_batch(batch, c);
+  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale);
+  detail::upload_patches(b, batch, tape.patches);
+  tape.embeddings.resize(b, batch.tokens(), c.dim);
+  const std::size_t depth = l.blocks.size();
+  const bool shared = tape.shared();
+  tape.stream.resize(shared ? 2 : depth + 1);
+  tape.blocks.resize(shared ? 1 : depth);
+  for (auto& x : tape.stream) x.resize(b, tape.plan.tokens(), c.dim);
+  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, *tape.embeddings, *tape.stream[0]);
+  for (std::size_t i = 0; i < depth; ++i) {
+    forward<B, T>(b, l.blocks[i], p, tape.plan.all, *std::as_const(tape.stream[shared ? i % 2 : i]),
+                  tape.blocks[shared ? 0 : i], tape.attention(), *tape.stream[shared ? (i + 1) % 2 : i + 1], factors);
+  }
+  forward<B, T>(b, l.norm, p, *std::as_const(tape.stream[shared ? depth % 2 : depth]), tape.norm);
+}
+
+/// Texts about pictures that were encoded into the same tape, to `tape.logits` `[A, V]` of the tokens that are asked.
+template <tensor_backend B, class T = typename B::scalar>
+void decode(B& b, const image_text_model<B>& model, const text_batch& batch, image_text_tape<B>& tape,
+            const decoder_factors<T>& factors = {}) {
+  const text_config& c = model.config().text;
+  const image_text_layout& l = model.layout();
+  const auto p = model.view_parameters();
+  tape.text.assign(b, batch, tape.plan.rows(), c);
+  const std::size_t depth = l.decoder.size();
+  const bool shared = tape.shared();
+  tape.text_stream.resize(shared ? 2 : depth + 1);
+  tape.decoder.resize(shared ? 1 : depth);
+  for (auto& x : tape.text_stream) x.resize(b, batch.length(), c.dim);
+  forward<B, T>(b, l.text, p, tape.text.tokens, tape.text.positions, *tape.text_stream[0]);
+  for (std::size_t i = 0; i < depth; ++i) {
+    forward<B, T>(b, l.decoder[i], p, tape.text.rows, *std::as_const(tape.text_stream[shared ? i % 2 : i]),
+                  *std::as_const(tape.norm.y), tape.decoder[shared ? 0 : i], tape.attention(),
+                  *tape.text_stream[shared ? (i + 1) % 2 : i + 1], factors);
+  }
+  const index asked = tape.text.asked.size();
+  tape.asked.resize(b, asked, c.dim);
+  tape.logits.resize(b, asked, c.vocabulary);
+  b.gather_rows(*tape.asked, *std::as_const(tape.text_stream[shared ? depth % 2 : depth]), tape.text.asked.data());
+  forward<B, T>(b, l.text_norm, p, *std::as_const(tape.asked), tape.text_norm);
+  forward<B, T>(b, l.output, p, *tape.text_norm.y, {}, *tape.logits);
+}
+
+template <tensor_backend B>
+void forward(B& b, const image_text_model<B>& model, const token_batch& images, const text_batch& texts,
+             image_text_tape<B>& tape) {
+  encode(b, model, images, tape);
+  decode(b, model, texts, tape);
+}
+
+/// Gradients at the inputs of the two streams: d loss / d image tokens `[T, D]` below the encoder's blocks, and d loss
+/// / d text tokens `[L, C]` below the decoder's.
+template <tensor_backend B>
+struct stream_gradients {
+  tensor<B> image, text;
+};
+
+/// From `dlogits` `[A, V]`: adds to `gradients` (an array like the parameters; may be null) and writes `streams`.
+/// `keep_attention_gradients` leaves d loss / d attention in the tapes of all blocks.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const image_text_model<B>& model, image_text_tape<B>& tape, const_view<T> dlogits, T* gradients,
+              stream_gradients<B>& streams, bool keep_attention_gradients = false) {
+  require(tape.keep == kept::gradients, "image_text: backward needs a tape that kept what gradients need");
+  const image_text_layout& l = model.layout();
+  const auto p = model.view_parameters();
+  const parameter_view<T> g{gradients};
+  const index asked = dlogits.rows, length = tape.text.length(), dim = model.config().text.dim;
+  const view<const T> image = *std::as_const(tape.norm.y);
+  scratch<B> dnorm(b, asked, dim), dasked(b, asked, dim), dimage(b, image.rows, image.cols);
+  backward<B, T>(b, l.output, p, g, *tape.text_norm.y, dlogits, *dnorm);
+  backward<B, T>(b, l.text_norm, p, g, *std::as_const(tape.asked), tape.text_norm, *dnorm, *dasked);
+  const view<T> dtext = (streams.text.resize(b, length, dim), *streams.text);
+  const view<T> dtokens = (streams.image.resize(b, image.rows, image.cols), *streams.image);
+  b.fill(dtext, T(0));
+  b.fill(*dimage, T(0));
+  b.scatter_add_rows(dtext, *dasked, tape.text.asked.data());
+  for (std::size_t i = l.decoder.size(); i-- > 0;) {
+    backward<B, T>(b, l.decoder[i], p, g, tape.text.rows, *std::as_const(tape.text_stream[i]), image, tape.decoder[i],
+                   keep_attention_gradients, dtext, *dimage);
+  }
+  if (g) backward<B, T>(b, l.text, g, tape.text.tokens, tape.text.positions, dtext);
+  backward<B, T>(b, l.norm, p, g, *std::as_const(tape.stream[l.blocks.size()]), tape.norm, *dimage, dtokens);
+  for (std::size_t i = l.blocks.size(); i-- > 0;) {
+    backward<B, T>(b, l.blocks[i], p, g, tape.plan.all, *std::as_const(tape.stream[i]), tape.blocks[i],
+                   keep_attention_gradients, dtokens);
+  }
+  if (g) backward<B, T>(b, l.embedding, p, g, tape.plan, *tape.patches, dtokens, {});
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/answers.hpp ====
+// Which image tokens and which text tokens mattered for an answer: what is explained, and the state that the methods
+// share. Batches hold one text a picture.
+
+#include <cmath>
+
+
+namespace core_tokensets {
+
+/// Relevance of image patches `[P]` and of text tokens `[L]` (prompt, `begin` and answer).
+struct answer_relevance {
+  std::vector<double> image, text;
+};
+
+/// The state that methods reuse from batch to batch.
+template <tensor_backend B>
+struct answer_workspace {
+  image_text_tape<B> tape;
+  tensor<B> dlogits;                          ///< [A, V] gradient of what is explained
+  stream_gradients<B> streams;                ///< its gradients at both streams
+  std::vector<std::vector<index>> explained;  ///< of each text the rows of the A that are explained
+};
+
+/// What is explained of each text: the sum of the logits of its answer's tokens. The token `end` behind them says
+/// little about the picture and is left out, unless the answer is empty.
+template <tensor_backend B>
+void settle_answers(const text_plan<B>& plan, std::vector<std::vector<index>>& explained) {
+  explained.clear();
+  for (index q = 0; q < plan.asked_of_text.count(); ++q) {
+    const index begin = plan.asked_of_text.begin(q), all = plan.asked_of_text.length(q);
+    require(all > 0, "attribution: text ", q, " asks for nothing");
+    explained.emplace_back();
+    for (index a = 0; a < std::max<index>(1, all - 1); ++a) explained.back().push_back(begin + a);
+  }
+}
+
+/// Runs the forward pass with everything that gradients and relevance need, and settles what is explained.
+template <tensor_backend B>
+void explain_answers(B& b, const image_text_model<B>& model, const token_batch& images, const text_batch& texts,
+                     answer_workspace<B>& ws) {
+  using T = typename B::scalar;
+  require(texts.texts() == texts.pictures(), "attribution: ", texts.texts(), " texts about ", texts.pictures(),
+          " pictures, expected one each");
+  ws.tape.keep = kept::gradients;
+  ws.tape.keep_matrices = true;
+  forward(b, model, images, texts, ws.tape);
+  settle_answers(ws.tape.text, ws.explained);
+  const auto v = static_cast<std::size_t>(model.config().text.vocabulary);
+  std::vector<T> gradient(ws.tape.text.targets.size() * v, T(0));
+  for (const auto& rows : ws.explained) {
+    for (const index a : rows) {
+      const auto row = static_cast<std::size_t>(a);
+      gradient[row * v + static_cast<std::size_t>(ws.tape.text.targets[row])] = T(1);
+    }
+  }
+  ws.dlogits.assign(b, static_cast<index>(ws.tape.text.targets.size()), model.config().text.vocabulary,
+                    gradient.data());
+}
+
+/// Rows of text s, counted from its first, whose outputs are explained.
+template <tensor_backend B>
+std::vector<index> explained_places(const answer_workspace<B>& ws, const text_batch& texts, index s) {
+  std::vector<index> places;
+  const auto& wanted = ws.explained[static_cast<std::size_t>(s)];
+  index asked = ws.tape.text.asked_of_text.begin(s);
+  for (index t = texts.offsets[static_cast<std::size_t>(s)]; t < texts.offsets[static_cast<std::size_t>(s + 1)]; ++t) {
+    if (texts.targets[static_cast<std::size_t>(t)] < 0) continue;
+    if (std::find(wanted.begin(), wanted.end(), asked) != wanted.end())
+      places.push_back(t - texts.offsets[static_cast<std::size_t>(s)]);
+    ++asked;
+  }
+  return places;
+}
+
+/// mean over `rows` of the rows of a map.
+inline std::vector<double> mean_of_rows(const token_map& map, std::span<const index> rows) {
+  std::vector<double> mean(static_cast<std::size_t>(map.cols), 0.0);
+  for (const index r : rows) {
+    for (index c = 0; c < map.cols; ++c) {
+      mean[static_cast<std::size_t>(c)] += map(r, c) / static_cast<double>(rows.size());
+    }
+  }
+  return mean;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/core/options.hpp ====
+// The options of a struct by name: printed, listed and set from text. A struct takes part with
+//   template <class Self, class V> static void options(Self& self, const V& visit) { visit("name", self.member); ... }
+
+#include <array>
+#include <charconv>
+#include <concepts>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+
+namespace core_tokensets {
+
+/// The words of an enumeration in the order of its values: `inline constexpr std::array words<E>{...}`.
+template <class E>
+inline constexpr std::array<const char*, 0> words{};
+
+namespace detail {
+
+struct no_visit {
+  template <class T>
+  void operator()(const char*, T&) const {}
+};
+
+template <class T>
+std::string option_text(const T& value) {
+  if constexpr (std::is_enum_v<T>) {
+    return words<T>[static_cast<std::size_t>(value)];
+  } else if constexpr (std::same_as<T, bool>) {
+    return value ? "true" : "false";
+  } else {
+    std::ostringstream out;
+    out << value;
+    return out.str();
+  }
+}
+
+template <class E>
+std::string list_words() {
+  std::string all;
+  for (const char* word : words<E>) all += (all.empty() ? "" : ", ") + std::string(word);
+  return all;
+}
+
+/// The value that `text` stands for; `where` opens the message of an error.
+template <class T>
+T parse_option(std::string_view text, const std::string& where) {
+  if constexpr (std::is_enum_v<T>) {
+    for (std::size_t i = 0; i < words<T>.size(); ++i) {
+      if (text == words<T>[i]) return static_cast<T>(i);
+    }
+    fail(where, ": '", text, "', expected one of ", list_words<T>());
+  } else if constexpr (std::same_as<T, bool>) {
+    require(text == "true" || text == "false", where, ": '", text, "', expected true or false");
+    return text == "true";
+  } else if constexpr (std::same_as<T, std::string>) {
+    return T(text);
+  } else {
+    T value{};
+    const auto [end, bad] = std::from_chars(text.data(), text.data() + text.size(), value);
+    require(bad == std::errc() && end == text.data() + text.size(), where, ": '", text, "', expected a number");
+    return value;
+  }
+}
+
+}  // namespace detail
+
+template <class T>
+concept has_options = requires(T& t) {
+  std::remove_cv_t<T>::options(t, detail::no_visit{});
+};
+
+/// "key=value,key=value" of all options; empty where there are none.
+template <class T>
+std::string options_text(const T& of) {
+  std::string all;
+  if constexpr (has_options<T>) {
+    T::options(of, [&](const char* name, const auto& value) {
+      all += (all.empty() ? "" : ",") + std::string(name) + "=" + detail::option_text(value);
+    });
+  }
+  return all;
+}
+
+/// Sets one option. `Error` naming `what`: no such option (lists them), or a value that does not fit it.
+template <class T>
+void set_option(T& of, std::string_view key, std::string_view value, const std::string& what) {
+  bool found = false;
+  std::string all;
+  if constexpr (has_options<T>) {
+    T::options(of, [&](const char* name, auto& member) {
+      all += (all.empty() ? "" : ", ") + std::string(name);
+      if (key != name) return;
+      found = true;
+      member = detail::parse_option<std::remove_reference_t<decltype(member)>>(
+          value, what + ": option '" + std::string(name) + "'");
+    });
+  }
+  if (!found) fail(what, ": no option is named '", key, "'; ", all.empty() ? "there are none" : "there are " + all);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/target.hpp ====
+// What is explained: a logit, the log-probability of a class, or the margin between two classes.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// The number that relevance is shares of. `log_probability` is minus the cross-entropy, so that relevance is positive
+/// where a token lowers the loss; `margin` is the logit minus that of another class.
+enum class objective { logit, log_probability, margin };
+/// Whose class: the one of the largest logit, the label of the batch, or one that is given.
+enum class explained_class { largest, label, given };
+
+template <>
+inline constexpr std::array words<objective>{"logit", "loss", "margin"};
+
+/// A target for every sample of a batch. Given classes are one for all samples or one for each; without a class
+/// `against`, a margin is to the largest other logit. A list of classes alone is a target too: those logits, or if it
+/// is empty the largest.
+struct target {
+  objective what = objective::logit;
+  explained_class whose = explained_class::largest;
+  std::vector<std::int32_t> classes = {}, against = {};
+
+  target() = default;
+  target(objective o, explained_class c = explained_class::largest, std::vector<std::int32_t> given = {},
+         std::vector<std::int32_t> others = {})
+      : what(o), whose(c), classes(std::move(given)), against(std::move(others)) {}
+  target(std::span<const std::int32_t> given)
+      : whose(given.empty() ? explained_class::largest : explained_class::given), classes(given.begin(), given.end()) {}
+  target(const std::vector<std::int32_t>& given) : target(std::span(given)) {}
+
+  static target label(objective o = objective::logit) { return {o, explained_class::label}; }
+  static target of_class(std::int32_t c, objective o = objective::logit) { return {o, explained_class::given, {c}}; }
+  static target loss() { return label(objective::log_probability); }
+  static target margin(std::int32_t c, std::int32_t other) {
+    return {objective::margin, explained_class::given, {c}, {other}};
+  }
+};
+
+/// "argmax", "label", "class:3", "loss" (of the label), "margin" (of the label to the largest other), "margin:3,5".
+/// `Error`: anything else.
+inline target parse_target(std::string_view text) {
+  const auto colon = text.find(':');
+  const std::string_view word = text.substr(0, colon), rest = colon == text.npos ? "" : text.substr(colon + 1);
+  const auto number = [](std::string_view digits) {
+    return detail::parse_option<std::int32_t>(digits, "target: class");
+  };
+  if (word == "class" && !rest.empty()) return target::of_class(number(rest));
+  if (word == "margin" && !rest.empty()) {
+    const auto comma = rest.find(',');
+    require(comma != rest.npos, "target '", text, "': expected margin:A,B");
+    return target::margin(number(rest.substr(0, comma)), number(rest.substr(comma + 1)));
+  }
+  require(rest.empty(), "target '", text, "': expected argmax, label, class:K, loss, margin or margin:A,B");
+  if (word == "argmax") return {};
+  if (word == "label") return target::label();
+  if (word == "loss") return target::loss();
+  if (word == "margin") return target::label(objective::margin);
+  fail("target '", text, "': expected argmax, label, class:K, loss, margin or margin:A,B");
+}
+
+/// A target with its classes settled for the S samples of a batch.
+struct settled_target {
+  objective what = objective::logit;
+  std::vector<std::int32_t> classes, others;  ///< [S]; others only for margins
+
+  /// The explained number of sample s for its logits.
+  double value(std::size_t s, std::span<const double> logits) const { return value_of(s, logits); }
+  double value(std::size_t s, std::span<const float> logits) const { return value_of(s, logits); }
+  /// Its gradient with respect to the logits (=).
+  template <class T>
+  void gradient(std::size_t s, std::span<const T> logits, std::span<T> out) const {
+    std::fill(out.begin(), out.end(), T(0));
+    if (what == objective::log_probability) {
+      const double total = log_total(logits);
+      for (std::size_t k = 0; k < out.size(); ++k) out[k] = T(-std::exp(double(logits[k]) - total));
+    }
+    out[static_cast<std::size_t>(classes[s])] += T(1);
+    if (what == objective::margin) out[static_cast<std::size_t>(others[s])] -= T(1);
+  }
+
+ private:
+  template <class T>
+  double value_of(std::size_t s, std::span<const T> logits) const {
+    const double z = double(logits[static_cast<std::size_t>(classes[s])]);
+    if (what == objective::logit) return z;
+    if (what == objective::margin) return z - double(logits[static_cast<std::size_t>(others[s])]);
+    return z - log_total(logits);
+  }
+  template <class T>
+  static double log_total(std::span<const T> logits) {
+    const double top = double(*std::max_element(logits.begin(), logits.end()));
+    double total = 0;
+    for (const T z : logits) total += std::exp(double(z) - top);
+    return top + std::log(total);
+  }
+};
+
+/// Settles `t` for a batch with these logits `[S, K]`. `Error`: labels that are missing, another number of classes, a
+/// class that the model does not have, a margin of a class to itself.
+template <class T>
+settled_target settle(const target& t, const token_batch& batch, std::span<const T> logits) {
+  const auto samples = static_cast<std::size_t>(batch.samples());
+  const std::size_t k = samples == 0 ? 0 : logits.size() / samples;
+  const auto listed = [&](const std::vector<std::int32_t>& list, std::size_t s) {
+    require(list.size() == 1 || list.size() == samples, "attribution: ", list.size(), " targets for ", samples,
+            " samples");
+    return list[list.size() == 1 ? 0 : s];
+  };
+  settled_target settled{t.what, {}, {}};
+  for (std::size_t s = 0; s < samples; ++s) {
+    const auto row = logits.subspan(s * k, k);
+    const auto largest = [&](std::int32_t except) {
+      std::size_t best = except == 0 ? 1 : 0;
+      for (std::size_t c = 0; c < k; ++c) {
+        if (static_cast<std::int32_t>(c) != except && row[c] > row[best]) best = c;
+      }
+      return static_cast<std::int32_t>(best);
+    };
+    const std::int32_t c = t.whose == explained_class::largest ? largest(-1)
+                           : t.whose == explained_class::label ? listed(batch.targets, s)
+                                                               : listed(t.classes, s);
+    require(c >= 0 && static_cast<std::size_t>(c) < k, "attribution: class ", c, " of ", k, " classes");
+    settled.classes.push_back(c);
+    if (t.what != objective::margin) continue;
+    require(k > 1, "attribution: a margin needs two classes, the model has ", k);
+    const std::int32_t other = t.against.empty() ? largest(c) : listed(t.against, s);
+    require(other >= 0 && static_cast<std::size_t>(other) < k && other != c, "attribution: margin of class ", c, " to ",
+            other, " of ", k, " classes");
+    settled.others.push_back(other);
+  }
+  return settled;
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/nn/lrp/division.hpp ====
 // Relevance over a denominator that may be close to 0: the published rules differ in how they keep it away from 0, so
 // the way is data. Scalar functions of all relevance rules.
@@ -3342,6 +4140,151 @@ std::vector<double> attribute(const atman& method, B& b, const vit<B>& model, co
                         ws.explained.value(s, std::span(changed).subspan(p * k, k)));
   }
   return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/answer_atman.hpp ====
+// AtMan for answers: one image or text token is suppressed in every attention that looks at it, and the change of the
+// answer is measured (Deiseroth et al. 2023).
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// One changed version of text s: the factors of its image tokens (class token first) and of its text tokens.
+struct answer_variation {
+  index sample = 0;
+  std::vector<double> image, text;
+};
+
+/// Sample s of a batch appended to another.
+inline void append_sample(const token_batch& from, index s, token_batch& to) {
+  const auto begin = from.offsets[static_cast<std::size_t>(s)], end = from.offsets[static_cast<std::size_t>(s + 1)];
+  const auto part = [&](const auto& values, auto& out, index width) {
+    if (!values.empty()) out.insert(out.end(), values.begin() + begin * width, values.begin() + end * width);
+  };
+  to.patch_dim = from.patch_dim;
+  part(from.patches, to.patches, from.patch_dim);
+  part(from.positions, to.positions, 1);
+  part(from.scale, to.scale, 1);
+  to.offsets.push_back(to.offsets.back() + end - begin);
+}
+
+inline void append_sample(const text_batch& from, index s, text_batch& to) {
+  const auto begin = from.offsets[static_cast<std::size_t>(s)], end = from.offsets[static_cast<std::size_t>(s + 1)];
+  to.next_picture();
+  to.tokens.insert(to.tokens.end(), from.tokens.begin() + begin, from.tokens.begin() + end);
+  to.targets.insert(to.targets.end(), from.targets.begin() + begin, from.targets.begin() + end);
+  to.offsets.push_back(static_cast<index>(to.tokens.size()));
+  ++to.images.back();
+}
+
+/// What `watch` names of each text: the sum over its explained rows of log-probabilities, or of logits.
+template <tensor_backend B>
+std::vector<double> watched_values(B& b, const answer_workspace<B>& ws, watched what) {
+  const auto logits = ws.tape.logits.to_host(b);
+  const auto v = static_cast<std::size_t>(ws.tape.logits.cols());
+  std::vector<double> values;
+  for (const auto& rows : ws.explained) {
+    double sum = 0;
+    for (const index a : rows) {
+      const auto row = static_cast<std::size_t>(a);
+      const std::span<const typename B::scalar> of_row(logits.data() + row * v, v);
+      const double z = double(of_row[static_cast<std::size_t>(ws.tape.text.targets[row])]);
+      double total = 0;
+      const double top = double(*std::max_element(of_row.begin(), of_row.end()));
+      for (const auto x : of_row) total += std::exp(double(x) - top);
+      sum += what == watched::target ? z : z - top - std::log(total);
+    }
+    values.push_back(sum);
+  }
+  return values;
+}
+
+/// Runs changed versions in batches of at most so many tokens and returns what is watched of each.
+template <tensor_backend B>
+std::vector<double> run_variations(const atman& method, B& b, const image_text_model<B>& model,
+                                   const token_batch& images, const text_batch& texts,
+                                   std::span<const answer_variation> variations) {
+  using T = typename B::scalar;
+  constexpr index most_tokens = 4096;
+  answer_workspace<B> ws;
+  ws.tape.keep = kept::logits;
+  std::vector<double> result;
+  for (std::size_t next = 0; next < variations.size();) {
+    token_batch many;
+    text_batch many_texts;
+    std::vector<T> image_host, text_host;
+    while (next < variations.size() && (many.samples() == 0 || many.tokens() < most_tokens)) {
+      const answer_variation& v = variations[next++];
+      append_sample(images, v.sample, many);
+      append_sample(texts, v.sample, many_texts);
+      image_host.insert(image_host.end(), v.image.begin(), v.image.end());
+      text_host.insert(text_host.end(), v.text.begin(), v.text.end());
+    }
+    tensor<B> of_image, of_text;
+    of_image.assign(b, 1, static_cast<index>(image_host.size()), image_host.data());
+    of_text.assign(b, 1, static_cast<index>(text_host.size()), text_host.data());
+    const key_factors<T> image{of_image.data(), method.shift}, text{of_text.data(), method.shift};
+    encode(b, model, many, ws.tape, image);
+    decode(b, model, many_texts, ws.tape, {.text = text, .image = image});
+    settle_answers(ws.tape.text, ws.explained);
+    const auto values = watched_values(b, ws, method.watch);
+    result.insert(result.end(), values.begin(), values.end());
+  }
+  return result;
+}
+
+}  // namespace detail
+
+/// What is watched without the change minus with it: positive where a token speaks for the answer. Conceptual
+/// neighbours are those among the image tokens.
+template <tensor_backend B>
+answer_relevance attribute(const atman& method, B& b, const image_text_model<B>& model, const token_batch& images,
+                           const text_batch& texts, answer_workspace<B>& ws) {
+  using T = typename B::scalar;
+  explain_answers(b, model, images, texts, ws);
+  const auto unchanged = detail::watched_values(b, ws, method.watch);
+  const bool with_position = method.neighbours == neighbourhood::patchpos;
+  const auto embedded = (with_position ? ws.tape.stream.front() : ws.tape.embeddings).to_host(b);
+  const index dim = model.config().image.dim;
+  std::vector<detail::answer_variation> variations;
+  std::vector<std::size_t> of_image, of_text;
+  for (index s = 0; s < images.samples(); ++s) {
+    const index begin = images.offsets[static_cast<std::size_t>(s)],
+                n = images.offsets[static_cast<std::size_t>(s + 1)] - begin;
+    const index length = ws.tape.text.rows.self.queries().length(s);
+    std::vector<double> cosine;
+    if (method.neighbours != neighbourhood::none) {
+      const index first = with_position ? ws.tape.plan.rows().begin(s) + 1 : begin;
+      cosine = cosines<T>(
+          std::span(embedded).subspan(static_cast<std::size_t>(first * dim), static_cast<std::size_t>(n * dim)), n,
+          dim);
+    }
+    const detail::answer_variation none{s, std::vector<double>(static_cast<std::size_t>(n + 1), 1.0),
+                                        std::vector<double>(static_cast<std::size_t>(length), 1.0)};
+    for (index i = 0; i < n; ++i) {
+      of_image.push_back(variations.size());
+      variations.push_back(none);
+      for (index j = 0; j < n; ++j)
+        variations.back().image[static_cast<std::size_t>(j + 1)] = suppression(method, cosine, n, i, j);
+    }
+    for (index i = 0; i < length; ++i) {
+      of_text.push_back(variations.size());
+      variations.push_back(none);
+      variations.back().text[static_cast<std::size_t>(i)] = 1 - method.factor;
+    }
+  }
+  const auto changed = detail::run_variations(method, b, model, images, texts, variations);
+  const auto falls = [&](const std::vector<std::size_t>& which) {
+    std::vector<double> relevance;
+    for (const std::size_t v : which)
+      relevance.push_back(unchanged[static_cast<std::size_t>(variations[v].sample)] - changed[v]);
+    return relevance;
+  };
+  return {falls(of_image), falls(of_text)};
 }
 
 }  // namespace core_tokensets
@@ -4510,404 +5453,6 @@ std::vector<double> attribute(const last_attention&, B& b, const vit<B>& model, 
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/attribution/lrp.hpp ====
-// Layer-wise relevance propagation from what is explained to tokens or pixels, by the rules of any composite.
-
-#include <cmath>
-
-
-namespace core_tokensets {
-
-/// Where relevance is read: at the tokens (patch and position together), at the patch embeddings (the share of
-/// positions left out), or at the pixels; summed up for each patch.
-enum class relevance_level { tokens, embeddings, pixels };
-
-template <>
-inline constexpr std::array words<relevance_level>{"tokens", "embeddings", "pixels"};
-
-/// LRP by the rules of `composite`. `limit`: relevance may grow to so many times its size at the start (sums of
-/// absolute values over a sample, at the input of any block); more is an `Error`, since the rules then do not fit the
-/// model.
-struct lrp_attribution {
-  static constexpr const char* name = "lrp";
-  lrp::preset rules = lrp::preset::attn_lrp;
-  relevance_level level = relevance_level::tokens;
-  double limit = 1e12;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("rules", self.rules);
-    visit("level", self.level);
-    visit("limit", self.limit);
-  }
-};
-
-/// The same for a composite of one's own.
-struct composite_attribution {
-  static constexpr const char* name = "lrp";
-  lrp::composite rules = lrp::attn_lrp();
-  relevance_level level = relevance_level::tokens;
-  double limit = 1e12;
-};
-
-namespace detail {
-
-/// |x|, for reductions
-struct magnitude {
-  template <class T>
-  constexpr T operator()(const T& x) const {
-    return x < T(0) ? -x : x;
-  }
-};
-
-/// Sums of absolute values `[S]` over the rows of each sample.
-template <tensor_backend B, class T = typename B::scalar>
-std::vector<double> sample_magnitudes(B& b, const lrp::sample_rows<B>& rows, const_view<T> r) {
-  scratch<B> of_row(b, r.rows, 1), of_sample(b, rows.samples, 1);
-  b.row_reduce(fn::plus{}, magnitude{}, *of_row, r);
-  b.fill(*of_sample, T(0));
-  b.scatter_add_rows(*of_sample, *of_row, rows.sample_of_row.data());
-  std::vector<T> host(static_cast<std::size_t>(rows.samples));
-  b.download(host.data(), of_sample.data(), rows.samples);
-  return {host.begin(), host.end()};
-}
-
-/// Least and largest number of each sample's patches, at each of its rows `[P]`.
-inline std::pair<std::vector<double>, std::vector<double>> pixel_bounds(const token_batch& batch) {
-  std::pair<std::vector<double>, std::vector<double>> bounds;
-  for (std::size_t s = 0; s + 1 < batch.offsets.size(); ++s) {
-    const auto begin = batch.patches.begin() + batch.offsets[s] * batch.patch_dim,
-               end = batch.patches.begin() + batch.offsets[s + 1] * batch.patch_dim;
-    const auto count = static_cast<std::size_t>(batch.offsets[s + 1] - batch.offsets[s]);
-    if (count == 0) continue;
-    const auto [low, high] = std::minmax_element(begin, end);
-    bounds.first.insert(bounds.first.end(), count, double(*low));
-    bounds.second.insert(bounds.second.end(), count, double(*high));
-  }
-  return bounds;
-}
-
-template <tensor_backend B, class T = typename B::scalar>
-void upload_column(B& b, const std::vector<double>& values, tensor<B>& column) {
-  const std::vector<T> host(values.begin(), values.end());
-  column.assign(b, static_cast<index>(host.size()), 1, host.data());
-}
-
-}  // namespace detail
-
-/// From relevance at the tokens (`ws.relevance`) to the patch embeddings `[P, D]` (=): the share of position embeddings
-/// and everything of the class token is left out.
-template <tensor_backend B, class Observer = lrp::no_observer, class T = typename B::scalar>
-void embedding_relevance(const lrp::composite& c, B& b, const vit<B>& model, attribution_workspace<B>& ws, view<T> out,
-                         const Observer& observe = {}) {
-  const auto& plan = ws.tape.plan;
-  const index tokens = plan.tokens(), dim = model.config().dim;
-  scratch<B> parts(b, tokens, dim), at_part(b, tokens, dim), at_position(b, tokens, dim);
-  b.fill(*parts, T(0));
-  b.scatter_add_rows(*parts, *std::as_const(ws.tape.embeddings), plan.patch_rows.data());
-  const view<const T> cls = model.view_parameters()[model.layout().embedding.class_token];
-  b.scatter_add_rows(*parts, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
-  lrp::relevance<B, T>(c.positions, b, ws.all_rows, *std::as_const(ws.relevance), *parts, *ws.tape.stream[0], *at_part,
-                       *at_position);
-  observe(lrp::stage::embedding_share, ws.all_rows, view<const T>(*at_part));
-  observe(lrp::stage::positions_share, ws.all_rows, view<const T>(*at_position));
-  b.gather_rows(out, *at_part, plan.patch_rows.data());
-}
-
-/// From relevance at the patch embeddings `[P, D]` to the pixels `[P, patch_dim]` (=).
-template <tensor_backend B, class T = typename B::scalar>
-void pixel_relevance(const lrp::composite& c, B& b, const vit<B>& model, const token_batch& batch,
-                     attribution_workspace<B>& ws, const_view<T> r, view<T> out) {
-  const auto [low, high] = detail::pixel_bounds(batch);
-  tensor<B> lows, highs;
-  detail::upload_column(b, low, lows);
-  detail::upload_column(b, high, highs);
-  const auto plan = c.patch_embed.plan_for(model.config().image.channels);
-  const auto p = model.view_parameters();
-  const linear& l = model.layout().embedding.proj;
-  lrp::linear_operands<T> layer{.weight = p[l.weight], .bias = p[l.bias]};
-  if (plan.bounds_of_sample) layer.low = *std::as_const(lows), layer.high = *std::as_const(highs);
-  lrp::relevance<B, T>(plan, b, layer, *std::as_const(ws.tape.patches), r, out);
-}
-
-/// Runs the pass down to the tokens and returns relevance `[P, D]` or `[P, patch_dim]` of every patch at `level`.
-template <tensor_backend B>
-void lrp_relevance(const composite_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
-                   const target& t, attribution_workspace<B>& ws, tensor<B>& out) {
-  using T = typename B::scalar;
-  explain_forward(b, model, batch, t, ws, kept::gradients);
-  std::vector<double> start;
-  const auto guard = [&](lrp::stage s, const auto& rows, const auto& r) {
-    if (s == lrp::stage::choice) start = detail::sample_magnitudes<B, T>(b, rows, r);
-  };
-  relevance_walk<B, decltype(guard)> walk(method.rules, b, model, ws, guard);
-  for (index i = model.config().depth; i-- > 0;) {
-    walk.step(i);
-    const auto now = detail::sample_magnitudes<B, T>(b, ws.all_rows, *std::as_const(ws.relevance));
-    for (std::size_t s = 0; s < now.size(); ++s) {
-      require(now[s] <= method.limit * start[s] || now[s] == 0, "lrp: relevance by the rules '", method.rules.name,
-              "' grew from ", start[s], " to ", now[s], " at block ", i, " of sample ", s, "; the limit is ",
-              method.limit, " times");
-    }
-  }
-  const auto& plan = ws.tape.plan;
-  out.resize(b, batch.tokens(), model.config().dim);
-  if (method.level == relevance_level::tokens) {
-    b.gather_rows(*out, *std::as_const(ws.relevance), plan.patch_rows.data());
-    return;
-  }
-  embedding_relevance(method.rules, b, model, ws, *out);
-  if (method.level == relevance_level::embeddings) return;
-  tensor<B> pixels(b, batch.tokens(), batch.patch_dim);
-  pixel_relevance<B, T>(method.rules, b, model, batch, ws, *std::as_const(out), *pixels);
-  out = std::move(pixels);
-}
-
-template <tensor_backend B>
-std::vector<double> attribute(const composite_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  tensor<B> relevance, sums(b, batch.tokens(), 1);
-  lrp_relevance(method, b, model, batch, t, ws, relevance);
-  b.row_reduce(fn::plus{}, fn::value{}, *sums, *std::as_const(relevance));
-  const auto host = sums.to_host(b);
-  return {host.begin(), host.end()};
-}
-
-template <tensor_backend B>
-std::vector<double> attribute(const lrp_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  return attribute(composite_attribution{lrp::make(method.rules), method.level, method.limit}, b, model, batch, t, ws);
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/audit.hpp ====
-// The audit of an LRP pass: how much relevance enters and leaves every operation, and who keeps the rest.
-
-#include <nlohmann/json.hpp>
-#include <string>
-
-
-namespace core_tokensets {
-
-/// Sums of relevance over one sample before and behind one operation.
-struct relevance_flow {
-  std::string operation;  ///< "head", "blocks.2.fc1", ...
-  double entering = 0, leaving = 0;
-  double absorbed() const { return entering - leaving; }
-};
-
-/// The whole pass for one sample, from the explained number down to the pixels. What was absorbed is the sum of
-/// (entering - leaving) over the operations of a kind, signs and all: `linear` is biases and stabilisers.
-struct conservation_report {
-  std::string rules;
-  std::int32_t explained_class = 0;
-  double start = 0;                                        ///< what relevance started as
-  double at_tokens = 0, at_embeddings = 0, at_pixels = 0;  ///< sums over the patches and, for tokens, the class token
-  double class_token = 0, positions = 0;                   ///< kept by the class token; given to positions (patches)
-  double linear = 0, norms = 0, attention = 0, sums = 0, activations = 0;  ///< absorbed
-  double growth = 0;      ///< largest sum of absolute relevance at the input of a block, by that at the start
-  bool exploded = false;  ///< growth is beyond the limit or not finite
-  std::vector<relevance_flow> flows;
-};
-
-struct audit_options {
-  double limit = 1e3;  ///< of the growth
-};
-
-namespace detail {
-
-/// Totals of each sample at every stage, in order.
-template <tensor_backend B>
-struct stage_totals {
-  using T = typename B::scalar;
-  struct record {
-    lrp::stage where;
-    std::vector<double> totals;
-  };
-  B* backend;
-  std::vector<record>* records;
-
-  void operator()(lrp::stage where, const lrp::sample_rows<B>& rows, const view<const T>& r) const {
-    scratch<B> totals(*backend, rows.samples, 1);
-    lrp::sample_totals<B, T>(*backend, rows, *totals, r);
-    std::vector<T> host(static_cast<std::size_t>(rows.samples));
-    backend->download(host.data(), totals.data(), rows.samples);
-    records->push_back({where, {host.begin(), host.end()}});
-  }
-};
-
-/// The flows of one sample from the records of the pass.
-template <class Records>
-void read_flows(const Records& records, std::size_t s, index depth, conservation_report& report) {
-  using lrp::stage;
-  index block = depth;
-  double residual = 0, now = report.start;
-  std::string prefix;
-  const auto add = [&](const std::string& name, double entering, double leaving, double& absorbed) {
-    report.flows.push_back({prefix + name, entering, leaving});
-    absorbed += entering - leaving;
-  };
-  for (std::size_t i = 0; i < records.size(); ++i) {
-    const double left = records[i].totals[s];
-    const auto operation = [&](const std::string& name, double& absorbed) {
-      add(name, now, left, absorbed);
-      now = left;
-    };
-    const auto sum = [&](const std::string& name) {  // the residual is here, the branch in the next record
-      add(name, now, left + records[i + 1].totals[s], report.sums);
-      residual = left, now = records[i + 1].totals[s], ++i;
-    };
-    const auto join = [&](const std::string& name) {
-      add(name, residual + now, left, report.sums);
-      now = left;
-    };
-    switch (records[i].where) {
-      case stage::head:
-        operation("head", report.linear);
-        break;
-      case stage::choice:
-        operation("class token", report.sums);
-        break;
-      case stage::norm:
-        operation("norm", report.norms);
-        break;
-      case stage::add2_residual:
-        prefix = "blocks." + std::to_string(--block) + ".";
-        sum("add2");
-        break;
-      case stage::fc2:
-        operation("fc2", report.linear);
-        break;
-      case stage::activation:
-        operation("activation", report.activations);
-        break;
-      case stage::fc1:
-        operation("fc1", report.linear);
-        break;
-      case stage::norm2:
-        operation("norm2", report.norms);
-        break;
-      case stage::copy2:
-        join("copy2");
-        break;
-      case stage::add1_residual:
-        sum("add1");
-        break;
-      case stage::proj:
-        operation("proj", report.linear);
-        break;
-      case stage::attention: {  // queries of a class block come in a record of their own
-        double total = left;
-        for (; i + 1 < records.size() && records[i + 1].where == stage::attention; ++i)
-          total += records[i + 1].totals[s];
-        add("attention", now, total, report.attention);
-        now = total;
-        break;
-      }
-      case stage::qkv:
-        operation("qkv", report.linear);
-        break;
-      case stage::norm1:
-        operation("norm1", report.norms);
-        break;
-      case stage::copy1:
-        join("copy1");
-        break;
-      default:
-        break;
-    }
-  }
-}
-
-}  // namespace detail
-
-/// Runs the pass by the rules `c` and reports on each sample.
-template <tensor_backend B>
-std::vector<conservation_report> audit(const lrp::composite& c, B& b, const vit<B>& model, const token_batch& batch,
-                                       const target& t, attribution_workspace<B>& ws,
-                                       const audit_options& options = {}) {
-  using T = typename B::scalar;
-  using totals = detail::stage_totals<B>;
-  explain_forward(b, model, batch, t, ws, kept::gradients);
-  std::vector<typename totals::record> records;
-  const totals observe{&b, &records};
-  const index depth = model.config().depth;
-  std::vector<std::vector<double>> magnitudes;
-  relevance_walk<B, totals> walk(c, b, model, ws, observe);
-  for (index i = depth; i-- > 0;) {
-    walk.step(i);
-    magnitudes.push_back(detail::sample_magnitudes<B, T>(b, ws.all_rows, *std::as_const(ws.relevance)));
-  }
-  const auto& plan = ws.tape.plan;
-  tensor<B> of_rows(b, plan.tokens(), 1), at_embeddings(b, batch.tokens(), model.config().dim),
-      at_pixels(b, batch.tokens(), batch.patch_dim), of_embeddings(b, batch.tokens(), 1),
-      of_pixels(b, batch.tokens(), 1);
-  embedding_relevance(c, b, model, ws, *at_embeddings);
-  pixel_relevance<B, T>(c, b, model, batch, ws, *std::as_const(at_embeddings), *at_pixels);
-  const auto row_sums = [&](const tensor<B>& of, tensor<B>& sums) {
-    b.row_reduce(fn::plus{}, fn::value{}, *sums, *of);
-    return sums.to_host(b);
-  };
-  const auto tokens = row_sums(ws.relevance, of_rows), embeddings = row_sums(at_embeddings, of_embeddings),
-             pixels = row_sums(at_pixels, of_pixels);
-  const auto logits = ws.tape.logits.to_host(b), seed = ws.dlogits.to_host(b);
-  const auto k = static_cast<std::size_t>(model.config().classes);
-
-  std::vector<conservation_report> reports(static_cast<std::size_t>(batch.samples()));
-  for (std::size_t s = 0; s < reports.size(); ++s) {
-    conservation_report& r = reports[s];
-    r.rules = c.name;
-    r.explained_class = ws.classes[s];
-    double size = 0;
-    for (std::size_t i = s * k; i < (s + 1) * k; ++i) {
-      const double start = double(seed[i]) * (c.start == lrp::start_value::logit ? double(logits[i]) : 1.0);
-      r.start += start, size += std::abs(start);
-    }
-    detail::read_flows(records, s, depth, r);
-    const auto sample = static_cast<index>(s);
-    r.class_token = double(tokens[static_cast<std::size_t>(plan.rows().begin(sample))]);
-    for (index row = plan.rows().begin(sample); row < plan.rows().begin(sample + 1); ++row)
-      r.at_tokens += double(tokens[static_cast<std::size_t>(row)]);
-    for (index p = batch.offsets[s]; p < batch.offsets[s + 1]; ++p) {
-      r.at_embeddings += double(embeddings[static_cast<std::size_t>(p)]);
-      r.at_pixels += double(pixels[static_cast<std::size_t>(p)]);
-    }
-    r.positions = r.at_tokens - r.class_token - r.at_embeddings;
-    r.flows.push_back({"positions", r.at_tokens - r.class_token, r.at_embeddings});
-    r.flows.push_back({"patch_embed", r.at_embeddings, r.at_pixels});
-    for (const auto& at_block : magnitudes) r.growth = std::max(r.growth, size > 0 ? at_block[s] / size : 0);
-    r.exploded = !std::isfinite(r.growth) || r.growth > options.limit;
-  }
-  return reports;
-}
-
-inline nlohmann::json to_json(const conservation_report& r) {
-  nlohmann::json flows = nlohmann::json::array();
-  for (const auto& f : r.flows) {
-    flows.push_back({{"operation", f.operation}, {"entering", f.entering}, {"leaving", f.leaving}});
-  }
-  return {{"rules", r.rules},
-          {"class", r.explained_class},
-          {"start", r.start},
-          {"at_tokens", r.at_tokens},
-          {"at_embeddings", r.at_embeddings},
-          {"at_pixels", r.at_pixels},
-          {"class_token", r.class_token},
-          {"positions", r.positions},
-          {"absorbed",
-           {{"linear", r.linear},
-            {"norms", r.norms},
-            {"attention", r.attention},
-            {"sums", r.sums},
-            {"activations", r.activations}}},
-          {"growth", r.growth},
-          {"exploded", r.exploded},
-          {"flows", flows}};
-}
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/attribution/authors_atman.hpp ====
 // The variant of AtMan in the published code of core tokensets (Paul et al. 2024), as it is once two slips are
 // repaired: for audits of what that code ranks patches by.
@@ -4995,247 +5540,6 @@ std::vector<double> attribute(const authors_atman& method, B& b, const vit<B>& m
     relevance.insert(relevance.end(), walk.scores.begin(), walk.scores.end());
   }
   return relevance;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/copies.hpp ====
-// Several copies of the samples of a batch as one batch, for methods that change the patches themselves (noise, paths).
-
-
-namespace core_tokensets {
-
-/// The samples named by `samples`, in that order and as often as they are named.
-inline token_batch copy_samples(const token_batch& from, std::span<const index> samples) {
-  token_batch out;
-  out.patch_dim = from.patch_dim;
-  for (const index s : samples) {
-    const auto at = static_cast<std::size_t>(s);
-    const index begin = from.offsets[at], end = from.offsets[at + 1];
-    out.patches.insert(out.patches.end(), from.patches.begin() + begin * from.patch_dim,
-                       from.patches.begin() + end * from.patch_dim);
-    out.positions.insert(out.positions.end(), from.positions.begin() + begin, from.positions.begin() + end);
-    if (!from.scale.empty()) out.scale.insert(out.scale.end(), from.scale.begin() + begin, from.scale.begin() + end);
-    if (!from.targets.empty()) out.targets.push_back(from.targets[at]);
-    if (!from.weights.empty()) out.weights.push_back(from.weights[at]);
-    out.offsets.push_back(static_cast<index>(out.positions.size()));
-  }
-  return out;
-}
-
-/// What was settled for the samples of a batch, for such copies of them.
-inline target repeat_target(const settled_target& settled, std::span<const index> samples) {
-  target t{settled.what, explained_class::given};
-  for (const index s : samples) {
-    t.classes.push_back(settled.classes[static_cast<std::size_t>(s)]);
-    if (settled.what == objective::margin) t.against.push_back(settled.others[static_cast<std::size_t>(s)]);
-  }
-  return t;
-}
-
-/// Calls `body(copies, number)` for `count` copies of every sample, cut into parts of at most `most_tokens` tokens (or
-/// one sample): `copies` are the samples of a part and `number` which of its copies each is.
-template <class Body>
-void for_each_part(const token_batch& batch, index count, index most_tokens, const Body& body) {
-  std::vector<index> copies, number;
-  index tokens = 0;
-  const auto flush = [&] {
-    if (!copies.empty()) body(std::span<const index>(copies), std::span<const index>(number));
-    copies.clear(), number.clear(), tokens = 0;
-  };
-  for (index s = 0; s < batch.samples(); ++s) {
-    const index n = batch.offsets[static_cast<std::size_t>(s + 1)] - batch.offsets[static_cast<std::size_t>(s)] + 1;
-    for (index c = 0; c < count; ++c) {
-      if (tokens + n > most_tokens) flush();
-      copies.push_back(s), number.push_back(c), tokens += n;
-    }
-  }
-  flush();
-}
-
-/// Settles `t` for the batch itself, before copies of it are changed.
-template <tensor_backend B>
-settled_target settle_batch(B& b, const vit<B>& model, const token_batch& batch, const target& t,
-                            attribution_workspace<B>& ws) {
-  explain_forward(b, model, batch, t, ws, kept::logits);
-  return ws.explained;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/cross_attention.hpp ====
-// Generic attention explainability (Chefer, Gur & Wolf, ICCV 2021) for models with two kinds of tokens: its rules on
-// given attention maps. The maps of a layer come as C = mean over heads of max(0, gradient times attention).
-
-#include <algorithm>
-#include <span>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// A small matrix on the host, `[rows, cols]`.
-struct token_map {
-  index rows = 0, cols = 0;
-  std::vector<double> values;
-
-  static token_map zeros(index rows, index cols) {
-    return {rows, cols, std::vector<double>(static_cast<std::size_t>(rows * cols), 0.0)};
-  }
-  static token_map identity(index n) {
-    token_map m = zeros(n, n);
-    for (index i = 0; i < n; ++i) m(i, i) = 1;
-    return m;
-  }
-  double& operator()(index r, index c) { return values[static_cast<std::size_t>(r * cols + c)]; }
-  double operator()(index r, index c) const { return values[static_cast<std::size_t>(r * cols + c)]; }
-  token_map& operator+=(const token_map& other) {
-    require(rows == other.rows && cols == other.cols, "token_map: [", rows, ", ", cols, "] plus [", other.rows, ", ",
-            other.cols, "]");
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] += other.values[i];
-    return *this;
-  }
-};
-
-/// op(a) b, op the transposition where wanted.
-inline token_map multiply(const token_map& a, const token_map& b, bool transpose_a = false) {
-  const index m = transpose_a ? a.cols : a.rows, k = transpose_a ? a.rows : a.cols;
-  require(k == b.rows, "token_map: [", m, ", ", k, "] times [", b.rows, ", ", b.cols, "]");
-  token_map out = token_map::zeros(m, b.cols);
-  for (index i = 0; i < m; ++i) {
-    for (index j = 0; j < k; ++j) {
-      const double x = transpose_a ? a(j, i) : a(i, j);
-      for (index c = 0; c < b.cols; ++c) out(i, c) += x * b(j, c);
-    }
-  }
-  return out;
-}
-
-/// C = mean_h max(0, g a) of maps `[H, rows, cols]` (eq. 5).
-inline token_map positive_mean(std::span<const double> a, std::span<const double> g, index heads, index rows,
-                               index cols) {
-  require(a.size() == g.size() && static_cast<index>(a.size()) == heads * rows * cols, "positive_mean: ", a.size(),
-          " and ", g.size(), " numbers for [", heads, ", ", rows, ", ", cols, "]");
-  token_map out = token_map::zeros(rows, cols);
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    out.values[i % out.values.size()] += std::max(0.0, a[i] * g[i]) / static_cast<double>(heads);
-  }
-  return out;
-}
-
-/// What is done to the self-attention relevance in the rule of cross-attention (eq. 8 and 9): rows of R - I divided by
-/// their sums, R as it is, or not used at all.
-enum class self_relevance { normalised, as_it_is, unused };
-
-/// norm(R): rows of R - I divided by their sums, plus I (eq. 8). A row without anything stays that of I.
-inline token_map normalise_self(const token_map& r, self_relevance how) {
-  if (how != self_relevance::normalised) return r;
-  token_map out = r;
-  for (index i = 0; i < r.rows; ++i) {
-    double sum = -1;
-    for (index j = 0; j < r.cols; ++j) sum += r(i, j);
-    for (index j = 0; j < r.cols; ++j) {
-      const double of_one = i == j ? 1 : 0;
-      out(i, j) = (sum != 0 ? (r(i, j) - of_one) / sum : 0) + of_one;
-    }
-  }
-  return out;
-}
-
-/// norm(R_queries)^T (C norm(R_keys)) (eq. 10), the relevance that a cross-attention brings.
-inline token_map cross_relevance(const token_map& queries, const token_map& keys, const token_map& c,
-                                 self_relevance how) {
-  if (how == self_relevance::unused) return c;
-  return multiply(normalise_self(queries, how), multiply(c, normalise_self(keys, how)), true);
-}
-
-/// Two streams, text and image, that look at themselves and at each other (LXMERT).
-struct two_stream_relevance {
-  token_map text_text, text_image, image_image, image_text;
-  self_relevance how = self_relevance::normalised;
-
-  two_stream_relevance(index text, index image, self_relevance h = self_relevance::normalised)
-      : text_text(token_map::identity(text)),
-        text_image(token_map::zeros(text, image)),
-        image_image(token_map::identity(image)),
-        image_text(token_map::zeros(image, text)),
-        how(h) {}
-
-  /// Self-attention among text tokens (eq. 6 and 7), and among image tokens.
-  void text_self(const token_map& c) { update(c, text_text, text_image); }
-  void image_self(const token_map& c) { update(c, image_image, image_text); }
-  /// Both directions of a cross-attention layer, from the relevance before it; the last layer has only one that is
-  /// read.
-  void cross(const token_map& text_to_image, const token_map& image_to_text) {
-    const token_map ti = cross_relevance(text_text, image_image, text_to_image, how),
-                    tt = multiply(text_to_image, image_text),
-                    it = cross_relevance(image_image, text_text, image_to_text, how),
-                    ii = multiply(image_to_text, text_image);
-    text_image += ti, text_text += tt, image_text += it, image_image += ii;
-  }
-  void last_cross(const token_map& text_to_image) {
-    const token_map ti = cross_relevance(text_text, image_image, text_to_image, how),
-                    tt = multiply(text_to_image, image_text);
-    text_image += ti, text_text += tt;
-  }
-
- private:
-  static void update(const token_map& c, token_map& self, token_map& other) {
-    const token_map add_self = multiply(c, self), add_other = multiply(c, other);
-    self += add_self, other += add_other;
-  }
-};
-
-/// An encoder and a decoder whose queries look at themselves and at the encoder's tokens (DETR, captioning).
-struct encoder_decoder_relevance {
-  token_map image_image, query_query, query_image;
-  self_relevance how = self_relevance::normalised;
-
-  encoder_decoder_relevance(index image, index queries, self_relevance h = self_relevance::normalised)
-      : image_image(token_map::identity(image)),
-        query_query(token_map::identity(queries)),
-        query_image(token_map::zeros(queries, image)),
-        how(h) {}
-
-  void encoder_self(const token_map& c) { image_image += multiply(c, image_image); }
-  void decoder_self(const token_map& c) {
-    const token_map qq = multiply(c, query_query), qi = multiply(c, query_image);
-    query_query += qq, query_image += qi;
-  }
-  void cross(const token_map& c) { query_image += cross_relevance(query_query, image_image, c, how); }
-};
-
-/// Product over layers, first to last, of maps plus identity with rows divided by their sums (attention rollout).
-inline token_map rollout_of(std::span<const token_map> layers) {
-  require(!layers.empty(), "rollout_of: no layers");
-  token_map joint = token_map::identity(layers[0].rows);
-  for (const token_map& layer : layers) {
-    token_map m = layer;
-    for (index i = 0; i < m.rows; ++i) {
-      m(i, i) += 1;
-      double sum = 0;
-      for (index j = 0; j < m.cols; ++j) sum += m(i, j);
-      for (index j = 0; j < m.cols; ++j) m(i, j) /= sum;
-    }
-    joint = multiply(m, joint);
-  }
-  return joint;
-}
-
-/// max(0, mean_h(a_h mean(g_h))) of maps `[H, rows, cols]`: Grad-CAM on one attention layer.
-inline token_map attention_grad_cam(std::span<const double> a, std::span<const double> g, index heads, index rows,
-                                    index cols) {
-  const auto size = static_cast<std::size_t>(rows * cols);
-  require(a.size() == g.size() && a.size() == size * static_cast<std::size_t>(heads), "attention_grad_cam: ", a.size(),
-          " and ", g.size(), " numbers for [", heads, ", ", rows, ", ", cols, "]");
-  token_map out = token_map::zeros(rows, cols);
-  for (std::size_t h = 0; h < static_cast<std::size_t>(heads); ++h) {
-    double weight = 0;
-    for (std::size_t i = 0; i < size; ++i) weight += g[h * size + i] / static_cast<double>(size);
-    for (std::size_t i = 0; i < size; ++i) out.values[i] += weight * a[h * size + i] / static_cast<double>(heads);
-  }
-  for (double& x : out.values) x = std::max(x, 0.0);
-  return out;
 }
 
 }  // namespace core_tokensets
@@ -5463,6 +5767,70 @@ std::vector<double> attribute(const gradient_x_input& method, B& b, const vit<B>
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/attribution/copies.hpp ====
+// Several copies of the samples of a batch as one batch, for methods that change the patches themselves (noise, paths).
+
+
+namespace core_tokensets {
+
+/// The samples named by `samples`, in that order and as often as they are named.
+inline token_batch copy_samples(const token_batch& from, std::span<const index> samples) {
+  token_batch out;
+  out.patch_dim = from.patch_dim;
+  for (const index s : samples) {
+    const auto at = static_cast<std::size_t>(s);
+    const index begin = from.offsets[at], end = from.offsets[at + 1];
+    out.patches.insert(out.patches.end(), from.patches.begin() + begin * from.patch_dim,
+                       from.patches.begin() + end * from.patch_dim);
+    out.positions.insert(out.positions.end(), from.positions.begin() + begin, from.positions.begin() + end);
+    if (!from.scale.empty()) out.scale.insert(out.scale.end(), from.scale.begin() + begin, from.scale.begin() + end);
+    if (!from.targets.empty()) out.targets.push_back(from.targets[at]);
+    if (!from.weights.empty()) out.weights.push_back(from.weights[at]);
+    out.offsets.push_back(static_cast<index>(out.positions.size()));
+  }
+  return out;
+}
+
+/// What was settled for the samples of a batch, for such copies of them.
+inline target repeat_target(const settled_target& settled, std::span<const index> samples) {
+  target t{settled.what, explained_class::given};
+  for (const index s : samples) {
+    t.classes.push_back(settled.classes[static_cast<std::size_t>(s)]);
+    if (settled.what == objective::margin) t.against.push_back(settled.others[static_cast<std::size_t>(s)]);
+  }
+  return t;
+}
+
+/// Calls `body(copies, number)` for `count` copies of every sample, cut into parts of at most `most_tokens` tokens (or
+/// one sample): `copies` are the samples of a part and `number` which of its copies each is.
+template <class Body>
+void for_each_part(const token_batch& batch, index count, index most_tokens, const Body& body) {
+  std::vector<index> copies, number;
+  index tokens = 0;
+  const auto flush = [&] {
+    if (!copies.empty()) body(std::span<const index>(copies), std::span<const index>(number));
+    copies.clear(), number.clear(), tokens = 0;
+  };
+  for (index s = 0; s < batch.samples(); ++s) {
+    const index n = batch.offsets[static_cast<std::size_t>(s + 1)] - batch.offsets[static_cast<std::size_t>(s)] + 1;
+    for (index c = 0; c < count; ++c) {
+      if (tokens + n > most_tokens) flush();
+      copies.push_back(s), number.push_back(c), tokens += n;
+    }
+  }
+  flush();
+}
+
+/// Settles `t` for the batch itself, before copies of it are changed.
+template <tensor_backend B>
+settled_target settle_batch(B& b, const vit<B>& model, const token_batch& batch, const target& t,
+                            attribution_workspace<B>& ws) {
+  explain_forward(b, model, batch, t, ws, kept::logits);
+  return ws.explained;
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/attribution/integrated_gradients.hpp ====
 // Integrated gradients (Sundararajan, Taly & Yan, ICML 2017), all steps of many samples as ragged batches.
 
@@ -5587,6 +5955,177 @@ std::vector<double> attribute(const integrated_gradients& method, B& b, const vi
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/attribution/lrp.hpp ====
+// Layer-wise relevance propagation from what is explained to tokens or pixels, by the rules of any composite.
+
+#include <cmath>
+
+
+namespace core_tokensets {
+
+/// Where relevance is read: at the tokens (patch and position together), at the patch embeddings (the share of
+/// positions left out), or at the pixels; summed up for each patch.
+enum class relevance_level { tokens, embeddings, pixels };
+
+template <>
+inline constexpr std::array words<relevance_level>{"tokens", "embeddings", "pixels"};
+
+/// LRP by the rules of `composite`. `limit`: relevance may grow to so many times its size at the start (sums of
+/// absolute values over a sample, at the input of any block); more is an `Error`, since the rules then do not fit the
+/// model.
+struct lrp_attribution {
+  static constexpr const char* name = "lrp";
+  lrp::preset rules = lrp::preset::attn_lrp;
+  relevance_level level = relevance_level::tokens;
+  double limit = 1e12;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("rules", self.rules);
+    visit("level", self.level);
+    visit("limit", self.limit);
+  }
+};
+
+/// The same for a composite of one's own.
+struct composite_attribution {
+  static constexpr const char* name = "lrp";
+  lrp::composite rules = lrp::attn_lrp();
+  relevance_level level = relevance_level::tokens;
+  double limit = 1e12;
+};
+
+namespace detail {
+
+/// |x|, for reductions
+struct magnitude {
+  template <class T>
+  constexpr T operator()(const T& x) const {
+    return x < T(0) ? -x : x;
+  }
+};
+
+/// Sums of absolute values `[S]` over the rows of each sample.
+template <tensor_backend B, class T = typename B::scalar>
+std::vector<double> sample_magnitudes(B& b, const lrp::sample_rows<B>& rows, const_view<T> r) {
+  scratch<B> of_row(b, r.rows, 1), of_sample(b, rows.samples, 1);
+  b.row_reduce(fn::plus{}, magnitude{}, *of_row, r);
+  b.fill(*of_sample, T(0));
+  b.scatter_add_rows(*of_sample, *of_row, rows.sample_of_row.data());
+  std::vector<T> host(static_cast<std::size_t>(rows.samples));
+  b.download(host.data(), of_sample.data(), rows.samples);
+  return {host.begin(), host.end()};
+}
+
+/// Least and largest number of each sample's patches, at each of its rows `[P]`.
+inline std::pair<std::vector<double>, std::vector<double>> pixel_bounds(const token_batch& batch) {
+  std::pair<std::vector<double>, std::vector<double>> bounds;
+  for (std::size_t s = 0; s + 1 < batch.offsets.size(); ++s) {
+    const auto begin = batch.patches.begin() + batch.offsets[s] * batch.patch_dim,
+               end = batch.patches.begin() + batch.offsets[s + 1] * batch.patch_dim;
+    const auto count = static_cast<std::size_t>(batch.offsets[s + 1] - batch.offsets[s]);
+    if (count == 0) continue;
+    const auto [low, high] = std::minmax_element(begin, end);
+    bounds.first.insert(bounds.first.end(), count, double(*low));
+    bounds.second.insert(bounds.second.end(), count, double(*high));
+  }
+  return bounds;
+}
+
+template <tensor_backend B, class T = typename B::scalar>
+void upload_column(B& b, const std::vector<double>& values, tensor<B>& column) {
+  const std::vector<T> host(values.begin(), values.end());
+  column.assign(b, static_cast<index>(host.size()), 1, host.data());
+}
+
+}  // namespace detail
+
+/// From relevance at the tokens (`ws.relevance`) to the patch embeddings `[P, D]` (=): the share of position embeddings
+/// and everything of the class token is left out.
+template <tensor_backend B, class Observer = lrp::no_observer, class T = typename B::scalar>
+void embedding_relevance(const lrp::composite& c, B& b, const vit<B>& model, attribution_workspace<B>& ws, view<T> out,
+                         const Observer& observe = {}) {
+  const auto& plan = ws.tape.plan;
+  const index tokens = plan.tokens(), dim = model.config().dim;
+  scratch<B> parts(b, tokens, dim), at_part(b, tokens, dim), at_position(b, tokens, dim);
+  b.fill(*parts, T(0));
+  b.scatter_add_rows(*parts, *std::as_const(ws.tape.embeddings), plan.patch_rows.data());
+  const view<const T> cls = model.view_parameters()[model.layout().embedding.class_token];
+  b.scatter_add_rows(*parts, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
+  lrp::relevance<B, T>(c.positions, b, ws.all_rows, *std::as_const(ws.relevance), *parts, *ws.tape.stream[0], *at_part,
+                       *at_position);
+  observe(lrp::stage::embedding_share, ws.all_rows, view<const T>(*at_part));
+  observe(lrp::stage::positions_share, ws.all_rows, view<const T>(*at_position));
+  b.gather_rows(out, *at_part, plan.patch_rows.data());
+}
+
+/// From relevance at the patch embeddings `[P, D]` to the pixels `[P, patch_dim]` (=).
+template <tensor_backend B, class T = typename B::scalar>
+void pixel_relevance(const lrp::composite& c, B& b, const vit<B>& model, const token_batch& batch,
+                     attribution_workspace<B>& ws, const_view<T> r, view<T> out) {
+  const auto [low, high] = detail::pixel_bounds(batch);
+  tensor<B> lows, highs;
+  detail::upload_column(b, low, lows);
+  detail::upload_column(b, high, highs);
+  const auto plan = c.patch_embed.plan_for(model.config().image.channels);
+  const auto p = model.view_parameters();
+  const linear& l = model.layout().embedding.proj;
+  lrp::linear_operands<T> layer{.weight = p[l.weight], .bias = p[l.bias]};
+  if (plan.bounds_of_sample) layer.low = *std::as_const(lows), layer.high = *std::as_const(highs);
+  lrp::relevance<B, T>(plan, b, layer, *std::as_const(ws.tape.patches), r, out);
+}
+
+/// Runs the pass down to the tokens and returns relevance `[P, D]` or `[P, patch_dim]` of every patch at `level`.
+template <tensor_backend B>
+void lrp_relevance(const composite_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
+                   const target& t, attribution_workspace<B>& ws, tensor<B>& out) {
+  using T = typename B::scalar;
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  std::vector<double> start;
+  const auto guard = [&](lrp::stage s, const auto& rows, const auto& r) {
+    if (s == lrp::stage::choice) start = detail::sample_magnitudes<B, T>(b, rows, r);
+  };
+  relevance_walk<B, decltype(guard)> walk(method.rules, b, model, ws, guard);
+  for (index i = model.config().depth; i-- > 0;) {
+    walk.step(i);
+    const auto now = detail::sample_magnitudes<B, T>(b, ws.all_rows, *std::as_const(ws.relevance));
+    for (std::size_t s = 0; s < now.size(); ++s) {
+      require(now[s] <= method.limit * start[s] || now[s] == 0, "lrp: relevance by the rules '", method.rules.name,
+              "' grew from ", start[s], " to ", now[s], " at block ", i, " of sample ", s, "; the limit is ",
+              method.limit, " times");
+    }
+  }
+  const auto& plan = ws.tape.plan;
+  out.resize(b, batch.tokens(), model.config().dim);
+  if (method.level == relevance_level::tokens) {
+    b.gather_rows(*out, *std::as_const(ws.relevance), plan.patch_rows.data());
+    return;
+  }
+  embedding_relevance(method.rules, b, model, ws, *out);
+  if (method.level == relevance_level::embeddings) return;
+  tensor<B> pixels(b, batch.tokens(), batch.patch_dim);
+  pixel_relevance<B, T>(method.rules, b, model, batch, ws, *std::as_const(out), *pixels);
+  out = std::move(pixels);
+}
+
+template <tensor_backend B>
+std::vector<double> attribute(const composite_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  tensor<B> relevance, sums(b, batch.tokens(), 1);
+  lrp_relevance(method, b, model, batch, t, ws, relevance);
+  b.row_reduce(fn::plus{}, fn::value{}, *sums, *std::as_const(relevance));
+  const auto host = sums.to_host(b);
+  return {host.begin(), host.end()};
+}
+
+template <tensor_backend B>
+std::vector<double> attribute(const lrp_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  return attribute(composite_attribution{lrp::make(method.rules), method.level, method.limit}, b, model, batch, t, ws);
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/attribution/lrp_rollout.hpp ====
 // Rollout of the relevance of attention instead of attention itself (Chefer, Gur & Wolf 2021, ablation).
 
@@ -5620,6 +6159,915 @@ std::vector<double> attribute(const lrp_rollout& method, B& b, const vit<B>& mod
     rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_relevance.data());
   }
   return rows.patches(b);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/partial_lrp.hpp ====
+// Partial LRP: relevance of the attention of one block, without going further (Voita et al., ACL 2019).
+
+
+namespace core_tokensets {
+
+/// Class-token row of mean_h max(0, R_A) in one block; `block` counts from the last one (0). With `gradient`,
+/// mean_h max(0, G R_A). Chefer's repository reports it with the rules `chefer_original`.
+struct partial_lrp {
+  static constexpr const char* name = "partial_lrp";
+  index block_from_last = 0;
+  bool gradient = false;
+  lrp::preset rules = lrp::preset::chefer_original;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("block_from_last", self.block_from_last);
+    visit("gradient", self.gradient);
+    visit("rules", self.rules);
+  }
+};
+
+template <tensor_backend B>
+std::vector<double> attribute(const partial_lrp& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  const index depth = model.config().depth, stop = depth - 1 - method.block_from_last;
+  detail::check_start_layer(partial_lrp::name, stop, depth);
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
+  for (index i = depth; i-- > stop;) relevance.step(i);
+  if (method.gradient) {
+    gradient_walk<B> gradients(b, model, ws);
+    for (index i = depth; i-- > stop;) gradients.step(i);
+    b.map(detail::positive_product{}, *ws.attention_relevance, *std::as_const(ws.attention_gradient));
+  } else {
+    b.map(detail::keep_positive{}, *ws.attention_relevance);
+  }
+  return mean_class_row(b, ws.tape.plan, attention_layout(ws.tape, stop, model), model.config().heads,
+                        std::as_const(ws.attention_relevance).data());
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/random.hpp ====
+// The control that every comparison needs: relevance by dice.
+
+
+namespace core_tokensets {
+
+/// Uniform numbers, one after the other over the batch.
+struct random_relevance {
+  static constexpr const char* name = "random";
+  std::uint64_t seed = 0;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("seed", self.seed);
+  }
+};
+
+template <tensor_backend B>
+std::vector<double> attribute(const random_relevance& method, B&, const vit<B>&, const token_batch& batch,
+                              const target&, attribution_workspace<B>&) {
+  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()));
+  random_stream random(method.seed, 0x72656c);
+  for (double& r : relevance) r = random.uniform();
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/rollout.hpp ====
+// Attention rollout (Abnar & Zuidema, ACL 2020), with the fusions of heads and the discarding of low attention that its
+// users added (jacobgil/vit-explain).
+
+#include <numeric>
+
+
+namespace core_tokensets {
+
+/// How the attention of several heads becomes one matrix.
+enum class head_fusion { mean, max, min };
+
+template <>
+inline constexpr std::array words<head_fusion>{"mean", "max", "min"};
+
+/// Product over blocks, from `start_layer`, of fused attention plus identity, rows divided by their sums; class-token
+/// row. `discard` sets that share of the smallest entries of each fused matrix to 0 first, but never that of the class
+/// token with itself. Does not depend on the target.
+struct rollout {
+  static constexpr const char* name = "rollout";
+  index start_layer = 0;
+  head_fusion fusion = head_fusion::mean;
+  double discard = 0;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("start_layer", self.start_layer);
+    visit("fusion", self.fusion);
+    visit("discard", self.discard);
+  }
+};
+
+namespace detail {
+
+/// One matrix `[nq, nk]` from those of all heads, its smallest entries discarded.
+template <class T>
+std::vector<double> fused_attention(const rollout& method, const view<const T>& a) {
+  std::vector<double> fused;
+  for (index r = 0; r < a.rows; ++r) {
+    for (index c = 0; c < a.cols; ++c) {
+      double value = double(a.matrix(0, 0)(r, c));
+      for (index h = 1; h < a.n1; ++h) {
+        const double next = double(a.matrix(0, h)(r, c));
+        value = method.fusion == head_fusion::mean  ? value + next
+                : method.fusion == head_fusion::max ? std::max(value, next)
+                                                    : std::min(value, next);
+      }
+      fused.push_back(method.fusion == head_fusion::mean ? value / static_cast<double>(a.n1) : value);
+    }
+  }
+  std::vector<std::size_t> order(fused.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](auto i, auto j) { return fused[i] < fused[j]; });
+  order.resize(static_cast<std::size_t>(method.discard * static_cast<double>(fused.size())));
+  for (const std::size_t i : order) fused[i] = i == 0 ? fused[i] : 0;
+  return fused;
+}
+
+/// row <- row D (F + I), D dividing the rows of F + I by their sums; F `[nq, nk]` meets the first nq entries.
+inline void carry_normalised(const std::vector<double>& fused, index nq, std::vector<double>& row) {
+  const std::size_t n = row.size();
+  std::vector<double> next(n, 0.0);
+  for (std::size_t r = 0; r < static_cast<std::size_t>(nq); ++r) {
+    if (row[r] == 0) continue;
+    const double* f = fused.data() + r * n;
+    const double factor = row[r] / (1.0 + std::accumulate(f, f + n, 0.0));
+    next[r] += factor;
+    for (std::size_t c = 0; c < n; ++c) next[c] += factor * f[c];
+  }
+  row.swap(next);
+}
+
+/// On the host, for fusions that are not linear in the heads.
+template <tensor_backend B>
+std::vector<double> general_rollout(const rollout& method, B& b, const vit<B>& model, attribution_workspace<B>& ws) {
+  const auto& plan = ws.tape.plan;
+  std::vector<std::vector<double>> rows;
+  for (index s = 0; s < plan.rows().count(); ++s) {
+    rows.emplace_back(static_cast<std::size_t>(plan.rows().length(s)), 0.0);
+    rows.back()[0] = 1;
+  }
+  for (index i = model.config().depth; i-- > method.start_layer;) {
+    const auto& layout = attention_layout(ws.tape, i, model);
+    const auto a = tape_of_block(ws.tape, i, model).a.to_host(b);
+    ops::for_each_sample(b, layout.count(), [&](index s) {
+      carry_normalised(fused_attention(method, layout.matrices(a.data(), s, model.config().heads)),
+                       layout.queries().length(s), rows[static_cast<std::size_t>(s)]);
+    });
+  }
+  std::vector<double> relevance;
+  for (const auto& row : rows) relevance.insert(relevance.end(), row.begin() + 1, row.end());
+  return relevance;
+}
+
+}  // namespace detail
+
+/// `Error`: a start layer that the model does not have, a discarded share outside of [0, 1).
+template <tensor_backend B>
+std::vector<double> attribute(const rollout& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  detail::check_start_layer(rollout::name, method.start_layer, model.config().depth);
+  require(method.discard >= 0 && method.discard < 1, "rollout: discard ", method.discard,
+          ", expected 0 <= discard < 1");
+  explain_forward(b, model, batch, t, ws, kept::attention);
+  if (method.fusion != head_fusion::mean || method.discard > 0) return detail::general_rollout(method, b, model, ws);
+  class_row_product<B> rows(b, ws.tape.plan);
+  for (index i = model.config().depth; i-- > method.start_layer;) {
+    rows.scale(b, 0.5);  // rows of attention plus identity sum to 2
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads,
+                     tape_of_block(ws.tape, i, model).a.data());
+  }
+  return rows.patches(b);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/smooth_grad.hpp ====
+// SmoothGrad (Smilkov et al. 2017) around any method: the mean of its relevance over noisy copies of the input.
+
+
+namespace core_tokensets {
+
+/// `sigma` is the deviation of the noise as a share of the range of a sample's numbers; `samples` copies are averaged.
+/// The class is settled on the input without noise.
+template <class Method = gradient_x_input>
+struct smooth_grad {
+  static constexpr const char* name = "smooth_grad";
+  Method method = {};
+  index samples = 16;
+  double sigma = 0.1;
+  std::uint64_t seed = 0;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("samples", self.samples);
+    visit("sigma", self.sigma);
+    visit("seed", self.seed);
+  }
+};
+
+namespace detail {
+
+/// Adds noise to rows begin .. end of the patches; `number` picks the stream, which depends on nothing else.
+inline void add_noise(token_batch& copies, index begin, index end, double sigma, std::uint64_t seed, index number) {
+  const auto first = copies.patches.begin() + begin * copies.patch_dim,
+             last = copies.patches.begin() + end * copies.patch_dim;
+  if (first == last) return;
+  const auto [low, high] = std::minmax_element(first, last);
+  const double deviation = sigma * (double(*high) - double(*low));
+  random_stream random(seed, 0x6e6f697365 + static_cast<std::uint64_t>(number));
+  for (auto x = first; x != last; ++x) *x = static_cast<float>(double(*x) + deviation * random.normal());
+}
+
+}  // namespace detail
+
+template <class Method, tensor_backend B>
+std::vector<double> attribute(const smooth_grad<Method>& smooth, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  require(smooth.samples > 0 && smooth.sigma >= 0, "smooth_grad: ", smooth.samples, " samples with deviation ",
+          smooth.sigma, ", expected at least 1 and 0");
+  const auto settled = settle_batch(b, model, batch, t, ws);
+  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 0.0);
+  for_each_part(batch, smooth.samples, 4096, [&](std::span<const index> samples, std::span<const index> number) {
+    token_batch copies = copy_samples(batch, samples);
+    for (std::size_t c = 0; c < samples.size(); ++c) {
+      detail::add_noise(copies, copies.offsets[c], copies.offsets[c + 1], smooth.sigma, smooth.seed, number[c]);
+    }
+    const auto noisy = attribute(smooth.method, b, model, copies, repeat_target(settled, samples), ws);
+    for (std::size_t c = 0; c < samples.size(); ++c) {
+      const index first = batch.offsets[static_cast<std::size_t>(samples[c])];
+      for (index p = copies.offsets[c]; p < copies.offsets[c + 1]; ++p) {
+        relevance[static_cast<std::size_t>(first + p - copies.offsets[c])] +=
+            noisy[static_cast<std::size_t>(p)] / static_cast<double>(smooth.samples);
+      }
+    }
+  });
+  ws.explained = settled;
+  ws.classes = settled.classes;
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/methods.hpp ====
+// All attribution methods under one type, and by name.
+
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Every method that works on its own.
+using plain_method = std::variant<random_relevance, last_attention, rollout, grad_cam, gradient_x_input,
+                                  integrated_gradients, lrp_attribution, partial_lrp, lrp_rollout, grad_lrp,
+                                  generic_attention, atman, atman_first_order, occlusion, authors_atman>;
+
+template <tensor_backend B>
+std::vector<double> attribute(const plain_method& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  return std::visit([&](const auto& m) { return attribute(m, b, model, batch, t, ws); }, method);
+}
+
+/// Any method: a plain one, or SmoothGrad around a plain one.
+using attribution_method =
+    std::variant<random_relevance, last_attention, rollout, grad_cam, gradient_x_input, integrated_gradients,
+                 lrp_attribution, partial_lrp, lrp_rollout, grad_lrp, generic_attention, atman, atman_first_order,
+                 occlusion, authors_atman, smooth_grad<plain_method>>;
+
+/// Relevance `[P]` of every patch of the batch for what `t` says is explained in each sample.
+template <tensor_backend B>
+std::vector<double> attribute(const attribution_method& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  return std::visit([&](const auto& m) { return attribute(m, b, model, batch, t, ws); }, method);
+}
+
+namespace detail {
+
+/// The alternative of a variant of methods with that name. `Error` listing all names.
+template <class Variant, std::size_t I = 0>
+Variant named_method(std::string_view name, const std::string& seen = "") {
+  if constexpr (I == std::variant_size_v<Variant>) {
+    fail("attribution: no method is named '", name, "'; there are ", seen);
+  } else {
+    using method = std::variant_alternative_t<I, Variant>;
+    if (name == method::name) return method{};
+    return named_method<Variant, I + 1>(name, seen + (I ? ", " : "") + method::name);
+  }
+}
+
+/// "name" or "name:option=value:option=value".
+template <class Variant>
+Variant parse_method(std::string_view text) {
+  auto colon = text.find(':');
+  Variant method = named_method<Variant>(text.substr(0, colon));
+  while (colon != text.npos) {
+    text.remove_prefix(colon + 1);
+    colon = text.find(':');
+    const std::string_view option = text.substr(0, colon);
+    const auto equals = option.find('=');
+    require(equals != option.npos, "attribution: option '", option, "', expected name=value");
+    std::visit([&](auto& m) { set_option(m, option.substr(0, equals), option.substr(equals + 1), m.name); }, method);
+  }
+  return method;
+}
+
+}  // namespace detail
+
+/// The method of a text: its name, then its options, "atman:factor=0.5:neighbours=patch". SmoothGrad takes another
+/// method in brackets, "smooth_grad(grad_cam):samples=8", and gradient_x_input without. `Error`: an unknown name or
+/// option (lists the choices), a value that does not fit.
+inline attribution_method parse_attribution(std::string_view text) {
+  constexpr std::string_view wrapper = "smooth_grad(";
+  if (!text.starts_with(wrapper)) {
+    attribution_method method = detail::parse_method<attribution_method>(text);
+    if (auto* smooth = std::get_if<smooth_grad<plain_method>>(&method)) smooth->method = gradient_x_input{};
+    return method;
+  }
+  const auto end = text.find(')');
+  require(end != text.npos, "attribution: '", text, "' lacks a closing bracket");
+  auto method = detail::parse_method<attribution_method>("smooth_grad" + std::string(text.substr(end + 1)));
+  std::get<smooth_grad<plain_method>>(method).method =
+      detail::parse_method<plain_method>(text.substr(wrapper.size(), end - wrapper.size()));
+  return method;
+}
+
+/// The same; where the method has options `start_layer` and `seed`, these are set unless they are 0.
+inline attribution_method parse_attribution(std::string_view text, index start_layer, std::uint64_t seed) {
+  attribution_method method = parse_attribution(text);
+  std::visit(
+      [&](auto& m) {
+        if constexpr (requires { m.start_layer; }) m.start_layer = start_layer != 0 ? start_layer : m.start_layer;
+        if constexpr (requires { m.seed; }) m.seed = seed != 0 ? seed : m.seed;
+      },
+      method);
+  return method;
+}
+
+/// Name of a method and all of its options, in the form that `parse_attribution` reads.
+template <class M>
+std::string text_of(const M& method) {
+  std::string text = M::name;
+  if constexpr (requires { method.method; }) {
+    text += "(" + std::visit([](const auto& inner) { return text_of(inner); }, method.method) + ")";
+  }
+  if constexpr (has_options<const M>) {
+    M::options(method, [&](const char* name, const auto& value) {
+      text += ":" + std::string(name) + "=" + detail::option_text(value);
+    });
+  }
+  return text;
+}
+inline std::string text_of(const attribution_method& method) {
+  return std::visit([](const auto& m) { return text_of(m); }, method);
+}
+
+/// The names of all methods.
+inline std::vector<std::string> attribution_names() {
+  return []<class... M>(std::type_identity<std::variant<M...>>) {
+    return std::vector<std::string>{M::name...};
+  }(std::type_identity<attribution_method>{});
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/lrp/decoder_block.hpp ====
+// Relevance through a decoder block with the rules of a composite: MLP and self-attention as in an encoder block, and
+// between them the look at the picture, through which relevance reaches the image tokens.
+
+
+namespace core_tokensets::lrp {
+
+/// From R (in place) at the output y of a cross-attention to its input x, both `[L, C]`, and to the image tokens
+/// `r_image` `[T, E]` (+=). `r_attention` receives the relevance of the attention probabilities.
+template <tensor_backend B, class T = typename B::scalar>
+void relevance(const composite& c, B& b, const cross_attention& l, parameter_view<const T> p,
+               const attention_rows& attention, const sample_rows<B>& rows, const_view<T> x, const_view<T> y,
+               const_view<T> image, const cross_attention_tape<B>& tape, T* r_attention, view<T> r, view<T> r_image) {
+  const index n = x.rows, dim = x.cols, heads = l.heads;
+  scratch<B> residual(b, n, dim), branch(b, n, dim), at_q(b, n, dim), at_kv(b, image.rows, 2 * dim),
+      at_image(b, image.rows, image.cols);
+  relevance<B, T>(c.residual, b, rows, r, x, y, *residual, *branch);
+  relevance<B, T>(c.proj, b, l.proj, p, *tape.context, {}, *branch, r);
+  const view<const T> kv = *tape.kv;
+  relevance<B, T>(c.attention, b, attention,
+                  {.q = (*tape.q).split_cols(heads),
+                   .k = kv_part(kv, 0, heads),
+                   .v = kv_part(kv, 1, heads),
+                   .out = (*tape.context).split_cols(heads),
+                   .a = tape.a.data(),
+                   .scale = attention_scale<T>(dim / heads)},
+                  r.split_cols(heads), r_attention, (*at_q).split_cols(heads), kv_part(*at_kv, 0, heads),
+                  kv_part(*at_kv, 1, heads));
+  relevance<B, T>(c.qkv, b, l.kv, p, image, kv, *at_kv, *at_image);
+  b.map(fn::add{}, r_image, view<const T>(*at_image));
+  relevance<B, T>(c.qkv, b, l.q, p, *tape.norm.y, *tape.q, *at_q, *branch);
+  relevance<B, T>(c.norm, b, l.norm, p, x, tape.norm, *branch);
+  relevance<B, T>(c.copy, b, *residual, *branch, x, r);
+}
+
+/// Where the relevance of a decoder block's two attentions goes, in the layouts of their probabilities.
+template <class T>
+struct decoder_attention_relevance {
+  T *self = nullptr, *cross = nullptr;
+};
+
+/// From R (in place) at the output y of a decoder block to its input x, both `[L, C]`, and to the image tokens
+/// `r_image` `[T, E]` (+=). `rows` names the text of each of the L rows.
+template <tensor_backend B, class T = typename B::scalar>
+void relevance(const composite& c, B& b, const decoder_block& l, parameter_view<const T> p,
+               const decoder_rows& attention, const sample_rows<B>& rows, const_view<T> x, const_view<T> y,
+               const_view<T> image, const decoder_block_tape<B>& tape,
+               const decoder_attention_relevance<std::type_identity_t<T>>& r_attention, view<T> r, view<T> r_image) {
+  const no_observer nobody;
+  mlp_relevance<B, no_observer, T>(c, b, l.self, p, rows, y, tape.self, r, nobody);
+  relevance<B, T>(c, b, l.cross, p, attention.cross, rows, *tape.attended, *tape.self.middle, image, tape.cross,
+                  r_attention.cross, r, r_image);
+  attend_relevance<B, no_observer, T>(c, b, l.self, p, attention.self, rows, x, *tape.attended, tape.self,
+                                      r_attention.self, r, nobody);
+}
+
+}  // namespace core_tokensets::lrp
+
+// ==== core_tokensets/attribution/answer_methods.hpp ====
+// The attribution methods for answers. Options are those of the methods for classes, as far as they have a meaning.
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// Matrices of one sample as doubles on the host.
+template <tensor_backend B>
+std::vector<double> sample_matrices(B& b, const attention_rows& rows, index heads, const tensor<B>& all, index s) {
+  using T = typename B::scalar;
+  const view<const T> m = rows.matrices(std::as_const(all).data(), s, heads);
+  std::vector<T> host(static_cast<std::size_t>(m.n1 * m.rows * m.cols));
+  b.download(host.data(), m.data, static_cast<index>(host.size()));
+  return {host.begin(), host.end()};
+}
+
+/// C = mean_h max(0, g a) of sample s.
+template <tensor_backend B>
+token_map positive_map(B& b, const attention_rows& rows, index heads, const tensor<B>& a, const tensor<B>& g, index s) {
+  return positive_mean(sample_matrices(b, rows, heads, a, s), sample_matrices(b, rows, heads, g, s), heads,
+                       rows.queries().length(s), rows.keys().length(s));
+}
+
+/// From the maps of all attentions to relevance: image tokens among themselves, then text among itself and on the
+/// picture, block by block (Chefer, Gur & Wolf 2021, section 3.3); the mean over the explained rows is read.
+/// `of_encoder(i, s)`, `of_self(i, s)`, `of_cross(i, s)` give C of block i.
+template <tensor_backend B, class Encoder, class Self, class Cross>
+answer_relevance relevance_of_maps(const image_text_model<B>& model, const text_batch& texts,
+                                   const answer_workspace<B>& ws, index start_layer, const Encoder& of_encoder,
+                                   const Self& of_self, const Cross& of_cross) {
+  answer_relevance result;
+  const auto& pictures = ws.tape.plan.rows();
+  for (index s = 0; s < texts.texts(); ++s) {
+    encoder_decoder_relevance r(pictures.length(s), ws.tape.text.rows.self.queries().length(s));
+    for (index i = start_layer; i < model.config().image.depth; ++i) r.encoder_self(of_encoder(i, s));
+    for (index i = 0; i < model.config().text.depth; ++i) {
+      r.decoder_self(of_self(i, s));
+      r.cross(of_cross(i, s));
+    }
+    const auto places = explained_places(ws, texts, s);
+    const auto of_image = mean_of_rows(r.query_image, places), of_text = mean_of_rows(r.query_query, places);
+    result.image.insert(result.image.end(), of_image.begin() + 1, of_image.end());  // without the class token
+    result.text.insert(result.text.end(), of_text.begin(), of_text.end());
+  }
+  return result;
+}
+
+inline void check_start_layer(const char* method, index start, const image_text_config& c) {
+  check_start_layer(method, start, c.image.depth);
+}
+
+}  // namespace detail
+
+/// Uniform numbers: image first, then text.
+template <tensor_backend B>
+answer_relevance attribute(const random_relevance& method, B&, const image_text_model<B>&, const token_batch& images,
+                           const text_batch& texts, answer_workspace<B>&) {
+  random_stream random(method.seed, 0x72656c);
+  answer_relevance result{std::vector<double>(static_cast<std::size_t>(images.tokens())),
+                          std::vector<double>(static_cast<std::size_t>(texts.length()))};
+  for (auto* part : {&result.image, &result.text}) {
+    for (double& r : *part) r = random.uniform();
+  }
+  return result;
+}
+
+/// The last decoder block's attention on the picture and on the text, mean over heads and explained rows.
+template <tensor_backend B>
+answer_relevance attribute(const last_attention&, B& b, const image_text_model<B>& model, const token_batch& images,
+                           const text_batch& texts, answer_workspace<B>& ws) {
+  explain_answers(b, model, images, texts, ws);
+  const auto& last = ws.tape.decoder.back();
+  const index heads = model.config().text.heads;
+  answer_relevance result;
+  for (index s = 0; s < texts.texts(); ++s) {
+    const auto places = explained_places(ws, texts, s);
+    const auto mean = [&](const attention_rows& rows, const tensor<B>& a) {
+      const index nq = rows.queries().length(s), nk = rows.keys().length(s);
+      token_map m = token_map::zeros(nq, nk);
+      const auto values = detail::sample_matrices(b, rows, heads, a, s);
+      for (std::size_t i = 0; i < values.size(); ++i)
+        m.values[i % m.values.size()] += values[i] / static_cast<double>(heads);
+      return mean_of_rows(m, places);
+    };
+    const auto of_image = mean(ws.tape.text.rows.cross, last.cross.a),
+               of_text = mean(ws.tape.text.rows.self, last.self.a);
+    result.image.insert(result.image.end(), of_image.begin() + 1, of_image.end());
+    result.text.insert(result.text.end(), of_text.begin(), of_text.end());
+  }
+  return result;
+}
+
+/// Sum over channels of embedding times gradient: patch embeddings without position, and token embeddings with it.
+template <tensor_backend B>
+answer_relevance attribute(const gradient_x_input& method, B& b, const image_text_model<B>& model,
+                           const token_batch& images, const text_batch& texts, answer_workspace<B>& ws) {
+  using T = typename B::scalar;
+  explain_answers(b, model, images, texts, ws);
+  backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.streams);
+  tensor<B> at_patches(b, images.tokens(), ws.streams.image.cols());
+  b.gather_rows(*at_patches, *std::as_const(ws.streams.image), ws.tape.plan.patch_rows.data());
+  const auto sums = [&](const tensor<B>& gradient, const tensor<B>& value) {
+    tensor<B> sum(b, gradient.rows(), 1);
+    if (method.magnitude) {
+      b.row_reduce(fn::plus{}, fn::square{}, *sum, *gradient);
+    } else {
+      b.row_reduce(fn::plus{}, fn::times{}, *sum, *gradient, *value);
+    }
+    const auto host = sum.to_host(b);
+    std::vector<double> relevance(host.begin(), host.end());
+    if (method.magnitude) {
+      for (double& r : relevance) r = std::sqrt(r);
+    }
+    return relevance;
+  };
+  return {sums(at_patches, ws.tape.embeddings), sums(ws.streams.text, ws.tape.text_stream.front())};
+}
+
+/// Attention times its gradient through self- and cross-attention (Chefer, Gur & Wolf, ICCV 2021).
+template <tensor_backend B>
+answer_relevance attribute(const generic_attention& method, B& b, const image_text_model<B>& model,
+                           const token_batch& images, const text_batch& texts, answer_workspace<B>& ws) {
+  using T = typename B::scalar;
+  detail::check_start_layer(generic_attention::name, method.start_layer, model.config());
+  explain_answers(b, model, images, texts, ws);
+  backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.streams, true);
+  const auto& t = ws.tape;
+  const auto at = [](index i) { return static_cast<std::size_t>(i); };
+  const index heads = model.config().image.heads, text_heads = model.config().text.heads;
+  return detail::relevance_of_maps(
+      model, texts, ws, method.start_layer,
+      [&](index i, index s) {
+        return detail::positive_map(b, t.plan.all, heads, t.blocks[at(i)].a, t.blocks[at(i)].da, s);
+      },
+      [&](index i, index s) {
+        return detail::positive_map(b, t.text.rows.self, text_heads, t.decoder[at(i)].self.a, t.decoder[at(i)].self.da,
+                                    s);
+      },
+      [&](index i, index s) {
+        return detail::positive_map(b, t.text.rows.cross, text_heads, t.decoder[at(i)].cross.a,
+                                    t.decoder[at(i)].cross.da, s);
+      });
+}
+
+/// Relevance of all attentions of an answer by the rules of a composite: of the encoder's blocks, of the decoder's
+/// self-attentions and of its looks at the picture; and what arrives at both streams.
+template <tensor_backend B>
+struct answer_lrp {
+  std::vector<tensor<B>> encoder, self, cross;
+  tensor<B> text, image;  ///< [L, C] and [T, D]
+};
+
+/// From the explained logits down to both streams; needs `explain_answers` before.
+template <tensor_backend B>
+void propagate(const lrp::composite& c, B& b, const image_text_model<B>& model, answer_workspace<B>& ws,
+               answer_lrp<B>& out) {
+  using T = typename B::scalar;
+  const auto& l = model.layout();
+  const auto p = model.view_parameters();
+  auto& tape = ws.tape;
+  const index asked = ws.dlogits.rows(), length = tape.text.length();
+  lrp::sample_rows<B> text_rows, image_rows;
+  text_rows.assign(b, tape.text.rows.self.queries());
+  image_rows.assign(b, tape.plan.rows());
+  scratch<B> start(b, asked, ws.dlogits.cols()), at_asked(b, asked, model.config().text.dim);
+  b.map(fn::copy{}, *start, *std::as_const(ws.dlogits));
+  if (c.start == lrp::start_value::logit) b.map(fn::multiply{}, *start, *std::as_const(tape.logits));
+  lrp::relevance<B, T>(c.head, b, l.output, p, *tape.text_norm.y, *std::as_const(tape.logits), *start, *at_asked);
+  lrp::relevance<B, T>(c.norm, b, l.text_norm, p, *std::as_const(tape.asked), tape.text_norm, *at_asked);
+  out.text.resize(b, length, model.config().text.dim);
+  out.image.resize(b, tape.plan.tokens(), model.config().image.dim);
+  b.fill(*out.text, T(0));
+  b.fill(*out.image, T(0));
+  b.scatter_add_rows(*out.text, *at_asked, tape.text.asked.data());
+  out.self.resize(l.decoder.size()), out.cross.resize(l.decoder.size()), out.encoder.resize(l.blocks.size());
+  for (std::size_t i = l.decoder.size(); i-- > 0;) {
+    out.self[i].resize(b, 1, tape.decoder[i].self.a.size());
+    out.cross[i].resize(b, 1, tape.decoder[i].cross.a.size());
+    lrp::relevance<B, T>(c, b, l.decoder[i], p, tape.text.rows, text_rows, *std::as_const(tape.text_stream[i]),
+                         *std::as_const(tape.text_stream[i + 1]), *std::as_const(tape.norm.y), tape.decoder[i],
+                         {out.self[i].data(), out.cross[i].data()}, *out.text, *out.image);
+  }
+  lrp::relevance<B, T>(c.norm, b, l.norm, p, *std::as_const(tape.stream[l.blocks.size()]), tape.norm, *out.image);
+  for (std::size_t i = l.blocks.size(); i-- > 0;) {
+    out.encoder[i].resize(b, 1, tape.blocks[i].a.size());
+    lrp::relevance<B, lrp::no_observer, T>(c, b, l.blocks[i], p, tape.plan.all, image_rows,
+                                           *std::as_const(tape.stream[i]), *std::as_const(tape.stream[i + 1]),
+                                           tape.blocks[i], out.encoder[i].data(), *out.image);
+  }
+}
+
+/// GradLRP for two kinds of tokens: the relevance of attention (Chefer, Gur & Wolf, CVPR 2021) takes the place of
+/// attention itself in the rules of their ICCV paper.
+template <tensor_backend B>
+answer_relevance attribute(const grad_lrp& method, B& b, const image_text_model<B>& model, const token_batch& images,
+                           const text_batch& texts, answer_workspace<B>& ws) {
+  using T = typename B::scalar;
+  detail::check_start_layer(grad_lrp::name, method.start_layer, model.config());
+  explain_answers(b, model, images, texts, ws);
+  backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.streams, true);
+  answer_lrp<B> r;
+  propagate(lrp::make(method.rules), b, model, ws, r);
+  const auto& t = ws.tape;
+  const auto at = [](index i) { return static_cast<std::size_t>(i); };
+  const index heads = model.config().image.heads, text_heads = model.config().text.heads;
+  return detail::relevance_of_maps(
+      model, texts, ws, method.start_layer,
+      [&](index i, index s) {
+        return detail::positive_map(b, t.plan.all, heads, r.encoder[at(i)], t.blocks[at(i)].da, s);
+      },
+      [&](index i, index s) {
+        return detail::positive_map(b, t.text.rows.self, text_heads, r.self[at(i)], t.decoder[at(i)].self.da, s);
+      },
+      [&](index i, index s) {
+        return detail::positive_map(b, t.text.rows.cross, text_heads, r.cross[at(i)], t.decoder[at(i)].cross.da, s);
+      });
+}
+
+/// A method that works on answers.
+template <class M, class B>
+concept answers_method = requires(const M& method, B& b, const image_text_model<B>& model, const token_batch& images,
+                                  const text_batch& texts, answer_workspace<B>& ws) {
+  { attribute(method, b, model, images, texts, ws) } -> std::same_as<answer_relevance>;
+};
+
+/// Any method by its variant. `Error`: one that does not work on answers, with those that do.
+template <tensor_backend B>
+answer_relevance attribute_answers(const attribution_method& method, B& b, const image_text_model<B>& model,
+                                   const token_batch& images, const text_batch& texts, answer_workspace<B>& ws) {
+  return std::visit(
+      [&](const auto& m) -> answer_relevance {
+        if constexpr (answers_method<std::remove_cvref_t<decltype(m)>, B>) {
+          return attribute(m, b, model, images, texts, ws);
+        } else {
+          fail("attribution: '", m.name,
+               "' does not work on answers; random, attention, gradient_x_input, generic_attention, grad_lrp and atman "
+               "do");
+        }
+      },
+      method);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/audit.hpp ====
+// The audit of an LRP pass: how much relevance enters and leaves every operation, and who keeps the rest.
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+
+namespace core_tokensets {
+
+/// Sums of relevance over one sample before and behind one operation.
+struct relevance_flow {
+  std::string operation;  ///< "head", "blocks.2.fc1", ...
+  double entering = 0, leaving = 0;
+  double absorbed() const { return entering - leaving; }
+};
+
+/// The whole pass for one sample, from the explained number down to the pixels. What was absorbed is the sum of
+/// (entering - leaving) over the operations of a kind, signs and all: `linear` is biases and stabilisers.
+struct conservation_report {
+  std::string rules;
+  std::int32_t explained_class = 0;
+  double start = 0;                                        ///< what relevance started as
+  double at_tokens = 0, at_embeddings = 0, at_pixels = 0;  ///< sums over the patches and, for tokens, the class token
+  double class_token = 0, positions = 0;                   ///< kept by the class token; given to positions (patches)
+  double linear = 0, norms = 0, attention = 0, sums = 0, activations = 0;  ///< absorbed
+  double growth = 0;      ///< largest sum of absolute relevance at the input of a block, by that at the start
+  bool exploded = false;  ///< growth is beyond the limit or not finite
+  std::vector<relevance_flow> flows;
+};
+
+struct audit_options {
+  double limit = 1e3;  ///< of the growth
+};
+
+namespace detail {
+
+/// Totals of each sample at every stage, in order.
+template <tensor_backend B>
+struct stage_totals {
+  using T = typename B::scalar;
+  struct record {
+    lrp::stage where;
+    std::vector<double> totals;
+  };
+  B* backend;
+  std::vector<record>* records;
+
+  void operator()(lrp::stage where, const lrp::sample_rows<B>& rows, const view<const T>& r) const {
+    scratch<B> totals(*backend, rows.samples, 1);
+    lrp::sample_totals<B, T>(*backend, rows, *totals, r);
+    std::vector<T> host(static_cast<std::size_t>(rows.samples));
+    backend->download(host.data(), totals.data(), rows.samples);
+    records->push_back({where, {host.begin(), host.end()}});
+  }
+};
+
+/// The flows of one sample from the records of the pass.
+template <class Records>
+void read_flows(const Records& records, std::size_t s, index depth, conservation_report& report) {
+  using lrp::stage;
+  index block = depth;
+  double residual = 0, now = report.start;
+  std::string prefix;
+  const auto add = [&](const std::string& name, double entering, double leaving, double& absorbed) {
+    report.flows.push_back({prefix + name, entering, leaving});
+    absorbed += entering - leaving;
+  };
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    const double left = records[i].totals[s];
+    const auto operation = [&](const std::string& name, double& absorbed) {
+      add(name, now, left, absorbed);
+      now = left;
+    };
+    const auto sum = [&](const std::string& name) {  // the residual is here, the branch in the next record
+      add(name, now, left + records[i + 1].totals[s], report.sums);
+      residual = left, now = records[i + 1].totals[s], ++i;
+    };
+    const auto join = [&](const std::string& name) {
+      add(name, residual + now, left, report.sums);
+      now = left;
+    };
+    switch (records[i].where) {
+      case stage::head:
+        operation("head", report.linear);
+        break;
+      case stage::choice:
+        operation("class token", report.sums);
+        break;
+      case stage::norm:
+        operation("norm", report.norms);
+        break;
+      case stage::add2_residual:
+        prefix = "blocks." + std::to_string(--block) + ".";
+        sum("add2");
+        break;
+      case stage::fc2:
+        operation("fc2", report.linear);
+        break;
+      case stage::activation:
+        operation("activation", report.activations);
+        break;
+      case stage::fc1:
+        operation("fc1", report.linear);
+        break;
+      case stage::norm2:
+        operation("norm2", report.norms);
+        break;
+      case stage::copy2:
+        join("copy2");
+        break;
+      case stage::add1_residual:
+        sum("add1");
+        break;
+      case stage::proj:
+        operation("proj", report.linear);
+        break;
+      case stage::attention: {  // queries of a class block come in a record of their own
+        double total = left;
+        for (; i + 1 < records.size() && records[i + 1].where == stage::attention; ++i)
+          total += records[i + 1].totals[s];
+        add("attention", now, total, report.attention);
+        now = total;
+        break;
+      }
+      case stage::qkv:
+        operation("qkv", report.linear);
+        break;
+      case stage::norm1:
+        operation("norm1", report.norms);
+        break;
+      case stage::copy1:
+        join("copy1");
+        break;
+      default:
+        break;
+    }
+  }
+}
+
+}  // namespace detail
+
+/// Runs the pass by the rules `c` and reports on each sample.
+template <tensor_backend B>
+std::vector<conservation_report> audit(const lrp::composite& c, B& b, const vit<B>& model, const token_batch& batch,
+                                       const target& t, attribution_workspace<B>& ws,
+                                       const audit_options& options = {}) {
+  using T = typename B::scalar;
+  using totals = detail::stage_totals<B>;
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  std::vector<typename totals::record> records;
+  const totals observe{&b, &records};
+  const index depth = model.config().depth;
+  std::vector<std::vector<double>> magnitudes;
+  relevance_walk<B, totals> walk(c, b, model, ws, observe);
+  for (index i = depth; i-- > 0;) {
+    walk.step(i);
+    magnitudes.push_back(detail::sample_magnitudes<B, T>(b, ws.all_rows, *std::as_const(ws.relevance)));
+  }
+  const auto& plan = ws.tape.plan;
+  tensor<B> of_rows(b, plan.tokens(), 1), at_embeddings(b, batch.tokens(), model.config().dim),
+      at_pixels(b, batch.tokens(), batch.patch_dim), of_embeddings(b, batch.tokens(), 1),
+      of_pixels(b, batch.tokens(), 1);
+  embedding_relevance(c, b, model, ws, *at_embeddings);
+  pixel_relevance<B, T>(c, b, model, batch, ws, *std::as_const(at_embeddings), *at_pixels);
+  const auto row_sums = [&](const tensor<B>& of, tensor<B>& sums) {
+    b.row_reduce(fn::plus{}, fn::value{}, *sums, *of);
+    return sums.to_host(b);
+  };
+  const auto tokens = row_sums(ws.relevance, of_rows), embeddings = row_sums(at_embeddings, of_embeddings),
+             pixels = row_sums(at_pixels, of_pixels);
+  const auto logits = ws.tape.logits.to_host(b), seed = ws.dlogits.to_host(b);
+  const auto k = static_cast<std::size_t>(model.config().classes);
+
+  std::vector<conservation_report> reports(static_cast<std::size_t>(batch.samples()));
+  for (std::size_t s = 0; s < reports.size(); ++s) {
+    conservation_report& r = reports[s];
+    r.rules = c.name;
+    r.explained_class = ws.classes[s];
+    double size = 0;
+    for (std::size_t i = s * k; i < (s + 1) * k; ++i) {
+      const double start = double(seed[i]) * (c.start == lrp::start_value::logit ? double(logits[i]) : 1.0);
+      r.start += start, size += std::abs(start);
+    }
+    detail::read_flows(records, s, depth, r);
+    const auto sample = static_cast<index>(s);
+    r.class_token = double(tokens[static_cast<std::size_t>(plan.rows().begin(sample))]);
+    for (index row = plan.rows().begin(sample); row < plan.rows().begin(sample + 1); ++row)
+      r.at_tokens += double(tokens[static_cast<std::size_t>(row)]);
+    for (index p = batch.offsets[s]; p < batch.offsets[s + 1]; ++p) {
+      r.at_embeddings += double(embeddings[static_cast<std::size_t>(p)]);
+      r.at_pixels += double(pixels[static_cast<std::size_t>(p)]);
+    }
+    r.positions = r.at_tokens - r.class_token - r.at_embeddings;
+    r.flows.push_back({"positions", r.at_tokens - r.class_token, r.at_embeddings});
+    r.flows.push_back({"patch_embed", r.at_embeddings, r.at_pixels});
+    for (const auto& at_block : magnitudes) r.growth = std::max(r.growth, size > 0 ? at_block[s] / size : 0);
+    r.exploded = !std::isfinite(r.growth) || r.growth > options.limit;
+  }
+  return reports;
+}
+
+inline nlohmann::json to_json(const conservation_report& r) {
+  nlohmann::json flows = nlohmann::json::array();
+  for (const auto& f : r.flows) {
+    flows.push_back({{"operation", f.operation}, {"entering", f.entering}, {"leaving", f.leaving}});
+  }
+  return {{"rules", r.rules},
+          {"class", r.explained_class},
+          {"start", r.start},
+          {"at_tokens", r.at_tokens},
+          {"at_embeddings", r.at_embeddings},
+          {"at_pixels", r.at_pixels},
+          {"class_token", r.class_token},
+          {"positions", r.positions},
+          {"absorbed",
+           {{"linear", r.linear},
+            {"norms", r.norms},
+            {"attention", r.attention},
+            {"sums", r.sums},
+            {"activations", r.activations}}},
+          {"growth", r.growth},
+          {"exploded", r.exploded},
+          {"flows", flows}};
 }
 
 }  // namespace core_tokensets
@@ -6271,384 +7719,6 @@ sufficiency_result measure(const sufficiency& options, measured_batch<B>& m, std
     result.comprehensiveness[s] += (m.whole[s].probability - values[i + 1].probability) / n;
   }
   return result;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/partial_lrp.hpp ====
-// Partial LRP: relevance of the attention of one block, without going further (Voita et al., ACL 2019).
-
-
-namespace core_tokensets {
-
-/// Class-token row of mean_h max(0, R_A) in one block; `block` counts from the last one (0). With `gradient`,
-/// mean_h max(0, G R_A). Chefer's repository reports it with the rules `chefer_original`.
-struct partial_lrp {
-  static constexpr const char* name = "partial_lrp";
-  index block_from_last = 0;
-  bool gradient = false;
-  lrp::preset rules = lrp::preset::chefer_original;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("block_from_last", self.block_from_last);
-    visit("gradient", self.gradient);
-    visit("rules", self.rules);
-  }
-};
-
-template <tensor_backend B>
-std::vector<double> attribute(const partial_lrp& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  const index depth = model.config().depth, stop = depth - 1 - method.block_from_last;
-  detail::check_start_layer(partial_lrp::name, stop, depth);
-  explain_forward(b, model, batch, t, ws, kept::gradients);
-  relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
-  for (index i = depth; i-- > stop;) relevance.step(i);
-  if (method.gradient) {
-    gradient_walk<B> gradients(b, model, ws);
-    for (index i = depth; i-- > stop;) gradients.step(i);
-    b.map(detail::positive_product{}, *ws.attention_relevance, *std::as_const(ws.attention_gradient));
-  } else {
-    b.map(detail::keep_positive{}, *ws.attention_relevance);
-  }
-  return mean_class_row(b, ws.tape.plan, attention_layout(ws.tape, stop, model), model.config().heads,
-                        std::as_const(ws.attention_relevance).data());
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/random.hpp ====
-// The control that every comparison needs: relevance by dice.
-
-
-namespace core_tokensets {
-
-/// Uniform numbers, one after the other over the batch.
-struct random_relevance {
-  static constexpr const char* name = "random";
-  std::uint64_t seed = 0;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("seed", self.seed);
-  }
-};
-
-template <tensor_backend B>
-std::vector<double> attribute(const random_relevance& method, B&, const vit<B>&, const token_batch& batch,
-                              const target&, attribution_workspace<B>&) {
-  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()));
-  random_stream random(method.seed, 0x72656c);
-  for (double& r : relevance) r = random.uniform();
-  return relevance;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/rollout.hpp ====
-// Attention rollout (Abnar & Zuidema, ACL 2020), with the fusions of heads and the discarding of low attention that its
-// users added (jacobgil/vit-explain).
-
-#include <numeric>
-
-
-namespace core_tokensets {
-
-/// How the attention of several heads becomes one matrix.
-enum class head_fusion { mean, max, min };
-
-template <>
-inline constexpr std::array words<head_fusion>{"mean", "max", "min"};
-
-/// Product over blocks, from `start_layer`, of fused attention plus identity, rows divided by their sums; class-token
-/// row. `discard` sets that share of the smallest entries of each fused matrix to 0 first, but never that of the class
-/// token with itself. Does not depend on the target.
-struct rollout {
-  static constexpr const char* name = "rollout";
-  index start_layer = 0;
-  head_fusion fusion = head_fusion::mean;
-  double discard = 0;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("start_layer", self.start_layer);
-    visit("fusion", self.fusion);
-    visit("discard", self.discard);
-  }
-};
-
-namespace detail {
-
-/// One matrix `[nq, nk]` from those of all heads, its smallest entries discarded.
-template <class T>
-std::vector<double> fused_attention(const rollout& method, const view<const T>& a) {
-  std::vector<double> fused;
-  for (index r = 0; r < a.rows; ++r) {
-    for (index c = 0; c < a.cols; ++c) {
-      double value = double(a.matrix(0, 0)(r, c));
-      for (index h = 1; h < a.n1; ++h) {
-        const double next = double(a.matrix(0, h)(r, c));
-        value = method.fusion == head_fusion::mean  ? value + next
-                : method.fusion == head_fusion::max ? std::max(value, next)
-                                                    : std::min(value, next);
-      }
-      fused.push_back(method.fusion == head_fusion::mean ? value / static_cast<double>(a.n1) : value);
-    }
-  }
-  std::vector<std::size_t> order(fused.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](auto i, auto j) { return fused[i] < fused[j]; });
-  order.resize(static_cast<std::size_t>(method.discard * static_cast<double>(fused.size())));
-  for (const std::size_t i : order) fused[i] = i == 0 ? fused[i] : 0;
-  return fused;
-}
-
-/// row <- row D (F + I), D dividing the rows of F + I by their sums; F `[nq, nk]` meets the first nq entries.
-inline void carry_normalised(const std::vector<double>& fused, index nq, std::vector<double>& row) {
-  const std::size_t n = row.size();
-  std::vector<double> next(n, 0.0);
-  for (std::size_t r = 0; r < static_cast<std::size_t>(nq); ++r) {
-    if (row[r] == 0) continue;
-    const double* f = fused.data() + r * n;
-    const double factor = row[r] / (1.0 + std::accumulate(f, f + n, 0.0));
-    next[r] += factor;
-    for (std::size_t c = 0; c < n; ++c) next[c] += factor * f[c];
-  }
-  row.swap(next);
-}
-
-/// On the host, for fusions that are not linear in the heads.
-template <tensor_backend B>
-std::vector<double> general_rollout(const rollout& method, B& b, const vit<B>& model, attribution_workspace<B>& ws) {
-  const auto& plan = ws.tape.plan;
-  std::vector<std::vector<double>> rows;
-  for (index s = 0; s < plan.rows().count(); ++s) {
-    rows.emplace_back(static_cast<std::size_t>(plan.rows().length(s)), 0.0);
-    rows.back()[0] = 1;
-  }
-  for (index i = model.config().depth; i-- > method.start_layer;) {
-    const auto& layout = attention_layout(ws.tape, i, model);
-    const auto a = tape_of_block(ws.tape, i, model).a.to_host(b);
-    ops::for_each_sample(b, layout.count(), [&](index s) {
-      carry_normalised(fused_attention(method, layout.matrices(a.data(), s, model.config().heads)),
-                       layout.queries().length(s), rows[static_cast<std::size_t>(s)]);
-    });
-  }
-  std::vector<double> relevance;
-  for (const auto& row : rows) relevance.insert(relevance.end(), row.begin() + 1, row.end());
-  return relevance;
-}
-
-}  // namespace detail
-
-/// `Error`: a start layer that the model does not have, a discarded share outside of [0, 1).
-template <tensor_backend B>
-std::vector<double> attribute(const rollout& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  detail::check_start_layer(rollout::name, method.start_layer, model.config().depth);
-  require(method.discard >= 0 && method.discard < 1, "rollout: discard ", method.discard,
-          ", expected 0 <= discard < 1");
-  explain_forward(b, model, batch, t, ws, kept::attention);
-  if (method.fusion != head_fusion::mean || method.discard > 0) return detail::general_rollout(method, b, model, ws);
-  class_row_product<B> rows(b, ws.tape.plan);
-  for (index i = model.config().depth; i-- > method.start_layer;) {
-    rows.scale(b, 0.5);  // rows of attention plus identity sum to 2
-    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads,
-                     tape_of_block(ws.tape, i, model).a.data());
-  }
-  return rows.patches(b);
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/smooth_grad.hpp ====
-// SmoothGrad (Smilkov et al. 2017) around any method: the mean of its relevance over noisy copies of the input.
-
-
-namespace core_tokensets {
-
-/// `sigma` is the deviation of the noise as a share of the range of a sample's numbers; `samples` copies are averaged.
-/// The class is settled on the input without noise.
-template <class Method = gradient_x_input>
-struct smooth_grad {
-  static constexpr const char* name = "smooth_grad";
-  Method method = {};
-  index samples = 16;
-  double sigma = 0.1;
-  std::uint64_t seed = 0;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("samples", self.samples);
-    visit("sigma", self.sigma);
-    visit("seed", self.seed);
-  }
-};
-
-namespace detail {
-
-/// Adds noise to rows begin .. end of the patches; `number` picks the stream, which depends on nothing else.
-inline void add_noise(token_batch& copies, index begin, index end, double sigma, std::uint64_t seed, index number) {
-  const auto first = copies.patches.begin() + begin * copies.patch_dim,
-             last = copies.patches.begin() + end * copies.patch_dim;
-  if (first == last) return;
-  const auto [low, high] = std::minmax_element(first, last);
-  const double deviation = sigma * (double(*high) - double(*low));
-  random_stream random(seed, 0x6e6f697365 + static_cast<std::uint64_t>(number));
-  for (auto x = first; x != last; ++x) *x = static_cast<float>(double(*x) + deviation * random.normal());
-}
-
-}  // namespace detail
-
-template <class Method, tensor_backend B>
-std::vector<double> attribute(const smooth_grad<Method>& smooth, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  require(smooth.samples > 0 && smooth.sigma >= 0, "smooth_grad: ", smooth.samples, " samples with deviation ",
-          smooth.sigma, ", expected at least 1 and 0");
-  const auto settled = settle_batch(b, model, batch, t, ws);
-  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 0.0);
-  for_each_part(batch, smooth.samples, 4096, [&](std::span<const index> samples, std::span<const index> number) {
-    token_batch copies = copy_samples(batch, samples);
-    for (std::size_t c = 0; c < samples.size(); ++c) {
-      detail::add_noise(copies, copies.offsets[c], copies.offsets[c + 1], smooth.sigma, smooth.seed, number[c]);
-    }
-    const auto noisy = attribute(smooth.method, b, model, copies, repeat_target(settled, samples), ws);
-    for (std::size_t c = 0; c < samples.size(); ++c) {
-      const index first = batch.offsets[static_cast<std::size_t>(samples[c])];
-      for (index p = copies.offsets[c]; p < copies.offsets[c + 1]; ++p) {
-        relevance[static_cast<std::size_t>(first + p - copies.offsets[c])] +=
-            noisy[static_cast<std::size_t>(p)] / static_cast<double>(smooth.samples);
-      }
-    }
-  });
-  ws.explained = settled;
-  ws.classes = settled.classes;
-  return relevance;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/methods.hpp ====
-// All attribution methods under one type, and by name.
-
-#include <string>
-#include <string_view>
-#include <variant>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// Every method that works on its own.
-using plain_method = std::variant<random_relevance, last_attention, rollout, grad_cam, gradient_x_input,
-                                  integrated_gradients, lrp_attribution, partial_lrp, lrp_rollout, grad_lrp,
-                                  generic_attention, atman, atman_first_order, occlusion, authors_atman>;
-
-template <tensor_backend B>
-std::vector<double> attribute(const plain_method& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  return std::visit([&](const auto& m) { return attribute(m, b, model, batch, t, ws); }, method);
-}
-
-/// Any method: a plain one, or SmoothGrad around a plain one.
-using attribution_method =
-    std::variant<random_relevance, last_attention, rollout, grad_cam, gradient_x_input, integrated_gradients,
-                 lrp_attribution, partial_lrp, lrp_rollout, grad_lrp, generic_attention, atman, atman_first_order,
-                 occlusion, authors_atman, smooth_grad<plain_method>>;
-
-/// Relevance `[P]` of every patch of the batch for what `t` says is explained in each sample.
-template <tensor_backend B>
-std::vector<double> attribute(const attribution_method& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  return std::visit([&](const auto& m) { return attribute(m, b, model, batch, t, ws); }, method);
-}
-
-namespace detail {
-
-/// The alternative of a variant of methods with that name. `Error` listing all names.
-template <class Variant, std::size_t I = 0>
-Variant named_method(std::string_view name, const std::string& seen = "") {
-  if constexpr (I == std::variant_size_v<Variant>) {
-    fail("attribution: no method is named '", name, "'; there are ", seen);
-  } else {
-    using method = std::variant_alternative_t<I, Variant>;
-    if (name == method::name) return method{};
-    return named_method<Variant, I + 1>(name, seen + (I ? ", " : "") + method::name);
-  }
-}
-
-/// "name" or "name:option=value:option=value".
-template <class Variant>
-Variant parse_method(std::string_view text) {
-  auto colon = text.find(':');
-  Variant method = named_method<Variant>(text.substr(0, colon));
-  while (colon != text.npos) {
-    text.remove_prefix(colon + 1);
-    colon = text.find(':');
-    const std::string_view option = text.substr(0, colon);
-    const auto equals = option.find('=');
-    require(equals != option.npos, "attribution: option '", option, "', expected name=value");
-    std::visit([&](auto& m) { set_option(m, option.substr(0, equals), option.substr(equals + 1), m.name); }, method);
-  }
-  return method;
-}
-
-}  // namespace detail
-
-/// The method of a text: its name, then its options, "atman:factor=0.5:neighbours=patch". SmoothGrad takes another
-/// method in brackets, "smooth_grad(grad_cam):samples=8", and gradient_x_input without. `Error`: an unknown name or
-/// option (lists the choices), a value that does not fit.
-inline attribution_method parse_attribution(std::string_view text) {
-  constexpr std::string_view wrapper = "smooth_grad(";
-  if (!text.starts_with(wrapper)) {
-    attribution_method method = detail::parse_method<attribution_method>(text);
-    if (auto* smooth = std::get_if<smooth_grad<plain_method>>(&method)) smooth->method = gradient_x_input{};
-    return method;
-  }
-  const auto end = text.find(')');
-  require(end != text.npos, "attribution: '", text, "' lacks a closing bracket");
-  auto method = detail::parse_method<attribution_method>("smooth_grad" + std::string(text.substr(end + 1)));
-  std::get<smooth_grad<plain_method>>(method).method =
-      detail::parse_method<plain_method>(text.substr(wrapper.size(), end - wrapper.size()));
-  return method;
-}
-
-/// The same; where the method has options `start_layer` and `seed`, these are set unless they are 0.
-inline attribution_method parse_attribution(std::string_view text, index start_layer, std::uint64_t seed) {
-  attribution_method method = parse_attribution(text);
-  std::visit(
-      [&](auto& m) {
-        if constexpr (requires { m.start_layer; }) m.start_layer = start_layer != 0 ? start_layer : m.start_layer;
-        if constexpr (requires { m.seed; }) m.seed = seed != 0 ? seed : m.seed;
-      },
-      method);
-  return method;
-}
-
-/// Name of a method and all of its options, in the form that `parse_attribution` reads.
-template <class M>
-std::string text_of(const M& method) {
-  std::string text = M::name;
-  if constexpr (requires { method.method; }) {
-    text += "(" + std::visit([](const auto& inner) { return text_of(inner); }, method.method) + ")";
-  }
-  if constexpr (has_options<const M>) {
-    M::options(method, [&](const char* name, const auto& value) {
-      text += ":" + std::string(name) + "=" + detail::option_text(value);
-    });
-  }
-  return text;
-}
-inline std::string text_of(const attribution_method& method) {
-  return std::visit([](const auto& m) { return text_of(m); }, method);
-}
-
-/// The names of all methods.
-inline std::vector<std::string> attribution_names() {
-  return []<class... M>(std::type_identity<std::variant<M...>>) {
-    return std::vector<std::string>{M::name...};
-  }(std::type_identity<attribution_method>{});
 }
 
 }  // namespace core_tokensets
@@ -8885,6 +9955,295 @@ inline visual_text_split load_easy_vqa(const std::filesystem::path& folder, cons
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/data/tokenizer.hpp ====
+// Text to token numbers and back, learnt from a corpus. Every byte is a token, so that any text, valid UTF-8 or not,
+// can be spelled and comes back as it was; what occurs often is a token of its own.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// What is learnt: pairs of neighbours inside words, or the most frequent whole words (all others are spelled by
+/// bytes).
+enum class tokenizer_kind { pairs, words };
+
+struct tokenizer_options {
+  index vocabulary = 1024;  ///< at most so many tokens; at least 258
+  tokenizer_kind kind = tokenizer_kind::pairs;
+};
+
+/// A fixed vocabulary: 0 and 1 begin and end a text, 2 .. 257 are the bytes, from 258 on what was learnt. Words are
+/// those of `for_each_word`; no token reaches beyond one.
+class tokenizer {
+ public:
+  static constexpr std::int32_t begin_token = 0, end_token = 1;
+
+  /// The 256 bytes, nothing learnt.
+  explicit tokenizer(tokenizer_kind kind = tokenizer_kind::pairs) : kind_(kind) {
+    texts_.resize(2);
+    for (int byte = 0; byte < 256; ++byte) texts_.emplace_back(1, static_cast<char>(byte));
+  }
+
+  /// Learns from `corpus`, the same for the same texts in any order. What occurs once only is not learnt, so that the
+  /// vocabulary may stay smaller than asked for. `Error`: a vocabulary without room for the bytes.
+  static tokenizer train(std::span<const std::string> corpus, const tokenizer_options& options = {}) {
+    require(options.vocabulary >= detail::first_learnt_token &&
+                options.vocabulary <= std::numeric_limits<std::int32_t>::max(),
+            "tokenizer: a vocabulary of ", options.vocabulary, ", expected at least ", detail::first_learnt_token,
+            " (begin, end and 256 bytes)");
+    tokenizer t(options.kind);
+    auto words = count_words(corpus);
+    const auto room = static_cast<std::size_t>(options.vocabulary - detail::first_learnt_token);
+    if (options.kind == tokenizer_kind::pairs) {
+      for (const auto& merge : detail::learn_merges(words, room)) t.add_merge(merge);
+      return t;
+    }
+    std::stable_sort(words.begin(), words.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+    for (const auto& [word, count] : words) {
+      if (count < 2 || t.words_.size() >= room) break;
+      if (word.size() > 1) t.add_word(word);
+    }
+    return t;
+  }
+
+  /// The tokens of `text`, without begin and end.
+  std::vector<std::int32_t> encode(std::string_view text) const {
+    std::vector<std::int32_t> tokens, spelled;
+    for_each_word(text, [&](std::string_view word) {
+      if (const auto whole = words_.find(word); whole != words_.end()) {
+        tokens.push_back(whole->second);
+        return;
+      }
+      spelled.clear();
+      detail::append_bytes_as_tokens(word, spelled);
+      if (!ranks_.empty()) detail::apply_merges(ranks_, spelled);
+      tokens.insert(tokens.end(), spelled.begin(), spelled.end());
+    });
+    return tokens;
+  }
+
+  /// The bytes that the tokens stand for; begin and end stand for none. `Error`: a number outside of the vocabulary.
+  std::string decode(std::span<const std::int32_t> tokens) const {
+    std::string text;
+    for (const std::int32_t token : tokens) {
+      require(token >= 0 && token < size(), "tokenizer: token ", token, ", expected 0 to ", size() - 1);
+      text += texts_[static_cast<std::size_t>(token)];
+    }
+    return text;
+  }
+
+  /// Number of tokens, begin, end and bytes included.
+  index size() const { return static_cast<index>(texts_.size()); }
+  tokenizer_kind kind() const { return kind_; }
+
+  bool operator==(const tokenizer&) const = default;
+
+ private:
+  void add_merge(detail::token_pair pair) {
+    ranks_.emplace(detail::pair_key(pair.first, pair.second), static_cast<std::int32_t>(merges_.size()));
+    merges_.push_back(pair);
+    texts_.push_back(texts_[static_cast<std::size_t>(pair.first)] + texts_[static_cast<std::size_t>(pair.second)]);
+  }
+  void add_word(const std::string& word) {
+    words_.emplace(word, static_cast<std::int32_t>(texts_.size()));
+    texts_.push_back(word);
+  }
+  std::string checksum() const {
+    std::uint64_t sum = fnv1a({});
+    for (const auto& text : texts_) {
+      sum = fnv1a(std::as_bytes(std::span(text)), sum);
+      sum = fnv1a(std::as_bytes(std::span("\n", 1)), sum);
+    }
+    return checksum_text(sum);
+  }
+
+  tokenizer_kind kind_;
+  std::vector<std::string> texts_;                         ///< [size] the bytes of each token
+  std::vector<detail::token_pair> merges_;                 ///< in the order of their learning
+  std::unordered_map<std::uint64_t, std::int32_t> ranks_;  ///< number of each merge
+  std::map<std::string, std::int32_t, std::less<>> words_;
+
+  friend nlohmann::json to_json(const tokenizer&);
+  friend tokenizer tokenizer_from_json(const nlohmann::json&);
+};
+
+namespace detail {
+
+inline std::string to_hex(std::string_view bytes) {
+  std::string hex;
+  for (const char c : bytes) {
+    hex += "0123456789abcdef"[static_cast<unsigned char>(c) >> 4];
+    hex += "0123456789abcdef"[static_cast<unsigned char>(c) & 15u];
+  }
+  return hex;
+}
+
+/// The bytes that pairs of lower-case hexadecimal digits stand for; empty for anything else.
+inline std::string from_hex(std::string_view hex) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string bytes;
+  if (hex.size() % 2 != 0 || hex.find_first_not_of(digits) != hex.npos) return bytes;
+  for (std::size_t i = 0; i < hex.size(); i += 2) {
+    bytes += static_cast<char>(digits.find(hex[i]) << 4 | digits.find(hex[i + 1]));
+  }
+  return bytes;
+}
+
+}  // namespace detail
+
+/// {"kind": "pairs", "merges": [[left, right], ...]} or {"kind": "words", "words": [bytes in hexadecimal, ...]}, with
+/// "size" and a "checksum" of all tokens. Plain ASCII.
+inline nlohmann::json to_json(const tokenizer& t) {
+  nlohmann::json json{{"size", t.size()}, {"checksum", t.checksum()}};
+  if (t.kind() == tokenizer_kind::pairs) {
+    json["kind"] = "pairs";
+    json["merges"] = t.merges_;
+  } else {
+    json["kind"] = "words";
+    json["words"] = nlohmann::json::array();
+    for (std::size_t i = detail::first_learnt_token; i < t.texts_.size(); ++i) {
+      json["words"].push_back(detail::to_hex(t.texts_[i]));
+    }
+  }
+  return json;
+}
+
+/// The tokenizer that `to_json` wrote. `Error` naming what is wrong: a field that is missing or of another type, a
+/// merge of tokens that do not exist yet, a word that no text holds, anything twice, another size or checksum.
+inline tokenizer tokenizer_from_json(const nlohmann::json& json) {
+  require(json.is_object(), "tokenizer: the JSON value is no object");
+  const auto field = [&](const char* name) -> const nlohmann::json& {
+    const auto found = json.find(name);
+    require(found != json.end(), "tokenizer: '", name, "' is missing");
+    return *found;
+  };
+  const auto& kind = field("kind");
+  require(kind == "pairs" || kind == "words", "tokenizer: 'kind' is ", kind, ", expected \"pairs\" or \"words\"");
+  tokenizer t(kind == "pairs" ? tokenizer_kind::pairs : tokenizer_kind::words);
+  const char* name = kind == "pairs" ? "merges" : "words";
+  const auto& learnt = field(name);
+  require(learnt.is_array(), "tokenizer: '", name, "' is no list");
+  for (std::size_t i = 0; i < learnt.size(); ++i) {
+    const auto& item = learnt[i];
+    if (t.kind() == tokenizer_kind::pairs) {
+      const auto valid = [&](const nlohmann::json& token) {
+        return token.is_number_integer() && token >= detail::first_byte_token && token < t.size();
+      };
+      require(item.is_array() && item.size() == 2 && valid(item[0]) && valid(item[1]), "tokenizer: merge ", i, " is ",
+              item, ", expected two tokens from ", detail::first_byte_token, " to ", t.size() - 1);
+      const auto pair = item.get<detail::token_pair>();
+      require(!t.ranks_.contains(detail::pair_key(pair.first, pair.second)), "tokenizer: merge ", i, " is ", item,
+              ", which came before");
+      t.add_merge(pair);
+    } else {
+      const std::string word = item.is_string() ? detail::from_hex(item.get_ref<const std::string&>()) : "";
+      index pieces = 0;
+      for_each_word(word, [&](std::string_view) { ++pieces; });
+      require(word.size() > 1 && pieces == 1, "tokenizer: word ", i, " is ", item,
+              ", expected one word of at least two bytes in hexadecimal digits");
+      require(!t.words_.contains(word), "tokenizer: word ", i, " is ", item, ", which came before");
+      t.add_word(word);
+    }
+  }
+  require(field("size") == t.size(), "tokenizer: 'size' is ", field("size"), ", but there are ", t.size(), " tokens");
+  require(field("checksum") == t.checksum(), "tokenizer: 'checksum' is ", field("checksum"), ", the tokens have ",
+          t.checksum());
+  return t;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/encoded_texts.hpp ====
+// Samples of pictures with text as a decoder reads them: tokens, packed by picture.
+
+#include <span>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// The tokens of all samples of a set. Questions are taught by the answer that most people gave, captions by each of
+/// their references in turn.
+class encoded_texts {
+ public:
+  /// `Error`: a sample whose prompt and answer take more than `length` tokens of the decoder.
+  encoded_texts(const visual_text& data, const tokenizer& words, index length) {
+    for (index i = 0; i < data.n(); ++i) {
+      const visual_text_sample& sample = data.samples[static_cast<std::size_t>(i)];
+      prompts_.push_back(words.encode(sample.prompt));
+      answers_.emplace_back();
+      if (sample.prompt.empty()) {
+        for (const auto& caption : sample.answers) answers_.back().push_back(words.encode(caption));
+      } else {
+        answers_.back().push_back(words.encode(consensus(sample)));
+      }
+      for (const auto& answer : answers_.back()) {
+        const auto all = static_cast<index>(prompts_.back().size() + answer.size()) + 1;
+        require(all <= length, "texts: sample ", i, " ('", sample.prompt, "') takes ", all,
+                " tokens, the decoder reads ", length);
+      }
+    }
+  }
+
+  const std::vector<std::int32_t>& prompt(index sample) const { return prompts_[static_cast<std::size_t>(sample)]; }
+  /// The answer of a sample that is taught at turn `turn`.
+  const std::vector<std::int32_t>& answer(index sample, index turn = 0) const {
+    const auto& all = answers_[static_cast<std::size_t>(sample)];
+    return all[static_cast<std::size_t>(turn) % all.size()];
+  }
+
+ private:
+  std::vector<std::vector<std::int32_t>> prompts_;
+  std::vector<std::vector<std::vector<std::int32_t>>> answers_;
+};
+
+/// Some samples of a set, by the pictures that they are about.
+class samples_by_picture {
+ public:
+  samples_by_picture(const visual_text& data, std::span<const index> samples)
+      : of_(static_cast<std::size_t>(data.images.n())) {
+    for (const index i : samples) {
+      require(i >= 0 && i < data.n(), "texts: sample ", i, " of ", data.n());
+      auto& mine = of_[static_cast<std::size_t>(data.samples[static_cast<std::size_t>(i)].image)];
+      if (mine.empty()) pictures_.push_back(data.samples[static_cast<std::size_t>(i)].image);
+      mine.push_back(i);
+    }
+  }
+
+  /// The pictures that the samples are about, each once.
+  const std::vector<index>& pictures() const { return pictures_; }
+  const std::vector<index>& of(index picture) const { return of_[static_cast<std::size_t>(picture)]; }
+  /// At most `limit` of them, chosen at random.
+  std::vector<index> some_of(index picture, index limit, random_stream& random) const {
+    std::vector<index> chosen = of(picture);
+    if (static_cast<index>(chosen.size()) > limit) {
+      random.shuffle(std::span(chosen));
+      chosen.resize(static_cast<std::size_t>(limit));
+    }
+    return chosen;
+  }
+
+ private:
+  std::vector<std::vector<index>> of_;
+  std::vector<index> pictures_;
+};
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/data/idx.hpp ====
 // The IDX format of MNIST and its relatives (LeCun, Cortes, Burges): big-endian extents, then bytes.
 
@@ -10942,274 +12301,6 @@ inline task_stream class_incremental(dataset_split split, const class_incrementa
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/text_batch.hpp ====
-// Texts of a batch, packed behind one another like the patches of `token_batch`: what the text decoder reads and what
-// it shall answer.
-
-#include <cstdint>
-#include <span>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// Q texts about S pictures. Text q owns rows `offsets[q] .. offsets[q+1]` of the per-token arrays; the texts
-/// `images[s]
-/// .. images[s+1]` are about picture s, so that a picture with many questions is encoded once. A text is a prompt (a
-/// question, or nothing), the token `begin`, and an answer; `targets` says which token shall follow, -1 inside the
-/// prompt, where nothing is asked.
-struct text_batch {
-  std::vector<std::int32_t> tokens;   ///< [L]
-  std::vector<std::int32_t> targets;  ///< [L]
-  std::vector<index> offsets{0};      ///< [Q + 1]
-  std::vector<index> images{0};       ///< [S + 1]
-  std::vector<float> weights;         ///< [Q] weight of each text in the loss, or empty (all 1)
-
-  index texts() const { return static_cast<index>(offsets.size()) - 1; }
-  index pictures() const { return static_cast<index>(images.size()) - 1; }
-  index length() const { return offsets.back(); }
-
-  void clear() {
-    tokens.clear(), targets.clear(), weights.clear();
-    offsets.assign(1, 0), images.assign(1, 0);
-  }
-  /// Begins the texts of another picture.
-  void next_picture() { images.push_back(images.back()); }
-  /// Appends a text about the last picture: prompt, `begin`, answer; the answer is asked for, and `end` behind it.
-  void append(std::span<const std::int32_t> prompt, std::span<const std::int32_t> answer, std::int32_t begin,
-              std::int32_t end) {
-    append_prompt(prompt, begin);
-    targets.back() = answer.empty() ? end : answer[0];
-    for (std::size_t i = 0; i < answer.size(); ++i) {
-      tokens.push_back(answer[i]);
-      targets.push_back(i + 1 < answer.size() ? answer[i + 1] : end);
-    }
-    offsets.back() = static_cast<index>(tokens.size());
-  }
-  /// Appends a text that ends where the answer begins.
-  void append_prompt(std::span<const std::int32_t> prompt, std::int32_t begin) {
-    require(pictures() > 0, "text batch: a text before the first picture");
-    tokens.insert(tokens.end(), prompt.begin(), prompt.end());
-    tokens.push_back(begin);
-    targets.resize(tokens.size(), -1);
-    offsets.push_back(static_cast<index>(tokens.size()));
-    ++images.back();
-  }
-};
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/data/tokenizer.hpp ====
-// Text to token numbers and back, learnt from a corpus. Every byte is a token, so that any text, valid UTF-8 or not,
-// can be spelled and comes back as it was; what occurs often is a token of its own.
-
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <functional>
-#include <limits>
-#include <map>
-#include <nlohmann/json.hpp>
-#include <span>
-#include <string>
-#include <string_view>
-#include <unordered_map>
-#include <utility>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// What is learnt: pairs of neighbours inside words, or the most frequent whole words (all others are spelled by
-/// bytes).
-enum class tokenizer_kind { pairs, words };
-
-struct tokenizer_options {
-  index vocabulary = 1024;  ///< at most so many tokens; at least 258
-  tokenizer_kind kind = tokenizer_kind::pairs;
-};
-
-/// A fixed vocabulary: 0 and 1 begin and end a text, 2 .. 257 are the bytes, from 258 on what was learnt. Words are
-/// those of `for_each_word`; no token reaches beyond one.
-class tokenizer {
- public:
-  static constexpr std::int32_t begin_token = 0, end_token = 1;
-
-  /// The 256 bytes, nothing learnt.
-  explicit tokenizer(tokenizer_kind kind = tokenizer_kind::pairs) : kind_(kind) {
-    texts_.resize(2);
-    for (int byte = 0; byte < 256; ++byte) texts_.emplace_back(1, static_cast<char>(byte));
-  }
-
-  /// Learns from `corpus`, the same for the same texts in any order. What occurs once only is not learnt, so that the
-  /// vocabulary may stay smaller than asked for. `Error`: a vocabulary without room for the bytes.
-  static tokenizer train(std::span<const std::string> corpus, const tokenizer_options& options = {}) {
-    require(options.vocabulary >= detail::first_learnt_token &&
-                options.vocabulary <= std::numeric_limits<std::int32_t>::max(),
-            "tokenizer: a vocabulary of ", options.vocabulary, ", expected at least ", detail::first_learnt_token,
-            " (begin, end and 256 bytes)");
-    tokenizer t(options.kind);
-    auto words = count_words(corpus);
-    const auto room = static_cast<std::size_t>(options.vocabulary - detail::first_learnt_token);
-    if (options.kind == tokenizer_kind::pairs) {
-      for (const auto& merge : detail::learn_merges(words, room)) t.add_merge(merge);
-      return t;
-    }
-    std::stable_sort(words.begin(), words.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
-    for (const auto& [word, count] : words) {
-      if (count < 2 || t.words_.size() >= room) break;
-      if (word.size() > 1) t.add_word(word);
-    }
-    return t;
-  }
-
-  /// The tokens of `text`, without begin and end.
-  std::vector<std::int32_t> encode(std::string_view text) const {
-    std::vector<std::int32_t> tokens, spelled;
-    for_each_word(text, [&](std::string_view word) {
-      if (const auto whole = words_.find(word); whole != words_.end()) {
-        tokens.push_back(whole->second);
-        return;
-      }
-      spelled.clear();
-      detail::append_bytes_as_tokens(word, spelled);
-      if (!ranks_.empty()) detail::apply_merges(ranks_, spelled);
-      tokens.insert(tokens.end(), spelled.begin(), spelled.end());
-    });
-    return tokens;
-  }
-
-  /// The bytes that the tokens stand for; begin and end stand for none. `Error`: a number outside of the vocabulary.
-  std::string decode(std::span<const std::int32_t> tokens) const {
-    std::string text;
-    for (const std::int32_t token : tokens) {
-      require(token >= 0 && token < size(), "tokenizer: token ", token, ", expected 0 to ", size() - 1);
-      text += texts_[static_cast<std::size_t>(token)];
-    }
-    return text;
-  }
-
-  /// Number of tokens, begin, end and bytes included.
-  index size() const { return static_cast<index>(texts_.size()); }
-  tokenizer_kind kind() const { return kind_; }
-
-  bool operator==(const tokenizer&) const = default;
-
- private:
-  void add_merge(detail::token_pair pair) {
-    ranks_.emplace(detail::pair_key(pair.first, pair.second), static_cast<std::int32_t>(merges_.size()));
-    merges_.push_back(pair);
-    texts_.push_back(texts_[static_cast<std::size_t>(pair.first)] + texts_[static_cast<std::size_t>(pair.second)]);
-  }
-  void add_word(const std::string& word) {
-    words_.emplace(word, static_cast<std::int32_t>(texts_.size()));
-    texts_.push_back(word);
-  }
-  std::string checksum() const {
-    std::uint64_t sum = fnv1a({});
-    for (const auto& text : texts_) {
-      sum = fnv1a(std::as_bytes(std::span(text)), sum);
-      sum = fnv1a(std::as_bytes(std::span("\n", 1)), sum);
-    }
-    return checksum_text(sum);
-  }
-
-  tokenizer_kind kind_;
-  std::vector<std::string> texts_;                         ///< [size] the bytes of each token
-  std::vector<detail::token_pair> merges_;                 ///< in the order of their learning
-  std::unordered_map<std::uint64_t, std::int32_t> ranks_;  ///< number of each merge
-  std::map<std::string, std::int32_t, std::less<>> words_;
-
-  friend nlohmann::json to_json(const tokenizer&);
-  friend tokenizer tokenizer_from_json(const nlohmann::json&);
-};
-
-namespace detail {
-
-inline std::string to_hex(std::string_view bytes) {
-  std::string hex;
-  for (const char c : bytes) {
-    hex += "0123456789abcdef"[static_cast<unsigned char>(c) >> 4];
-    hex += "0123456789abcdef"[static_cast<unsigned char>(c) & 15u];
-  }
-  return hex;
-}
-
-/// The bytes that pairs of lower-case hexadecimal digits stand for; empty for anything else.
-inline std::string from_hex(std::string_view hex) {
-  constexpr std::string_view digits = "0123456789abcdef";
-  std::string bytes;
-  if (hex.size() % 2 != 0 || hex.find_first_not_of(digits) != hex.npos) return bytes;
-  for (std::size_t i = 0; i < hex.size(); i += 2) {
-    bytes += static_cast<char>(digits.find(hex[i]) << 4 | digits.find(hex[i + 1]));
-  }
-  return bytes;
-}
-
-}  // namespace detail
-
-/// {"kind": "pairs", "merges": [[left, right], ...]} or {"kind": "words", "words": [bytes in hexadecimal, ...]}, with
-/// "size" and a "checksum" of all tokens. Plain ASCII.
-inline nlohmann::json to_json(const tokenizer& t) {
-  nlohmann::json json{{"size", t.size()}, {"checksum", t.checksum()}};
-  if (t.kind() == tokenizer_kind::pairs) {
-    json["kind"] = "pairs";
-    json["merges"] = t.merges_;
-  } else {
-    json["kind"] = "words";
-    json["words"] = nlohmann::json::array();
-    for (std::size_t i = detail::first_learnt_token; i < t.texts_.size(); ++i) {
-      json["words"].push_back(detail::to_hex(t.texts_[i]));
-    }
-  }
-  return json;
-}
-
-/// The tokenizer that `to_json` wrote. `Error` naming what is wrong: a field that is missing or of another type, a
-/// merge of tokens that do not exist yet, a word that no text holds, anything twice, another size or checksum.
-inline tokenizer tokenizer_from_json(const nlohmann::json& json) {
-  require(json.is_object(), "tokenizer: the JSON value is no object");
-  const auto field = [&](const char* name) -> const nlohmann::json& {
-    const auto found = json.find(name);
-    require(found != json.end(), "tokenizer: '", name, "' is missing");
-    return *found;
-  };
-  const auto& kind = field("kind");
-  require(kind == "pairs" || kind == "words", "tokenizer: 'kind' is ", kind, ", expected \"pairs\" or \"words\"");
-  tokenizer t(kind == "pairs" ? tokenizer_kind::pairs : tokenizer_kind::words);
-  const char* name = kind == "pairs" ? "merges" : "words";
-  const auto& learnt = field(name);
-  require(learnt.is_array(), "tokenizer: '", name, "' is no list");
-  for (std::size_t i = 0; i < learnt.size(); ++i) {
-    const auto& item = learnt[i];
-    if (t.kind() == tokenizer_kind::pairs) {
-      const auto valid = [&](const nlohmann::json& token) {
-        return token.is_number_integer() && token >= detail::first_byte_token && token < t.size();
-      };
-      require(item.is_array() && item.size() == 2 && valid(item[0]) && valid(item[1]), "tokenizer: merge ", i, " is ",
-              item, ", expected two tokens from ", detail::first_byte_token, " to ", t.size() - 1);
-      const auto pair = item.get<detail::token_pair>();
-      require(!t.ranks_.contains(detail::pair_key(pair.first, pair.second)), "tokenizer: merge ", i, " is ", item,
-              ", which came before");
-      t.add_merge(pair);
-    } else {
-      const std::string word = item.is_string() ? detail::from_hex(item.get_ref<const std::string&>()) : "";
-      index pieces = 0;
-      for_each_word(word, [&](std::string_view) { ++pieces; });
-      require(word.size() > 1 && pieces == 1, "tokenizer: word ", i, " is ", item,
-              ", expected one word of at least two bytes in hexadecimal digits");
-      require(!t.words_.contains(word), "tokenizer: word ", i, " is ", item, ", which came before");
-      t.add_word(word);
-    }
-  }
-  require(field("size") == t.size(), "tokenizer: 'size' is ", field("size"), ", but there are ", t.size(), " tokens");
-  require(field("checksum") == t.checksum(), "tokenizer: 'checksum' is ", field("checksum"), ", the tokens have ",
-          t.checksum());
-  return t;
-}
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/data/vqa_json.hpp ====
 // Visual question answering in the JSON files of VQA v2 (Goyal et al. 2017): questions, annotations with ten answers
 // each, and a folder of pictures named by their ids.
@@ -13085,474 +14176,6 @@ inline token_batch make_batch(const token_memory& memory, std::span<const index>
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/nn/cross_attention.hpp ====
-// Text looks at the picture: y = x + proj(attention(q(norm(x)), k(image), v(image))).
-
-
-namespace core_tokensets {
-
-/// Queries come from the text, keys and values from the image tokens, which may have another number of channels.
-struct cross_attention {
-  index heads = 1;
-  layer_norm norm;
-  linear q, kv, proj;
-};
-
-/// Its activations. `a`, `log_sums` and `da` as in `block_tape`.
-template <tensor_backend B>
-struct cross_attention_tape {
-  layer_norm_tape<B> norm;
-  tensor<B> q, kv, a, log_sums, da, context;
-};
-
-inline cross_attention add_cross_attention(parameter_layout& layout, const std::string& name, index dim,
-                                           index image_dim, index heads, double eps) {
-  cross_attention l;
-  l.heads = heads;
-  l.norm = add_layer_norm(layout, name + ".norm", dim, eps);
-  l.q = add_linear(layout, name + ".q", dim, dim);
-  l.kv = add_linear(layout, name + ".kv", image_dim, 2 * dim);
-  l.proj = add_linear(layout, name + ".proj", dim, dim);
-  return l;
-}
-
-/// Part 0 (key) or 1 (value) of packed `[T, 2 C]` as `[1, H, T, C / H]`, in place.
-template <class T>
-view<T> kv_part(const view<T>& kv, index part, index heads) {
-  const index dim = kv.cols / 2;
-  return kv.slice_cols(part * dim, dim).split_cols(heads);
-}
-
-/// x `[L, C]` to y `[L, C]` with keys and values `[T, 2 C]` that are there already.
-template <tensor_backend B, class T = typename B::scalar>
-void forward_from_kv(B& b, const cross_attention& l, parameter_view<const T> p, const attention_rows& rows,
-                     const_view<T> x, const_view<T> kv, cross_attention_tape<B>& tape, attention_kept keep, view<T> y,
-                     const key_factors<T>& factors = {}) {
-  const index dim = x.cols;
-  forward<B, T>(b, l.norm, p, x, tape.norm);
-  tape.q.resize(b, x.rows, dim);
-  tape.context.resize(b, x.rows, dim);
-  forward<B, T>(b, l.q, p, *tape.norm.y, {}, *tape.q);
-  resize_attention(b, rows, l.heads, keep, tape);
-  ops::weighted_attention<B, T>(b, rows, (*tape.q).split_cols(l.heads), kv_part(kv, 0, l.heads),
-                                kv_part(kv, 1, l.heads), attention_scale<T>(dim / l.heads), factors,
-                                (*tape.context).split_cols(l.heads), data_or_null(tape.a), data_or_null(tape.log_sums));
-  forward<B, T>(b, l.proj, p, *tape.context, x, y);
-}
-
-/// x `[L, C]` to y `[L, C]` with image tokens `[T, E]`; `rows` says which texts look at which picture.
-template <tensor_backend B, class T = typename B::scalar>
-void forward(B& b, const cross_attention& l, parameter_view<const T> p, const attention_rows& rows, const_view<T> x,
-             const_view<T> image, cross_attention_tape<B>& tape, attention_kept keep, view<T> y,
-             const key_factors<T>& factors = {}) {
-  tape.kv.resize(b, image.rows, 2 * x.cols);
-  forward<B, T>(b, l.kv, p, image, {}, *tape.kv);
-  forward_from_kv<B, T>(b, l, p, rows, x, *std::as_const(tape.kv), tape, keep, y, factors);
-}
-
-/// From dy `[L, C]` to dx (=) and `dimage` `[T, E]` (+=); parameter gradients are added where `grads` is given.
-template <tensor_backend B, class T = typename B::scalar>
-void backward(B& b, const cross_attention& l, parameter_view<const T> p, parameter_view<T> grads,
-              const attention_rows& rows, const_view<T> x, const_view<T> image, cross_attention_tape<B>& tape,
-              bool keep_attention_gradient, const_view<T> dy, view<T> dx, view<T> dimage) {
-  const index dim = x.cols;
-  scratch<B> dcontext(b, x.rows, dim), dq(b, x.rows, dim), dkv(b, image.rows, 2 * dim),
-      dtokens(b, image.rows, image.cols);
-  backward<B, T>(b, l.proj, p, grads, *tape.context, dy, *dcontext);
-  if (keep_attention_gradient) tape.da.resize(b, 1, rows.size(l.heads));
-  const view<const T> kv = *std::as_const(tape.kv);
-  ops::attention_backward<B, T>(b, rows, (*tape.q).split_cols(l.heads), kv_part(kv, 0, l.heads),
-                                kv_part(kv, 1, l.heads), attention_scale<T>(dim / l.heads), data_or_null(tape.a),
-                                (*dcontext).split_cols(l.heads), (*dq).split_cols(l.heads), kv_part(*dkv, 0, l.heads),
-                                kv_part(*dkv, 1, l.heads), keep_attention_gradient ? tape.da.data() : nullptr,
-                                {data_or_null(tape.log_sums), (*std::as_const(tape.context)).split_cols(l.heads)});
-  backward<B, T>(b, l.kv, p, grads, image, *dkv, *dtokens);
-  b.map(fn::add{}, dimage, view<const T>(*dtokens));
-  backward<B, T>(b, l.q, p, grads, *tape.norm.y, *dq, *dcontext);
-  backward<B, T>(b, l.norm, p, grads, x, tape.norm, *dcontext, dx);
-  b.map(fn::add{}, dx, dy);
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/nn/decoder_block.hpp ====
-// A pre-norm decoder block: causal self-attention among the tokens of a text, a look at the picture, and an MLP, each
-// added to what came in.
-
-
-namespace core_tokensets {
-
-/// Self-attention and MLP are those of `block`; the look at the picture stands between them.
-struct decoder_block {
-  block self;
-  cross_attention cross;
-};
-
-/// Its activations: `attended` `[L, C]` is x behind self-attention, `self.middle` behind the look at the picture.
-template <tensor_backend B>
-struct decoder_block_tape {
-  block_tape<B> self;
-  cross_attention_tape<B> cross;
-  tensor<B> attended;
-};
-
-inline decoder_block add_decoder_block(parameter_layout& layout, const std::string& name, index dim, index image_dim,
-                                       index heads, index hidden, double eps) {
-  decoder_block l;
-  l.self = add_block(layout, name, dim, heads, hidden, true, eps);
-  l.cross = add_cross_attention(layout, name + ".cross", dim, image_dim, heads, eps);
-  return l;
-}
-
-/// Who looks at whom: text tokens at earlier ones of their text (`self`, causal), and at their picture (`cross`).
-struct decoder_rows {
-  attention_rows self, cross;
-};
-
-/// x `[L, C]` to y `[L, C]` with image tokens `[T, E]`; `factors` weigh the image tokens, for perturbations only.
-template <tensor_backend B, class T = typename B::scalar>
-void forward(B& b, const decoder_block& l, parameter_view<const T> p, const decoder_rows& rows, const_view<T> x,
-             const_view<T> image, decoder_block_tape<B>& tape, attention_kept keep, view<T> y,
-             const key_factors<T>& factors = {}) {
-  tape.attended.resize(b, x.rows, x.cols);
-  tape.self.middle.resize(b, x.rows, x.cols);
-  attend<B, T>(b, l.self, p, rows.self, x, tape.self, keep, *tape.attended);
-  forward<B, T>(b, l.cross, p, rows.cross, *std::as_const(tape.attended), image, tape.cross, keep, *tape.self.middle,
-                factors);
-  forward_mlp<B, T>(b, l.self, p, tape.self, y);
-}
-
-/// `dx` holds d loss / d y on entry and d loss / d x on return; `dimage` `[T, E]` is added to.
-template <tensor_backend B, class T = typename B::scalar>
-void backward(B& b, const decoder_block& l, parameter_view<const T> p, parameter_view<T> grads,
-              const decoder_rows& rows, const_view<T> x, const_view<T> image, decoder_block_tape<B>& tape,
-              bool keep_attention_gradient, view<T> dx, view<T> dimage) {
-  scratch<B> dmiddle(b, x.rows, x.cols), dattended(b, x.rows, x.cols);
-  backward_mlp<B, T>(b, l.self, p, grads, tape.self, dx, *dmiddle);
-  backward<B, T>(b, l.cross, p, grads, rows.cross, *std::as_const(tape.attended), image, tape.cross,
-                 keep_attention_gradient, *dmiddle, *dattended, dimage);
-  backward_attend<B, T>(b, l.self, p, grads, rows.self, x, tape.self, keep_attention_gradient, *dattended, dx);
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/nn/text_embedding.hpp ====
-// Tokens of a text become vectors: one learned row for the token plus one for its place in the text.
-
-
-namespace core_tokensets {
-
-struct text_embedding {
-  slot tokens;     ///< [V, C]
-  slot positions;  ///< [N, C]
-};
-
-inline text_embedding add_text_embedding(parameter_layout& layout, const std::string& name, index vocabulary,
-                                         index length, index dim) {
-  return {layout.add(name + ".token_embed.weight", {vocabulary, dim}, false),
-          layout.add(name + ".pos_embed.weight", {length, dim}, false)};
-}
-
-/// Token and position numbers `[L]` to vectors `[L, C]`.
-template <tensor_backend B, class T = typename B::scalar>
-void forward(B& b, const text_embedding& l, parameter_view<const T> p, const row_list<B>& tokens,
-             const row_list<B>& positions, view<T> out) {
-  scratch<B> of_position(b, out.rows, out.cols);
-  b.gather_rows(out, p[l.tokens], tokens.data());
-  b.gather_rows(*of_position, p[l.positions], positions.data());
-  b.map(fn::add{}, out, view<const T>(*of_position));
-}
-
-/// Parameter gradients (+=) from d loss / d vectors `[L, C]`.
-template <tensor_backend B, class T = typename B::scalar>
-void backward(B& b, const text_embedding& l, parameter_view<T> grads, const row_list<B>& tokens,
-              const row_list<B>& positions, const_view<T> dout) {
-  b.scatter_add_rows(grads[l.tokens], dout, tokens.data());
-  b.scatter_add_rows(grads[l.positions], dout, positions.data());
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/model/image_text.hpp ====
-// One model for questions and captions: a Vision Transformer encodes the picture, a causal decoder writes text while it
-// looks at the picture. A caption is what follows an empty prompt, an answer what follows the question.
-
-
-namespace core_tokensets {
-
-struct text_config {
-  index vocabulary = 1024, length = 48;  ///< tokens that there are, and that a text has at most
-  index dim = 128, depth = 2, heads = 4;
-  double mlp_ratio = 4;
-  bool tied = true;  ///< the output layer is the token embedding (Press & Wolf 2017), with a bias of its own
-
-  index hidden() const { return static_cast<index>(std::llround(mlp_ratio * static_cast<double>(dim))); }
-};
-
-/// `image.classes` means nothing here: the encoder has no head.
-struct image_text_config {
-  vit_config image = {};
-  text_config text = {};
-  std::uint64_t seed = 0;  ///< of the initial weights
-};
-
-/// Throws where the sizes do not fit together.
-inline void check(const image_text_config& c) {
-  check(c.image);
-  const text_config& t = c.text;
-  require(t.vocabulary > 2 && t.length > 1 && t.dim > 0 && t.depth > 0 && t.heads > 0 && t.hidden() > 0,
-          "image_text: vocabulary, length, dim, depth and heads must be positive (vocabulary 3, length 2 or more)");
-  require(t.dim % t.heads == 0, "image_text: ", t.dim, " channels do not divide into ", t.heads, " heads");
-}
-
-/// The places of all parameters: the encoder's under timm's names behind "encoder.", the decoder's behind "decoder.".
-struct image_text_layout {
-  parameter_layout parameters;
-  patch_embedding embedding;
-  std::vector<block> blocks;
-  layer_norm norm;
-  text_embedding text;
-  std::vector<decoder_block> decoder;
-  layer_norm text_norm;
-  linear output;
-};
-
-inline image_text_layout make_layout(const image_text_config& c) {
-  check(c);
-  image_text_layout l;
-  const text_config& t = c.text;
-  const double eps = c.image.layer_norm_eps;
-  add_encoder(l, l.parameters, c.image, "encoder.");
-  l.text = add_text_embedding(l.parameters, "decoder", t.vocabulary, t.length, t.dim);
-  for (index i = 0; i < t.depth; ++i) {
-    l.decoder.push_back(add_decoder_block(l.parameters, "decoder.blocks." + std::to_string(i), t.dim, c.image.dim,
-                                          t.heads, t.hidden(), eps));
-  }
-  l.text_norm = add_layer_norm(l.parameters, "decoder.norm", t.dim, eps);
-  if (t.tied) {
-    l.output.weight = l.text.tokens;
-    l.output.bias = l.parameters.add("decoder.output.bias", {t.vocabulary}, false);
-  } else {
-    l.output = add_linear(l.parameters, "decoder.output", t.dim, t.vocabulary);
-  }
-  return l;
-}
-
-/// The model: its configuration, the places of its parameters and the parameters themselves.
-template <tensor_backend B>
-class image_text_model {
- public:
-  using scalar = typename B::scalar;
-
-  image_text_model(B& b, const image_text_config& c) : config_(c), layout_(make_layout(c)) {
-    const auto values = initial_parameters<scalar>(c.seed, layout_.parameters);
-    parameters_.assign(b, 1, layout_.parameters.size(), values.data());
-  }
-
-  const image_text_config& config() const { return config_; }
-  const image_text_layout& layout() const { return layout_; }
-  tensor<B>& parameters() { return parameters_; }
-  const tensor<B>& parameters() const { return parameters_; }
-  parameter_view<const scalar> view_parameters() const { return {parameters_.data()}; }
-
- private:
-  image_text_config config_;
-  image_text_layout layout_;
-  tensor<B> parameters_;
-};
-
-/// Where the texts of one batch go. Its memory is reused from batch to batch.
-template <tensor_backend B>
-struct text_plan {
-  decoder_rows rows;
-  row_list<B> tokens, positions;      ///< [L]
-  row_list<B> asked;                  ///< [A] rows whose next token is asked for
-  std::vector<std::int32_t> targets;  ///< [A] that token
-  std::vector<float> weights;  ///< [A] make the mean over A of weight times loss the mean over texts of their mean loss
-  sequences asked_of_text;     ///< which of the A belong to which text
-
-  index length() const { return tokens.size(); }
-
-  /// `pictures` says which image tokens belong to which picture. Throws where the batch does not fit `c`.
-  void assign(B& b, const text_batch& batch, const sequences& pictures, const text_config& c) {
-    check(batch, pictures, c);
-    std::vector<std::int32_t> places, wanted;
-    sequences texts{batch.offsets}, of_picture;
-    targets.clear(), weights.clear(), asked_of_text.offsets.assign(1, 0);
-    for (index s = 0; s < batch.pictures(); ++s) {
-      const auto first = static_cast<std::size_t>(batch.images[static_cast<std::size_t>(s)]),
-                 last = static_cast<std::size_t>(batch.images[static_cast<std::size_t>(s + 1)]);
-      of_picture.push_back(batch.offsets[last] - batch.offsets[first]);
-    }
-    for (index q = 0; q < batch.texts(); ++q) {
-      const index begin = texts.begin(q), before = static_cast<index>(wanted.size());
-      for (index t = begin; t < texts.begin(q + 1); ++t) {
-        places.push_back(static_cast<std::int32_t>(t - begin));
-        if (batch.targets[static_cast<std::size_t>(t)] < 0) continue;
-        wanted.push_back(static_cast<std::int32_t>(t));
-        targets.push_back(batch.targets[static_cast<std::size_t>(t)]);
-      }
-      asked_of_text.push_back(static_cast<index>(wanted.size()) - before);
-    }
-    weigh(batch);
-    rows.self.assign(texts, texts, true);
-    rows.cross.assign(of_picture, pictures);
-    tokens.assign(b, batch.tokens);
-    positions.assign(b, places);
-    asked.assign(b, wanted);
-  }
-
- private:
-  void weigh(const text_batch& batch) {
-    const auto all = static_cast<float>(targets.size()), texts = static_cast<float>(batch.texts());
-    for (index q = 0; q < batch.texts(); ++q) {
-      const index n = asked_of_text.length(q);
-      const float weight = batch.weights.empty() ? 1.0f : batch.weights[static_cast<std::size_t>(q)];
-      weights.insert(weights.end(), static_cast<std::size_t>(n), weight * all / (texts * static_cast<float>(n)));
-    }
-  }
-
-  static void check(const text_batch& batch, const sequences& pictures, const text_config& c) {
-    require(batch.pictures() == pictures.count() && batch.images.back() == batch.texts(), "image_text: texts about ",
-            batch.pictures(), " pictures, there are ", pictures.count());
-    require(batch.tokens.size() == batch.targets.size() && batch.length() == static_cast<index>(batch.tokens.size()),
-            "image_text: ", batch.tokens.size(), " tokens, ", batch.targets.size(), " targets, offsets end at ",
-            batch.length());
-    for (index q = 0; q < batch.texts(); ++q) {
-      const index n = batch.offsets[static_cast<std::size_t>(q + 1)] - batch.offsets[static_cast<std::size_t>(q)];
-      require(n > 0 && n <= c.length, "image_text: text ", q, " has ", n, " tokens, expected 1 to ", c.length);
-    }
-    for (std::size_t t = 0; t < batch.tokens.size(); ++t) {
-      require(batch.tokens[t] >= 0 && batch.tokens[t] < c.vocabulary && batch.targets[t] >= -1 &&
-                  batch.targets[t] < c.vocabulary,
-              "image_text: token ", batch.tokens[t], " with target ", batch.targets[t], ", the vocabulary has ",
-              c.vocabulary);
-    }
-  }
-};
-
-/// Everything that one forward pass leaves behind, reused from step to step. `keep` is `logits` or `gradients`;
-/// `keep_matrices` keeps attention matrices too where the backend can do without.
-template <tensor_backend B>
-struct image_text_tape {
-  kept keep = kept::gradients;
-  bool keep_matrices = false;
-  embedding_plan<B> plan;
-  tensor<B> patches, embeddings;
-  std::vector<tensor<B>> stream;      ///< [T, D] input of each encoder block, then the last output
-  std::vector<block_tape<B>> blocks;  ///< one for all blocks where only logits are kept
-  layer_norm_tape<B> norm;            ///< its y `[T, D]` are the image tokens that the decoder looks at
-  text_plan<B> text;
-  std::vector<tensor<B>> text_stream;  ///< [L, C] input of each decoder block, then the last output
-  std::vector<decoder_block_tape<B>> decoder;
-  tensor<B> asked;  ///< [A, C] last outputs of the rows that are asked
-  layer_norm_tape<B> text_norm;
-  tensor<B> logits;  ///< [A, V]
-
-  bool shared() const { return keep == kept::logits; }
-  attention_kept attention() const {
-    return keep == kept::logits ? attention_kept::nothing
-           : keep_matrices      ? attention_kept::matrices
-                                : attention_kept::gradients;
-  }
-};
-
-/// Factors on the attention scores of image tokens `[T]`, in the encoder and where text looks at them.
-template <class T>
-using image_factors = key_factors<T>;
-
-/// Pictures to image tokens, `tape.norm.y` `[T, D]`.
-template <tensor_backend B, class T = typename B::scalar>
-void encode(B& b, const image_text_model<B>& model, const token_batch& batch, image_text_tape<B>& tape,
-            const image_factors<T>& factors = {}) {
-  const vit_config& c = model.config().image;
-  const image_text_layout& l = model.layout();
-  const auto p = model.view_parameters();
-  detail::check_batch(batch, c);
-  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale);
-  detail::upload_patches(b, batch, tape.patches);
-  tape.embeddings.resize(b, batch.tokens(), c.dim);
-  const std::size_t depth = l.blocks.size();
-  const bool shared = tape.shared();
-  tape.stream.resize(shared ? 2 : depth + 1);
-  tape.blocks.resize(shared ? 1 : depth);
-  for (auto& x : tape.stream) x.resize(b, tape.plan.tokens(), c.dim);
-  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, *tape.embeddings, *tape.stream[0]);
-  for (std::size_t i = 0; i < depth; ++i) {
-    forward<B, T>(b, l.blocks[i], p, tape.plan.all, *std::as_const(tape.stream[shared ? i % 2 : i]),
-                  tape.blocks[shared ? 0 : i], tape.attention(), *tape.stream[shared ? (i + 1) % 2 : i + 1], factors);
-  }
-  forward<B, T>(b, l.norm, p, *std::as_const(tape.stream[shared ? depth % 2 : depth]), tape.norm);
-}
-
-/// Texts about pictures that were encoded into the same tape, to `tape.logits` `[A, V]` of the tokens that are asked.
-template <tensor_backend B, class T = typename B::scalar>
-void decode(B& b, const image_text_model<B>& model, const text_batch& batch, image_text_tape<B>& tape,
-            const image_factors<T>& factors = {}) {
-  const text_config& c = model.config().text;
-  const image_text_layout& l = model.layout();
-  const auto p = model.view_parameters();
-  tape.text.assign(b, batch, tape.plan.rows(), c);
-  const std::size_t depth = l.decoder.size();
-  const bool shared = tape.shared();
-  tape.text_stream.resize(shared ? 2 : depth + 1);
-  tape.decoder.resize(shared ? 1 : depth);
-  for (auto& x : tape.text_stream) x.resize(b, batch.length(), c.dim);
-  forward<B, T>(b, l.text, p, tape.text.tokens, tape.text.positions, *tape.text_stream[0]);
-  for (std::size_t i = 0; i < depth; ++i) {
-    forward<B, T>(b, l.decoder[i], p, tape.text.rows, *std::as_const(tape.text_stream[shared ? i % 2 : i]),
-                  *std::as_const(tape.norm.y), tape.decoder[shared ? 0 : i], tape.attention(),
-                  *tape.text_stream[shared ? (i + 1) % 2 : i + 1], factors);
-  }
-  const index asked = tape.text.asked.size();
-  tape.asked.resize(b, asked, c.dim);
-  tape.logits.resize(b, asked, c.vocabulary);
-  b.gather_rows(*tape.asked, *std::as_const(tape.text_stream[shared ? depth % 2 : depth]), tape.text.asked.data());
-  forward<B, T>(b, l.text_norm, p, *std::as_const(tape.asked), tape.text_norm);
-  forward<B, T>(b, l.output, p, *tape.text_norm.y, {}, *tape.logits);
-}
-
-template <tensor_backend B>
-void forward(B& b, const image_text_model<B>& model, const token_batch& images, const text_batch& texts,
-             image_text_tape<B>& tape) {
-  encode(b, model, images, tape);
-  decode(b, model, texts, tape);
-}
-
-/// From `dlogits` `[A, V]`: adds to `gradients` (an array like the parameters; may be null) and writes d loss / d
-/// tokens at the input of the encoder's blocks to `dtokens` `[T, D]`. `keep_attention_gradients` leaves d loss / d
-/// attention in the tapes of all blocks.
-template <tensor_backend B, class T = typename B::scalar>
-void backward(B& b, const image_text_model<B>& model, image_text_tape<B>& tape, const_view<T> dlogits, T* gradients,
-              tensor<B>& dtokens, bool keep_attention_gradients = false) {
-  require(tape.keep == kept::gradients, "image_text: backward needs a tape that kept what gradients need");
-  const image_text_layout& l = model.layout();
-  const auto p = model.view_parameters();
-  const parameter_view<T> g{gradients};
-  const index asked = dlogits.rows, length = tape.text.length(), dim = model.config().text.dim;
-  const view<const T> image = *std::as_const(tape.norm.y);
-  scratch<B> dnorm(b, asked, dim), dasked(b, asked, dim), dtext(b, length, dim), dimage(b, image.rows, image.cols);
-  backward<B, T>(b, l.output, p, g, *tape.text_norm.y, dlogits, *dnorm);
-  backward<B, T>(b, l.text_norm, p, g, *std::as_const(tape.asked), tape.text_norm, *dnorm, *dasked);
-  b.fill(*dtext, T(0));
-  b.fill(*dimage, T(0));
-  b.scatter_add_rows(*dtext, *dasked, tape.text.asked.data());
-  for (std::size_t i = l.decoder.size(); i-- > 0;) {
-    backward<B, T>(b, l.decoder[i], p, g, tape.text.rows, *std::as_const(tape.text_stream[i]), image, tape.decoder[i],
-                   keep_attention_gradients, *dtext, *dimage);
-  }
-  if (g) backward<B, T>(b, l.text, g, tape.text.tokens, tape.text.positions, *dtext);
-  dtokens.resize(b, image.rows, image.cols);
-  backward<B, T>(b, l.norm, p, g, *std::as_const(tape.stream[l.blocks.size()]), tape.norm, *dimage, *dtokens);
-  for (std::size_t i = l.blocks.size(); i-- > 0;) {
-    backward<B, T>(b, l.blocks[i], p, g, tape.plan.all, *std::as_const(tape.stream[i]), tape.blocks[i],
-                   keep_attention_gradients, *dtokens);
-  }
-  if (g) backward<B, T>(b, l.embedding, p, g, tape.plan, *tape.patches, *dtokens, {});
-}
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/model/generate.hpp ====
 // Text from a picture and a prompt, token by token: greedy or with a beam. Keys and values of earlier tokens are
 // cached, those of the picture are computed once.
@@ -15422,47 +16045,64 @@ namespace core_tokensets {
 /// Last-layer gradients of n samples, factored: the gradient of the cross-entropy of sample i with respect to the
 /// head's bias is delta_i = softmax - onehot, with respect to its weight the outer product delta_i h_i^T, h_i being the
 /// class-token feature before the head. So <g_i, g_j> = (delta_i . delta_j) (h_i . h_j + 1).
+///
+/// A sample may have several outputs (the tokens of an answer): then its gradient is the mean over its rows of `delta`
+/// and `feature`, R in all.
 struct evidence {
   index samples = 0, classes = 0, features = 0;
-  std::vector<double> delta;         ///< [n, K]
-  std::vector<float> feature;        ///< [n, d]
-  std::vector<std::int32_t> labels;  ///< [n]
+  std::vector<double> delta;         ///< [R, K]
+  std::vector<float> feature;        ///< [R, d]
+  std::vector<std::int32_t> labels;  ///< [n] class of each sample, or group, by which budgets are divided
+  std::vector<index> rows = {};      ///< [n + 1] sample i has the rows rows[i] .. rows[i + 1]; empty: one each
   /// A gradient `[K] + [K, d]` (bias, then weight) that the chosen samples shall sum up to, as of a validation set;
   /// empty: the mean over the samples themselves.
   std::vector<double> target;
 
-  const double* delta_of(index i) const { return delta.data() + i * classes; }
-  const float* feature_of(index i) const { return feature.data() + i * features; }
+  index first_row(index i) const { return rows.empty() ? i : rows[static_cast<std::size_t>(i)]; }
+  index all_rows() const { return rows.empty() ? samples : rows.back(); }
+  /// Calls `visit(delta [K], feature [d], share)` for the rows of sample i; shares add up to 1.
+  template <class Visit>
+  void for_each_row(index i, const Visit& visit) const {
+    const index begin = first_row(i), end = first_row(i + 1);
+    for (index r = begin; r < end; ++r)
+      visit(delta.data() + r * classes, feature.data() + r * features, 1.0 / static_cast<double>(end - begin));
+  }
   /// Length of a gradient: K (d + 1).
   index gradient_size() const { return classes * (features + 1); }
 };
 
-/// Evidence from the model's outputs: logits [n, K] and class-token features [n, d]; `Error` unless the sizes agree.
+/// Evidence from the model's outputs: logits `[R, K]`, features `[R, d]` below the head and targets `[R]`. Without
+/// `rows` each row is a sample and its target is its label; with them, `labels` `[n]` are the samples' groups. `Error`
+/// unless the sizes agree.
 inline evidence make_evidence(std::span<const float> logits, std::span<const float> feature,
-                              std::span<const std::int32_t> labels, index classes) {
-  const auto n = static_cast<index>(labels.size());
-  require(n > 0 && classes > 0, "evidence: ", n, " samples of ", classes, " classes, expected at least one of each");
-  require(static_cast<index>(logits.size()) == n * classes, "evidence: ", logits.size(), " logits, expected ", n, " x ",
-          classes);
-  require(!feature.empty() && static_cast<index>(feature.size()) % n == 0, "evidence: ", feature.size(),
-          " feature values, expected a multiple of ", n, " samples");
-  evidence e{.samples = n,
+                              std::span<const std::int32_t> targets, index classes, std::vector<index> rows = {},
+                              std::span<const std::int32_t> labels = {}) {
+  const auto all = static_cast<index>(targets.size());
+  require(all > 0 && classes > 0, "evidence: ", all, " samples of ", classes,
+          " classes, expected at least one of each");
+  require(static_cast<index>(logits.size()) == all * classes, "evidence: ", logits.size(), " logits, expected ", all,
+          " x ", classes);
+  require(!feature.empty() && static_cast<index>(feature.size()) % all == 0, "evidence: ", feature.size(),
+          " feature values, expected a multiple of ", all, " samples");
+  if (rows.empty()) labels = targets;
+  evidence e{.samples = static_cast<index>(labels.size()),
              .classes = classes,
-             .features = static_cast<index>(feature.size()) / n,
+             .features = static_cast<index>(feature.size()) / all,
              .delta = std::vector<double>(logits.begin(), logits.end()),
              .feature = {feature.begin(), feature.end()},
              .labels = {labels.begin(), labels.end()},
+             .rows = std::move(rows),
              .target = {}};
-  for (index i = 0; i < n; ++i) {
+  for (index i = 0; i < all; ++i) {
     double* row = e.delta.data() + i * classes;
-    const index label = labels[static_cast<std::size_t>(i)];
-    require(label >= 0 && label < classes, "evidence: label ", label, " of sample ", i, ", expected 0 to ",
+    const index wanted = targets[static_cast<std::size_t>(i)];
+    require(wanted >= 0 && wanted < classes, "evidence: label ", wanted, " of sample ", i, ", expected 0 to ",
             classes - 1);
     const double top = *std::max_element(row, row + classes);
     double sum = 0;
     for (index c = 0; c < classes; ++c) sum += row[c] = std::exp(row[c] - top);
     for (index c = 0; c < classes; ++c) row[c] /= sum;
-    row[label] -= 1;
+    row[wanted] -= 1;
   }
   return e;
 }
@@ -15474,14 +16114,19 @@ inline void check(const evidence& e) {
   const auto length = [](const char* name, std::size_t got, index want) {
     require(static_cast<index>(got) == want, "evidence: ", name, " has ", got, " values, expected ", want);
   };
-  length("delta", e.delta.size(), e.samples * e.classes);
-  length("feature", e.feature.size(), e.samples * e.features);
+  if (!e.rows.empty()) {
+    length("rows", e.rows.size(), e.samples + 1);
+    for (index i = 0; i < e.samples; ++i)
+      require(e.first_row(i) < e.first_row(i + 1) && e.rows.front() == 0, "evidence: sample ", i, " has no rows");
+  }
+  length("delta", e.delta.size(), e.all_rows() * e.classes);
+  length("feature", e.feature.size(), e.all_rows() * e.features);
   length("labels", e.labels.size(), e.samples);
   if (!e.target.empty()) length("target", e.target.size(), e.gradient_size());
   const auto finite = [](const char* name, const auto& values, index width) {
     for (std::size_t i = 0; i < values.size(); ++i) {
-      require(std::isfinite(values[i]), "evidence: ", name, " of sample ", static_cast<index>(i) / width,
-              " is not finite (", values[i], ")");
+      require(std::isfinite(values[i]), "evidence: ", name, e.rows.empty() ? " of sample " : " of row ",
+              static_cast<index>(i) / width, " is not finite (", values[i], ")");
     }
   };
   finite("delta", e.delta, e.classes);
@@ -15515,8 +16160,14 @@ Sum dot(const A* a, const B* b, index n) {
 
 /// <g_i, g_j> = (delta_i . delta_j) (h_i . h_j + 1), in double precision.
 inline double inner(const evidence& e, index i, index j) {
-  return detail::dot<double>(e.delta_of(i), e.delta_of(j), e.classes) *
-         (detail::dot<double>(e.feature_of(i), e.feature_of(j), e.features) + 1);
+  double total = 0;
+  e.for_each_row(i, [&](const double* delta, const float* h, double share) {
+    e.for_each_row(j, [&](const double* other_delta, const float* other_h, double other_share) {
+      total += share * other_share * detail::dot<double>(delta, other_delta, e.classes) *
+               (detail::dot<double>(h, other_h, e.features) + 1);
+    });
+  });
+  return total;
 }
 
 /// Inner products of all `rows` with all `columns`, [rows, columns].
@@ -15536,10 +16187,11 @@ inline std::vector<double> gradient_sum(const evidence& e, std::span<const index
   parallel_for(0, e.classes, [&](index c) {
     double* row = sum.data() + e.classes + c * e.features;
     for (const index i : members) {
-      const double factor = e.delta_of(i)[c];
-      const float* h = e.feature_of(i);
-      sum[static_cast<std::size_t>(c)] += factor;
-      for (index f = 0; f < e.features; ++f) row[f] += factor * static_cast<double>(h[f]);
+      e.for_each_row(i, [&](const double* delta, const float* h, double share) {
+        const double factor = share * delta[c];
+        sum[static_cast<std::size_t>(c)] += factor;
+        for (index f = 0; f < e.features; ++f) row[f] += factor * static_cast<double>(h[f]);
+      });
     }
   });
   return sum;
@@ -15563,11 +16215,13 @@ inline std::vector<double> inner_with(const evidence& e, std::span<const index> 
     for (index m = begin; m < end; ++m) {
       const index i = members[static_cast<std::size_t>(m)];
       double total = 0;
-      for (index c = 0; c < e.classes; ++c) {
-        const double* weight = gradient.data() + e.classes + c * e.features;
-        total += e.delta_of(i)[c] *
-                 (gradient[static_cast<std::size_t>(c)] + detail::dot<double>(weight, e.feature_of(i), e.features));
-      }
+      e.for_each_row(i, [&](const double* delta, const float* h, double share) {
+        for (index c = 0; c < e.classes; ++c) {
+          const double* weight = gradient.data() + e.classes + c * e.features;
+          total +=
+              share * delta[c] * (gradient[static_cast<std::size_t>(c)] + detail::dot<double>(weight, h, e.features));
+        }
+      });
       result[static_cast<std::size_t>(m)] = total;
     }
   });
@@ -15720,9 +16374,15 @@ class factored_gram {
       parallel_chunks(0, size(), 256, [&](index begin, index end) {
         for (index m = begin; m < end; ++m) {
           const index i = members_[static_cast<std::size_t>(m)];
-          const double d = detail::dot<double>(evidence_.delta_of(i), evidence_.delta_of(atom), evidence_.classes);
-          const float h = detail::dot<float>(evidence_.feature_of(i), evidence_.feature_of(atom), evidence_.features);
-          values[static_cast<std::size_t>(m)] = static_cast<float>(d * (static_cast<double>(h) + 1));
+          double total = 0;
+          evidence_.for_each_row(i, [&](const double* delta, const float* h, double share) {
+            evidence_.for_each_row(atom, [&](const double* atom_delta, const float* atom_h, double atom_share) {
+              const double d = detail::dot<double>(delta, atom_delta, evidence_.classes);
+              const float f = detail::dot<float>(h, atom_h, evidence_.features);
+              total += share * atom_share * d * (static_cast<double>(f) + 1);
+            });
+          });
+          values[static_cast<std::size_t>(m)] = static_cast<float>(total);
         }
       });
       columns_.push_back(std::move(values));
@@ -15906,14 +16566,14 @@ inline double residual_norm(const evidence& e, std::span<const index> order, std
                             std::span<const double> target) {
   std::vector<double> rest(target.begin(), target.end());
   for (std::size_t k = 0; k < order.size(); ++k) {
-    const double* delta = e.delta_of(order[k]);
-    const float* h = e.feature_of(order[k]);
-    for (index c = 0; c < e.classes; ++c) {
-      const double factor = weights[k] * delta[c];
-      rest[static_cast<std::size_t>(c)] -= factor;
-      double* row = rest.data() + e.classes + c * e.features;
-      for (index f = 0; f < e.features; ++f) row[f] -= factor * static_cast<double>(h[f]);
-    }
+    e.for_each_row(order[k], [&](const double* delta, const float* h, double share) {
+      for (index c = 0; c < e.classes; ++c) {
+        const double factor = weights[k] * share * delta[c];
+        rest[static_cast<std::size_t>(c)] -= factor;
+        double* row = rest.data() + e.classes + c * e.features;
+        for (index f = 0; f < e.features; ++f) row[f] -= factor * static_cast<double>(h[f]);
+      }
+    });
   }
   return std::sqrt(dot<double>(rest.data(), rest.data(), static_cast<index>(rest.size())));
 }
@@ -16067,12 +16727,18 @@ inline std::vector<float> normalise_weights(std::span<const double> weights) {
   return result;
 }
 
-/// The samples of each class, rising: K lists.
-inline std::vector<std::vector<index>> members_by_class(const evidence& e) {
-  std::vector<std::vector<index>> members(static_cast<std::size_t>(e.classes));
-  for (index i = 0; i < e.samples; ++i)
-    members[static_cast<std::size_t>(e.labels[static_cast<std::size_t>(i)])].push_back(i);
+/// The samples of each class, rising: K lists. `Error`: a label that is no class.
+inline std::vector<std::vector<index>> members_by_class(std::span<const std::int32_t> labels, index classes) {
+  std::vector<std::vector<index>> members(static_cast<std::size_t>(classes));
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    require(labels[i] >= 0 && labels[i] < classes, "selection: label ", labels[i], " of sample ", i, ", expected 0 to ",
+            classes - 1);
+    members[static_cast<std::size_t>(labels[i])].push_back(static_cast<index>(i));
+  }
   return members;
+}
+inline std::vector<std::vector<index>> members_by_class(const evidence& e) {
+  return members_by_class(e.labels, e.classes);
 }
 
 /// The sizes of lists.
@@ -16206,9 +16872,11 @@ struct random_selection {
   bool balanced = true;
 };
 
-/// The same samples for the same seed, labels and budget, ordered by class if balanced. Looks at labels only.
-inline selection_result select(const random_selection& method, const evidence& e, index k) {
-  check_budget(e, k);
+/// The same samples for the same seed, labels `[n]` of `classes` and budget, ordered by class if balanced.
+inline selection_result select_at_random(const random_selection& method, std::span<const std::int32_t> labels,
+                                         index classes, index k) {
+  const auto n = static_cast<index>(labels.size());
+  require(k > 0 && k <= n, "selection: a budget of ", k, " samples, expected 1 to ", n);
   selection_result result;
   const auto draw = [&](std::vector<index> members, index count, std::uint64_t stream) {
     random_stream random(method.seed, stream);
@@ -16216,16 +16884,22 @@ inline selection_result select(const random_selection& method, const evidence& e
     result.indices.insert(result.indices.end(), members.begin(), members.begin() + count);
   };
   if (method.balanced) {
-    const auto members = members_by_class(e);
+    const auto members = members_by_class(labels, classes);
     const auto quotas = balanced_quotas(sizes_of(members), k);
     for (std::size_t c = 0; c < members.size(); ++c) draw(members[c], quotas[c], c);
   } else {
-    std::vector<index> all(static_cast<std::size_t>(e.samples));
+    std::vector<index> all(labels.size());
     std::iota(all.begin(), all.end(), index{0});
     draw(std::move(all), k, 0);
   }
   result.weights.assign(result.indices.size(), 1.0f);
   return result;
+}
+
+/// The same by the contract of a selector; looks at the labels of the evidence only.
+inline selection_result select(const random_selection& method, const evidence& e, index k) {
+  check_budget(e, k);
+  return select_at_random(method, e.labels, e.classes, k);
 }
 
 }  // namespace core_tokensets
@@ -16757,6 +17431,111 @@ struct reference_backend {
     }
   }
 };
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/answering.hpp ====
+// A trained image-text model on samples: the answers that it writes, and what selection needs to know of each sample.
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// Calls `body(part)` for pieces of the pictures.
+template <class Body>
+void for_pictures(std::span<const index> pictures, index batch_size, const Body& body) {
+  for (std::size_t begin = 0; begin < pictures.size(); begin += static_cast<std::size_t>(batch_size)) {
+    body(pictures.subspan(begin, std::min(static_cast<std::size_t>(batch_size), pictures.size() - begin)));
+  }
+}
+
+}  // namespace detail
+
+/// What the model writes for the samples `indices` of `data`, in their order.
+template <tensor_backend B>
+std::vector<std::string> write_answers(B& b, const image_text_model<B>& model, const tokenizer& words,
+                                       const visual_text& data, std::span<const index> indices,
+                                       const pixel_normalisation& normalisation, const generation_options& o = {},
+                                       index batch_size = 64) {
+  const samples_by_picture by_picture(data, indices);
+  std::vector<std::string> of_sample(static_cast<std::size_t>(data.n()));
+  detail::for_pictures(by_picture.pictures(), batch_size, [&](std::span<const index> part) {
+    text_batch prompts;
+    std::vector<index> asked;
+    for (const index picture : part) {
+      prompts.next_picture();
+      for (const index i : by_picture.of(picture)) {
+        prompts.append_prompt(words.encode(data.samples[static_cast<std::size_t>(i)].prompt), tokenizer::begin_token);
+        asked.push_back(i);
+      }
+    }
+    const auto images =
+        make_batch(data.images, part, {.patch = model.config().image.patch, .normalisation = normalisation});
+    const auto written = generate(b, model, images, prompts, tokenizer::end_token, o);
+    for (std::size_t q = 0; q < asked.size(); ++q) {
+      std::string text = words.decode(written[q].tokens);
+      text.erase(0, text.find_first_not_of(' '));
+      of_sample[static_cast<std::size_t>(asked[q])] = std::move(text);
+    }
+  });
+  std::vector<std::string> result;
+  for (const index i : indices) result.push_back(of_sample[static_cast<std::size_t>(i)]);
+  return result;
+}
+
+/// Last-layer gradients of the samples `indices`, averaged over the positions of each answer; labels are the groups.
+template <tensor_backend B>
+evidence answer_evidence(B& b, const image_text_model<B>& model, const tokenizer& words, const visual_text& data,
+                         std::span<const index> indices, const pixel_normalisation& normalisation,
+                         index batch_size = 64) {
+  const encoded_texts encoded(data, words, model.config().text.length);
+  const samples_by_picture by_picture(data, indices);
+  const index classes = model.config().text.vocabulary;
+  require(data.groups() <= classes, "selection: ", data.groups(), " groups, more than the ", classes, " tokens");
+  std::vector<std::vector<float>> logits(static_cast<std::size_t>(data.n())), features(logits.size());
+  std::vector<std::vector<std::int32_t>> targets(logits.size());
+  image_text_tape<B> tape;
+  tape.keep = kept::logits;
+  detail::for_pictures(by_picture.pictures(), batch_size, [&](std::span<const index> part) {
+    text_batch texts;
+    std::vector<index> asked;
+    for (const index picture : part) {
+      texts.next_picture();
+      for (const index i : by_picture.of(picture)) {
+        texts.append(encoded.prompt(i), encoded.answer(i), tokenizer::begin_token, tokenizer::end_token);
+        asked.push_back(i);
+      }
+    }
+    const auto images =
+        make_batch(data.images, part, {.patch = model.config().image.patch, .normalisation = normalisation});
+    forward(b, model, images, texts, tape);
+    const auto z = tape.logits.to_host(b), h = tape.text_norm.y.to_host(b);
+    const index dim = tape.text_norm.y.cols();
+    for (std::size_t q = 0; q < asked.size(); ++q) {
+      const auto s = static_cast<std::size_t>(asked[q]);
+      for (index a = tape.text.asked_of_text.begin(static_cast<index>(q));
+           a < tape.text.asked_of_text.begin(static_cast<index>(q) + 1); ++a) {
+        const auto row = [&](const auto& from, index width) { return from.begin() + a * width; };
+        logits[s].insert(logits[s].end(), row(z, tape.logits.cols()), row(z, tape.logits.cols()) + tape.logits.cols());
+        features[s].insert(features[s].end(), row(h, dim), row(h, dim) + dim);
+        targets[s].push_back(tape.text.targets[static_cast<std::size_t>(a)]);
+      }
+    }
+  });
+  std::vector<float> all_logits, all_features;
+  std::vector<std::int32_t> all_targets, groups;
+  std::vector<index> rows{0};
+  for (const index i : indices) {
+    const auto s = static_cast<std::size_t>(i);
+    all_logits.insert(all_logits.end(), logits[s].begin(), logits[s].end());
+    all_features.insert(all_features.end(), features[s].begin(), features[s].end());
+    all_targets.insert(all_targets.end(), targets[s].begin(), targets[s].end());
+    groups.push_back(data.samples[s].group);
+    rows.push_back(static_cast<index>(all_targets.size()));
+  }
+  return make_evidence(all_logits, all_features, all_targets, classes, std::move(rows), groups);
+}
 
 }  // namespace core_tokensets
 
@@ -17413,6 +18192,36 @@ inline void fit_files(const dataset& data, std::span<const index> indices, index
   }
 }
 
+/// k of the samples with these labels `[n]`; `gather()` makes the evidence, which chance does without.
+template <class Gather>
+selection_result choose(const selection_method& method, std::span<const std::int32_t> labels, index classes, index k,
+                        const Gather& gather) {
+  if (const auto* chance = std::get_if<random_selection>(&method)) return select_at_random(*chance, labels, classes, k);
+  const evidence known = gather();
+  return std::visit([&](const auto& m) { return select(m, known, k); }, method);
+}
+
+/// The most relevant tokens of one picture as the memory stores them.
+struct kept_tokens {
+  std::vector<std::uint8_t> patches;
+  std::vector<std::uint16_t> positions;
+  std::vector<float> relevance;  ///< empty where the memory keeps none
+};
+
+/// The `count` tokens of a picture with the largest of `relevance` `[P]`.
+inline kept_tokens cut_tokens(const image_view& picture, std::span<const double> relevance, index count,
+                              const token_memory_format& format) {
+  kept_tokens kept;
+  kept.positions = most_relevant(relevance, count);
+  const auto pixels = patchify(picture, format.patch);
+  for (const std::uint16_t p : kept.positions) {
+    const auto from = pixels.begin() + p * format.patch_dim();
+    kept.patches.insert(kept.patches.end(), from, from + format.patch_dim());
+    if (format.relevance != relevance_storage::none) kept.relevance.push_back(static_cast<float>(relevance[p]));
+  }
+  return kept;
+}
+
 /// Chooses `k` of the pictures `indices`, or fewer if their files may weigh no more than `file_bytes`, and appends
 /// their most relevant tokens to the memory, as of task `task_number`.
 template <tensor_backend B>
@@ -17427,9 +18236,12 @@ consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::s
   require(recipe.keep > 0 && recipe.keep <= 1, "core tokenset: keep ", recipe.keep,
           ", expected more than 0 and at most 1");
   const auto start = clock::now();
-  const model_outputs outputs = run_model(b, model, data, indices, normalisation);
-  const auto known = make_evidence(outputs.logits, outputs.features, outputs.labels, model.config().classes);
-  selection_result chosen = std::visit([&](const auto& m) { return select(m, known, k); }, recipe.select);
+  std::vector<std::int32_t> labels;
+  for (const index i : indices) labels.push_back(data.labels[static_cast<std::size_t>(i)]);
+  selection_result chosen = choose(recipe.select, labels, model.config().classes, k, [&] {
+    const model_outputs outputs = run_model(b, model, data, indices, normalisation);
+    return make_evidence(outputs.logits, outputs.features, outputs.labels, model.config().classes);
+  });
   if (file_bytes != std::numeric_limits<index>::max()) fit_files(data, indices, file_bytes, chosen);
   consolidation done;
   done.select_seconds = seconds(start);
@@ -17453,19 +18265,10 @@ consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::s
     for (std::size_t i = 0; i < part.size(); ++i) {
       const auto of_sample =
           std::span(relevance).subspan(i * static_cast<std::size_t>(patches), static_cast<std::size_t>(patches));
-      const auto positions = most_relevant(of_sample, count);
-      const auto pixels = patchify(data.view_of(part[i]), model.config().patch);
-      std::vector<std::uint8_t> kept;
-      std::vector<float> kept_relevance;
-      for (const std::uint16_t p : positions) {
-        const auto from = pixels.begin() + p * memory.format().patch_dim();
-        kept.insert(kept.end(), from, from + memory.format().patch_dim());
-        kept_relevance.push_back(static_cast<float>(of_sample[p]));
-      }
-      if (memory.format().relevance == relevance_storage::none) kept_relevance.clear();
-      memory.append({.patches = kept,
-                     .positions = positions,
-                     .relevance = kept_relevance,
+      const kept_tokens kept = cut_tokens(data.view_of(part[i]), of_sample, count, memory.format());
+      memory.append({.patches = kept.patches,
+                     .positions = kept.positions,
+                     .relevance = kept.relevance,
                      .target = data.labels[static_cast<std::size_t>(part[i])],
                      .weight = chosen.weights[begin + i],
                      .task = task_number});
@@ -17630,6 +18433,94 @@ class sequence_runner {
   class_learner<B> learner_;
   task_loop<class_learner<B>> loop_;
 };
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/text_fit.hpp ====
+// Teaching an image-text model questions or captions together with a memory of earlier ones.
+
+
+namespace core_tokensets {
+
+/// Everything that a training step of an image-text model writes to; kept from step to step.
+template <tensor_backend B>
+struct text_training_state {
+  image_text_tape<B> tape;
+  loss_tape<B> loss;
+  tensor<B> gradients;
+  stream_gradients<B> streams;
+  optimiser_state<B> optimiser;
+};
+
+/// One optimiser step: the loss is the mean over the texts of weight times the mean over the answer's tokens.
+template <tensor_backend B>
+void training_step(B& b, image_text_model<B>& model, const token_batch& images, const text_batch& texts,
+                   const fit_options& o, double schedule, text_training_state<B>& state) {
+  using T = typename B::scalar;
+  forward(b, model, images, texts, state.tape);
+  cross_entropy(b, *std::as_const(state.tape.logits), state.tape.text.targets, state.loss, state.tape.text.weights,
+                {.label_smoothing = o.label_smoothing});
+  state.gradients.resize(b, 1, model.parameters().size());
+  b.fill(*state.gradients, T(0));
+  backward<B, T>(b, model, state.tape, *std::as_const(state.loss.dlogits), state.gradients.data(), state.streams);
+  if (o.clip > 0) clip_gradients(b, state.gradients, o.clip, state.optimiser);
+  step(b, o.optimiser, state.optimiser, model.parameters(), state.gradients, schedule);
+}
+
+/// Appends the stored texts of `samples` to a batch, one to each picture behind those that are there.
+inline void append_stored_texts(const token_memory& memory, std::span<const index> samples, const tokenizer& words,
+                                text_batch& out) {
+  require(memory.format().texts, "texts: the memory keeps no texts");
+  out.weights.resize(static_cast<std::size_t>(out.texts()), 1.0f);
+  for (const index s : samples) {
+    const stored_sample sample = memory.sample(s);
+    out.next_picture();
+    out.append(words.encode(sample.prompt), words.encode(sample.answer), tokenizer::begin_token, tokenizer::end_token);
+    out.weights.push_back(sample.weight);
+  }
+}
+
+/// Trains on the samples `indices` of `data` with replay from `memory` (may be null or empty). A step holds
+/// `options.batch` pictures with at most `texts_per_picture` of their texts each, and `replay_batch` stored samples;
+/// its loss is the mean over the new texts plus the weighted mean over the stored ones. `options.loss` means nothing
+/// here. Every random choice is a function of `options.seed`. Throws where the loss is not finite or a text is too
+/// long.
+template <tensor_backend B>
+void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_text& data,
+         std::span<const index> indices, const token_memory* memory, const fit_options& o, index texts_per_picture = 4,
+         const std::string& what = "fit") {
+  text_training_state<B> state;
+  state.optimiser.reset(b, model.layout().parameters);
+  const encoded_texts encoded(data, words, model.config().text.length);
+  const samples_by_picture by_picture(data, indices);
+  const bool replay = memory != nullptr && !memory->empty();
+  replay_sampler sampler(replay ? memory->samples() : 1, o.seed, 2);
+  new_pictures pictures;
+  token_batch replayed;
+  text_batch texts;
+  const auto train = [&](std::span<const index> part, const epoch_position& at) {
+    token_batch& batch = pictures.take(data.images, part, model.config().image.patch, o, at);
+    random_stream random(o.seed, 2'000'000 + static_cast<std::uint64_t>(at.step));
+    texts.clear();
+    for (const index picture : part) {
+      texts.next_picture();
+      for (const index i : by_picture.some_of(picture, texts_per_picture, random)) {
+        texts.append(encoded.prompt(i), encoded.answer(i, random.below(1 << 20)), tokenizer::begin_token,
+                     tokenizer::end_token);
+      }
+    }
+    const index fresh = texts.texts();
+    if (replay) {
+      const auto drawn = sampler.draw(std::min(o.replay_batch, memory->samples()));
+      make_batch(*memory, drawn, o.missing, replayed);
+      append(batch, replayed);
+      append_stored_texts(*memory, drawn, words, texts);
+    }
+    detail::balance_weights(texts.weights, texts.texts(), fresh);
+    training_step(b, model, batch, texts, o, at.schedule, state);
+  };
+  run_epochs(by_picture.pictures(), o, what, train, [&] { return mean_loss(b, state.loss, state.tape.text.weights); });
+}
 
 }  // namespace core_tokensets
 

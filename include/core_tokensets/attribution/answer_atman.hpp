@@ -115,9 +115,9 @@ answer_relevance attribute(const atman& method, B& b, const image_text_model<B>&
     std::vector<double> cosine;
     if (method.neighbours != neighbourhood::none) {
       const index first = with_position ? ws.tape.plan.rows().begin(s) + 1 : begin;
-      cosine = cosines<T>(std::span(embedded).subspan(static_cast<std::size_t>(first * dim),
-                                                      static_cast<std::size_t>(n * dim)),
-                          n, dim);
+      cosine = cosines<T>(
+          std::span(embedded).subspan(static_cast<std::size_t>(first * dim), static_cast<std::size_t>(n * dim)), n,
+          dim);
     }
     const detail::answer_variation none{s, std::vector<double>(static_cast<std::size_t>(n + 1), 1.0),
                                         std::vector<double>(static_cast<std::size_t>(length), 1.0)};

@@ -22,8 +22,7 @@ std::vector<double> sample_matrices(B& b, const attention_rows& rows, index head
 
 /// C = mean_h max(0, g a) of sample s.
 template <tensor_backend B>
-token_map positive_map(B& b, const attention_rows& rows, index heads, const tensor<B>& a, const tensor<B>& g,
-                       index s) {
+token_map positive_map(B& b, const attention_rows& rows, index heads, const tensor<B>& a, const tensor<B>& g, index s) {
   return positive_mean(sample_matrices(b, rows, heads, a, s), sample_matrices(b, rows, heads, g, s), heads,
                        rows.queries().length(s), rows.keys().length(s));
 }
@@ -89,7 +88,8 @@ answer_relevance attribute(const last_attention&, B& b, const image_text_model<B
         m.values[i % m.values.size()] += values[i] / static_cast<double>(heads);
       return mean_of_rows(m, places);
     };
-    const auto of_image = mean(ws.tape.text.rows.cross, last.cross.a), of_text = mean(ws.tape.text.rows.self, last.self.a);
+    const auto of_image = mean(ws.tape.text.rows.cross, last.cross.a),
+               of_text = mean(ws.tape.text.rows.self, last.self.a);
     result.image.insert(result.image.end(), of_image.begin() + 1, of_image.end());
     result.text.insert(result.text.end(), of_text.begin(), of_text.end());
   }
@@ -232,7 +232,7 @@ concept answers_method = requires(const M& method, B& b, const image_text_model<
 /// Any method by its variant. `Error`: one that does not work on answers, with those that do.
 template <tensor_backend B>
 answer_relevance attribute_answers(const attribution_method& method, B& b, const image_text_model<B>& model,
-                           const token_batch& images, const text_batch& texts, answer_workspace<B>& ws) {
+                                   const token_batch& images, const text_batch& texts, answer_workspace<B>& ws) {
   return std::visit(
       [&](const auto& m) -> answer_relevance {
         if constexpr (answers_method<std::remove_cvref_t<decltype(m)>, B>) {

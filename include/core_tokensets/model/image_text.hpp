@@ -244,8 +244,8 @@ void forward(B& b, const image_text_model<B>& model, const token_batch& images, 
   decode(b, model, texts, tape);
 }
 
-/// Gradients at the inputs of the two streams: d loss / d image tokens `[T, D]` below the encoder's blocks, and d loss /
-/// d text tokens `[L, C]` below the decoder's.
+/// Gradients at the inputs of the two streams: d loss / d image tokens `[T, D]` below the encoder's blocks, and d loss
+/// / d text tokens `[L, C]` below the decoder's.
 template <tensor_backend B>
 struct stream_gradients {
   tensor<B> image, text;

@@ -51,7 +51,8 @@ inline evidence make_evidence(std::span<const float> logits, std::span<const flo
                               std::span<const std::int32_t> targets, index classes, std::vector<index> rows = {},
                               std::span<const std::int32_t> labels = {}) {
   const auto all = static_cast<index>(targets.size());
-  require(all > 0 && classes > 0, "evidence: ", all, " samples of ", classes, " classes, expected at least one of each");
+  require(all > 0 && classes > 0, "evidence: ", all, " samples of ", classes,
+          " classes, expected at least one of each");
   require(static_cast<index>(logits.size()) == all * classes, "evidence: ", logits.size(), " logits, expected ", all,
           " x ", classes);
   require(!feature.empty() && static_cast<index>(feature.size()) % all == 0, "evidence: ", feature.size(),
@@ -98,8 +99,7 @@ inline void check(const evidence& e) {
   const auto finite = [](const char* name, const auto& values, index width) {
     for (std::size_t i = 0; i < values.size(); ++i) {
       require(std::isfinite(values[i]), "evidence: ", name, e.rows.empty() ? " of sample " : " of row ",
-              static_cast<index>(i) / width,
-              " is not finite (", values[i], ")");
+              static_cast<index>(i) / width, " is not finite (", values[i], ")");
     }
   };
   finite("delta", e.delta, e.classes);
@@ -191,8 +191,8 @@ inline std::vector<double> inner_with(const evidence& e, std::span<const index> 
       e.for_each_row(i, [&](const double* delta, const float* h, double share) {
         for (index c = 0; c < e.classes; ++c) {
           const double* weight = gradient.data() + e.classes + c * e.features;
-          total += share * delta[c] *
-                   (gradient[static_cast<std::size_t>(c)] + detail::dot<double>(weight, h, e.features));
+          total +=
+              share * delta[c] * (gradient[static_cast<std::size_t>(c)] + detail::dot<double>(weight, h, e.features));
         }
       });
       result[static_cast<std::size_t>(m)] = total;

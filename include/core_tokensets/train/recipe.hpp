@@ -111,8 +111,7 @@ inline void fit_files(const dataset& data, std::span<const index> indices, index
 template <class Gather>
 selection_result choose(const selection_method& method, std::span<const std::int32_t> labels, index classes, index k,
                         const Gather& gather) {
-  if (const auto* chance = std::get_if<random_selection>(&method))
-    return select_at_random(*chance, labels, classes, k);
+  if (const auto* chance = std::get_if<random_selection>(&method)) return select_at_random(*chance, labels, classes, k);
   const evidence known = gather();
   return std::visit([&](const auto& m) { return select(m, known, k); }, method);
 }

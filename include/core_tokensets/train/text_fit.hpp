@@ -46,9 +46,10 @@ inline void append_stored_texts(const token_memory& memory, std::span<const inde
 }
 
 /// Trains on the samples `indices` of `data` with replay from `memory` (may be null or empty). A step holds
-/// `options.batch` pictures with at most `texts_per_picture` of their texts each, and `replay_batch` stored samples; its
-/// loss is the mean over the new texts plus the weighted mean over the stored ones. `options.loss` means nothing here.
-/// Every random choice is a function of `options.seed`. Throws where the loss is not finite or a text is too long.
+/// `options.batch` pictures with at most `texts_per_picture` of their texts each, and `replay_batch` stored samples;
+/// its loss is the mean over the new texts plus the weighted mean over the stored ones. `options.loss` means nothing
+/// here. Every random choice is a function of `options.seed`. Throws where the loss is not finite or a text is too
+/// long.
 template <tensor_backend B>
 void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_text& data,
          std::span<const index> indices, const token_memory* memory, const fit_options& o, index texts_per_picture = 4,
@@ -83,8 +84,7 @@ void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_
     detail::balance_weights(texts.weights, texts.texts(), fresh);
     training_step(b, model, batch, texts, o, at.schedule, state);
   };
-  run_epochs(by_picture.pictures(), o, what, train,
-             [&] { return mean_loss(b, state.loss, state.tape.text.weights); });
+  run_epochs(by_picture.pictures(), o, what, train, [&] { return mean_loss(b, state.loss, state.tape.text.weights); });
 }
 
 }  // namespace core_tokensets

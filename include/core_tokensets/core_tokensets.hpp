@@ -77,6 +77,7 @@
 #include "core_tokensets/data/scenes.hpp"
 #include "core_tokensets/data/tasks.hpp"
 #include "core_tokensets/data/text_batch.hpp"
+#include "core_tokensets/data/text_tasks.hpp"
 #include "core_tokensets/data/text_words.hpp"
 #include "core_tokensets/data/token_batch.hpp"
 #include "core_tokensets/data/token_drop.hpp"
@@ -159,3 +160,4 @@
 #include "core_tokensets/train/sequence.hpp"
 #include "core_tokensets/train/task_loop.hpp"
 #include "core_tokensets/train/text_fit.hpp"
+#include "core_tokensets/train/text_sequence.hpp"

@@ -96,7 +96,7 @@ inline void check(const evidence& e) {
   length("feature", e.feature.size(), e.all_rows() * e.features);
   length("labels", e.labels.size(), e.samples);
   if (!e.target.empty()) length("target", e.target.size(), e.gradient_size());
-  const auto finite = [](const char* name, const auto& values, index width) {
+  const auto finite = [&e](const char* name, const auto& values, index width) {
     for (std::size_t i = 0; i < values.size(); ++i) {
       require(std::isfinite(values[i]), "evidence: ", name, e.rows.empty() ? " of sample " : " of row ",
               static_cast<index>(i) / width, " is not finite (", values[i], ")");

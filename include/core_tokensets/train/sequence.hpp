@@ -92,7 +92,7 @@ class class_learner {
                        memory, file_bytes);
   }
 
-  judgement judge(index t) {
+  task_scores judge(index t) {
     std::optional<nearest_class_mean> means;
     if (o_.memory == memory_kind::ncm) {
       std::vector<index> seen;
@@ -100,7 +100,7 @@ class class_learner {
       const auto known = run_model(b_, model_, stream_.data.train, seen, o_.fit.normalisation);
       means.emplace(known.features, known.labels, stream_.seen_classes(t));
     }
-    judgement row;
+    task_scores row;
     for (index i = 0; i <= t; ++i) {
       const auto got = run_model(b_, model_, stream_.data.test, stream_[i].test, o_.fit.normalisation);
       row.accuracy.push_back(means ? accuracy<double>(means->scores(got.features), got.labels)

@@ -49,7 +49,7 @@ struct consolidation {
 };
 
 /// How good a learner is on the test data of each task so far; `others` holds further measures by name.
-struct judgement {
+struct task_scores {
   std::vector<double> accuracy;
   std::map<std::string, std::vector<double>> others = {};
 };
@@ -64,7 +64,7 @@ concept learner = requires(L& l, const L& constant, index t, token_memory& memor
   { constant.stores() } -> std::same_as<bool>;
   l.learn(t, known);                                                          ///< task t with replay
   { l.remember(t, index{}, stored, memory) } -> std::same_as<consolidation>;  ///< within so many bytes
-  { l.judge(t) } -> std::same_as<judgement>;
+  { l.judge(t) } -> std::same_as<task_scores>;
   { constant.memory_bytes(known, stored) } -> std::same_as<index>;
   { l.save() } -> std::same_as<tensor_file>;
   l.load(file);
@@ -167,7 +167,7 @@ class task_loop {
 
   void judge(index t) {
     timed(result_.evaluate_seconds, [&] {
-      judgement row = learner_.judge(t);
+      task_scores row = learner_.judge(t);
       result_.accuracy.push_back(std::move(row.accuracy));
       for (auto& [name, values] : row.others) result_.others[name].push_back(std::move(values));
     });

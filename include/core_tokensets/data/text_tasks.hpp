@@ -1,0 +1,99 @@
+#pragma once
+// Questions or captions cut into tasks that arrive one after another: data set after data set, or group after group.
+
+#include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core_tokensets/data/visual_text.hpp"
+
+namespace core_tokensets {
+
+/// One task: its samples by number.
+struct text_task {
+  std::string name;
+  std::vector<index> train, test;
+};
+
+/// Tasks in order and the samples that they number.
+struct text_stream {
+  visual_text_split data;
+  std::vector<text_task> tasks;
+
+  index size() const { return static_cast<index>(tasks.size()); }
+  const text_task& operator[](index t) const { return tasks[static_cast<std::size_t>(t)]; }
+};
+
+/// `Error` unless every task has samples to learn from and to measure on.
+inline void check(const text_stream& stream) {
+  require(!stream.tasks.empty(), "text_stream: there are no tasks");
+  for (const text_task& t : stream.tasks) {
+    require(!t.train.empty() && !t.test.empty(), "text_stream: task '", t.name, "' has ", t.train.size(),
+            " samples to learn from and ", t.test.size(), " to measure on");
+  }
+}
+
+/// Named sets as tasks, in that order. `Error`: pictures of different sizes, a set without samples.
+inline text_stream sets_as_tasks(std::vector<std::pair<std::string, visual_text_split>> sets) {
+  text_stream stream;
+  std::vector<visual_text> train, test;
+  for (auto& [name, split] : sets) {
+    text_task task{name, {}, {}};
+    const auto number = [](std::vector<index>& out, const std::vector<visual_text>& before, index n) {
+      index first = 0;
+      for (const auto& set : before) first += set.n();
+      out.resize(static_cast<std::size_t>(n));
+      std::iota(out.begin(), out.end(), first);
+    };
+    number(task.train, train, split.train.n());
+    number(task.test, test, split.test.n());
+    stream.tasks.push_back(std::move(task));
+    train.push_back(std::move(split.train));
+    test.push_back(std::move(split.test));
+  }
+  require(!train.empty(), "text_stream: there are no tasks");
+  const std::vector<visual_text> both{join(train), join(test)};
+  stream.data = {both[0], both[1]};
+  // Groups of the same name have the same number in both parts.
+  std::vector<std::string> names = stream.data.train.group_names;
+  const auto numbers = detail::merge_names(stream.data.test.group_names, names);
+  for (auto& sample : stream.data.test.samples) sample.group = numbers[static_cast<std::size_t>(sample.group)];
+  stream.data.train.group_names = stream.data.test.group_names = names;
+  check(stream);
+  return stream;
+}
+
+/// The groups of one set as tasks, `groups_per_task` at a time in their order; the last task takes what is left.
+inline text_stream groups_as_tasks(visual_text_split data, index groups_per_task = 1) {
+  require(groups_per_task > 0, "text_stream: ", groups_per_task, " groups a task, expected at least 1");
+  require(data.train.group_names == data.test.group_names, "text_stream: train and test have different groups");
+  text_stream stream{std::move(data), {}};
+  const auto& names = stream.data.train.group_names;
+  for (std::size_t g = 0; g < names.size(); ++g) {
+    if (g % static_cast<std::size_t>(groups_per_task) == 0) stream.tasks.push_back({names[g], {}, {}});
+    else stream.tasks.back().name += ", " + names[g];
+  }
+  const auto deal = [&](const visual_text& from, std::vector<index> text_task::*part) {
+    for (index i = 0; i < from.n(); ++i) {
+      const index group = from.samples[static_cast<std::size_t>(i)].group;
+      (stream.tasks[static_cast<std::size_t>(group / groups_per_task)].*part).push_back(i);
+    }
+  };
+  deal(stream.data.train, &text_task::train);
+  deal(stream.data.test, &text_task::test);
+  check(stream);
+  return stream;
+}
+
+/// All texts of the samples to learn from, for training a tokenizer.
+inline std::vector<std::string> corpus_of(const visual_text& data) {
+  std::vector<std::string> corpus;
+  for (const auto& sample : data.samples) {
+    if (!sample.prompt.empty()) corpus.push_back(sample.prompt);
+    corpus.insert(corpus.end(), sample.answers.begin(), sample.answers.end());
+  }
+  return corpus;
+}
+
+}  // namespace core_tokensets

@@ -1,0 +1,265 @@
+#pragma once
+// Questions or captions that arrive task after task: what the sequential loop learns, remembers and judges for visual
+// question answering and captioning.
+
+#include <limits>
+#include <set>
+
+#include "core_tokensets/attribution/answer_methods.hpp"
+#include "core_tokensets/data/text_tasks.hpp"
+#include "core_tokensets/model/image_text_weights.hpp"
+#include "core_tokensets/train/answering.hpp"
+#include "core_tokensets/train/caption_metrics.hpp"
+#include "core_tokensets/train/recipe.hpp"
+#include "core_tokensets/train/text_fit.hpp"
+#include "core_tokensets/train/vqa_accuracy.hpp"
+
+namespace core_tokensets {
+
+/// What counts as good: VQA accuracy (exact match beside it), or CIDEr-D over its maximum of 10 (BLEU-4 and ROUGE-L
+/// beside it).
+enum class text_measure { vqa, captions };
+
+struct text_sequence_options {
+  memory_kind memory = memory_kind::core_tokenset;  ///< all but `ncm`
+  core_tokenset recipe = {};
+  byte_budget budget = fraction(0.01);
+  picture_price price = picture_price::source;
+  fit_options fit = {};
+  index texts_per_picture = 4;  ///< of a new picture in one step
+  text_measure measure = text_measure::vqa;
+  generation_options generate = {};
+  std::filesystem::path out = {};
+  bool resume = false;
+};
+
+/// Bytes of a sample's prompt and taught answer.
+inline index text_bytes(const visual_text_sample& sample) {
+  return static_cast<index>(sample.prompt.size() + consensus(sample).size());
+}
+
+/// Appends the most relevant image tokens of the samples `chosen` of `data`, with their texts, to the memory, as far as
+/// `bytes` last. Returns the samples that were stored.
+template <tensor_backend B>
+std::vector<index> store_texts(B& b, const image_text_model<B>& model, const tokenizer& words, const visual_text& data,
+                               std::span<const index> chosen, std::span<const float> weights,
+                               const core_tokenset& recipe, const pixel_normalisation& normalisation,
+                               std::uint16_t task_number, index bytes, token_memory& memory) {
+  const index patches = model.config().image.patches();
+  const auto count = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
+  const encoded_texts encoded(data, words, model.config().text.length);
+  answer_workspace<B> workspace;
+  std::vector<index> stored;
+  constexpr std::size_t batch_size = 32;
+  for (std::size_t begin = 0; begin < chosen.size(); begin += batch_size) {
+    const auto part = chosen.subspan(begin, std::min(batch_size, chosen.size() - begin));
+    std::vector<index> pictures;
+    text_batch texts;
+    for (const index i : part) {
+      pictures.push_back(data.samples[static_cast<std::size_t>(i)].image);
+      texts.next_picture();
+      texts.append(encoded.prompt(i), encoded.answer(i), tokenizer::begin_token, tokenizer::end_token);
+    }
+    std::vector<double> relevance(part.size() * static_cast<std::size_t>(patches), 0.0);
+    if (count < patches) {
+      const auto images =
+          make_batch(data.images, pictures, {.patch = model.config().image.patch, .normalisation = normalisation});
+      relevance = attribute_answers(recipe.attribute, b, model, images, texts, workspace).image;
+    }
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      const auto& sample = data.samples[static_cast<std::size_t>(part[i])];
+      const std::string& answer = sample.prompt.empty() ? sample.answers.front() : consensus(sample);
+      const auto text = static_cast<index>(memory.arrays().text.size() + sample.prompt.size() + answer.size());
+      if (memory.bytes_on_disk(memory.samples() + 1, memory.tokens() + count, text) > bytes) continue;
+      const auto of_sample =
+          std::span(relevance).subspan(i * static_cast<std::size_t>(patches), static_cast<std::size_t>(patches));
+      const kept_tokens kept = cut_tokens(data.images.view_of(sample.image), of_sample, count, memory.format());
+      memory.append({.patches = kept.patches,
+                     .positions = kept.positions,
+                     .relevance = kept.relevance,
+                     .target = sample.group,
+                     .weight = weights[begin + i],
+                     .task = task_number,
+                     .prompt = sample.prompt,
+                     .answer = answer});
+      stored.push_back(part[i]);
+    }
+  }
+  return stored;
+}
+
+/// An image-text model that learns a stream of tasks.
+template <tensor_backend B>
+class text_learner {
+ public:
+  text_learner(B& b, image_text_model<B>& model, const tokenizer& words, const text_stream& stream,
+               text_sequence_options options)
+      : b_(b), model_(model), words_(words), stream_(stream), o_(std::move(options)) {
+    check(stream);
+    require(o_.memory != memory_kind::ncm, "sequence: nearest class mean has no meaning for text");
+    require(words.size() <= model.config().text.vocabulary, "sequence: a tokenizer of ", words.size(),
+            " tokens for a model of ", model.config().text.vocabulary);
+    if (stream.data.train.images.source_bytes.empty()) o_.price = picture_price::raw;
+  }
+
+  index tasks() const { return stream_.size(); }
+  bool stores() const { return stores_samples(o_.memory); }
+  /// Pictures as they came, and all texts.
+  index data_bytes() const {
+    const visual_text& train = stream_.data.train;
+    index total = 0;
+    for (const auto& sample : train.samples) total += text_bytes(sample);
+    const dataset& pictures = train.images;
+    return total + (pictures.source_bytes.empty()
+                        ? static_cast<index>(pictures.pixels.size())
+                        : static_cast<index>(pictures.total_source_bytes()) + picture_overhead * pictures.n());
+  }
+
+  token_memory_format format() const {
+    const vit_config& c = model_.config().image;
+    const auto n = o_.fit.normalisation.for_channels(c.image.channels);
+    return {.image_height = c.image.height,
+            .image_width = c.image.width,
+            .channels = c.image.channels,
+            .patch = c.patch,
+            .mean = n.mean,
+            .stddev = n.stddev,
+            .relevance = o_.memory == memory_kind::coreset ? relevance_storage::none : relevance_storage::f16,
+            .texts = true};
+  }
+
+  void learn(index t, const token_memory& memory) {
+    std::vector<index> samples = stream_[t].train;
+    if (o_.memory == memory_kind::joint) {
+      for (index i = 0; i < t; ++i) samples.insert(samples.end(), stream_[i].train.begin(), stream_[i].train.end());
+    }
+    fit_options f = o_.fit;
+    f.seed = seed_of_task(o_.fit.seed, t);
+    fit(b_, model_, words_, stream_.data.train, samples, &memory, f, o_.texts_per_picture,
+        "task " + std::to_string(t + 1) + "/" + std::to_string(stream_.size()));
+  }
+
+  consolidation remember(index t, index bytes, const std::vector<index>& stored, token_memory& memory) {
+    using clock = std::chrono::steady_clock;
+    const visual_text& train = stream_.data.train;
+    const std::vector<index>& now = stream_[t].train;
+    const core_tokenset recipe = recipe_of(o_.recipe, o_.memory, seed_of_task(o_.fit.seed, t));
+    const auto tokens =
+        std::max<index>(1, std::lround(recipe.keep * static_cast<double>(model_.config().image.patches())));
+    double text = 0;
+    for (const index i : now) text += double(text_bytes(train.samples[static_cast<std::size_t>(i)]));
+    text /= static_cast<double>(now.size());
+    const index k = as_files() ? affordable_files(now, bytes - price_of_files(stored))
+                               : affordable_texts(memory, tokens, text, static_cast<index>(now.size()), bytes);
+    if (k == 0) return {};
+    consolidation done;
+    const auto start = clock::now();
+    std::vector<std::int32_t> groups;
+    for (const index i : now) groups.push_back(train.samples[static_cast<std::size_t>(i)].group);
+    const selection_result chosen = choose(recipe.select, groups, train.groups(), k, [&] {
+      return answer_evidence(b_, model_, words_, train, now, o_.fit.normalisation);
+    });
+    done.select_seconds = std::chrono::duration<double>(clock::now() - start).count();
+    const auto attribution_start = clock::now();
+    std::vector<index> samples;
+    std::vector<float> weights;
+    index left = as_files() ? bytes - price_of_files(stored) : 0;
+    for (std::size_t i = 0; i < chosen.indices.size(); ++i) {
+      const index sample = now[static_cast<std::size_t>(chosen.indices[i])];
+      if (as_files() && (left -= price_of_file(sample)) < 0) break;
+      samples.push_back(sample);
+      weights.push_back(chosen.weights[i]);
+    }
+    done.pictures = store_texts(b_, model_, words_, train, samples, weights, recipe, o_.fit.normalisation,
+                                static_cast<std::uint16_t>(t),
+                                as_files() ? std::numeric_limits<index>::max() : bytes, memory);
+    done.attribute_seconds = std::chrono::duration<double>(clock::now() - attribution_start).count();
+    return done;
+  }
+
+  task_scores judge(index t) {
+    task_scores row;
+    for (index i = 0; i <= t; ++i) {
+      const std::vector<index>& test = stream_[i].test;
+      const auto written =
+          write_answers(b_, model_, words_, stream_.data.test, test, o_.fit.normalisation, o_.generate);
+      o_.measure == text_measure::vqa ? score_answers(written, test, row) : score_captions(written, test, row);
+    }
+    return row;
+  }
+
+  index memory_bytes(const token_memory& memory, const std::vector<index>& stored) const {
+    return as_files() ? price_of_files(stored) : memory.bytes_on_disk();
+  }
+
+  tensor_file save() { return to_file(b_, model_, {{"tokenizer", to_json(words_).dump()}}); }
+  void load(const tensor_file& file) { load_parameters(b_, model_, file); }
+
+ private:
+  bool as_files() const { return o_.memory == memory_kind::coreset && o_.price == picture_price::source; }
+  const visual_text_sample& sample(index i) const { return stream_.data.train.samples[static_cast<std::size_t>(i)]; }
+  index price_of_file(index i) const {
+    return file_price(stream_.data.train.images, sample(i).image) + text_bytes(sample(i));
+  }
+  /// A picture with several texts is paid for once.
+  index price_of_files(const std::vector<index>& stored) const {
+    std::set<index> pictures;
+    index total = 0;
+    for (const index i : stored) {
+      if (pictures.insert(sample(i).image).second) total += file_price(stream_.data.train.images, sample(i).image);
+      total += text_bytes(sample(i));
+    }
+    return total;
+  }
+  index affordable_files(const std::vector<index>& samples, index bytes) const {
+    double total = 0;
+    for (const index i : samples) total += double(price_of_file(i));
+    const double mean = total / static_cast<double>(samples.size());
+    require(mean <= static_cast<double>(bytes), "memory: a budget of ", bytes,
+            " bytes is too small for one picture with its text of ", mean);
+    return std::min(static_cast<index>(samples.size()), static_cast<index>(static_cast<double>(bytes) / mean));
+  }
+  /// How many samples fit with texts of mean length.
+  static index affordable_texts(const token_memory& memory, index tokens, double text, index available, index bytes) {
+    const auto size = [&](index more) {
+      const auto all = static_cast<index>(memory.arrays().text.size()) + static_cast<index>(text * double(more));
+      return memory.bytes_on_disk(memory.samples() + more, memory.tokens() + more * tokens, all);
+    };
+    index low = 0, high = available;
+    while (low < high) {
+      const index middle = (low + high + 1) / 2;
+      (size(middle) <= bytes ? low : high) = size(middle) <= bytes ? middle : middle - 1;
+    }
+    require(low > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ",
+            tokens, " tokens, which takes ", size(1));
+    return low;
+  }
+
+  void score_answers(const std::vector<std::string>& written, const std::vector<index>& test, task_scores& row) const {
+    double accuracy = 0, exact = 0;
+    for (std::size_t i = 0; i < test.size(); ++i) {
+      const auto& of = stream_.data.test.samples[static_cast<std::size_t>(test[i])];
+      accuracy += vqa_accuracy(written[i], of.answers);
+      exact += exact_match(written[i], of);
+    }
+    row.accuracy.push_back(accuracy / static_cast<double>(test.size()));
+    row.others["exact_match"].push_back(exact / static_cast<double>(test.size()));
+  }
+  void score_captions(const std::vector<std::string>& written, const std::vector<index>& test,
+                      task_scores& row) const {
+    std::vector<std::vector<std::string>> references;
+    for (const index i : test) references.push_back(stream_.data.test.samples[static_cast<std::size_t>(i)].answers);
+    const caption_scores s = measure_captions(written, references);
+    row.accuracy.push_back(s.cider_d / 10);
+    row.others["bleu_4"].push_back(s.bleu[3]);
+    row.others["rouge_l"].push_back(s.rouge_l);
+  }
+
+  B& b_;
+  image_text_model<B>& model_;
+  const tokenizer& words_;
+  const text_stream& stream_;
+  text_sequence_options o_;
+};
+
+}  // namespace core_tokensets

@@ -15687,6 +15687,371 @@ struct reference_backend {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/train/answer_text.hpp ====
+// When two short answers are the same: the normalisation of the VQA evaluation (Antol et al. 2015).
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// The marks that the evaluation takes out; an apostrophe, a colon and a period are not among them.
+constexpr std::string_view answer_marks = ";/[]\"{}()=+\\_-><@`,?!";
+
+constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+/// Contractions without their apostrophes, and with them; none that is a word of its own ("its", "were", "well").
+inline const std::map<std::string, std::string, std::less<>>& contractions() {
+  static const auto table = [] {
+    std::map<std::string, std::string, std::less<>> t;
+    for (const char* verb : {"ai",    "are",  "ca",   "could", "did", "does",   "do",  "had",  "has", "have", "is",
+                             "might", "must", "need", "ought", "sha", "should", "was", "were", "wo",  "would"}) {
+      t[std::string(verb) + "nt"] = std::string(verb) + "n't";
+    }
+    for (const char* verb : {"could", "might", "must", "should", "would"})
+      t[std::string(verb) + "ve"] = std::string(verb) + "'ve";
+    for (const char* word : {"he", "how", "it", "there", "they", "that", "what", "where", "who", "why", "you",
+                             "someone", "somebody", "something"}) {
+      const std::string w = word;
+      t[w + "d"] = w + "'d";
+      if (w != "he") t[w + "ll"] = w + "'ll";
+      if (w != "it") t[w + "s"] = w + "'s";
+    }
+    for (const char* word : {"i", "they", "we", "what", "where", "who", "you"})
+      t[std::string(word) + "ve"] = std::string(word) + "'ve";
+    for (const char* word : {"there", "they", "what", "why", "you"})
+      t[std::string(word) + "re"] = std::string(word) + "'re";
+    t.insert({{"im", "i'm"},
+              {"maam", "ma'am"},
+              {"oclock", "o'clock"},
+              {"yall", "y'all"},
+              {"twas", "'twas"},
+              {"shes", "she's"},
+              {"whens", "when's"}});
+    return t;
+  }();
+  return table;
+}
+
+/// Lower case, number words up to ten as digits ("none" is 0), articles left out, contractions with their apostrophes,
+/// one blank between words.
+inline std::string plain_words(std::string text) {
+  static constexpr std::array<std::string_view, 11> numbers{"zero", "one",   "two",   "three", "four", "five",
+                                                            "six",  "seven", "eight", "nine",  "ten"};
+  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  std::istringstream words(text);
+  std::string result;
+  for (std::string word; words >> word;) {
+    if (word == "none") word = "zero";
+    const auto number = std::find(numbers.begin(), numbers.end(), word);
+    if (number != numbers.end()) word = std::to_string(number - numbers.begin());
+    if (word == "a" || word == "an" || word == "the") continue;
+    if (const auto found = contractions().find(word); found != contractions().end()) word = found->second;
+    result += (result.empty() ? "" : " ") + word;
+  }
+  return result;
+}
+
+/// Without the periods that no digit follows.
+inline std::string without_periods(const std::string& text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '.' || (i + 1 < text.size() && is_digit(text[i + 1]))) result += text[i];
+  }
+  return result;
+}
+
+/// Punctuation as the published evaluator treats it: a mark vanishes everywhere if it stands beside a blank anywhere,
+/// or if a comma stands between digits anywhere; otherwise it becomes a blank everywhere.
+inline std::string published_punctuation(const std::string& text) {
+  bool thousands = false;
+  for (std::size_t i = 1; i + 1 < text.size(); ++i) {
+    thousands = thousands || (text[i] == ',' && is_digit(text[i - 1]) && is_digit(text[i + 1]));
+  }
+  std::string result = text;
+  for (const char mark : answer_marks) {
+    const bool beside_blank = text.find({mark, ' '}) != text.npos || text.find({' ', mark}) != text.npos;
+    if (thousands || beside_blank) {
+      std::erase(result, mark);
+    } else {
+      std::replace(result.begin(), result.end(), mark, ' ');
+    }
+  }
+  return without_periods(result);
+}
+
+/// Tabs and line feeds as blanks, none at the ends.
+inline std::string trimmed(std::string_view text) {
+  std::string result(text);
+  for (char& c : result) c = c == '\n' || c == '\t' ? ' ' : c;
+  const auto first = result.find_first_not_of(' '), last = result.find_last_not_of(' ');
+  return first == result.npos ? std::string() : result.substr(first, last - first + 1);
+}
+
+}  // namespace detail
+
+/// The answer in lower case, without punctuation (a mark separates words, but for a comma between digits; a period
+/// stays before a digit), articles and blanks too many; number words up to ten are digits, contractions have
+/// apostrophes.
+inline std::string normalise_answer(std::string_view answer) {
+  std::string text;
+  for (std::size_t i = 0; i < answer.size(); ++i) {
+    const char c = answer[i];
+    const bool between =
+        i > 0 && i + 1 < answer.size() && detail::is_digit(answer[i - 1]) && detail::is_digit(answer[i + 1]);
+    if (c == ',' && between) continue;
+    text += detail::answer_marks.find(c) == detail::answer_marks.npos ? c : ' ';
+  }
+  return detail::plain_words(detail::without_periods(text));
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/caption_metrics.hpp ====
+// How good captions are against captions that people wrote: BLEU (Papineni et al. 2002), ROUGE-L (Lin 2004) and CIDEr-D
+// (Vedantam et al. 2015), as the evaluation of COCO captions defines them, all on the words of `caption_words`.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <map>
+#include <numeric>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// The words of a caption in lower case: runs of letters, digits and bytes beyond ASCII; an apostrophe between two of
+/// these belongs to the word; everything else separates words and is dropped.
+inline std::vector<std::string> caption_words(std::string_view caption) {
+  std::vector<std::string> words;
+  const auto lettered = [&](std::size_t i) {
+    if (i >= caption.size()) return false;
+    const char c = caption[i];
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           (static_cast<unsigned char>(c) & 0x80u) != 0;
+  };
+  bool inside = false;
+  for (std::size_t i = 0; i < caption.size(); ++i) {
+    const bool joins = caption[i] == '\'' && inside && lettered(i + 1);
+    if (!lettered(i) && !joins) {
+      inside = false;
+      continue;
+    }
+    if (!inside) words.emplace_back();
+    inside = true;
+    const char c = caption[i];
+    words.back() += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  }
+  return words;
+}
+
+namespace detail {
+
+constexpr std::size_t longest_ngram = 4;
+
+/// How often each run of 1 .. 4 words occurs, by the length of the run.
+using ngram_counts = std::array<std::map<std::vector<std::string>, double>, longest_ngram>;
+
+inline ngram_counts count_ngrams(const std::vector<std::string>& words) {
+  ngram_counts counts;
+  for (std::size_t n = 1; n <= longest_ngram; ++n) {
+    for (std::size_t i = 0; i + n <= words.size(); ++i) {
+      const auto first = words.begin() + static_cast<std::ptrdiff_t>(i);
+      counts[n - 1][{first, first + static_cast<std::ptrdiff_t>(n)}] += 1;
+    }
+  }
+  return counts;
+}
+
+/// A caption with the captions that it is compared with, as words.
+struct caption_case {
+  std::vector<std::string> words;
+  std::vector<std::vector<std::string>> references;
+};
+
+/// `Error`: no captions, another number of lists of references, a list without references.
+inline std::vector<caption_case> caption_cases(std::span<const std::string> captions,
+                                               std::span<const std::vector<std::string>> references) {
+  require(!captions.empty() && captions.size() == references.size(), "captions: ", captions.size(), " captions with ",
+          references.size(), " lists of references, expected the same number of both and at least one");
+  std::vector<caption_case> cases;
+  for (std::size_t i = 0; i < captions.size(); ++i) {
+    require(!references[i].empty(), "captions: caption ", i, " has no references");
+    cases.push_back({caption_words(captions[i]), {}});
+    for (const auto& r : references[i]) cases.back().references.push_back(caption_words(r));
+  }
+  return cases;
+}
+
+/// Length of the longest common subsequence.
+inline index common_subsequence(const std::vector<std::string>& a, const std::vector<std::string>& b) {
+  std::vector<index> row(b.size() + 1, 0);
+  for (const auto& word : a) {
+    index diagonal = 0;
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const index above = row[j + 1];
+      row[j + 1] = word == b[j] ? diagonal + 1 : std::max(above, row[j]);
+      diagonal = above;
+    }
+  }
+  return row.back();
+}
+
+inline double mean_of(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+}  // namespace detail
+
+/// BLEU-1 .. BLEU-4 of a corpus in [0, 1]: brevity penalty times the geometric mean of the precisions of runs of 1 .. n
+/// words, counts clipped to the largest in any one reference; the length of reference is the closest one (of two the
+/// shorter). No smoothing: 0 where no run of a length is right. `Error`: a caption without references.
+inline std::array<double, 4> bleu(std::span<const std::string> captions,
+                                  std::span<const std::vector<std::string>> references) {
+  std::array<double, 4> right{}, all{};
+  double length = 0, closest = 0;
+  for (const auto& c : detail::caption_cases(captions, references)) {
+    const auto written = static_cast<double>(c.words.size());
+    length += written;
+    double best = -1;
+    detail::ngram_counts most;
+    for (const auto& r : c.references) {
+      const auto l = static_cast<double>(r.size());
+      const double off = std::abs(l - written), least = std::abs(best - written);
+      if (best < 0 || off < least || (off == least && l < best)) best = l;
+      const auto counts = detail::count_ngrams(r);
+      for (std::size_t n = 0; n < 4; ++n) {
+        for (const auto& [ngram, count] : counts[n]) most[n][ngram] = std::max(most[n][ngram], count);
+      }
+    }
+    closest += best;
+    const auto counts = detail::count_ngrams(c.words);
+    for (std::size_t n = 0; n < 4; ++n) {
+      for (const auto& [ngram, count] : counts[n]) {
+        all[n] += count;
+        if (const auto found = most[n].find(ngram); found != most[n].end()) right[n] += std::min(count, found->second);
+      }
+    }
+  }
+  std::array<double, 4> scores{};
+  const double brevity = length > 0 ? std::exp(std::min(0.0, 1 - closest / length)) : 0;
+  double logarithms = 0;
+  for (std::size_t n = 0; n < 4 && right[n] > 0; ++n) {
+    logarithms += std::log(right[n] / all[n]);
+    scores[n] = brevity * std::exp(logarithms / static_cast<double>(n + 1));
+  }
+  return scores;
+}
+
+/// ROUGE-L of each caption in [0, 1], [S]: with P and R the best precision and recall of the longest common subsequence
+/// over the references, (1 + b^2) P R / (R + b^2 P), b = 1.2. `Error`: a caption without references.
+inline std::vector<double> rouge_l_scores(std::span<const std::string> captions,
+                                          std::span<const std::vector<std::string>> references) {
+  constexpr double b2 = 1.2 * 1.2;
+  std::vector<double> scores;
+  for (const auto& c : detail::caption_cases(captions, references)) {
+    double precision = 0, recall = 0;
+    for (const auto& r : c.references) {
+      const auto common = static_cast<double>(detail::common_subsequence(c.words, r));
+      if (common == 0) continue;
+      precision = std::max(precision, common / static_cast<double>(c.words.size()));
+      recall = std::max(recall, common / static_cast<double>(r.size()));
+    }
+    scores.push_back(precision > 0 ? (1 + b2) * precision * recall / (recall + b2 * precision) : 0);
+  }
+  return scores;
+}
+
+/// CIDEr-D of each caption in [0, 10], [S]: 10 times the mean over runs of 1 .. 4 words and over references of the
+/// cosine of tf-idf vectors, the caption's entries clipped to the reference's, times exp(-(difference of lengths)^2 /
+/// 72). The inverse document frequency is log(S / captions whose references hold the run). A caption of fewer than 4
+/// words cannot reach 10. `Error`: fewer than two captions (all weights would be 0), a caption without references.
+inline std::vector<double> cider_d_scores(std::span<const std::string> captions,
+                                          std::span<const std::vector<std::string>> references) {
+  constexpr double sigma = 6;
+  const auto cases = detail::caption_cases(captions, references);
+  require(cases.size() > 1, "cider_d: one caption, expected at least two, or no word tells one picture from another");
+  std::map<std::vector<std::string>, double> documents;
+  std::vector<std::vector<detail::ngram_counts>> vectors(cases.size());
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    std::set<std::vector<std::string>> seen;
+    for (const auto& r : cases[i].references) {
+      vectors[i].push_back(detail::count_ngrams(r));
+      for (const auto& counts : vectors[i].back()) {
+        for (const auto& [ngram, count] : counts) seen.insert(ngram);
+      }
+    }
+    for (const auto& ngram : seen) documents[ngram] += 1;
+  }
+  const auto weigh = [&](detail::ngram_counts& counts) {
+    std::array<double, 4> norms{};
+    for (std::size_t n = 0; n < 4; ++n) {
+      for (auto& [ngram, value] : counts[n]) {
+        const auto found = documents.find(ngram);
+        value *= std::log(static_cast<double>(cases.size()) / (found == documents.end() ? 1.0 : found->second));
+        norms[n] += value * value;
+      }
+      norms[n] = std::sqrt(norms[n]);
+    }
+    return norms;
+  };
+  std::vector<double> scores;
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    auto own = detail::count_ngrams(cases[i].words);
+    const auto own_norms = weigh(own);
+    double sum = 0;
+    for (std::size_t k = 0; k < vectors[i].size(); ++k) {
+      auto& other = vectors[i][k];
+      const auto norms = weigh(other);
+      const double off =
+          static_cast<double>(cases[i].words.size()) - static_cast<double>(cases[i].references[k].size());
+      const double penalty = std::exp(-off * off / (2 * sigma * sigma));
+      for (std::size_t n = 0; n < 4; ++n) {
+        double product = 0;
+        for (const auto& [ngram, value] : own[n]) {
+          if (const auto found = other[n].find(ngram); found != other[n].end()) {
+            product += std::min(value, found->second) * found->second;
+          }
+        }
+        if (product > 0) sum += penalty * product / (own_norms[n] * norms[n]);
+      }
+    }
+    scores.push_back(10 * sum / 4 / static_cast<double>(vectors[i].size()));
+  }
+  return scores;
+}
+
+/// Everything at once, over all captions.
+struct caption_scores {
+  std::array<double, 4> bleu{};  ///< BLEU-1 .. BLEU-4
+  double rouge_l = 0, cider_d = 0;
+};
+
+/// `captions` [S] against `references` [S]. `Error`: see `bleu` and `cider_d_scores`.
+inline caption_scores measure_captions(std::span<const std::string> captions,
+                                       std::span<const std::vector<std::string>> references) {
+  return {bleu(captions, references), detail::mean_of(rouge_l_scores(captions, references)),
+          detail::mean_of(cider_d_scores(captions, references))};
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/train/evaluate.hpp ====
 // A trained model on pictures: logits and features in batches, and accuracy.
 
@@ -16443,6 +16808,108 @@ class sequence_runner {
   sequence_result result_;
   std::vector<index> pictures_;  ///< [S] training picture of each sample of the memory
 };
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/vqa_accuracy.hpp ====
+// How right an answer is where several people answered (Antol et al. 2015; Goyal et al. 2017): fully if three of them
+// gave it.
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct vqa_options {
+  bool leave_one_out = true;  ///< the official rule; otherwise min(1, matches / 3) over all answers at once
+  /// As the published evaluator computes: its punctuation (`detail::published_punctuation`), and human answers are only
+  /// freed from punctuation, and not even that where all of them are the same.
+  bool quirks = false;
+};
+
+/// In [0, 1]: over all people, the mean of min(1, matches among the others / 3). With fewer than four answers there are
+/// not three others, and all others there are suffice; a single answer must be met. `Error`: no human answers.
+inline double vqa_accuracy(std::string_view answer, std::span<const std::string> humans,
+                           const vqa_options& options = {}) {
+  require(!humans.empty(), "vqa_accuracy: no human answers");
+  const bool all_same = std::all_of(humans.begin(), humans.end(), [&](const auto& h) { return h == humans[0]; });
+  const auto given = options.quirks ? detail::plain_words(detail::published_punctuation(detail::trimmed(answer)))
+                                    : normalise_answer(answer);
+  const auto matches = std::count_if(humans.begin(), humans.end(), [&](const std::string& human) {
+    if (options.quirks) return given == (all_same ? human : detail::published_punctuation(human));
+    return given == normalise_answer(human);
+  });
+  const auto n = static_cast<double>(humans.size()), met = static_cast<double>(matches);
+  if (!options.leave_one_out || humans.size() == 1) return std::min(1.0, met / std::min(3.0, n));
+  const double needed = std::min(3.0, n - 1);
+  // Who gave the answer is left out `met` times, and someone else n - met times.
+  return (met * std::min(1.0, (met - 1) / needed) + (n - met) * std::min(1.0, met / needed)) / n;
+}
+
+/// 1 if the answer is, normalised, what most people said (`consensus`), otherwise 0.
+inline double exact_match(std::string_view answer, const visual_text_sample& sample) {
+  return normalise_answer(answer) == normalise_answer(consensus(sample)) ? 1.0 : 0.0;
+}
+
+namespace detail {
+
+inline void check_answers(std::span<const std::string> answers, const visual_text& text, std::string_view what) {
+  require(static_cast<index>(answers.size()) == text.n(), what, ": ", answers.size(), " answers for ", text.n(),
+          " samples");
+  require(!answers.empty(), what, ": no samples");
+}
+
+}  // namespace detail
+
+/// The accuracy of each answer, [S]. `Error`: another number of answers than of samples, a sample without answers.
+inline std::vector<double> vqa_scores(std::span<const std::string> answers, const visual_text& text,
+                                      const vqa_options& options = {}) {
+  detail::check_answers(answers, text, "vqa_scores");
+  std::vector<double> scores;
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    scores.push_back(vqa_accuracy(answers[i], text.samples[i].answers, options));
+  }
+  return scores;
+}
+
+/// Whether each answer is what most people said, [S]. `Error`: see `vqa_scores`.
+inline std::vector<double> exact_matches(std::span<const std::string> answers, const visual_text& text) {
+  detail::check_answers(answers, text, "exact_matches");
+  std::vector<double> scores;
+  for (std::size_t i = 0; i < answers.size(); ++i) scores.push_back(exact_match(answers[i], text.samples[i]));
+  return scores;
+}
+
+/// A mean over all samples, and over those of each group; 0 for a group without samples.
+struct grouped_score {
+  double all = 0;
+  std::vector<double> groups;  ///< [groups]
+  std::vector<index> counts;   ///< [groups] samples of each
+};
+
+/// Means of `scores` [S]. `Error`: another number of scores than of samples, no samples.
+inline grouped_score mean_by_group(std::span<const double> scores, const visual_text& text) {
+  require(!scores.empty() && static_cast<index>(scores.size()) == text.n(), "mean_by_group: ", scores.size(),
+          " scores for ", text.n(), " samples");
+  grouped_score mean;
+  mean.groups.assign(text.group_names.size(), 0);
+  mean.counts.assign(text.group_names.size(), 0);
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    const auto group = static_cast<std::size_t>(text.samples[i].group);
+    mean.all += scores[i] / static_cast<double>(scores.size());
+    mean.groups.at(group) += scores[i];
+    ++mean.counts[group];
+  }
+  for (std::size_t g = 0; g < mean.groups.size(); ++g) {
+    if (mean.counts[g] > 0) mean.groups[g] /= static_cast<double>(mean.counts[g]);
+  }
+  return mean;
+}
 
 }  // namespace core_tokensets
 

@@ -12301,6 +12301,105 @@ inline task_stream class_incremental(dataset_split split, const class_incrementa
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/data/text_tasks.hpp ====
+// Questions or captions cut into tasks that arrive one after another: data set after data set, or group after group.
+
+#include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// One task: its samples by number.
+struct text_task {
+  std::string name;
+  std::vector<index> train, test;
+};
+
+/// Tasks in order and the samples that they number.
+struct text_stream {
+  visual_text_split data;
+  std::vector<text_task> tasks;
+
+  index size() const { return static_cast<index>(tasks.size()); }
+  const text_task& operator[](index t) const { return tasks[static_cast<std::size_t>(t)]; }
+};
+
+/// `Error` unless every task has samples to learn from and to measure on.
+inline void check(const text_stream& stream) {
+  require(!stream.tasks.empty(), "text_stream: there are no tasks");
+  for (const text_task& t : stream.tasks) {
+    require(!t.train.empty() && !t.test.empty(), "text_stream: task '", t.name, "' has ", t.train.size(),
+            " samples to learn from and ", t.test.size(), " to measure on");
+  }
+}
+
+/// Named sets as tasks, in that order. `Error`: pictures of different sizes, a set without samples.
+inline text_stream sets_as_tasks(std::vector<std::pair<std::string, visual_text_split>> sets) {
+  text_stream stream;
+  std::vector<visual_text> train, test;
+  for (auto& [name, split] : sets) {
+    text_task task{name, {}, {}};
+    const auto number = [](std::vector<index>& out, const std::vector<visual_text>& before, index n) {
+      index first = 0;
+      for (const auto& set : before) first += set.n();
+      out.resize(static_cast<std::size_t>(n));
+      std::iota(out.begin(), out.end(), first);
+    };
+    number(task.train, train, split.train.n());
+    number(task.test, test, split.test.n());
+    stream.tasks.push_back(std::move(task));
+    train.push_back(std::move(split.train));
+    test.push_back(std::move(split.test));
+  }
+  require(!train.empty(), "text_stream: there are no tasks");
+  const std::vector<visual_text> both{join(train), join(test)};
+  stream.data = {both[0], both[1]};
+  // Groups of the same name have the same number in both parts.
+  std::vector<std::string> names = stream.data.train.group_names;
+  const auto numbers = detail::merge_names(stream.data.test.group_names, names);
+  for (auto& sample : stream.data.test.samples) sample.group = numbers[static_cast<std::size_t>(sample.group)];
+  stream.data.train.group_names = stream.data.test.group_names = names;
+  check(stream);
+  return stream;
+}
+
+/// The groups of one set as tasks, `groups_per_task` at a time in their order; the last task takes what is left.
+inline text_stream groups_as_tasks(visual_text_split data, index groups_per_task = 1) {
+  require(groups_per_task > 0, "text_stream: ", groups_per_task, " groups a task, expected at least 1");
+  require(data.train.group_names == data.test.group_names, "text_stream: train and test have different groups");
+  text_stream stream{std::move(data), {}};
+  const auto& names = stream.data.train.group_names;
+  for (std::size_t g = 0; g < names.size(); ++g) {
+    if (g % static_cast<std::size_t>(groups_per_task) == 0) stream.tasks.push_back({names[g], {}, {}});
+    else stream.tasks.back().name += ", " + names[g];
+  }
+  const auto deal = [&](const visual_text& from, std::vector<index> text_task::*part) {
+    for (index i = 0; i < from.n(); ++i) {
+      const index group = from.samples[static_cast<std::size_t>(i)].group;
+      (stream.tasks[static_cast<std::size_t>(group / groups_per_task)].*part).push_back(i);
+    }
+  };
+  deal(stream.data.train, &text_task::train);
+  deal(stream.data.test, &text_task::test);
+  check(stream);
+  return stream;
+}
+
+/// All texts of the samples to learn from, for training a tokenizer.
+inline std::vector<std::string> corpus_of(const visual_text& data) {
+  std::vector<std::string> corpus;
+  for (const auto& sample : data.samples) {
+    if (!sample.prompt.empty()) corpus.push_back(sample.prompt);
+    corpus.insert(corpus.end(), sample.answers.begin(), sample.answers.end());
+  }
+  return corpus;
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/data/vqa_json.hpp ====
 // Visual question answering in the JSON files of VQA v2 (Goyal et al. 2017): questions, annotations with ten answers
 // each, and a folder of pictures named by their ids.
@@ -16123,7 +16222,7 @@ inline void check(const evidence& e) {
   length("feature", e.feature.size(), e.all_rows() * e.features);
   length("labels", e.labels.size(), e.samples);
   if (!e.target.empty()) length("target", e.target.size(), e.gradient_size());
-  const auto finite = [](const char* name, const auto& values, index width) {
+  const auto finite = [&e](const char* name, const auto& values, index width) {
     for (std::size_t i = 0; i < values.size(); ++i) {
       require(std::isfinite(values[i]), "evidence: ", name, e.rows.empty() ? " of sample " : " of row ",
               static_cast<index>(i) / width, " is not finite (", values[i], ")");
@@ -17434,6 +17533,135 @@ struct reference_backend {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/train/answer_text.hpp ====
+// When two short answers are the same: the normalisation of the VQA evaluation (Antol et al. 2015).
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// The marks that the evaluation takes out; an apostrophe, a colon and a period are not among them.
+constexpr std::string_view answer_marks = ";/[]\"{}()=+\\_-><@`,?!";
+
+constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+/// Contractions without their apostrophes, and with them; none that is a word of its own ("its", "were", "well").
+inline const std::map<std::string, std::string, std::less<>>& contractions() {
+  static const auto table = [] {
+    std::map<std::string, std::string, std::less<>> t;
+    for (const char* verb : {"ai",    "are",  "ca",   "could", "did", "does",   "do",  "had",  "has", "have", "is",
+                             "might", "must", "need", "ought", "sha", "should", "was", "were", "wo",  "would"}) {
+      t[std::string(verb) + "nt"] = std::string(verb) + "n't";
+    }
+    for (const char* verb : {"could", "might", "must", "should", "would"})
+      t[std::string(verb) + "ve"] = std::string(verb) + "'ve";
+    for (const char* word : {"he", "how", "it", "there", "they", "that", "what", "where", "who", "why", "you",
+                             "someone", "somebody", "something"}) {
+      const std::string w = word;
+      t[w + "d"] = w + "'d";
+      if (w != "he") t[w + "ll"] = w + "'ll";
+      if (w != "it") t[w + "s"] = w + "'s";
+    }
+    for (const char* word : {"i", "they", "we", "what", "where", "who", "you"})
+      t[std::string(word) + "ve"] = std::string(word) + "'ve";
+    for (const char* word : {"there", "they", "what", "why", "you"})
+      t[std::string(word) + "re"] = std::string(word) + "'re";
+    t.insert({{"im", "i'm"},
+              {"maam", "ma'am"},
+              {"oclock", "o'clock"},
+              {"yall", "y'all"},
+              {"twas", "'twas"},
+              {"shes", "she's"},
+              {"whens", "when's"}});
+    return t;
+  }();
+  return table;
+}
+
+/// Lower case, number words up to ten as digits ("none" is 0), articles left out, contractions with their apostrophes,
+/// one blank between words.
+inline std::string plain_words(std::string text) {
+  static constexpr std::array<std::string_view, 11> numbers{"zero", "one",   "two",   "three", "four", "five",
+                                                            "six",  "seven", "eight", "nine",  "ten"};
+  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  std::istringstream words(text);
+  std::string result;
+  for (std::string word; words >> word;) {
+    if (word == "none") word = "zero";
+    const auto number = std::find(numbers.begin(), numbers.end(), word);
+    if (number != numbers.end()) word = std::to_string(number - numbers.begin());
+    if (word == "a" || word == "an" || word == "the") continue;
+    if (const auto found = contractions().find(word); found != contractions().end()) word = found->second;
+    result += (result.empty() ? "" : " ") + word;
+  }
+  return result;
+}
+
+/// Without the periods that no digit follows.
+inline std::string without_periods(const std::string& text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '.' || (i + 1 < text.size() && is_digit(text[i + 1]))) result += text[i];
+  }
+  return result;
+}
+
+/// Punctuation as the published evaluator treats it: a mark vanishes everywhere if it stands beside a blank anywhere,
+/// or if a comma stands between digits anywhere; otherwise it becomes a blank everywhere.
+inline std::string published_punctuation(const std::string& text) {
+  bool thousands = false;
+  for (std::size_t i = 1; i + 1 < text.size(); ++i) {
+    thousands = thousands || (text[i] == ',' && is_digit(text[i - 1]) && is_digit(text[i + 1]));
+  }
+  std::string result = text;
+  for (const char mark : answer_marks) {
+    const bool beside_blank = text.find({mark, ' '}) != text.npos || text.find({' ', mark}) != text.npos;
+    if (thousands || beside_blank) {
+      std::erase(result, mark);
+    } else {
+      std::replace(result.begin(), result.end(), mark, ' ');
+    }
+  }
+  return without_periods(result);
+}
+
+/// Tabs and line feeds as blanks, none at the ends.
+inline std::string trimmed(std::string_view text) {
+  std::string result(text);
+  for (char& c : result) c = c == '\n' || c == '\t' ? ' ' : c;
+  const auto first = result.find_first_not_of(' '), last = result.find_last_not_of(' ');
+  return first == result.npos ? std::string() : result.substr(first, last - first + 1);
+}
+
+}  // namespace detail
+
+/// The answer in lower case, without punctuation (a mark separates words, but for a comma between digits; a period
+/// stays before a digit), articles and blanks too many; number words up to ten are digits, contractions have
+/// apostrophes.
+inline std::string normalise_answer(std::string_view answer) {
+  std::string text;
+  for (std::size_t i = 0; i < answer.size(); ++i) {
+    const char c = answer[i];
+    const bool between =
+        i > 0 && i + 1 < answer.size() && detail::is_digit(answer[i - 1]) && detail::is_digit(answer[i + 1]);
+    if (c == ',' && between) continue;
+    text += detail::answer_marks.find(c) == detail::answer_marks.npos ? c : ' ';
+  }
+  return detail::plain_words(detail::without_periods(text));
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/train/answering.hpp ====
 // A trained image-text model on samples: the answers that it writes, and what selection needs to know of each sample.
 
@@ -17535,6 +17763,242 @@ evidence answer_evidence(B& b, const image_text_model<B>& model, const tokenizer
     rows.push_back(static_cast<index>(all_targets.size()));
   }
   return make_evidence(all_logits, all_features, all_targets, classes, std::move(rows), groups);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/caption_metrics.hpp ====
+// How good captions are against captions that people wrote: BLEU (Papineni et al. 2002), ROUGE-L (Lin 2004) and CIDEr-D
+// (Vedantam et al. 2015), as the evaluation of COCO captions defines them, all on the words of `caption_words`.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <map>
+#include <numeric>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// The words of a caption in lower case: runs of letters, digits and bytes beyond ASCII; an apostrophe between two of
+/// these belongs to the word; everything else separates words and is dropped.
+inline std::vector<std::string> caption_words(std::string_view caption) {
+  std::vector<std::string> words;
+  const auto lettered = [&](std::size_t i) {
+    if (i >= caption.size()) return false;
+    const char c = caption[i];
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           (static_cast<unsigned char>(c) & 0x80u) != 0;
+  };
+  bool inside = false;
+  for (std::size_t i = 0; i < caption.size(); ++i) {
+    const bool joins = caption[i] == '\'' && inside && lettered(i + 1);
+    if (!lettered(i) && !joins) {
+      inside = false;
+      continue;
+    }
+    if (!inside) words.emplace_back();
+    inside = true;
+    const char c = caption[i];
+    words.back() += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  }
+  return words;
+}
+
+namespace detail {
+
+constexpr std::size_t longest_ngram = 4;
+
+/// How often each run of 1 .. 4 words occurs, by the length of the run.
+using ngram_counts = std::array<std::map<std::vector<std::string>, double>, longest_ngram>;
+
+inline ngram_counts count_ngrams(const std::vector<std::string>& words) {
+  ngram_counts counts;
+  for (std::size_t n = 1; n <= longest_ngram; ++n) {
+    for (std::size_t i = 0; i + n <= words.size(); ++i) {
+      const auto first = words.begin() + static_cast<std::ptrdiff_t>(i);
+      counts[n - 1][{first, first + static_cast<std::ptrdiff_t>(n)}] += 1;
+    }
+  }
+  return counts;
+}
+
+/// A caption with the captions that it is compared with, as words.
+struct caption_case {
+  std::vector<std::string> words;
+  std::vector<std::vector<std::string>> references;
+};
+
+/// `Error`: no captions, another number of lists of references, a list without references.
+inline std::vector<caption_case> caption_cases(std::span<const std::string> captions,
+                                               std::span<const std::vector<std::string>> references) {
+  require(!captions.empty() && captions.size() == references.size(), "captions: ", captions.size(), " captions with ",
+          references.size(), " lists of references, expected the same number of both and at least one");
+  std::vector<caption_case> cases;
+  for (std::size_t i = 0; i < captions.size(); ++i) {
+    require(!references[i].empty(), "captions: caption ", i, " has no references");
+    cases.push_back({caption_words(captions[i]), {}});
+    for (const auto& r : references[i]) cases.back().references.push_back(caption_words(r));
+  }
+  return cases;
+}
+
+/// Length of the longest common subsequence.
+inline index common_subsequence(const std::vector<std::string>& a, const std::vector<std::string>& b) {
+  std::vector<index> row(b.size() + 1, 0);
+  for (const auto& word : a) {
+    index diagonal = 0;
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const index above = row[j + 1];
+      row[j + 1] = word == b[j] ? diagonal + 1 : std::max(above, row[j]);
+      diagonal = above;
+    }
+  }
+  return row.back();
+}
+
+inline double mean_of(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+}  // namespace detail
+
+/// BLEU-1 .. BLEU-4 of a corpus in [0, 1]: brevity penalty times the geometric mean of the precisions of runs of 1 .. n
+/// words, counts clipped to the largest in any one reference; the length of reference is the closest one (of two the
+/// shorter). No smoothing: 0 where no run of a length is right. `Error`: a caption without references.
+inline std::array<double, 4> bleu(std::span<const std::string> captions,
+                                  std::span<const std::vector<std::string>> references) {
+  std::array<double, 4> right{}, all{};
+  double length = 0, closest = 0;
+  for (const auto& c : detail::caption_cases(captions, references)) {
+    const auto written = static_cast<double>(c.words.size());
+    length += written;
+    double best = -1;
+    detail::ngram_counts most;
+    for (const auto& r : c.references) {
+      const auto l = static_cast<double>(r.size());
+      const double off = std::abs(l - written), least = std::abs(best - written);
+      if (best < 0 || off < least || (off == least && l < best)) best = l;
+      const auto counts = detail::count_ngrams(r);
+      for (std::size_t n = 0; n < 4; ++n) {
+        for (const auto& [ngram, count] : counts[n]) most[n][ngram] = std::max(most[n][ngram], count);
+      }
+    }
+    closest += best;
+    const auto counts = detail::count_ngrams(c.words);
+    for (std::size_t n = 0; n < 4; ++n) {
+      for (const auto& [ngram, count] : counts[n]) {
+        all[n] += count;
+        if (const auto found = most[n].find(ngram); found != most[n].end()) right[n] += std::min(count, found->second);
+      }
+    }
+  }
+  std::array<double, 4> scores{};
+  const double brevity = length > 0 ? std::exp(std::min(0.0, 1 - closest / length)) : 0;
+  double logarithms = 0;
+  for (std::size_t n = 0; n < 4 && right[n] > 0; ++n) {
+    logarithms += std::log(right[n] / all[n]);
+    scores[n] = brevity * std::exp(logarithms / static_cast<double>(n + 1));
+  }
+  return scores;
+}
+
+/// ROUGE-L of each caption in [0, 1], [S]: with P and R the best precision and recall of the longest common subsequence
+/// over the references, (1 + b^2) P R / (R + b^2 P), b = 1.2. `Error`: a caption without references.
+inline std::vector<double> rouge_l_scores(std::span<const std::string> captions,
+                                          std::span<const std::vector<std::string>> references) {
+  constexpr double b2 = 1.2 * 1.2;
+  std::vector<double> scores;
+  for (const auto& c : detail::caption_cases(captions, references)) {
+    double precision = 0, recall = 0;
+    for (const auto& r : c.references) {
+      const auto common = static_cast<double>(detail::common_subsequence(c.words, r));
+      if (common == 0) continue;
+      precision = std::max(precision, common / static_cast<double>(c.words.size()));
+      recall = std::max(recall, common / static_cast<double>(r.size()));
+    }
+    scores.push_back(precision > 0 ? (1 + b2) * precision * recall / (recall + b2 * precision) : 0);
+  }
+  return scores;
+}
+
+/// CIDEr-D of each caption in [0, 10], [S]: 10 times the mean over runs of 1 .. 4 words and over references of the
+/// cosine of tf-idf vectors, the caption's entries clipped to the reference's, times exp(-(difference of lengths)^2 /
+/// 72). The inverse document frequency is log(S / captions whose references hold the run). A caption of fewer than 4
+/// words cannot reach 10. `Error`: fewer than two captions (all weights would be 0), a caption without references.
+inline std::vector<double> cider_d_scores(std::span<const std::string> captions,
+                                          std::span<const std::vector<std::string>> references) {
+  constexpr double sigma = 6;
+  const auto cases = detail::caption_cases(captions, references);
+  require(cases.size() > 1, "cider_d: one caption, expected at least two, or no word tells one picture from another");
+  std::map<std::vector<std::string>, double> documents;
+  std::vector<std::vector<detail::ngram_counts>> vectors(cases.size());
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    std::set<std::vector<std::string>> seen;
+    for (const auto& r : cases[i].references) {
+      vectors[i].push_back(detail::count_ngrams(r));
+      for (const auto& counts : vectors[i].back()) {
+        for (const auto& [ngram, count] : counts) seen.insert(ngram);
+      }
+    }
+    for (const auto& ngram : seen) documents[ngram] += 1;
+  }
+  const auto weigh = [&](detail::ngram_counts& counts) {
+    std::array<double, 4> norms{};
+    for (std::size_t n = 0; n < 4; ++n) {
+      for (auto& [ngram, value] : counts[n]) {
+        const auto found = documents.find(ngram);
+        value *= std::log(static_cast<double>(cases.size()) / (found == documents.end() ? 1.0 : found->second));
+        norms[n] += value * value;
+      }
+      norms[n] = std::sqrt(norms[n]);
+    }
+    return norms;
+  };
+  std::vector<double> scores;
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    auto own = detail::count_ngrams(cases[i].words);
+    const auto own_norms = weigh(own);
+    double sum = 0;
+    for (std::size_t k = 0; k < vectors[i].size(); ++k) {
+      auto& other = vectors[i][k];
+      const auto norms = weigh(other);
+      const double off =
+          static_cast<double>(cases[i].words.size()) - static_cast<double>(cases[i].references[k].size());
+      const double penalty = std::exp(-off * off / (2 * sigma * sigma));
+      for (std::size_t n = 0; n < 4; ++n) {
+        double product = 0;
+        for (const auto& [ngram, value] : own[n]) {
+          if (const auto found = other[n].find(ngram); found != other[n].end()) {
+            product += std::min(value, found->second) * found->second;
+          }
+        }
+        if (product > 0) sum += penalty * product / (own_norms[n] * norms[n]);
+      }
+    }
+    scores.push_back(10 * sum / 4 / static_cast<double>(vectors[i].size()));
+  }
+  return scores;
+}
+
+/// Everything at once, over all captions.
+struct caption_scores {
+  std::array<double, 4> bleu{};  ///< BLEU-1 .. BLEU-4
+  double rouge_l = 0, cider_d = 0;
+};
+
+/// `captions` [S] against `references` [S]. `Error`: see `bleu` and `cider_d_scores`.
+inline caption_scores measure_captions(std::span<const std::string> captions,
+                                       std::span<const std::vector<std::string>> references) {
+  return {bleu(captions, references), detail::mean_of(rouge_l_scores(captions, references)),
+          detail::mean_of(cider_d_scores(captions, references))};
 }
 
 }  // namespace core_tokensets
@@ -17897,7 +18361,7 @@ struct consolidation {
 };
 
 /// How good a learner is on the test data of each task so far; `others` holds further measures by name.
-struct judgement {
+struct task_scores {
   std::vector<double> accuracy;
   std::map<std::string, std::vector<double>> others = {};
 };
@@ -17912,7 +18376,7 @@ concept learner = requires(L& l, const L& constant, index t, token_memory& memor
   { constant.stores() } -> std::same_as<bool>;
   l.learn(t, known);                                                          ///< task t with replay
   { l.remember(t, index{}, stored, memory) } -> std::same_as<consolidation>;  ///< within so many bytes
-  { l.judge(t) } -> std::same_as<judgement>;
+  { l.judge(t) } -> std::same_as<task_scores>;
   { constant.memory_bytes(known, stored) } -> std::same_as<index>;
   { l.save() } -> std::same_as<tensor_file>;
   l.load(file);
@@ -18015,7 +18479,7 @@ class task_loop {
 
   void judge(index t) {
     timed(result_.evaluate_seconds, [&] {
-      judgement row = learner_.judge(t);
+      task_scores row = learner_.judge(t);
       result_.accuracy.push_back(std::move(row.accuracy));
       for (auto& [name, values] : row.others) result_.others[name].push_back(std::move(values));
     });
@@ -18369,7 +18833,7 @@ class class_learner {
                        memory, file_bytes);
   }
 
-  judgement judge(index t) {
+  task_scores judge(index t) {
     std::optional<nearest_class_mean> means;
     if (o_.memory == memory_kind::ncm) {
       std::vector<index> seen;
@@ -18377,7 +18841,7 @@ class class_learner {
       const auto known = run_model(b_, model_, stream_.data.train, seen, o_.fit.normalisation);
       means.emplace(known.features, known.labels, stream_.seen_classes(t));
     }
-    judgement row;
+    task_scores row;
     for (index i = 0; i <= t; ++i) {
       const auto got = run_model(b_, model_, stream_.data.test, stream_[i].test, o_.fit.normalisation);
       row.accuracy.push_back(means ? accuracy<double>(means->scores(got.features), got.labels)
@@ -18521,6 +18985,366 @@ void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_
   };
   run_epochs(by_picture.pictures(), o, what, train, [&] { return mean_loss(b, state.loss, state.tape.text.weights); });
 }
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/vqa_accuracy.hpp ====
+// How right an answer is where several people answered (Antol et al. 2015; Goyal et al. 2017): fully if three of them
+// gave it.
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct vqa_options {
+  bool leave_one_out = true;  ///< the official rule; otherwise min(1, matches / 3) over all answers at once
+  /// As the published evaluator computes: its punctuation (`detail::published_punctuation`), and human answers are only
+  /// freed from punctuation, and not even that where all of them are the same.
+  bool quirks = false;
+};
+
+/// In [0, 1]: over all people, the mean of min(1, matches among the others / 3). With fewer than four answers there are
+/// not three others, and all others there are suffice; a single answer must be met. `Error`: no human answers.
+inline double vqa_accuracy(std::string_view answer, std::span<const std::string> humans,
+                           const vqa_options& options = {}) {
+  require(!humans.empty(), "vqa_accuracy: no human answers");
+  const bool all_same = std::all_of(humans.begin(), humans.end(), [&](const auto& h) { return h == humans[0]; });
+  const auto given = options.quirks ? detail::plain_words(detail::published_punctuation(detail::trimmed(answer)))
+                                    : normalise_answer(answer);
+  const auto matches = std::count_if(humans.begin(), humans.end(), [&](const std::string& human) {
+    if (options.quirks) return given == (all_same ? human : detail::published_punctuation(human));
+    return given == normalise_answer(human);
+  });
+  const auto n = static_cast<double>(humans.size()), met = static_cast<double>(matches);
+  if (!options.leave_one_out || humans.size() == 1) return std::min(1.0, met / std::min(3.0, n));
+  const double needed = std::min(3.0, n - 1);
+  // Who gave the answer is left out `met` times, and someone else n - met times.
+  return (met * std::min(1.0, (met - 1) / needed) + (n - met) * std::min(1.0, met / needed)) / n;
+}
+
+/// 1 if the answer is, normalised, what most people said (`consensus`), otherwise 0.
+inline double exact_match(std::string_view answer, const visual_text_sample& sample) {
+  return normalise_answer(answer) == normalise_answer(consensus(sample)) ? 1.0 : 0.0;
+}
+
+namespace detail {
+
+inline void check_answers(std::span<const std::string> answers, const visual_text& text, std::string_view what) {
+  require(static_cast<index>(answers.size()) == text.n(), what, ": ", answers.size(), " answers for ", text.n(),
+          " samples");
+  require(!answers.empty(), what, ": no samples");
+}
+
+}  // namespace detail
+
+/// The accuracy of each answer, [S]. `Error`: another number of answers than of samples, a sample without answers.
+inline std::vector<double> vqa_scores(std::span<const std::string> answers, const visual_text& text,
+                                      const vqa_options& options = {}) {
+  detail::check_answers(answers, text, "vqa_scores");
+  std::vector<double> scores;
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    scores.push_back(vqa_accuracy(answers[i], text.samples[i].answers, options));
+  }
+  return scores;
+}
+
+/// Whether each answer is what most people said, [S]. `Error`: see `vqa_scores`.
+inline std::vector<double> exact_matches(std::span<const std::string> answers, const visual_text& text) {
+  detail::check_answers(answers, text, "exact_matches");
+  std::vector<double> scores;
+  for (std::size_t i = 0; i < answers.size(); ++i) scores.push_back(exact_match(answers[i], text.samples[i]));
+  return scores;
+}
+
+/// A mean over all samples, and over those of each group; 0 for a group without samples.
+struct grouped_score {
+  double all = 0;
+  std::vector<double> groups;  ///< [groups]
+  std::vector<index> counts;   ///< [groups] samples of each
+};
+
+/// Means of `scores` [S]. `Error`: another number of scores than of samples, no samples.
+inline grouped_score mean_by_group(std::span<const double> scores, const visual_text& text) {
+  require(!scores.empty() && static_cast<index>(scores.size()) == text.n(), "mean_by_group: ", scores.size(),
+          " scores for ", text.n(), " samples");
+  grouped_score mean;
+  mean.groups.assign(text.group_names.size(), 0);
+  mean.counts.assign(text.group_names.size(), 0);
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    const auto group = static_cast<std::size_t>(text.samples[i].group);
+    mean.all += scores[i] / static_cast<double>(scores.size());
+    mean.groups.at(group) += scores[i];
+    ++mean.counts[group];
+  }
+  for (std::size_t g = 0; g < mean.groups.size(); ++g) {
+    if (mean.counts[g] > 0) mean.groups[g] /= static_cast<double>(mean.counts[g]);
+  }
+  return mean;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/text_sequence.hpp ====
+// Questions or captions that arrive task after task: what the sequential loop learns, remembers and judges for visual
+// question answering and captioning.
+
+#include <limits>
+#include <set>
+
+
+namespace core_tokensets {
+
+/// What counts as good: VQA accuracy (exact match beside it), or CIDEr-D over its maximum of 10 (BLEU-4 and ROUGE-L
+/// beside it).
+enum class text_measure { vqa, captions };
+
+struct text_sequence_options {
+  memory_kind memory = memory_kind::core_tokenset;  ///< all but `ncm`
+  core_tokenset recipe = {};
+  byte_budget budget = fraction(0.01);
+  picture_price price = picture_price::source;
+  fit_options fit = {};
+  index texts_per_picture = 4;  ///< of a new picture in one step
+  text_measure measure = text_measure::vqa;
+  generation_options generate = {};
+  std::filesystem::path out = {};
+  bool resume = false;
+};
+
+/// Bytes of a sample's prompt and taught answer.
+inline index text_bytes(const visual_text_sample& sample) {
+  return static_cast<index>(sample.prompt.size() + consensus(sample).size());
+}
+
+/// Appends the most relevant image tokens of the samples `chosen` of `data`, with their texts, to the memory, as far as
+/// `bytes` last. Returns the samples that were stored.
+template <tensor_backend B>
+std::vector<index> store_texts(B& b, const image_text_model<B>& model, const tokenizer& words, const visual_text& data,
+                               std::span<const index> chosen, std::span<const float> weights,
+                               const core_tokenset& recipe, const pixel_normalisation& normalisation,
+                               std::uint16_t task_number, index bytes, token_memory& memory) {
+  const index patches = model.config().image.patches();
+  const auto count = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
+  const encoded_texts encoded(data, words, model.config().text.length);
+  answer_workspace<B> workspace;
+  std::vector<index> stored;
+  constexpr std::size_t batch_size = 32;
+  for (std::size_t begin = 0; begin < chosen.size(); begin += batch_size) {
+    const auto part = chosen.subspan(begin, std::min(batch_size, chosen.size() - begin));
+    std::vector<index> pictures;
+    text_batch texts;
+    for (const index i : part) {
+      pictures.push_back(data.samples[static_cast<std::size_t>(i)].image);
+      texts.next_picture();
+      texts.append(encoded.prompt(i), encoded.answer(i), tokenizer::begin_token, tokenizer::end_token);
+    }
+    std::vector<double> relevance(part.size() * static_cast<std::size_t>(patches), 0.0);
+    if (count < patches) {
+      const auto images =
+          make_batch(data.images, pictures, {.patch = model.config().image.patch, .normalisation = normalisation});
+      relevance = attribute_answers(recipe.attribute, b, model, images, texts, workspace).image;
+    }
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      const auto& sample = data.samples[static_cast<std::size_t>(part[i])];
+      const std::string& answer = sample.prompt.empty() ? sample.answers.front() : consensus(sample);
+      const auto text = static_cast<index>(memory.arrays().text.size() + sample.prompt.size() + answer.size());
+      if (memory.bytes_on_disk(memory.samples() + 1, memory.tokens() + count, text) > bytes) continue;
+      const auto of_sample =
+          std::span(relevance).subspan(i * static_cast<std::size_t>(patches), static_cast<std::size_t>(patches));
+      const kept_tokens kept = cut_tokens(data.images.view_of(sample.image), of_sample, count, memory.format());
+      memory.append({.patches = kept.patches,
+                     .positions = kept.positions,
+                     .relevance = kept.relevance,
+                     .target = sample.group,
+                     .weight = weights[begin + i],
+                     .task = task_number,
+                     .prompt = sample.prompt,
+                     .answer = answer});
+      stored.push_back(part[i]);
+    }
+  }
+  return stored;
+}
+
+/// An image-text model that learns a stream of tasks.
+template <tensor_backend B>
+class text_learner {
+ public:
+  text_learner(B& b, image_text_model<B>& model, const tokenizer& words, const text_stream& stream,
+               text_sequence_options options)
+      : b_(b), model_(model), words_(words), stream_(stream), o_(std::move(options)) {
+    check(stream);
+    require(o_.memory != memory_kind::ncm, "sequence: nearest class mean has no meaning for text");
+    require(words.size() <= model.config().text.vocabulary, "sequence: a tokenizer of ", words.size(),
+            " tokens for a model of ", model.config().text.vocabulary);
+    if (stream.data.train.images.source_bytes.empty()) o_.price = picture_price::raw;
+  }
+
+  index tasks() const { return stream_.size(); }
+  bool stores() const { return stores_samples(o_.memory); }
+  /// Pictures as they came, and all texts.
+  index data_bytes() const {
+    const visual_text& train = stream_.data.train;
+    index total = 0;
+    for (const auto& sample : train.samples) total += text_bytes(sample);
+    const dataset& pictures = train.images;
+    return total + (pictures.source_bytes.empty()
+                        ? static_cast<index>(pictures.pixels.size())
+                        : static_cast<index>(pictures.total_source_bytes()) + picture_overhead * pictures.n());
+  }
+
+  token_memory_format format() const {
+    const vit_config& c = model_.config().image;
+    const auto n = o_.fit.normalisation.for_channels(c.image.channels);
+    return {.image_height = c.image.height,
+            .image_width = c.image.width,
+            .channels = c.image.channels,
+            .patch = c.patch,
+            .mean = n.mean,
+            .stddev = n.stddev,
+            .relevance = o_.memory == memory_kind::coreset ? relevance_storage::none : relevance_storage::f16,
+            .texts = true};
+  }
+
+  void learn(index t, const token_memory& memory) {
+    std::vector<index> samples = stream_[t].train;
+    if (o_.memory == memory_kind::joint) {
+      for (index i = 0; i < t; ++i) samples.insert(samples.end(), stream_[i].train.begin(), stream_[i].train.end());
+    }
+    fit_options f = o_.fit;
+    f.seed = seed_of_task(o_.fit.seed, t);
+    fit(b_, model_, words_, stream_.data.train, samples, &memory, f, o_.texts_per_picture,
+        "task " + std::to_string(t + 1) + "/" + std::to_string(stream_.size()));
+  }
+
+  consolidation remember(index t, index bytes, const std::vector<index>& stored, token_memory& memory) {
+    using clock = std::chrono::steady_clock;
+    const visual_text& train = stream_.data.train;
+    const std::vector<index>& now = stream_[t].train;
+    const core_tokenset recipe = recipe_of(o_.recipe, o_.memory, seed_of_task(o_.fit.seed, t));
+    const auto tokens =
+        std::max<index>(1, std::lround(recipe.keep * static_cast<double>(model_.config().image.patches())));
+    double text = 0;
+    for (const index i : now) text += double(text_bytes(train.samples[static_cast<std::size_t>(i)]));
+    text /= static_cast<double>(now.size());
+    const index k = as_files() ? affordable_files(now, bytes - price_of_files(stored))
+                               : affordable_texts(memory, tokens, text, static_cast<index>(now.size()), bytes);
+    if (k == 0) return {};
+    consolidation done;
+    const auto start = clock::now();
+    std::vector<std::int32_t> groups;
+    for (const index i : now) groups.push_back(train.samples[static_cast<std::size_t>(i)].group);
+    const selection_result chosen = choose(recipe.select, groups, train.groups(), k, [&] {
+      return answer_evidence(b_, model_, words_, train, now, o_.fit.normalisation);
+    });
+    done.select_seconds = std::chrono::duration<double>(clock::now() - start).count();
+    const auto attribution_start = clock::now();
+    std::vector<index> samples;
+    std::vector<float> weights;
+    index left = as_files() ? bytes - price_of_files(stored) : 0;
+    for (std::size_t i = 0; i < chosen.indices.size(); ++i) {
+      const index sample = now[static_cast<std::size_t>(chosen.indices[i])];
+      if (as_files() && (left -= price_of_file(sample)) < 0) break;
+      samples.push_back(sample);
+      weights.push_back(chosen.weights[i]);
+    }
+    done.pictures = store_texts(b_, model_, words_, train, samples, weights, recipe, o_.fit.normalisation,
+                                static_cast<std::uint16_t>(t),
+                                as_files() ? std::numeric_limits<index>::max() : bytes, memory);
+    done.attribute_seconds = std::chrono::duration<double>(clock::now() - attribution_start).count();
+    return done;
+  }
+
+  task_scores judge(index t) {
+    task_scores row;
+    for (index i = 0; i <= t; ++i) {
+      const std::vector<index>& test = stream_[i].test;
+      const auto written =
+          write_answers(b_, model_, words_, stream_.data.test, test, o_.fit.normalisation, o_.generate);
+      o_.measure == text_measure::vqa ? score_answers(written, test, row) : score_captions(written, test, row);
+    }
+    return row;
+  }
+
+  index memory_bytes(const token_memory& memory, const std::vector<index>& stored) const {
+    return as_files() ? price_of_files(stored) : memory.bytes_on_disk();
+  }
+
+  tensor_file save() { return to_file(b_, model_, {{"tokenizer", to_json(words_).dump()}}); }
+  void load(const tensor_file& file) { load_parameters(b_, model_, file); }
+
+ private:
+  bool as_files() const { return o_.memory == memory_kind::coreset && o_.price == picture_price::source; }
+  const visual_text_sample& sample(index i) const { return stream_.data.train.samples[static_cast<std::size_t>(i)]; }
+  index price_of_file(index i) const {
+    return file_price(stream_.data.train.images, sample(i).image) + text_bytes(sample(i));
+  }
+  /// A picture with several texts is paid for once.
+  index price_of_files(const std::vector<index>& stored) const {
+    std::set<index> pictures;
+    index total = 0;
+    for (const index i : stored) {
+      if (pictures.insert(sample(i).image).second) total += file_price(stream_.data.train.images, sample(i).image);
+      total += text_bytes(sample(i));
+    }
+    return total;
+  }
+  index affordable_files(const std::vector<index>& samples, index bytes) const {
+    double total = 0;
+    for (const index i : samples) total += double(price_of_file(i));
+    const double mean = total / static_cast<double>(samples.size());
+    require(mean <= static_cast<double>(bytes), "memory: a budget of ", bytes,
+            " bytes is too small for one picture with its text of ", mean);
+    return std::min(static_cast<index>(samples.size()), static_cast<index>(static_cast<double>(bytes) / mean));
+  }
+  /// How many samples fit with texts of mean length.
+  static index affordable_texts(const token_memory& memory, index tokens, double text, index available, index bytes) {
+    const auto size = [&](index more) {
+      const auto all = static_cast<index>(memory.arrays().text.size()) + static_cast<index>(text * double(more));
+      return memory.bytes_on_disk(memory.samples() + more, memory.tokens() + more * tokens, all);
+    };
+    index low = 0, high = available;
+    while (low < high) {
+      const index middle = (low + high + 1) / 2;
+      (size(middle) <= bytes ? low : high) = size(middle) <= bytes ? middle : middle - 1;
+    }
+    require(low > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ",
+            tokens, " tokens, which takes ", size(1));
+    return low;
+  }
+
+  void score_answers(const std::vector<std::string>& written, const std::vector<index>& test, task_scores& row) const {
+    double accuracy = 0, exact = 0;
+    for (std::size_t i = 0; i < test.size(); ++i) {
+      const auto& of = stream_.data.test.samples[static_cast<std::size_t>(test[i])];
+      accuracy += vqa_accuracy(written[i], of.answers);
+      exact += exact_match(written[i], of);
+    }
+    row.accuracy.push_back(accuracy / static_cast<double>(test.size()));
+    row.others["exact_match"].push_back(exact / static_cast<double>(test.size()));
+  }
+  void score_captions(const std::vector<std::string>& written, const std::vector<index>& test,
+                      task_scores& row) const {
+    std::vector<std::vector<std::string>> references;
+    for (const index i : test) references.push_back(stream_.data.test.samples[static_cast<std::size_t>(i)].answers);
+    const caption_scores s = measure_captions(written, references);
+    row.accuracy.push_back(s.cider_d / 10);
+    row.others["bleu_4"].push_back(s.bleu[3]);
+    row.others["rouge_l"].push_back(s.rouge_l);
+  }
+
+  B& b_;
+  image_text_model<B>& model_;
+  const tokenizer& words_;
+  const text_stream& stream_;
+  text_sequence_options o_;
+};
 
 }  // namespace core_tokensets
 

@@ -71,8 +71,10 @@ inline text_stream groups_as_tasks(visual_text_split data, index groups_per_task
   text_stream stream{std::move(data), {}};
   const auto& names = stream.data.train.group_names;
   for (std::size_t g = 0; g < names.size(); ++g) {
-    if (g % static_cast<std::size_t>(groups_per_task) == 0) stream.tasks.push_back({names[g], {}, {}});
-    else stream.tasks.back().name += ", " + names[g];
+    if (g % static_cast<std::size_t>(groups_per_task) == 0)
+      stream.tasks.push_back({names[g], {}, {}});
+    else
+      stream.tasks.back().name += ", " + names[g];
   }
   const auto deal = [&](const visual_text& from, std::vector<index> text_task::*part) {
     for (index i = 0; i < from.n(); ++i) {

@@ -170,9 +170,9 @@ class text_learner {
       samples.push_back(sample);
       weights.push_back(chosen.weights[i]);
     }
-    done.pictures = store_texts(b_, model_, words_, train, samples, weights, recipe, o_.fit.normalisation,
-                                static_cast<std::uint16_t>(t),
-                                as_files() ? std::numeric_limits<index>::max() : bytes, memory);
+    done.pictures =
+        store_texts(b_, model_, words_, train, samples, weights, recipe, o_.fit.normalisation,
+                    static_cast<std::uint16_t>(t), as_files() ? std::numeric_limits<index>::max() : bytes, memory);
     done.attribute_seconds = std::chrono::duration<double>(clock::now() - attribution_start).count();
     return done;
   }
@@ -245,8 +245,7 @@ class text_learner {
     row.accuracy.push_back(accuracy / static_cast<double>(test.size()));
     row.others["exact_match"].push_back(exact / static_cast<double>(test.size()));
   }
-  void score_captions(const std::vector<std::string>& written, const std::vector<index>& test,
-                      task_scores& row) const {
+  void score_captions(const std::vector<std::string>& written, const std::vector<index>& test, task_scores& row) const {
     std::vector<std::vector<std::string>> references;
     for (const index i : test) references.push_back(stream_.data.test.samples[static_cast<std::size_t>(i)].answers);
     const caption_scores s = measure_captions(written, references);

@@ -12,10 +12,11 @@
 namespace cts_command {
 
 struct sequence_arguments {
-  std::string data = "scenes", classes, memory = "core-tokenset", select = "grad_match", attribute = "grad_lrp",
-              budget = "0.01", missing = "drop", replay_loss = "ace", coreset_price = "source", weights,
-              backend = "eigen", out;
+  std::string task = "classify", data = "scenes", classes, memory = "core-tokenset", select = "grad_match",
+              attribute = "grad_lrp", budget = "0.01", missing = "drop", replay_loss = "ace", coreset_price = "source",
+              weights, backend = "eigen", out;
   std::ptrdiff_t tasks = 5, per_class = 0, image = 0, patch = 4, dim = 96, depth = 4, heads = 3, epochs = 5, batch = 64;
+  std::ptrdiff_t pictures = 0, test_pictures = 300, texts_per_picture = 4, text_depth = 2, vocabulary = 1024, beams = 1;
   double keep = 0.25, token_drop = 0.75, token_drop_often = 0.5, learning_rate = 1e-3;
   std::uint64_t seed = 0;
   int threads = 0;
@@ -28,6 +29,21 @@ struct sequence_outcome {
   std::vector<core_tokensets::report_figure>
       figures;  ///< relevance on test pictures, then kept tokens if there are any
 };
+
+/// Throws for what would be noticed late or never, and for sizes whose products would not fit a number.
+void check(const sequence_arguments& a);
+
+/// Everything that results depend on, as JSON: the `config` of the results, and what a checkpoint is recognised by.
+nlohmann::json config_of(const sequence_arguments& a);
+
+/// Options of training that classes and texts share.
+core_tokensets::fit_options fit_options_of(const sequence_arguments& a);
+
+/// Names of files may be anything, JSON is UTF-8: what is not becomes a replacement character.
+std::string text_of(const nlohmann::json& json, int indent = -1);
+
+/// The same as `run_sequence` for questions and captions (`a.task` is vqa or caption).
+sequence_outcome run_text_sequence(const sequence_arguments& a);
 
 /// Learns the tasks; writes results, model, memory and report to `a.out` unless it is empty.
 sequence_outcome run_sequence(const sequence_arguments& a);

@@ -44,36 +44,46 @@ cts::dataset_split read_data(const sequence_arguments& a) {
   return split;
 }
 
-/// Everything that results depend on, as JSON: the `config` of the results, and what a checkpoint is recognised by.
+}  // namespace
+
 nlohmann::json config_of(const sequence_arguments& a) {
-  return {{"data", a.data},
-          {"classes", a.classes},
-          {"per_class", a.per_class},
-          {"image", a.image},
-          {"patch", a.patch},
-          {"dim", a.dim},
-          {"depth", a.depth},
-          {"heads", a.heads},
-          {"epochs", a.epochs},
-          {"batch", a.batch},
-          {"tasks", a.tasks},
-          {"memory", a.memory},
-          {"select", a.select},
-          {"attribute", a.attribute},
-          {"budget", a.budget},
-          {"keep", a.keep},
-          {"missing", a.missing},
-          {"token_drop", a.token_drop},
-          {"seed", a.seed},
-          {"replay_loss", a.replay_loss},
-          {"token_drop_often", a.token_drop_often},
-          {"weights", a.weights},
-          {"coreset_price", a.coreset_price},
-          {"backend", a.backend},
-          {"learning_rate", a.learning_rate}};
+  nlohmann::json config{{"task", a.task},
+                        {"data", a.data},
+                        {"classes", a.classes},
+                        {"per_class", a.per_class},
+                        {"image", a.image},
+                        {"patch", a.patch},
+                        {"dim", a.dim},
+                        {"depth", a.depth},
+                        {"heads", a.heads},
+                        {"epochs", a.epochs},
+                        {"batch", a.batch},
+                        {"tasks", a.tasks},
+                        {"memory", a.memory},
+                        {"select", a.select},
+                        {"attribute", a.attribute},
+                        {"budget", a.budget},
+                        {"keep", a.keep},
+                        {"missing", a.missing},
+                        {"token_drop", a.token_drop},
+                        {"seed", a.seed},
+                        {"replay_loss", a.replay_loss},
+                        {"token_drop_often", a.token_drop_often},
+                        {"weights", a.weights},
+                        {"coreset_price", a.coreset_price},
+                        {"backend", a.backend},
+                        {"learning_rate", a.learning_rate}};
+  if (a.task != "classify") {
+    config.update({{"pictures", a.pictures},
+                   {"test_pictures", a.test_pictures},
+                   {"texts_per_picture", a.texts_per_picture},
+                   {"text_depth", a.text_depth},
+                   {"vocabulary", a.vocabulary},
+                   {"beams", a.beams}});
+  }
+  return config;
 }
 
-/// What would be noticed late or never, and sizes whose products would not fit a number.
 void check(const sequence_arguments& a) {
   const auto within = [](const char* name, auto value, auto low, auto high) {
     cts::require(value >= low && value <= high, name, " ", value, ": expected ", low, " to ", high);
@@ -87,11 +97,38 @@ void check(const sequence_arguments& a) {
   within("--epochs", a.epochs, 1, 1'000'000);
   within("--batch", a.batch, 1, 1'000'000);
   within("--threads", a.threads, 0, 1024);
+  within("--pictures", a.pictures, 0, 1'000'000'000);
+  within("--test-pictures", a.test_pictures, 0, 1'000'000'000);
+  within("--texts-per-picture", a.texts_per_picture, 1, 1'000'000);
+  within("--text-depth", a.text_depth, 1, 1024);
+  within("--vocabulary", a.vocabulary, 258, 65536);
+  within("--beams", a.beams, 1, 64);
   within("--token-drop", a.token_drop, 0.0, 0.99);
   within("--token-drop-often", a.token_drop_often, 0.0, 1.0);
   cts::require(a.keep > 0 && a.keep <= 1, "--keep ", a.keep, ": expected more than 0 and at most 1");
   cts::require(a.learning_rate > 0, "--learning-rate ", a.learning_rate, ": expected more than 0");
 }
+
+cts::fit_options fit_options_of(const sequence_arguments& a) {
+  cts::fit_options fit;
+  fit.epochs = a.epochs;
+  fit.batch = fit.replay_batch = a.batch;
+  fit.optimiser.learning_rate = a.learning_rate;
+  fit.loss = a.replay_loss == "sum" ? cts::replay_loss::sum : cts::replay_loss::ace;
+  fit.missing = a.missing == "zero" ? cts::missing_tokens::zero : cts::missing_tokens::drop;
+  fit.token_drop = a.token_drop;
+  fit.token_drop_often = a.token_drop_often;
+  fit.augment = {.shift = 2, .flip = 0.5};
+  fit.seed = a.seed;
+  if (!a.quiet) fit.on_progress = cts::console_progress();
+  return fit;
+}
+
+std::string text_of(const nlohmann::json& json, int indent) {
+  return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+namespace {
 
 cts::sequence_options options_of(const sequence_arguments& a) {
   check(a);
@@ -100,25 +137,11 @@ cts::sequence_options options_of(const sequence_arguments& a) {
   o.recipe = {cts::parse_selection(a.select, a.seed), cts::parse_attribution(a.attribute, 0, a.seed), a.keep};
   o.budget = cts::parse_budget(a.budget);
   o.price = a.coreset_price == "raw" ? cts::picture_price::raw : cts::picture_price::source;
-  o.fit.epochs = a.epochs;
-  o.fit.batch = o.fit.replay_batch = a.batch;
-  o.fit.optimiser.learning_rate = a.learning_rate;
-  o.fit.loss = a.replay_loss == "sum" ? cts::replay_loss::sum : cts::replay_loss::ace;
-  o.fit.missing = a.missing == "zero" ? cts::missing_tokens::zero : cts::missing_tokens::drop;
-  o.fit.token_drop = a.token_drop;
-  o.fit.token_drop_often = a.token_drop_often;
-  o.fit.augment = {.shift = 2, .flip = 0.5};
-  o.fit.seed = a.seed;
+  o.fit = fit_options_of(a);
   o.frozen_start = !a.weights.empty();
   o.out = a.out;
   o.resume = a.resume;
-  if (!a.quiet) o.fit.on_progress = cts::console_progress();
   return o;
-}
-
-/// Names of files may be anything, JSON is UTF-8: what is not becomes a replacement character.
-std::string text_of(const nlohmann::json& json, int indent = -1) {
-  return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 /// Kept tokens and relevance as PNG files in memory, for the report and as files of their own.
@@ -184,6 +207,7 @@ sequence_outcome run_sequence(B& b, const sequence_arguments& a) {
 }  // namespace
 
 sequence_outcome run_sequence(const sequence_arguments& a) {
+  if (a.task != "classify") return run_text_sequence(a);
   sequence_outcome outcome;
   with_backend_of<float>(a.backend, a.threads, [&](auto& b) { outcome = run_sequence(b, a); });
   return outcome;
@@ -205,11 +229,21 @@ void add_sequence(CLI::App& app) {
   auto a = std::make_shared<sequence_arguments>();
   auto* c = app.add_subcommand(
       "sequence", "learn tasks one after another with a memory; writes results, model, memory and a report to DIR");
-  c->add_option("--data", a->data,
-                "scenes, scenes:shapes, folder:DIR (train/ and val/ or test/), cifar:DIR or idx:DIR");
+  c->add_option("--task", a->task, "classify pictures, answer questions (vqa) or write captions (caption)")
+      ->check(CLI::IsMember({"classify", "vqa", "caption"}));
+  c->add_option(
+      "--data", a->data,
+      "scenes, scenes:shapes, folder:DIR (train/ and val/ or test/), cifar:DIR or idx:DIR; for vqa and caption "
+      "scenes, easy-vqa:DIR, photos:DIR, vqa:DIR, coco:DIR, several with commas between");
   c->add_option("--tasks", a->tasks, "tasks that the classes are cut into");
   c->add_option("--classes", a->classes, "A-B: these classes only");
   c->add_option("--per-class", a->per_class, "training pictures of each class, 0: all");
+  c->add_option("--pictures", a->pictures, "vqa, caption: training pictures of each set, 0: all");
+  c->add_option("--test-pictures", a->test_pictures, "vqa, caption: test pictures of each set, 0: all");
+  c->add_option("--texts-per-picture", a->texts_per_picture, "vqa, caption: texts about a new picture in a step");
+  c->add_option("--text-depth", a->text_depth, "vqa, caption: blocks of the decoder");
+  c->add_option("--vocabulary", a->vocabulary, "vqa, caption: tokens of the tokenizer, at most");
+  c->add_option("--beams", a->beams, "vqa, caption: texts that are followed at a time when an answer is written");
   c->add_option("--image", a->image, "side of the pictures in pixels, 0: as they are");
   c->add_option("--patch", a->patch, "side of a patch in pixels");
   c->add_option("--dim", a->dim, "channels of a token");

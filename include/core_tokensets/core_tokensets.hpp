@@ -125,6 +125,7 @@
 #include "core_tokensets/nn/parameters.hpp"
 #include "core_tokensets/nn/patch_embedding.hpp"
 #include "core_tokensets/nn/text_embedding.hpp"
+#include "core_tokensets/report/answer_sheet.hpp"
 #include "core_tokensets/report/chart.hpp"
 #include "core_tokensets/report/font.hpp"
 #include "core_tokensets/report/heatmap.hpp"

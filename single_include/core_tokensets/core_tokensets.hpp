@@ -12373,8 +12373,10 @@ inline text_stream groups_as_tasks(visual_text_split data, index groups_per_task
   text_stream stream{std::move(data), {}};
   const auto& names = stream.data.train.group_names;
   for (std::size_t g = 0; g < names.size(); ++g) {
-    if (g % static_cast<std::size_t>(groups_per_task) == 0) stream.tasks.push_back({names[g], {}, {}});
-    else stream.tasks.back().name += ", " + names[g];
+    if (g % static_cast<std::size_t>(groups_per_task) == 0)
+      stream.tasks.push_back({names[g], {}, {}});
+    else
+      stream.tasks.back().name += ", " + names[g];
   }
   const auto deal = [&](const visual_text& from, std::vector<index> text_task::*part) {
     for (index i = 0; i < from.n(); ++i) {
@@ -14825,6 +14827,15 @@ image_text_model<B> load_image_text(B& b, const tensor_file& file) {
   return model;
 }
 
+/// The tokenizer in the metadata of a model's file. `Error`: there is none, or it makes no sense.
+inline tokenizer tokenizer_of(const tensor_file& file) {
+  const auto found = file.metadata.find("tokenizer");
+  require(found != file.metadata.end(), file.path, ": the metadata hold no 'tokenizer'");
+  const auto json = nlohmann::json::parse(found->second, nullptr, false);
+  require(!json.is_discarded(), file.path, ": the metadata 'tokenizer' is not JSON");
+  return tokenizer_from_json(json);
+}
+
 /// Starts the encoder from a Vision Transformer that was trained elsewhere, under timm's names; its head is left out.
 /// `Error`: a parameter of the encoder that is missing or has another shape.
 template <tensor_backend B>
@@ -15043,6 +15054,714 @@ inline double cosine_schedule(index step, index total, index warm_up) {
   if (step < warm_up) return static_cast<double>(step + 1) / static_cast<double>(warm_up);
   const double done = static_cast<double>(step - warm_up) / static_cast<double>(std::max<index>(1, total - warm_up));
   return 0.5 * (1 + std::cos(std::numbers::pi * std::min(1.0, done)));
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/report/heatmap.hpp ====
+// Relevance as a picture: scores of patches become a smooth map over the pixels, then colours, then an overlay.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+using colour = std::array<std::uint8_t, 3>;
+
+/// Colour scales that look evenly spaced and stay readable in grey (van der Walt & Smith, SciPy 2015).
+enum class colour_scale { viridis, inferno };
+
+/// Colour of a value in [0, 1], interpolated between samples of the scale; values beyond are clamped, NaN is 0.
+inline colour colour_of(double value, colour_scale scale = colour_scale::inferno) {
+  static constexpr std::array<colour, 10> viridis{{{0x44, 0x01, 0x54},
+                                                   {0x48, 0x28, 0x78},
+                                                   {0x3E, 0x4A, 0x89},
+                                                   {0x31, 0x68, 0x8E},
+                                                   {0x26, 0x82, 0x8E},
+                                                   {0x1F, 0x9E, 0x89},
+                                                   {0x35, 0xB7, 0x79},
+                                                   {0x6D, 0xCD, 0x59},
+                                                   {0xB4, 0xDE, 0x2C},
+                                                   {0xFD, 0xE7, 0x25}}};
+  static constexpr std::array<colour, 10> inferno{{{0x00, 0x00, 0x04},
+                                                   {0x1B, 0x0C, 0x41},
+                                                   {0x4A, 0x0C, 0x6B},
+                                                   {0x78, 0x1C, 0x6D},
+                                                   {0xA5, 0x2C, 0x60},
+                                                   {0xCF, 0x44, 0x46},
+                                                   {0xED, 0x69, 0x25},
+                                                   {0xFB, 0x9B, 0x06},
+                                                   {0xF7, 0xD1, 0x3D},
+                                                   {0xFC, 0xFF, 0xA4}}};
+  const auto& samples = scale == colour_scale::viridis ? viridis : inferno;
+  const double place = (value > 0 ? std::min(value, 1.0) : 0.0) * 9;
+  const auto left = static_cast<std::size_t>(std::min(place, 8.0));
+  const double share = place - static_cast<double>(left);
+  colour result{};
+  for (std::size_t c = 0; c < 3; ++c)
+    result[c] = static_cast<std::uint8_t>(std::lround((1 - share) * samples[left][c] + share * samples[left + 1][c]));
+  return result;
+}
+
+/// Black or white, whichever is easier to read on a background.
+inline colour text_colour_on(const colour& background) {
+  const double light = 0.299 * background[0] + 0.587 * background[1] + 0.114 * background[2];
+  return light > 140 ? colour{0, 0, 0} : colour{255, 255, 255};
+}
+
+/// Values moved and scaled to 0 .. 1; all 0 where they are all equal. `Error`: a value that is not finite.
+inline std::vector<double> min_max(std::span<const double> values) {
+  for (const double v : values) require(std::isfinite(v), "min_max: a value is not finite (", v, ")");
+  std::vector<double> result(values.size(), 0.0);
+  if (values.empty()) return result;
+  const auto [low, high] = std::minmax_element(values.begin(), values.end());
+  if (*high > *low) {
+    const double from = *low, range = *high - *low;
+    std::transform(values.begin(), values.end(), result.begin(), [=](double v) { return (v - from) / range; });
+  }
+  return result;
+}
+
+/// Scores of a grid [rows, columns] at the pixels [height, width]: bilinear, centres at half integers, edges clamped.
+inline std::vector<double> upsample(std::span<const double> scores, index rows, index columns, index height,
+                                    index width) {
+  require(rows > 0 && columns > 0 && height > 0 && width > 0 && static_cast<index>(scores.size()) == rows * columns,
+          "upsample: ", scores.size(), " scores as a grid of ", rows, " x ", columns, " to ", height, " x ", width);
+  struct place {
+    index low, high;
+    double share;
+  };
+  const auto place_of = [](index i, index from, index to) {
+    const double centre = (static_cast<double>(i) + 0.5) * static_cast<double>(from) / static_cast<double>(to) - 0.5;
+    const double inside = std::clamp(centre, 0.0, static_cast<double>(from - 1));
+    const auto low = static_cast<index>(inside);
+    return place{low, std::min(low + 1, from - 1), inside - static_cast<double>(low)};
+  };
+  std::vector<place> across;
+  for (index x = 0; x < width; ++x) across.push_back(place_of(x, columns, width));
+  std::vector<double> result;
+  result.reserve(static_cast<std::size_t>(height * width));
+  for (index y = 0; y < height; ++y) {
+    const auto v = place_of(y, rows, height);
+    const double *top = scores.data() + v.low * columns, *bottom = scores.data() + v.high * columns;
+    for (const auto& h : across) {
+      const double above = (1 - h.share) * top[h.low] + h.share * top[h.high];
+      const double below = (1 - h.share) * bottom[h.low] + h.share * bottom[h.high];
+      result.push_back((1 - v.share) * above + v.share * below);
+    }
+  }
+  return result;
+}
+
+/// The relevance of patches [rows, columns] as values 0 .. 1 of the pixels [height, width]: `upsample`, then `min_max`.
+inline std::vector<double> heatmap(std::span<const double> scores, index rows, index columns, index height,
+                                   index width) {
+  return min_max(upsample(scores, rows, columns, height, width));
+}
+
+/// Values 0 .. 1 [height, width] as colours.
+inline image colour_map(std::span<const double> values, index height, index width,
+                        colour_scale scale = colour_scale::inferno) {
+  require(height > 0 && width > 0 && static_cast<index>(values.size()) == height * width, "colour_map: ", values.size(),
+          " values, expected ", height, " x ", width);
+  image result(height, width, 3);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const auto rgb = colour_of(values[i], scale);
+    std::copy(rgb.begin(), rgb.end(), result.pixels.begin() + static_cast<std::ptrdiff_t>(3 * i));
+  }
+  return result;
+}
+
+/// How a heat map lies on its picture: its share of the colour where relevance is 0 and where it is 1.
+struct overlay_options {
+  double least = 0.35, most = 0.75;
+  colour_scale scale = colour_scale::inferno;
+};
+
+/// The picture (grey or colour) under the relevance of its patches [rows, columns].
+inline image overlay(const image_view& picture, std::span<const double> scores, index rows, index columns,
+                     const overlay_options& options = {}) {
+  image result = grey_to_rgb(picture);
+  const auto values = heatmap(scores, rows, columns, picture.height, picture.width);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const auto rgb = colour_of(values[i], options.scale);
+    const double share = options.least + (options.most - options.least) * values[i];
+    for (std::size_t c = 0; c < 3; ++c) {
+      auto& pixel = result.pixels[3 * i + c];
+      pixel = static_cast<std::uint8_t>(std::lround((1 - share) * pixel + share * rgb[c]));
+    }
+  }
+  return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/report/font.hpp ====
+// A font of 5 x 7 dots, and one more below the line, for captions in pictures: the printable ASCII characters, drawn
+// for this library.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+
+namespace core_tokensets {
+
+/// Width and height of a character's cell, an empty column included, at scale 1.
+inline constexpr index glyph_width = 6, glyph_height = 8;
+
+namespace detail {
+
+/// Five columns a character from ' ' to '~'; bit 0 is the top dot.
+inline constexpr std::array<std::array<std::uint8_t, 5>, 95> glyphs{{
+    // clang-format off
+    {0x00, 0x00, 0x00, 0x00, 0x00}, {0x00, 0x00, 0x5F, 0x00, 0x00}, {0x00, 0x03, 0x00, 0x03, 0x00},
+    {0x14, 0x7F, 0x14, 0x7F, 0x14}, {0x24, 0x2A, 0x7F, 0x2A, 0x12}, {0x63, 0x13, 0x08, 0x64, 0x63},
+    {0x36, 0x49, 0x55, 0x22, 0x50}, {0x00, 0x00, 0x03, 0x00, 0x00}, {0x00, 0x1C, 0x22, 0x41, 0x00},
+    {0x00, 0x41, 0x22, 0x1C, 0x00}, {0x14, 0x08, 0x3E, 0x08, 0x14}, {0x08, 0x08, 0x3E, 0x08, 0x08},
+    {0x00, 0x40, 0x20, 0x00, 0x00}, {0x08, 0x08, 0x08, 0x08, 0x08}, {0x00, 0x00, 0x60, 0x00, 0x00},
+    {0x60, 0x10, 0x08, 0x04, 0x03}, {0x3E, 0x51, 0x49, 0x45, 0x3E}, {0x00, 0x42, 0x7F, 0x40, 0x00},
+    {0x42, 0x61, 0x51, 0x49, 0x46}, {0x41, 0x49, 0x49, 0x49, 0x36}, {0x18, 0x14, 0x12, 0x7F, 0x10},
+    {0x27, 0x45, 0x45, 0x45, 0x39}, {0x3C, 0x4A, 0x49, 0x49, 0x30}, {0x01, 0x01, 0x79, 0x05, 0x03},
+    {0x36, 0x49, 0x49, 0x49, 0x36}, {0x06, 0x49, 0x49, 0x29, 0x1E}, {0x00, 0x00, 0x24, 0x00, 0x00},
+    {0x00, 0x40, 0x24, 0x00, 0x00}, {0x08, 0x14, 0x22, 0x41, 0x00}, {0x14, 0x14, 0x14, 0x14, 0x14},
+    {0x00, 0x41, 0x22, 0x14, 0x08}, {0x02, 0x01, 0x51, 0x09, 0x06}, {0x3E, 0x41, 0x5D, 0x55, 0x1E},
+    {0x7E, 0x09, 0x09, 0x09, 0x7E}, {0x7F, 0x49, 0x49, 0x49, 0x36}, {0x3E, 0x41, 0x41, 0x41, 0x41},
+    {0x7F, 0x41, 0x41, 0x41, 0x3E}, {0x7F, 0x49, 0x49, 0x49, 0x41}, {0x7F, 0x09, 0x09, 0x09, 0x01},
+    {0x3E, 0x41, 0x49, 0x49, 0x79}, {0x7F, 0x08, 0x08, 0x08, 0x7F}, {0x00, 0x41, 0x7F, 0x41, 0x00},
+    {0x20, 0x40, 0x41, 0x3F, 0x01}, {0x7F, 0x08, 0x14, 0x22, 0x41}, {0x7F, 0x40, 0x40, 0x40, 0x40},
+    {0x7F, 0x02, 0x0C, 0x02, 0x7F}, {0x7F, 0x02, 0x0C, 0x10, 0x7F}, {0x3E, 0x41, 0x41, 0x41, 0x3E},
+    {0x7F, 0x09, 0x09, 0x09, 0x06}, {0x3E, 0x41, 0x51, 0x21, 0x5E}, {0x7F, 0x09, 0x19, 0x29, 0x46},
+    {0x46, 0x49, 0x49, 0x49, 0x31}, {0x01, 0x01, 0x7F, 0x01, 0x01}, {0x3F, 0x40, 0x40, 0x40, 0x3F},
+    {0x0F, 0x30, 0x40, 0x30, 0x0F}, {0x7F, 0x20, 0x18, 0x20, 0x7F}, {0x63, 0x14, 0x08, 0x14, 0x63},
+    {0x03, 0x04, 0x78, 0x04, 0x03}, {0x61, 0x51, 0x49, 0x45, 0x43}, {0x00, 0x7F, 0x41, 0x41, 0x00},
+    {0x03, 0x04, 0x08, 0x10, 0x60}, {0x00, 0x41, 0x41, 0x7F, 0x00}, {0x04, 0x02, 0x01, 0x02, 0x04},
+    {0x40, 0x40, 0x40, 0x40, 0x40}, {0x00, 0x01, 0x02, 0x00, 0x00}, {0x20, 0x54, 0x54, 0x54, 0x78},
+    {0x7F, 0x44, 0x44, 0x44, 0x38}, {0x38, 0x44, 0x44, 0x44, 0x44}, {0x38, 0x44, 0x44, 0x44, 0x7F},
+    {0x38, 0x54, 0x54, 0x54, 0x58}, {0x04, 0x7E, 0x05, 0x05, 0x00}, {0x10, 0xA8, 0xA8, 0xA8, 0x78},
+    {0x7F, 0x04, 0x04, 0x04, 0x78}, {0x00, 0x44, 0x7D, 0x40, 0x00}, {0x40, 0x80, 0x84, 0x7D, 0x00},
+    {0x7F, 0x10, 0x28, 0x44, 0x00}, {0x00, 0x41, 0x7F, 0x40, 0x00}, {0x7C, 0x04, 0x78, 0x04, 0x78},
+    {0x7C, 0x04, 0x04, 0x04, 0x78}, {0x38, 0x44, 0x44, 0x44, 0x38}, {0xF8, 0x28, 0x28, 0x28, 0x10},
+    {0x10, 0x28, 0x28, 0x28, 0xF8}, {0x7C, 0x08, 0x04, 0x04, 0x00}, {0x48, 0x54, 0x54, 0x54, 0x24},
+    {0x04, 0x3F, 0x44, 0x44, 0x00}, {0x3C, 0x40, 0x40, 0x40, 0x7C}, {0x1C, 0x20, 0x40, 0x20, 0x1C},
+    {0x3C, 0x40, 0x38, 0x40, 0x3C}, {0x44, 0x28, 0x10, 0x28, 0x44}, {0x18, 0xA0, 0xA0, 0xA0, 0x78},
+    {0x44, 0x64, 0x54, 0x4C, 0x44}, {0x00, 0x08, 0x36, 0x41, 0x41}, {0x00, 0x00, 0x7F, 0x00, 0x00},
+    {0x41, 0x41, 0x36, 0x08, 0x00}, {0x08, 0x04, 0x08, 0x10, 0x08}
+    // clang-format on
+}};
+
+}  // namespace detail
+
+/// Width in pixels of a line of text.
+inline index text_width(std::string_view text, index scale = 1) {
+  return static_cast<index>(text.size()) * glyph_width * scale;
+}
+
+/// Writes a line of text with its upper left corner at (y, x); dots outside of the picture are left out, other
+/// characters than printable ASCII become '?'. `rgb`: one value a channel of the picture, at most 3.
+inline void draw_text(image& picture, std::string_view text, index y, index x, const std::array<std::uint8_t, 3>& rgb,
+                      index scale = 1) {
+  for (const char c : text) {
+    const char known = c >= ' ' && c <= '~' ? c : '?';
+    const auto& glyph = detail::glyphs[static_cast<std::size_t>(known - ' ')];
+    for (index dot = 0; dot < 5 * 8 * scale * scale; ++dot) {
+      const index dx = dot % (5 * scale), dy = dot / (5 * scale);
+      if ((glyph[static_cast<std::size_t>(dx / scale)] >> (dy / scale) & 1) == 0) continue;
+      if (y + dy < 0 || y + dy >= picture.height || x + dx < 0 || x + dx >= picture.width) continue;
+      auto* pixel = picture.at(y + dy, x + dx);
+      for (index k = 0; k < picture.channels && k < 3; ++k) pixel[k] = rgb[static_cast<std::size_t>(k)];
+    }
+    x += glyph_width * scale;
+  }
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/report/mosaic.hpp ====
+// Contact sheets: many small pictures with captions on one, and pictures of which only the kept patches are seen.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// The picture with only the kept patches: `positions` are grid indices, row-major, of squares of `patch` pixels; what
+/// is missing becomes a quiet grey, checked by patch. `Error`: a patch that does not divide the picture, a position
+/// outside.
+inline image kept_patches(const image_view& picture, index patch, std::span<const std::int32_t> positions) {
+  require(patch > 0 && picture.height % patch == 0 && picture.width % patch == 0, "kept_patches: patches of ", patch,
+          " pixels in a picture of ", picture.height, " x ", picture.width);
+  const image from = grey_to_rgb(picture);
+  const index columns = from.width / patch, rows = from.height / patch;
+  image result(from.height, from.width, 3);
+  for (index y = 0; y < from.height; ++y) {
+    for (index x = 0; x < from.width; ++x)
+      std::fill_n(result.at(y, x), 3, std::uint8_t((y / patch + x / patch) % 2 == 0 ? 214 : 206));
+  }
+  for (const auto position : positions) {
+    require(position >= 0 && position < rows * columns, "kept_patches: position ", position, ", expected 0 to ",
+            rows * columns - 1);
+    const index top = position / columns * patch, left = position % columns * patch;
+    for (index y = top; y < top + patch; ++y) std::copy_n(from.at(y, left), 3 * patch, result.at(y, left));
+  }
+  return result;
+}
+
+/// The picture `times` as large, every pixel a square.
+inline image enlarge(const image_view& picture, index times) {
+  require(times > 0, "enlarge: ", times, " times, expected 1 or more");
+  image result(picture.height * times, picture.width * times, picture.channels);
+  for (index y = 0; y < result.height; ++y) {
+    for (index x = 0; x < result.width; ++x)
+      std::copy_n(picture.at(y / times, x / times), picture.channels, result.at(y, x));
+  }
+  return result;
+}
+
+/// A picture of a contact sheet, its caption below it and a frame around it where a colour is given.
+struct sheet_cell {
+  image picture;
+  std::string caption = {};
+  std::optional<std::array<std::uint8_t, 3>> border = {};
+};
+
+/// How a contact sheet is laid out. `zoom` enlarges the pictures, `text` the captions; lengths in pixels.
+struct sheet_options {
+  index columns = 8, margin = 6, border = 2, zoom = 1, text = 1;
+  std::string title = {};
+  std::array<std::uint8_t, 3> background{250, 250, 248}, ink{40, 40, 44};
+};
+
+/// All cells on one picture, row by row; cells are as large as the largest. Captions are cut, with "..", to the width
+/// of a cell. `Error`: no cells, lengths that are not positive, a picture that is neither grey nor colour.
+inline image contact_sheet(std::span<const sheet_cell> cells, const sheet_options& options = {}) {
+  require(!cells.empty(), "contact sheet: no pictures");
+  require(options.columns > 0 && options.zoom > 0 && options.text > 0 && options.margin >= 0 && options.border >= 0,
+          "contact sheet: ", options.columns, " columns, zoom ", options.zoom, ", text ", options.text, ", margin ",
+          options.margin, ", border ", options.border, ", expected positive numbers");
+  const auto count = static_cast<index>(cells.size());
+  const index columns = std::min(options.columns, count), rows = (count + columns - 1) / columns;
+  index height = 0, width = 0;
+  bool captions = false, borders = false;
+  for (const auto& cell : cells) {
+    height = std::max(height, cell.picture.height * options.zoom);
+    width = std::max(width, cell.picture.width * options.zoom);
+    captions = captions || !cell.caption.empty();
+    borders = borders || cell.border;
+  }
+  const index frame = borders ? options.border : 0;
+  const index line = glyph_height * options.text, below = captions ? line + 2 : 0;
+  const index head = options.title.empty() ? 0 : 2 * line + options.margin;
+  const index cell_height = height + 2 * frame + below + options.margin,
+              cell_width = width + 2 * frame + options.margin;
+  const auto fit = [&](std::string text, index space, index scale) {
+    if (text_width(text, scale) <= space) return text;
+    const auto room = static_cast<std::size_t>(std::max<index>(space / (glyph_width * scale) - 2, 0));
+    text.resize(std::min(room, text.size()));
+    return text + "..";
+  };
+
+  image sheet(options.margin + head + rows * cell_height, options.margin + columns * cell_width, 3);
+  for (std::size_t i = 0; i < sheet.pixels.size(); ++i) sheet.pixels[i] = options.background[i % 3];
+  draw_text(sheet, fit(options.title, sheet.width - 2 * options.margin, 2 * options.text), options.margin,
+            options.margin, options.ink, 2 * options.text);
+  for (index i = 0; i < count; ++i) {
+    const auto& cell = cells[static_cast<std::size_t>(i)];
+    const image picture = enlarge(grey_to_rgb(cell.picture), options.zoom);
+    const index top = options.margin + head + i / columns * cell_height;
+    const index left = options.margin + i % columns * cell_width;
+    const index y0 = top + frame + (height - picture.height) / 2, x0 = left + frame + (width - picture.width) / 2;
+    if (cell.border) {
+      for (index y = y0 - frame; y < y0 + picture.height + frame; ++y) {
+        for (index x = x0 - frame; x < x0 + picture.width + frame; ++x)
+          std::copy(cell.border->begin(), cell.border->end(), sheet.at(y, x));
+      }
+    }
+    for (index y = 0; y < picture.height; ++y) std::copy_n(picture.at(y, 0), 3 * picture.width, sheet.at(y0 + y, x0));
+    draw_text(sheet, fit(cell.caption, cell_width, options.text), top + 2 * frame + height + 2, left + frame,
+              options.ink, options.text);
+  }
+  return sheet;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/selection/evidence.hpp ====
+// What a selector knows of the samples: the two factors of each sample's last-layer gradient, and its class. The
+// gradient itself, K (d + 1) numbers a sample, is never formed.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Last-layer gradients of n samples, factored: the gradient of the cross-entropy of sample i with respect to the
+/// head's bias is delta_i = softmax - onehot, with respect to its weight the outer product delta_i h_i^T, h_i being the
+/// class-token feature before the head. So <g_i, g_j> = (delta_i . delta_j) (h_i . h_j + 1).
+///
+/// A sample may have several outputs (the tokens of an answer): then its gradient is the mean over its rows of `delta`
+/// and `feature`, R in all.
+struct evidence {
+  index samples = 0, classes = 0, features = 0;
+  std::vector<double> delta;         ///< [R, K]
+  std::vector<float> feature;        ///< [R, d]
+  std::vector<std::int32_t> labels;  ///< [n] class of each sample, or group, by which budgets are divided
+  std::vector<index> rows = {};      ///< [n + 1] sample i has the rows rows[i] .. rows[i + 1]; empty: one each
+  /// A gradient `[K] + [K, d]` (bias, then weight) that the chosen samples shall sum up to, as of a validation set;
+  /// empty: the mean over the samples themselves.
+  std::vector<double> target;
+
+  index first_row(index i) const { return rows.empty() ? i : rows[static_cast<std::size_t>(i)]; }
+  index all_rows() const { return rows.empty() ? samples : rows.back(); }
+  /// Calls `visit(delta [K], feature [d], share)` for the rows of sample i; shares add up to 1.
+  template <class Visit>
+  void for_each_row(index i, const Visit& visit) const {
+    const index begin = first_row(i), end = first_row(i + 1);
+    for (index r = begin; r < end; ++r)
+      visit(delta.data() + r * classes, feature.data() + r * features, 1.0 / static_cast<double>(end - begin));
+  }
+  /// Length of a gradient: K (d + 1).
+  index gradient_size() const { return classes * (features + 1); }
+};
+
+/// Evidence from the model's outputs: logits `[R, K]`, features `[R, d]` below the head and targets `[R]`. Without
+/// `rows` each row is a sample and its target is its label; with them, `labels` `[n]` are the samples' groups. `Error`
+/// unless the sizes agree.
+inline evidence make_evidence(std::span<const float> logits, std::span<const float> feature,
+                              std::span<const std::int32_t> targets, index classes, std::vector<index> rows = {},
+                              std::span<const std::int32_t> labels = {}) {
+  const auto all = static_cast<index>(targets.size());
+  require(all > 0 && classes > 0, "evidence: ", all, " samples of ", classes,
+          " classes, expected at least one of each");
+  require(static_cast<index>(logits.size()) == all * classes, "evidence: ", logits.size(), " logits, expected ", all,
+          " x ", classes);
+  require(!feature.empty() && static_cast<index>(feature.size()) % all == 0, "evidence: ", feature.size(),
+          " feature values, expected a multiple of ", all, " samples");
+  if (rows.empty()) labels = targets;
+  evidence e{.samples = static_cast<index>(labels.size()),
+             .classes = classes,
+             .features = static_cast<index>(feature.size()) / all,
+             .delta = std::vector<double>(logits.begin(), logits.end()),
+             .feature = {feature.begin(), feature.end()},
+             .labels = {labels.begin(), labels.end()},
+             .rows = std::move(rows),
+             .target = {}};
+  for (index i = 0; i < all; ++i) {
+    double* row = e.delta.data() + i * classes;
+    const index wanted = targets[static_cast<std::size_t>(i)];
+    require(wanted >= 0 && wanted < classes, "evidence: label ", wanted, " of sample ", i, ", expected 0 to ",
+            classes - 1);
+    const double top = *std::max_element(row, row + classes);
+    double sum = 0;
+    for (index c = 0; c < classes; ++c) sum += row[c] = std::exp(row[c] - top);
+    for (index c = 0; c < classes; ++c) row[c] /= sum;
+    row[wanted] -= 1;
+  }
+  return e;
+}
+
+/// `Error` that names what is wrong: no samples, sizes that disagree, labels out of range, values that are not finite.
+inline void check(const evidence& e) {
+  require(e.samples > 0 && e.classes > 0 && e.features > 0, "evidence: ", e.samples, " samples, ", e.classes,
+          " classes, ", e.features, " features, expected at least one of each");
+  const auto length = [](const char* name, std::size_t got, index want) {
+    require(static_cast<index>(got) == want, "evidence: ", name, " has ", got, " values, expected ", want);
+  };
+  if (!e.rows.empty()) {
+    length("rows", e.rows.size(), e.samples + 1);
+    for (index i = 0; i < e.samples; ++i)
+      require(e.first_row(i) < e.first_row(i + 1) && e.rows.front() == 0, "evidence: sample ", i, " has no rows");
+  }
+  length("delta", e.delta.size(), e.all_rows() * e.classes);
+  length("feature", e.feature.size(), e.all_rows() * e.features);
+  length("labels", e.labels.size(), e.samples);
+  if (!e.target.empty()) length("target", e.target.size(), e.gradient_size());
+  const auto finite = [&e](const char* name, const auto& values, index width) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      require(std::isfinite(values[i]), "evidence: ", name, e.rows.empty() ? " of sample " : " of row ",
+              static_cast<index>(i) / width, " is not finite (", values[i], ")");
+    }
+  };
+  finite("delta", e.delta, e.classes);
+  finite("feature", e.feature, e.features);
+  finite("target", e.target, e.gradient_size());
+  for (index i = 0; i < e.samples; ++i) {
+    const index label = e.labels[static_cast<std::size_t>(i)];
+    require(label >= 0 && label < e.classes, "evidence: label ", label, " of sample ", i, ", expected 0 to ",
+            e.classes - 1);
+  }
+}
+
+namespace detail {
+
+/// Inner product in 16 running sums: compilers make vector instructions of it without reordering anything.
+template <class Sum, class A, class B>
+Sum dot(const A* a, const B* b, index n) {
+  constexpr index lanes = 16;
+  Sum sums[lanes] = {};
+  index i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    for (index l = 0; l < lanes; ++l) sums[l] += static_cast<Sum>(a[i + l]) * static_cast<Sum>(b[i + l]);
+  }
+  Sum total = 0;
+  for (; i < n; ++i) total += static_cast<Sum>(a[i]) * static_cast<Sum>(b[i]);
+  for (index l = 0; l < lanes; ++l) total += sums[l];
+  return total;
+}
+
+}  // namespace detail
+
+/// <g_i, g_j> = (delta_i . delta_j) (h_i . h_j + 1), in double precision.
+inline double inner(const evidence& e, index i, index j) {
+  double total = 0;
+  e.for_each_row(i, [&](const double* delta, const float* h, double share) {
+    e.for_each_row(j, [&](const double* other_delta, const float* other_h, double other_share) {
+      total += share * other_share * detail::dot<double>(delta, other_delta, e.classes) *
+               (detail::dot<double>(h, other_h, e.features) + 1);
+    });
+  });
+  return total;
+}
+
+/// Inner products of all `rows` with all `columns`, [rows, columns].
+inline std::vector<double> gram_block(const evidence& e, std::span<const index> rows, std::span<const index> columns) {
+  std::vector<double> block(rows.size() * columns.size());
+  parallel_for(0, static_cast<index>(rows.size()), [&](index r) {
+    for (std::size_t c = 0; c < columns.size(); ++c) {
+      block[static_cast<std::size_t>(r) * columns.size() + c] = inner(e, rows[static_cast<std::size_t>(r)], columns[c]);
+    }
+  });
+  return block;
+}
+
+/// Sum of the gradients of `members`, `[K] + [K, d]`. Summed in the order of `members`.
+inline std::vector<double> gradient_sum(const evidence& e, std::span<const index> members) {
+  std::vector<double> sum(static_cast<std::size_t>(e.gradient_size()));
+  parallel_for(0, e.classes, [&](index c) {
+    double* row = sum.data() + e.classes + c * e.features;
+    for (const index i : members) {
+      e.for_each_row(i, [&](const double* delta, const float* h, double share) {
+        const double factor = share * delta[c];
+        sum[static_cast<std::size_t>(c)] += factor;
+        for (index f = 0; f < e.features; ++f) row[f] += factor * static_cast<double>(h[f]);
+      });
+    }
+  });
+  return sum;
+}
+
+/// Mean of the gradients of `members`, at least one.
+inline std::vector<double> gradient_mean(const evidence& e, std::span<const index> members) {
+  require(!members.empty(), "evidence: the mean gradient of no samples");
+  auto mean = gradient_sum(e, members);
+  for (double& value : mean) value /= static_cast<double>(members.size());
+  return mean;
+}
+
+/// <g_i, gradient> = delta_i . (gradient's bias + gradient's weight h_i) for all `members`.
+inline std::vector<double> inner_with(const evidence& e, std::span<const index> members,
+                                      std::span<const double> gradient) {
+  require(static_cast<index>(gradient.size()) == e.gradient_size(), "gradient of ", gradient.size(),
+          " values, expected ", e.gradient_size());
+  std::vector<double> result(members.size());
+  parallel_chunks(0, static_cast<index>(members.size()), 64, [&](index begin, index end) {
+    for (index m = begin; m < end; ++m) {
+      const index i = members[static_cast<std::size_t>(m)];
+      double total = 0;
+      e.for_each_row(i, [&](const double* delta, const float* h, double share) {
+        for (index c = 0; c < e.classes; ++c) {
+          const double* weight = gradient.data() + e.classes + c * e.features;
+          total +=
+              share * delta[c] * (gradient[static_cast<std::size_t>(c)] + detail::dot<double>(weight, h, e.features));
+        }
+      });
+      result[static_cast<std::size_t>(m)] = total;
+    }
+  });
+  return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/answering.hpp ====
+// A trained image-text model on samples: the answers that it writes, and what selection needs to know of each sample.
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// Calls `body(part)` for pieces of the pictures.
+template <class Body>
+void for_pictures(std::span<const index> pictures, index batch_size, const Body& body) {
+  for (std::size_t begin = 0; begin < pictures.size(); begin += static_cast<std::size_t>(batch_size)) {
+    body(pictures.subspan(begin, std::min(static_cast<std::size_t>(batch_size), pictures.size() - begin)));
+  }
+}
+
+}  // namespace detail
+
+/// What the model writes for the samples `indices` of `data`, in their order.
+template <tensor_backend B>
+std::vector<std::string> write_answers(B& b, const image_text_model<B>& model, const tokenizer& words,
+                                       const visual_text& data, std::span<const index> indices,
+                                       const pixel_normalisation& normalisation, const generation_options& o = {},
+                                       index batch_size = 64) {
+  const samples_by_picture by_picture(data, indices);
+  std::vector<std::string> of_sample(static_cast<std::size_t>(data.n()));
+  detail::for_pictures(by_picture.pictures(), batch_size, [&](std::span<const index> part) {
+    text_batch prompts;
+    std::vector<index> asked;
+    for (const index picture : part) {
+      prompts.next_picture();
+      for (const index i : by_picture.of(picture)) {
+        prompts.append_prompt(words.encode(data.samples[static_cast<std::size_t>(i)].prompt), tokenizer::begin_token);
+        asked.push_back(i);
+      }
+    }
+    const auto images =
+        make_batch(data.images, part, {.patch = model.config().image.patch, .normalisation = normalisation});
+    const auto written = generate(b, model, images, prompts, tokenizer::end_token, o);
+    for (std::size_t q = 0; q < asked.size(); ++q) {
+      std::string text = words.decode(written[q].tokens);
+      text.erase(0, text.find_first_not_of(' '));
+      of_sample[static_cast<std::size_t>(asked[q])] = std::move(text);
+    }
+  });
+  std::vector<std::string> result;
+  for (const index i : indices) result.push_back(of_sample[static_cast<std::size_t>(i)]);
+  return result;
+}
+
+/// Last-layer gradients of the samples `indices`, averaged over the positions of each answer; labels are the groups.
+template <tensor_backend B>
+evidence answer_evidence(B& b, const image_text_model<B>& model, const tokenizer& words, const visual_text& data,
+                         std::span<const index> indices, const pixel_normalisation& normalisation,
+                         index batch_size = 64) {
+  const encoded_texts encoded(data, words, model.config().text.length);
+  const samples_by_picture by_picture(data, indices);
+  const index classes = model.config().text.vocabulary;
+  require(data.groups() <= classes, "selection: ", data.groups(), " groups, more than the ", classes, " tokens");
+  std::vector<std::vector<float>> logits(static_cast<std::size_t>(data.n())), features(logits.size());
+  std::vector<std::vector<std::int32_t>> targets(logits.size());
+  image_text_tape<B> tape;
+  tape.keep = kept::logits;
+  detail::for_pictures(by_picture.pictures(), batch_size, [&](std::span<const index> part) {
+    text_batch texts;
+    std::vector<index> asked;
+    for (const index picture : part) {
+      texts.next_picture();
+      for (const index i : by_picture.of(picture)) {
+        texts.append(encoded.prompt(i), encoded.answer(i), tokenizer::begin_token, tokenizer::end_token);
+        asked.push_back(i);
+      }
+    }
+    const auto images =
+        make_batch(data.images, part, {.patch = model.config().image.patch, .normalisation = normalisation});
+    forward(b, model, images, texts, tape);
+    const auto z = tape.logits.to_host(b), h = tape.text_norm.y.to_host(b);
+    const index dim = tape.text_norm.y.cols();
+    for (std::size_t q = 0; q < asked.size(); ++q) {
+      const auto s = static_cast<std::size_t>(asked[q]);
+      for (index a = tape.text.asked_of_text.begin(static_cast<index>(q));
+           a < tape.text.asked_of_text.begin(static_cast<index>(q) + 1); ++a) {
+        const auto row = [&](const auto& from, index width) { return from.begin() + a * width; };
+        logits[s].insert(logits[s].end(), row(z, tape.logits.cols()), row(z, tape.logits.cols()) + tape.logits.cols());
+        features[s].insert(features[s].end(), row(h, dim), row(h, dim) + dim);
+        targets[s].push_back(tape.text.targets[static_cast<std::size_t>(a)]);
+      }
+    }
+  });
+  std::vector<float> all_logits, all_features;
+  std::vector<std::int32_t> all_targets, groups;
+  std::vector<index> rows{0};
+  for (const index i : indices) {
+    const auto s = static_cast<std::size_t>(i);
+    all_logits.insert(all_logits.end(), logits[s].begin(), logits[s].end());
+    all_features.insert(all_features.end(), features[s].begin(), features[s].end());
+    all_targets.insert(all_targets.end(), targets[s].begin(), targets[s].end());
+    groups.push_back(data.samples[s].group);
+    rows.push_back(static_cast<index>(all_targets.size()));
+  }
+  return make_evidence(all_logits, all_features, all_targets, classes, std::move(rows), groups);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/report/answer_sheet.hpp ====
+// Questions and captions to look at: pictures, what the model wrote, and where it looked.
+
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// What a model wrote about one picture, and how much each patch `[P]` mattered for it.
+struct explained_answer {
+  std::string text;
+  std::vector<double> relevance;
+};
+
+/// Writes an answer to each of the samples `indices` (a caption where the prompt is empty) and explains it.
+template <tensor_backend B>
+std::vector<explained_answer> explain_written(B& b, const image_text_model<B>& model, const tokenizer& words,
+                                              const visual_text& data, std::span<const index> indices,
+                                              const attribution_method& method,
+                                              const pixel_normalisation& normalisation,
+                                              const generation_options& o = {}) {
+  const auto written = write_answers(b, model, words, data, indices, normalisation, o);
+  std::vector<explained_answer> result;
+  answer_workspace<B> workspace;
+  for (std::size_t i = 0; i < indices.size(); ++i) {
+    const visual_text_sample& sample = data.samples[static_cast<std::size_t>(indices[i])];
+    text_batch texts;
+    texts.next_picture();
+    texts.append(words.encode(sample.prompt), words.encode(written[i]), tokenizer::begin_token, tokenizer::end_token);
+    const auto images = make_batch(data.images, std::vector<index>{sample.image},
+                                   {.patch = model.config().image.patch, .normalisation = normalisation});
+    result.push_back({written[i], attribute_answers(method, b, model, images, texts, workspace).image});
+  }
+  return result;
+}
+
+/// The samples `indices`: each picture with its question, and beside it the answer over where the model looked.
+template <tensor_backend B>
+image answer_sheet(B& b, const image_text_model<B>& model, const tokenizer& words, const visual_text& data,
+                   std::span<const index> indices, const attribution_method& method,
+                   const pixel_normalisation& normalisation, const generation_options& o = {}) {
+  const vit_config& c = model.config().image;
+  const auto answers = explain_written(b, model, words, data, indices, method, normalisation, o);
+  std::vector<sheet_cell> cells;
+  for (std::size_t i = 0; i < indices.size(); ++i) {
+    const visual_text_sample& sample = data.samples[static_cast<std::size_t>(indices[i])];
+    const image_view picture = data.images.view_of(sample.image);
+    cells.push_back({grey_to_rgb(picture), sample.prompt.empty() ? sample.answers.front() : sample.prompt});
+    cells.push_back({overlay(picture, answers[i].relevance, c.grid_height(), c.grid_width()), answers[i].text});
+  }
+  return contact_sheet(cells, {.columns = 4,
+                               .zoom = std::max<index>(1, 256 / std::max(c.image.height, c.image.width)),
+                               .title = "What was asked, what the model wrote, and where it looked"});
 }
 
 }  // namespace core_tokensets
@@ -15324,349 +16043,6 @@ inline std::string html_of(const line_chart& chart) {
 }
 
 }  // namespace detail
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/report/font.hpp ====
-// A font of 5 x 7 dots, and one more below the line, for captions in pictures: the printable ASCII characters, drawn
-// for this library.
-
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <string_view>
-
-
-namespace core_tokensets {
-
-/// Width and height of a character's cell, an empty column included, at scale 1.
-inline constexpr index glyph_width = 6, glyph_height = 8;
-
-namespace detail {
-
-/// Five columns a character from ' ' to '~'; bit 0 is the top dot.
-inline constexpr std::array<std::array<std::uint8_t, 5>, 95> glyphs{{
-    // clang-format off
-    {0x00, 0x00, 0x00, 0x00, 0x00}, {0x00, 0x00, 0x5F, 0x00, 0x00}, {0x00, 0x03, 0x00, 0x03, 0x00},
-    {0x14, 0x7F, 0x14, 0x7F, 0x14}, {0x24, 0x2A, 0x7F, 0x2A, 0x12}, {0x63, 0x13, 0x08, 0x64, 0x63},
-    {0x36, 0x49, 0x55, 0x22, 0x50}, {0x00, 0x00, 0x03, 0x00, 0x00}, {0x00, 0x1C, 0x22, 0x41, 0x00},
-    {0x00, 0x41, 0x22, 0x1C, 0x00}, {0x14, 0x08, 0x3E, 0x08, 0x14}, {0x08, 0x08, 0x3E, 0x08, 0x08},
-    {0x00, 0x40, 0x20, 0x00, 0x00}, {0x08, 0x08, 0x08, 0x08, 0x08}, {0x00, 0x00, 0x60, 0x00, 0x00},
-    {0x60, 0x10, 0x08, 0x04, 0x03}, {0x3E, 0x51, 0x49, 0x45, 0x3E}, {0x00, 0x42, 0x7F, 0x40, 0x00},
-    {0x42, 0x61, 0x51, 0x49, 0x46}, {0x41, 0x49, 0x49, 0x49, 0x36}, {0x18, 0x14, 0x12, 0x7F, 0x10},
-    {0x27, 0x45, 0x45, 0x45, 0x39}, {0x3C, 0x4A, 0x49, 0x49, 0x30}, {0x01, 0x01, 0x79, 0x05, 0x03},
-    {0x36, 0x49, 0x49, 0x49, 0x36}, {0x06, 0x49, 0x49, 0x29, 0x1E}, {0x00, 0x00, 0x24, 0x00, 0x00},
-    {0x00, 0x40, 0x24, 0x00, 0x00}, {0x08, 0x14, 0x22, 0x41, 0x00}, {0x14, 0x14, 0x14, 0x14, 0x14},
-    {0x00, 0x41, 0x22, 0x14, 0x08}, {0x02, 0x01, 0x51, 0x09, 0x06}, {0x3E, 0x41, 0x5D, 0x55, 0x1E},
-    {0x7E, 0x09, 0x09, 0x09, 0x7E}, {0x7F, 0x49, 0x49, 0x49, 0x36}, {0x3E, 0x41, 0x41, 0x41, 0x41},
-    {0x7F, 0x41, 0x41, 0x41, 0x3E}, {0x7F, 0x49, 0x49, 0x49, 0x41}, {0x7F, 0x09, 0x09, 0x09, 0x01},
-    {0x3E, 0x41, 0x49, 0x49, 0x79}, {0x7F, 0x08, 0x08, 0x08, 0x7F}, {0x00, 0x41, 0x7F, 0x41, 0x00},
-    {0x20, 0x40, 0x41, 0x3F, 0x01}, {0x7F, 0x08, 0x14, 0x22, 0x41}, {0x7F, 0x40, 0x40, 0x40, 0x40},
-    {0x7F, 0x02, 0x0C, 0x02, 0x7F}, {0x7F, 0x02, 0x0C, 0x10, 0x7F}, {0x3E, 0x41, 0x41, 0x41, 0x3E},
-    {0x7F, 0x09, 0x09, 0x09, 0x06}, {0x3E, 0x41, 0x51, 0x21, 0x5E}, {0x7F, 0x09, 0x19, 0x29, 0x46},
-    {0x46, 0x49, 0x49, 0x49, 0x31}, {0x01, 0x01, 0x7F, 0x01, 0x01}, {0x3F, 0x40, 0x40, 0x40, 0x3F},
-    {0x0F, 0x30, 0x40, 0x30, 0x0F}, {0x7F, 0x20, 0x18, 0x20, 0x7F}, {0x63, 0x14, 0x08, 0x14, 0x63},
-    {0x03, 0x04, 0x78, 0x04, 0x03}, {0x61, 0x51, 0x49, 0x45, 0x43}, {0x00, 0x7F, 0x41, 0x41, 0x00},
-    {0x03, 0x04, 0x08, 0x10, 0x60}, {0x00, 0x41, 0x41, 0x7F, 0x00}, {0x04, 0x02, 0x01, 0x02, 0x04},
-    {0x40, 0x40, 0x40, 0x40, 0x40}, {0x00, 0x01, 0x02, 0x00, 0x00}, {0x20, 0x54, 0x54, 0x54, 0x78},
-    {0x7F, 0x44, 0x44, 0x44, 0x38}, {0x38, 0x44, 0x44, 0x44, 0x44}, {0x38, 0x44, 0x44, 0x44, 0x7F},
-    {0x38, 0x54, 0x54, 0x54, 0x58}, {0x04, 0x7E, 0x05, 0x05, 0x00}, {0x10, 0xA8, 0xA8, 0xA8, 0x78},
-    {0x7F, 0x04, 0x04, 0x04, 0x78}, {0x00, 0x44, 0x7D, 0x40, 0x00}, {0x40, 0x80, 0x84, 0x7D, 0x00},
-    {0x7F, 0x10, 0x28, 0x44, 0x00}, {0x00, 0x41, 0x7F, 0x40, 0x00}, {0x7C, 0x04, 0x78, 0x04, 0x78},
-    {0x7C, 0x04, 0x04, 0x04, 0x78}, {0x38, 0x44, 0x44, 0x44, 0x38}, {0xF8, 0x28, 0x28, 0x28, 0x10},
-    {0x10, 0x28, 0x28, 0x28, 0xF8}, {0x7C, 0x08, 0x04, 0x04, 0x00}, {0x48, 0x54, 0x54, 0x54, 0x24},
-    {0x04, 0x3F, 0x44, 0x44, 0x00}, {0x3C, 0x40, 0x40, 0x40, 0x7C}, {0x1C, 0x20, 0x40, 0x20, 0x1C},
-    {0x3C, 0x40, 0x38, 0x40, 0x3C}, {0x44, 0x28, 0x10, 0x28, 0x44}, {0x18, 0xA0, 0xA0, 0xA0, 0x78},
-    {0x44, 0x64, 0x54, 0x4C, 0x44}, {0x00, 0x08, 0x36, 0x41, 0x41}, {0x00, 0x00, 0x7F, 0x00, 0x00},
-    {0x41, 0x41, 0x36, 0x08, 0x00}, {0x08, 0x04, 0x08, 0x10, 0x08}
-    // clang-format on
-}};
-
-}  // namespace detail
-
-/// Width in pixels of a line of text.
-inline index text_width(std::string_view text, index scale = 1) {
-  return static_cast<index>(text.size()) * glyph_width * scale;
-}
-
-/// Writes a line of text with its upper left corner at (y, x); dots outside of the picture are left out, other
-/// characters than printable ASCII become '?'. `rgb`: one value a channel of the picture, at most 3.
-inline void draw_text(image& picture, std::string_view text, index y, index x, const std::array<std::uint8_t, 3>& rgb,
-                      index scale = 1) {
-  for (const char c : text) {
-    const char known = c >= ' ' && c <= '~' ? c : '?';
-    const auto& glyph = detail::glyphs[static_cast<std::size_t>(known - ' ')];
-    for (index dot = 0; dot < 5 * 8 * scale * scale; ++dot) {
-      const index dx = dot % (5 * scale), dy = dot / (5 * scale);
-      if ((glyph[static_cast<std::size_t>(dx / scale)] >> (dy / scale) & 1) == 0) continue;
-      if (y + dy < 0 || y + dy >= picture.height || x + dx < 0 || x + dx >= picture.width) continue;
-      auto* pixel = picture.at(y + dy, x + dx);
-      for (index k = 0; k < picture.channels && k < 3; ++k) pixel[k] = rgb[static_cast<std::size_t>(k)];
-    }
-    x += glyph_width * scale;
-  }
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/report/heatmap.hpp ====
-// Relevance as a picture: scores of patches become a smooth map over the pixels, then colours, then an overlay.
-
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <vector>
-
-
-namespace core_tokensets {
-
-using colour = std::array<std::uint8_t, 3>;
-
-/// Colour scales that look evenly spaced and stay readable in grey (van der Walt & Smith, SciPy 2015).
-enum class colour_scale { viridis, inferno };
-
-/// Colour of a value in [0, 1], interpolated between samples of the scale; values beyond are clamped, NaN is 0.
-inline colour colour_of(double value, colour_scale scale = colour_scale::inferno) {
-  static constexpr std::array<colour, 10> viridis{{{0x44, 0x01, 0x54},
-                                                   {0x48, 0x28, 0x78},
-                                                   {0x3E, 0x4A, 0x89},
-                                                   {0x31, 0x68, 0x8E},
-                                                   {0x26, 0x82, 0x8E},
-                                                   {0x1F, 0x9E, 0x89},
-                                                   {0x35, 0xB7, 0x79},
-                                                   {0x6D, 0xCD, 0x59},
-                                                   {0xB4, 0xDE, 0x2C},
-                                                   {0xFD, 0xE7, 0x25}}};
-  static constexpr std::array<colour, 10> inferno{{{0x00, 0x00, 0x04},
-                                                   {0x1B, 0x0C, 0x41},
-                                                   {0x4A, 0x0C, 0x6B},
-                                                   {0x78, 0x1C, 0x6D},
-                                                   {0xA5, 0x2C, 0x60},
-                                                   {0xCF, 0x44, 0x46},
-                                                   {0xED, 0x69, 0x25},
-                                                   {0xFB, 0x9B, 0x06},
-                                                   {0xF7, 0xD1, 0x3D},
-                                                   {0xFC, 0xFF, 0xA4}}};
-  const auto& samples = scale == colour_scale::viridis ? viridis : inferno;
-  const double place = (value > 0 ? std::min(value, 1.0) : 0.0) * 9;
-  const auto left = static_cast<std::size_t>(std::min(place, 8.0));
-  const double share = place - static_cast<double>(left);
-  colour result{};
-  for (std::size_t c = 0; c < 3; ++c)
-    result[c] = static_cast<std::uint8_t>(std::lround((1 - share) * samples[left][c] + share * samples[left + 1][c]));
-  return result;
-}
-
-/// Black or white, whichever is easier to read on a background.
-inline colour text_colour_on(const colour& background) {
-  const double light = 0.299 * background[0] + 0.587 * background[1] + 0.114 * background[2];
-  return light > 140 ? colour{0, 0, 0} : colour{255, 255, 255};
-}
-
-/// Values moved and scaled to 0 .. 1; all 0 where they are all equal. `Error`: a value that is not finite.
-inline std::vector<double> min_max(std::span<const double> values) {
-  for (const double v : values) require(std::isfinite(v), "min_max: a value is not finite (", v, ")");
-  std::vector<double> result(values.size(), 0.0);
-  if (values.empty()) return result;
-  const auto [low, high] = std::minmax_element(values.begin(), values.end());
-  if (*high > *low) {
-    const double from = *low, range = *high - *low;
-    std::transform(values.begin(), values.end(), result.begin(), [=](double v) { return (v - from) / range; });
-  }
-  return result;
-}
-
-/// Scores of a grid [rows, columns] at the pixels [height, width]: bilinear, centres at half integers, edges clamped.
-inline std::vector<double> upsample(std::span<const double> scores, index rows, index columns, index height,
-                                    index width) {
-  require(rows > 0 && columns > 0 && height > 0 && width > 0 && static_cast<index>(scores.size()) == rows * columns,
-          "upsample: ", scores.size(), " scores as a grid of ", rows, " x ", columns, " to ", height, " x ", width);
-  struct place {
-    index low, high;
-    double share;
-  };
-  const auto place_of = [](index i, index from, index to) {
-    const double centre = (static_cast<double>(i) + 0.5) * static_cast<double>(from) / static_cast<double>(to) - 0.5;
-    const double inside = std::clamp(centre, 0.0, static_cast<double>(from - 1));
-    const auto low = static_cast<index>(inside);
-    return place{low, std::min(low + 1, from - 1), inside - static_cast<double>(low)};
-  };
-  std::vector<place> across;
-  for (index x = 0; x < width; ++x) across.push_back(place_of(x, columns, width));
-  std::vector<double> result;
-  result.reserve(static_cast<std::size_t>(height * width));
-  for (index y = 0; y < height; ++y) {
-    const auto v = place_of(y, rows, height);
-    const double *top = scores.data() + v.low * columns, *bottom = scores.data() + v.high * columns;
-    for (const auto& h : across) {
-      const double above = (1 - h.share) * top[h.low] + h.share * top[h.high];
-      const double below = (1 - h.share) * bottom[h.low] + h.share * bottom[h.high];
-      result.push_back((1 - v.share) * above + v.share * below);
-    }
-  }
-  return result;
-}
-
-/// The relevance of patches [rows, columns] as values 0 .. 1 of the pixels [height, width]: `upsample`, then `min_max`.
-inline std::vector<double> heatmap(std::span<const double> scores, index rows, index columns, index height,
-                                   index width) {
-  return min_max(upsample(scores, rows, columns, height, width));
-}
-
-/// Values 0 .. 1 [height, width] as colours.
-inline image colour_map(std::span<const double> values, index height, index width,
-                        colour_scale scale = colour_scale::inferno) {
-  require(height > 0 && width > 0 && static_cast<index>(values.size()) == height * width, "colour_map: ", values.size(),
-          " values, expected ", height, " x ", width);
-  image result(height, width, 3);
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    const auto rgb = colour_of(values[i], scale);
-    std::copy(rgb.begin(), rgb.end(), result.pixels.begin() + static_cast<std::ptrdiff_t>(3 * i));
-  }
-  return result;
-}
-
-/// How a heat map lies on its picture: its share of the colour where relevance is 0 and where it is 1.
-struct overlay_options {
-  double least = 0.35, most = 0.75;
-  colour_scale scale = colour_scale::inferno;
-};
-
-/// The picture (grey or colour) under the relevance of its patches [rows, columns].
-inline image overlay(const image_view& picture, std::span<const double> scores, index rows, index columns,
-                     const overlay_options& options = {}) {
-  image result = grey_to_rgb(picture);
-  const auto values = heatmap(scores, rows, columns, picture.height, picture.width);
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    const auto rgb = colour_of(values[i], options.scale);
-    const double share = options.least + (options.most - options.least) * values[i];
-    for (std::size_t c = 0; c < 3; ++c) {
-      auto& pixel = result.pixels[3 * i + c];
-      pixel = static_cast<std::uint8_t>(std::lround((1 - share) * pixel + share * rgb[c]));
-    }
-  }
-  return result;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/report/mosaic.hpp ====
-// Contact sheets: many small pictures with captions on one, and pictures of which only the kept patches are seen.
-
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <cstdint>
-#include <optional>
-#include <span>
-#include <string>
-#include <utility>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// The picture with only the kept patches: `positions` are grid indices, row-major, of squares of `patch` pixels; what
-/// is missing becomes a quiet grey, checked by patch. `Error`: a patch that does not divide the picture, a position
-/// outside.
-inline image kept_patches(const image_view& picture, index patch, std::span<const std::int32_t> positions) {
-  require(patch > 0 && picture.height % patch == 0 && picture.width % patch == 0, "kept_patches: patches of ", patch,
-          " pixels in a picture of ", picture.height, " x ", picture.width);
-  const image from = grey_to_rgb(picture);
-  const index columns = from.width / patch, rows = from.height / patch;
-  image result(from.height, from.width, 3);
-  for (index y = 0; y < from.height; ++y) {
-    for (index x = 0; x < from.width; ++x)
-      std::fill_n(result.at(y, x), 3, std::uint8_t((y / patch + x / patch) % 2 == 0 ? 214 : 206));
-  }
-  for (const auto position : positions) {
-    require(position >= 0 && position < rows * columns, "kept_patches: position ", position, ", expected 0 to ",
-            rows * columns - 1);
-    const index top = position / columns * patch, left = position % columns * patch;
-    for (index y = top; y < top + patch; ++y) std::copy_n(from.at(y, left), 3 * patch, result.at(y, left));
-  }
-  return result;
-}
-
-/// The picture `times` as large, every pixel a square.
-inline image enlarge(const image_view& picture, index times) {
-  require(times > 0, "enlarge: ", times, " times, expected 1 or more");
-  image result(picture.height * times, picture.width * times, picture.channels);
-  for (index y = 0; y < result.height; ++y) {
-    for (index x = 0; x < result.width; ++x)
-      std::copy_n(picture.at(y / times, x / times), picture.channels, result.at(y, x));
-  }
-  return result;
-}
-
-/// A picture of a contact sheet, its caption below it and a frame around it where a colour is given.
-struct sheet_cell {
-  image picture;
-  std::string caption = {};
-  std::optional<std::array<std::uint8_t, 3>> border = {};
-};
-
-/// How a contact sheet is laid out. `zoom` enlarges the pictures, `text` the captions; lengths in pixels.
-struct sheet_options {
-  index columns = 8, margin = 6, border = 2, zoom = 1, text = 1;
-  std::string title = {};
-  std::array<std::uint8_t, 3> background{250, 250, 248}, ink{40, 40, 44};
-};
-
-/// All cells on one picture, row by row; cells are as large as the largest. Captions are cut, with "..", to the width
-/// of a cell. `Error`: no cells, lengths that are not positive, a picture that is neither grey nor colour.
-inline image contact_sheet(std::span<const sheet_cell> cells, const sheet_options& options = {}) {
-  require(!cells.empty(), "contact sheet: no pictures");
-  require(options.columns > 0 && options.zoom > 0 && options.text > 0 && options.margin >= 0 && options.border >= 0,
-          "contact sheet: ", options.columns, " columns, zoom ", options.zoom, ", text ", options.text, ", margin ",
-          options.margin, ", border ", options.border, ", expected positive numbers");
-  const auto count = static_cast<index>(cells.size());
-  const index columns = std::min(options.columns, count), rows = (count + columns - 1) / columns;
-  index height = 0, width = 0;
-  bool captions = false, borders = false;
-  for (const auto& cell : cells) {
-    height = std::max(height, cell.picture.height * options.zoom);
-    width = std::max(width, cell.picture.width * options.zoom);
-    captions = captions || !cell.caption.empty();
-    borders = borders || cell.border;
-  }
-  const index frame = borders ? options.border : 0;
-  const index line = glyph_height * options.text, below = captions ? line + 2 : 0;
-  const index head = options.title.empty() ? 0 : 2 * line + options.margin;
-  const index cell_height = height + 2 * frame + below + options.margin,
-              cell_width = width + 2 * frame + options.margin;
-  const auto fit = [&](std::string text, index space, index scale) {
-    if (text_width(text, scale) <= space) return text;
-    const auto room = static_cast<std::size_t>(std::max<index>(space / (glyph_width * scale) - 2, 0));
-    text.resize(std::min(room, text.size()));
-    return text + "..";
-  };
-
-  image sheet(options.margin + head + rows * cell_height, options.margin + columns * cell_width, 3);
-  for (std::size_t i = 0; i < sheet.pixels.size(); ++i) sheet.pixels[i] = options.background[i % 3];
-  draw_text(sheet, fit(options.title, sheet.width - 2 * options.margin, 2 * options.text), options.margin,
-            options.margin, options.ink, 2 * options.text);
-  for (index i = 0; i < count; ++i) {
-    const auto& cell = cells[static_cast<std::size_t>(i)];
-    const image picture = enlarge(grey_to_rgb(cell.picture), options.zoom);
-    const index top = options.margin + head + i / columns * cell_height;
-    const index left = options.margin + i % columns * cell_width;
-    const index y0 = top + frame + (height - picture.height) / 2, x0 = left + frame + (width - picture.width) / 2;
-    if (cell.border) {
-      for (index y = y0 - frame; y < y0 + picture.height + frame; ++y) {
-        for (index x = x0 - frame; x < x0 + picture.width + frame; ++x)
-          std::copy(cell.border->begin(), cell.border->end(), sheet.at(y, x));
-      }
-    }
-    for (index y = 0; y < picture.height; ++y) std::copy_n(picture.at(y, 0), 3 * picture.width, sheet.at(y0 + y, x0));
-    draw_text(sheet, fit(cell.caption, cell_width, options.text), top + 2 * frame + height + 2, left + frame,
-              options.ink, options.text);
-  }
-  return sheet;
-}
 
 }  // namespace core_tokensets
 
@@ -16123,208 +16499,6 @@ inline report_page sequence_page(const nlohmann::json& results, const std::vecto
   page.sections.push_back({"Seconds", {table_from_json(results.at("seconds"))}});
   if (results.contains("config")) page.sections.push_back({"Settings", {table_from_json(results.at("config"))}});
   return page;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/selection/evidence.hpp ====
-// What a selector knows of the samples: the two factors of each sample's last-layer gradient, and its class. The
-// gradient itself, K (d + 1) numbers a sample, is never formed.
-
-#include <algorithm>
-#include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// Last-layer gradients of n samples, factored: the gradient of the cross-entropy of sample i with respect to the
-/// head's bias is delta_i = softmax - onehot, with respect to its weight the outer product delta_i h_i^T, h_i being the
-/// class-token feature before the head. So <g_i, g_j> = (delta_i . delta_j) (h_i . h_j + 1).
-///
-/// A sample may have several outputs (the tokens of an answer): then its gradient is the mean over its rows of `delta`
-/// and `feature`, R in all.
-struct evidence {
-  index samples = 0, classes = 0, features = 0;
-  std::vector<double> delta;         ///< [R, K]
-  std::vector<float> feature;        ///< [R, d]
-  std::vector<std::int32_t> labels;  ///< [n] class of each sample, or group, by which budgets are divided
-  std::vector<index> rows = {};      ///< [n + 1] sample i has the rows rows[i] .. rows[i + 1]; empty: one each
-  /// A gradient `[K] + [K, d]` (bias, then weight) that the chosen samples shall sum up to, as of a validation set;
-  /// empty: the mean over the samples themselves.
-  std::vector<double> target;
-
-  index first_row(index i) const { return rows.empty() ? i : rows[static_cast<std::size_t>(i)]; }
-  index all_rows() const { return rows.empty() ? samples : rows.back(); }
-  /// Calls `visit(delta [K], feature [d], share)` for the rows of sample i; shares add up to 1.
-  template <class Visit>
-  void for_each_row(index i, const Visit& visit) const {
-    const index begin = first_row(i), end = first_row(i + 1);
-    for (index r = begin; r < end; ++r)
-      visit(delta.data() + r * classes, feature.data() + r * features, 1.0 / static_cast<double>(end - begin));
-  }
-  /// Length of a gradient: K (d + 1).
-  index gradient_size() const { return classes * (features + 1); }
-};
-
-/// Evidence from the model's outputs: logits `[R, K]`, features `[R, d]` below the head and targets `[R]`. Without
-/// `rows` each row is a sample and its target is its label; with them, `labels` `[n]` are the samples' groups. `Error`
-/// unless the sizes agree.
-inline evidence make_evidence(std::span<const float> logits, std::span<const float> feature,
-                              std::span<const std::int32_t> targets, index classes, std::vector<index> rows = {},
-                              std::span<const std::int32_t> labels = {}) {
-  const auto all = static_cast<index>(targets.size());
-  require(all > 0 && classes > 0, "evidence: ", all, " samples of ", classes,
-          " classes, expected at least one of each");
-  require(static_cast<index>(logits.size()) == all * classes, "evidence: ", logits.size(), " logits, expected ", all,
-          " x ", classes);
-  require(!feature.empty() && static_cast<index>(feature.size()) % all == 0, "evidence: ", feature.size(),
-          " feature values, expected a multiple of ", all, " samples");
-  if (rows.empty()) labels = targets;
-  evidence e{.samples = static_cast<index>(labels.size()),
-             .classes = classes,
-             .features = static_cast<index>(feature.size()) / all,
-             .delta = std::vector<double>(logits.begin(), logits.end()),
-             .feature = {feature.begin(), feature.end()},
-             .labels = {labels.begin(), labels.end()},
-             .rows = std::move(rows),
-             .target = {}};
-  for (index i = 0; i < all; ++i) {
-    double* row = e.delta.data() + i * classes;
-    const index wanted = targets[static_cast<std::size_t>(i)];
-    require(wanted >= 0 && wanted < classes, "evidence: label ", wanted, " of sample ", i, ", expected 0 to ",
-            classes - 1);
-    const double top = *std::max_element(row, row + classes);
-    double sum = 0;
-    for (index c = 0; c < classes; ++c) sum += row[c] = std::exp(row[c] - top);
-    for (index c = 0; c < classes; ++c) row[c] /= sum;
-    row[wanted] -= 1;
-  }
-  return e;
-}
-
-/// `Error` that names what is wrong: no samples, sizes that disagree, labels out of range, values that are not finite.
-inline void check(const evidence& e) {
-  require(e.samples > 0 && e.classes > 0 && e.features > 0, "evidence: ", e.samples, " samples, ", e.classes,
-          " classes, ", e.features, " features, expected at least one of each");
-  const auto length = [](const char* name, std::size_t got, index want) {
-    require(static_cast<index>(got) == want, "evidence: ", name, " has ", got, " values, expected ", want);
-  };
-  if (!e.rows.empty()) {
-    length("rows", e.rows.size(), e.samples + 1);
-    for (index i = 0; i < e.samples; ++i)
-      require(e.first_row(i) < e.first_row(i + 1) && e.rows.front() == 0, "evidence: sample ", i, " has no rows");
-  }
-  length("delta", e.delta.size(), e.all_rows() * e.classes);
-  length("feature", e.feature.size(), e.all_rows() * e.features);
-  length("labels", e.labels.size(), e.samples);
-  if (!e.target.empty()) length("target", e.target.size(), e.gradient_size());
-  const auto finite = [&e](const char* name, const auto& values, index width) {
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      require(std::isfinite(values[i]), "evidence: ", name, e.rows.empty() ? " of sample " : " of row ",
-              static_cast<index>(i) / width, " is not finite (", values[i], ")");
-    }
-  };
-  finite("delta", e.delta, e.classes);
-  finite("feature", e.feature, e.features);
-  finite("target", e.target, e.gradient_size());
-  for (index i = 0; i < e.samples; ++i) {
-    const index label = e.labels[static_cast<std::size_t>(i)];
-    require(label >= 0 && label < e.classes, "evidence: label ", label, " of sample ", i, ", expected 0 to ",
-            e.classes - 1);
-  }
-}
-
-namespace detail {
-
-/// Inner product in 16 running sums: compilers make vector instructions of it without reordering anything.
-template <class Sum, class A, class B>
-Sum dot(const A* a, const B* b, index n) {
-  constexpr index lanes = 16;
-  Sum sums[lanes] = {};
-  index i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    for (index l = 0; l < lanes; ++l) sums[l] += static_cast<Sum>(a[i + l]) * static_cast<Sum>(b[i + l]);
-  }
-  Sum total = 0;
-  for (; i < n; ++i) total += static_cast<Sum>(a[i]) * static_cast<Sum>(b[i]);
-  for (index l = 0; l < lanes; ++l) total += sums[l];
-  return total;
-}
-
-}  // namespace detail
-
-/// <g_i, g_j> = (delta_i . delta_j) (h_i . h_j + 1), in double precision.
-inline double inner(const evidence& e, index i, index j) {
-  double total = 0;
-  e.for_each_row(i, [&](const double* delta, const float* h, double share) {
-    e.for_each_row(j, [&](const double* other_delta, const float* other_h, double other_share) {
-      total += share * other_share * detail::dot<double>(delta, other_delta, e.classes) *
-               (detail::dot<double>(h, other_h, e.features) + 1);
-    });
-  });
-  return total;
-}
-
-/// Inner products of all `rows` with all `columns`, [rows, columns].
-inline std::vector<double> gram_block(const evidence& e, std::span<const index> rows, std::span<const index> columns) {
-  std::vector<double> block(rows.size() * columns.size());
-  parallel_for(0, static_cast<index>(rows.size()), [&](index r) {
-    for (std::size_t c = 0; c < columns.size(); ++c) {
-      block[static_cast<std::size_t>(r) * columns.size() + c] = inner(e, rows[static_cast<std::size_t>(r)], columns[c]);
-    }
-  });
-  return block;
-}
-
-/// Sum of the gradients of `members`, `[K] + [K, d]`. Summed in the order of `members`.
-inline std::vector<double> gradient_sum(const evidence& e, std::span<const index> members) {
-  std::vector<double> sum(static_cast<std::size_t>(e.gradient_size()));
-  parallel_for(0, e.classes, [&](index c) {
-    double* row = sum.data() + e.classes + c * e.features;
-    for (const index i : members) {
-      e.for_each_row(i, [&](const double* delta, const float* h, double share) {
-        const double factor = share * delta[c];
-        sum[static_cast<std::size_t>(c)] += factor;
-        for (index f = 0; f < e.features; ++f) row[f] += factor * static_cast<double>(h[f]);
-      });
-    }
-  });
-  return sum;
-}
-
-/// Mean of the gradients of `members`, at least one.
-inline std::vector<double> gradient_mean(const evidence& e, std::span<const index> members) {
-  require(!members.empty(), "evidence: the mean gradient of no samples");
-  auto mean = gradient_sum(e, members);
-  for (double& value : mean) value /= static_cast<double>(members.size());
-  return mean;
-}
-
-/// <g_i, gradient> = delta_i . (gradient's bias + gradient's weight h_i) for all `members`.
-inline std::vector<double> inner_with(const evidence& e, std::span<const index> members,
-                                      std::span<const double> gradient) {
-  require(static_cast<index>(gradient.size()) == e.gradient_size(), "gradient of ", gradient.size(),
-          " values, expected ", e.gradient_size());
-  std::vector<double> result(members.size());
-  parallel_chunks(0, static_cast<index>(members.size()), 64, [&](index begin, index end) {
-    for (index m = begin; m < end; ++m) {
-      const index i = members[static_cast<std::size_t>(m)];
-      double total = 0;
-      e.for_each_row(i, [&](const double* delta, const float* h, double share) {
-        for (index c = 0; c < e.classes; ++c) {
-          const double* weight = gradient.data() + e.classes + c * e.features;
-          total +=
-              share * delta[c] * (gradient[static_cast<std::size_t>(c)] + detail::dot<double>(weight, h, e.features));
-        }
-      });
-      result[static_cast<std::size_t>(m)] = total;
-    }
-  });
-  return result;
 }
 
 }  // namespace core_tokensets
@@ -17658,111 +17832,6 @@ inline std::string normalise_answer(std::string_view answer) {
     text += detail::answer_marks.find(c) == detail::answer_marks.npos ? c : ' ';
   }
   return detail::plain_words(detail::without_periods(text));
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/train/answering.hpp ====
-// A trained image-text model on samples: the answers that it writes, and what selection needs to know of each sample.
-
-
-namespace core_tokensets {
-
-namespace detail {
-
-/// Calls `body(part)` for pieces of the pictures.
-template <class Body>
-void for_pictures(std::span<const index> pictures, index batch_size, const Body& body) {
-  for (std::size_t begin = 0; begin < pictures.size(); begin += static_cast<std::size_t>(batch_size)) {
-    body(pictures.subspan(begin, std::min(static_cast<std::size_t>(batch_size), pictures.size() - begin)));
-  }
-}
-
-}  // namespace detail
-
-/// What the model writes for the samples `indices` of `data`, in their order.
-template <tensor_backend B>
-std::vector<std::string> write_answers(B& b, const image_text_model<B>& model, const tokenizer& words,
-                                       const visual_text& data, std::span<const index> indices,
-                                       const pixel_normalisation& normalisation, const generation_options& o = {},
-                                       index batch_size = 64) {
-  const samples_by_picture by_picture(data, indices);
-  std::vector<std::string> of_sample(static_cast<std::size_t>(data.n()));
-  detail::for_pictures(by_picture.pictures(), batch_size, [&](std::span<const index> part) {
-    text_batch prompts;
-    std::vector<index> asked;
-    for (const index picture : part) {
-      prompts.next_picture();
-      for (const index i : by_picture.of(picture)) {
-        prompts.append_prompt(words.encode(data.samples[static_cast<std::size_t>(i)].prompt), tokenizer::begin_token);
-        asked.push_back(i);
-      }
-    }
-    const auto images =
-        make_batch(data.images, part, {.patch = model.config().image.patch, .normalisation = normalisation});
-    const auto written = generate(b, model, images, prompts, tokenizer::end_token, o);
-    for (std::size_t q = 0; q < asked.size(); ++q) {
-      std::string text = words.decode(written[q].tokens);
-      text.erase(0, text.find_first_not_of(' '));
-      of_sample[static_cast<std::size_t>(asked[q])] = std::move(text);
-    }
-  });
-  std::vector<std::string> result;
-  for (const index i : indices) result.push_back(of_sample[static_cast<std::size_t>(i)]);
-  return result;
-}
-
-/// Last-layer gradients of the samples `indices`, averaged over the positions of each answer; labels are the groups.
-template <tensor_backend B>
-evidence answer_evidence(B& b, const image_text_model<B>& model, const tokenizer& words, const visual_text& data,
-                         std::span<const index> indices, const pixel_normalisation& normalisation,
-                         index batch_size = 64) {
-  const encoded_texts encoded(data, words, model.config().text.length);
-  const samples_by_picture by_picture(data, indices);
-  const index classes = model.config().text.vocabulary;
-  require(data.groups() <= classes, "selection: ", data.groups(), " groups, more than the ", classes, " tokens");
-  std::vector<std::vector<float>> logits(static_cast<std::size_t>(data.n())), features(logits.size());
-  std::vector<std::vector<std::int32_t>> targets(logits.size());
-  image_text_tape<B> tape;
-  tape.keep = kept::logits;
-  detail::for_pictures(by_picture.pictures(), batch_size, [&](std::span<const index> part) {
-    text_batch texts;
-    std::vector<index> asked;
-    for (const index picture : part) {
-      texts.next_picture();
-      for (const index i : by_picture.of(picture)) {
-        texts.append(encoded.prompt(i), encoded.answer(i), tokenizer::begin_token, tokenizer::end_token);
-        asked.push_back(i);
-      }
-    }
-    const auto images =
-        make_batch(data.images, part, {.patch = model.config().image.patch, .normalisation = normalisation});
-    forward(b, model, images, texts, tape);
-    const auto z = tape.logits.to_host(b), h = tape.text_norm.y.to_host(b);
-    const index dim = tape.text_norm.y.cols();
-    for (std::size_t q = 0; q < asked.size(); ++q) {
-      const auto s = static_cast<std::size_t>(asked[q]);
-      for (index a = tape.text.asked_of_text.begin(static_cast<index>(q));
-           a < tape.text.asked_of_text.begin(static_cast<index>(q) + 1); ++a) {
-        const auto row = [&](const auto& from, index width) { return from.begin() + a * width; };
-        logits[s].insert(logits[s].end(), row(z, tape.logits.cols()), row(z, tape.logits.cols()) + tape.logits.cols());
-        features[s].insert(features[s].end(), row(h, dim), row(h, dim) + dim);
-        targets[s].push_back(tape.text.targets[static_cast<std::size_t>(a)]);
-      }
-    }
-  });
-  std::vector<float> all_logits, all_features;
-  std::vector<std::int32_t> all_targets, groups;
-  std::vector<index> rows{0};
-  for (const index i : indices) {
-    const auto s = static_cast<std::size_t>(i);
-    all_logits.insert(all_logits.end(), logits[s].begin(), logits[s].end());
-    all_features.insert(all_features.end(), features[s].begin(), features[s].end());
-    all_targets.insert(all_targets.end(), targets[s].begin(), targets[s].end());
-    groups.push_back(data.samples[s].group);
-    rows.push_back(static_cast<index>(all_targets.size()));
-  }
-  return make_evidence(all_logits, all_features, all_targets, classes, std::move(rows), groups);
 }
 
 }  // namespace core_tokensets
@@ -19254,9 +19323,9 @@ class text_learner {
       samples.push_back(sample);
       weights.push_back(chosen.weights[i]);
     }
-    done.pictures = store_texts(b_, model_, words_, train, samples, weights, recipe, o_.fit.normalisation,
-                                static_cast<std::uint16_t>(t),
-                                as_files() ? std::numeric_limits<index>::max() : bytes, memory);
+    done.pictures =
+        store_texts(b_, model_, words_, train, samples, weights, recipe, o_.fit.normalisation,
+                    static_cast<std::uint16_t>(t), as_files() ? std::numeric_limits<index>::max() : bytes, memory);
     done.attribute_seconds = std::chrono::duration<double>(clock::now() - attribution_start).count();
     return done;
   }
@@ -19329,8 +19398,7 @@ class text_learner {
     row.accuracy.push_back(accuracy / static_cast<double>(test.size()));
     row.others["exact_match"].push_back(exact / static_cast<double>(test.size()));
   }
-  void score_captions(const std::vector<std::string>& written, const std::vector<index>& test,
-                      task_scores& row) const {
+  void score_captions(const std::vector<std::string>& written, const std::vector<index>& test, task_scores& row) const {
     std::vector<std::vector<std::string>> references;
     for (const index i : test) references.push_back(stream_.data.test.samples[static_cast<std::size_t>(i)].answers);
     const caption_scores s = measure_captions(written, references);

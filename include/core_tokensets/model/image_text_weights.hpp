@@ -1,6 +1,7 @@
 #pragma once
 // Image-text models in and out as safetensors: configuration and free texts (the tokenizer) in the metadata.
 
+#include "core_tokensets/data/tokenizer.hpp"
 #include "core_tokensets/model/image_text.hpp"
 #include "core_tokensets/model/vit_weights.hpp"
 
@@ -74,6 +75,15 @@ image_text_model<B> load_image_text(B& b, const tensor_file& file) {
   image_text_model<B> model(b, read_image_text_config(file));
   load_parameters(b, model, file);
   return model;
+}
+
+/// The tokenizer in the metadata of a model's file. `Error`: there is none, or it makes no sense.
+inline tokenizer tokenizer_of(const tensor_file& file) {
+  const auto found = file.metadata.find("tokenizer");
+  require(found != file.metadata.end(), file.path, ": the metadata hold no 'tokenizer'");
+  const auto json = nlohmann::json::parse(found->second, nullptr, false);
+  require(!json.is_discarded(), file.path, ": the metadata 'tokenizer' is not JSON");
+  return tokenizer_from_json(json);
 }
 
 /// Starts the encoder from a Vision Transformer that was trained elsewhere, under timm's names; its head is left out.

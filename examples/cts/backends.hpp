@@ -3,6 +3,7 @@
 // for.
 
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "core_tokensets/core/error.hpp"
@@ -19,6 +20,9 @@ inline std::vector<std::string> backend_names() {
       "eigen",
 #ifdef CTS_HAS_XTENSOR
       "xtensor",
+#endif
+#ifdef CTS_HAS_CUDA
+      "cuda",
 #endif
   };
 }
@@ -38,10 +42,25 @@ inline void check_backend(const std::string& name) {
   core_tokensets::fail("--backend '", name, "' is not in this program; there are ", backend_list());
 }
 
+#ifdef CTS_HAS_CUDA
+/// `work(backend)` on the first CUDA device; instantiated in cuda_works.cu for every kind of work.
+template <class Work>
+void on_cuda(const Work& work);
+/// One line about that device, or why there is none.
+std::string cuda_device();
+#endif
+
 /// `body(backend)` on a backend of scalar T.
 template <class T, class Body>
 void with_backend_of(const std::string& name, int threads, const Body& body) {
   check_backend(name);
+#ifdef CTS_HAS_CUDA
+  if (name == "cuda") {
+    core_tokensets::require(std::is_same_v<T, float>, "--backend cuda computes in f32, not in f64");
+    on_cuda(body);
+    return;
+  }
+#endif
 #ifdef CTS_HAS_XTENSOR
   if (name == "xtensor") {
     core_tokensets::xtensor_backend<T> b(threads);

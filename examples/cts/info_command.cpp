@@ -47,7 +47,13 @@ std::string version(int major, int minor, int patch) {
 }
 
 /// The accelerator of a backend that has one; null in a program without such a backend.
-json device() { return nullptr; }
+json device() {
+#ifdef CTS_HAS_CUDA
+  return cuda_device();
+#else
+  return nullptr;
+#endif
+}
 
 json describe() {
   json j;

@@ -36,6 +36,12 @@ void check(const sequence_arguments& a);
 /// Everything that results depend on, as JSON: the `config` of the results, and what a checkpoint is recognised by.
 nlohmann::json config_of(const sequence_arguments& a);
 
+/// Reads scenes, folder:DIR, cifar:DIR or idx:DIR, then takes the classes and pictures that were asked for.
+core_tokensets::dataset_split read_data(const sequence_arguments& a);
+
+/// The options of a sequence of classes, of which all are checked.
+core_tokensets::sequence_options options_of(const sequence_arguments& a);
+
 /// Options of training that classes and texts share.
 core_tokensets::fit_options fit_options_of(const sequence_arguments& a);
 

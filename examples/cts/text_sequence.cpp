@@ -1,136 +1,13 @@
 // cts sequence --task vqa|caption: questions or captions that arrive task after task.
 
-#include <filesystem>
-#include <optional>
-
 #include "backends.hpp"
-#include "core_tokensets/core_tokensets.hpp"
-#include "sequence.hpp"
-#include "text_data.hpp"
+#include "text_sequence_work.hpp"
 
 namespace cts_command {
 
-namespace cts = core_tokensets;
-
-namespace {
-
-cts::text_sequence_options text_options_of(const sequence_arguments& a) {
-  check(a);
-  cts::text_sequence_options o;
-  o.memory = cts::parse_memory_kind(a.memory);
-  o.recipe = {cts::parse_selection(a.select, a.seed), cts::parse_attribution(a.attribute, 0, a.seed), a.keep};
-  o.budget = cts::parse_budget(a.budget);
-  o.price = a.coreset_price == "raw" ? cts::picture_price::raw : cts::picture_price::source;
-  o.fit = fit_options_of(a);
-  o.fit.augment = {.shift = 2, .flip = 0};  // a mirror would turn left into right
-  o.texts_per_picture = a.texts_per_picture;
-  o.measure = a.task == "vqa" ? cts::text_measure::vqa : cts::text_measure::captions;
-  o.generate = {.beams = a.beams, .length = a.task == "vqa" ? 12 : 40};
-  o.out = a.out;
-  o.resume = a.resume;
-  return o;
-}
-
-/// Tokens of the longest text, and some room.
-cts::index longest_text(const cts::visual_text& data, const cts::tokenizer& words) {
-  std::size_t longest = 0;
-  for (const auto& sample : data.samples) {
-    const std::size_t prompt = words.encode(sample.prompt).size();
-    for (const auto& answer : sample.answers) longest = std::max(longest, prompt + words.encode(answer).size());
-  }
-  return static_cast<cts::index>(longest) + 8;
-}
-
-/// A fresh model for the data, one that goes on from an image-text model, or one whose encoder starts from a Vision
-/// Transformer.
-template <class B>
-cts::image_text_model<B> make_model(B& b, const sequence_arguments& a, const cts::text_stream& stream,
-                                    cts::tokenizer& words) {
-  const cts::dataset& pictures = stream.data.train.images;
-  std::optional<cts::tensor_file> file;
-  if (!a.weights.empty()) file = cts::load_safetensors(a.weights);
-  if (file && file->metadata.contains("kind")) {
-    words = cts::tokenizer_of(*file);
-    return cts::load_image_text(b, *file);
-  }
-  words = cts::tokenizer::train(cts::corpus_of(stream.data.train), {.vocabulary = a.vocabulary});
-  const auto length = std::max(longest_text(stream.data.train, words), longest_text(stream.data.test, words));
-  cts::image_text_config c;
-  c.image = file ? cts::read_config(*file)
-                 : cts::vit_config{.image = {pictures.height, pictures.width, pictures.channels},
-                                   .patch = a.patch,
-                                   .dim = a.dim,
-                                   .depth = a.depth,
-                                   .heads = a.heads};
-  c.text = {.vocabulary = words.size(), .length = length, .dim = a.dim, .depth = a.text_depth, .heads = a.heads};
-  c.seed = a.seed;
-  cts::image_text_model<B> model(b, c);
-  if (file) cts::load_encoder(b, model, *file);
-  return model;
-}
-
-/// A few test samples of each task: the picture with what was asked, and where the model looked for its answer.
-template <class B>
-cts::report_figure draw_answers(B& b, const cts::image_text_model<B>& model, const cts::tokenizer& words,
-                                const cts::text_stream& stream, const cts::text_sequence_options& o) {
-  const cts::visual_text& test = stream.data.test;
-  std::vector<cts::index> shown;
-  for (const auto& task : stream.tasks) {
-    for (std::size_t i = 0; i < 4 && i < task.test.size(); ++i) shown.push_back(task.test[i * task.test.size() / 4]);
-  }
-  return {cts::encode_png(
-              cts::answer_sheet(b, model, words, test, shown, o.recipe.attribute, o.fit.normalisation, o.generate)),
-          "Test pictures, what the model wrote about them and where it looked for it."};
-}
-
-template <class B>
-sequence_outcome run_text_sequence(B& b, const sequence_arguments& a) {
-  const auto options = text_options_of(a);  // bad names are told before any work is done
-  std::optional<cts::output_folder> folder;
-  if (!a.out.empty()) folder.emplace(a.out);
-  const auto stream = read_text_tasks({.sets = a.data,
-                                       .captions = a.task == "caption",
-                                       .image = a.image > 0 ? a.image : 64,
-                                       .pictures = a.pictures,
-                                       .test_pictures = a.test_pictures,
-                                       .seed = a.seed,
-                                       .threads = a.threads},
-                                      a.tasks);
-  cts::tokenizer words;
-  auto model = make_model(b, a, stream, words);
-  cts::text_learner<B> learner(b, model, words, stream, options);
-  const auto config = config_of(a);
-  cts::task_loop<cts::text_learner<B>> loop(
-      learner, {.budget = options.budget, .out = options.out, .resume = options.resume}, text_of(config));
-  sequence_outcome outcome{cts::to_json(loop.run()), {}};
-  outcome.results["config"] = config;
-  std::vector<std::string> names;
-  for (const auto& task : stream.tasks) names.push_back(task.name);
-  outcome.results["task_names"] = names;
-  outcome.figures.push_back(draw_answers(b, model, words, stream, options));
-  if (!loop.memory().empty()) {
-    std::vector<cts::index> pictures;
-    for (const auto i : loop.pictures())
-      pictures.push_back(stream.data.train.samples[static_cast<std::size_t>(i)].image);
-    outcome.figures.push_back(
-        {cts::encode_png(cts::kept_tokens_sheet(loop.memory(), stream.data.train.images, pictures)),
-         "Pictures of the memory, and the tokens that it keeps of them."});
-  }
-  if (!a.out.empty()) {
-    const std::filesystem::path out = a.out;
-    cts::save_safetensors(out / "model.safetensors", learner.save());
-    loop.memory().save(out / "memory.safetensors");
-    cts::write_report(out / "report.html", cts::sequence_page(outcome.results, outcome.figures));
-    cts::write_file(out / "results.json", std::string_view(text_of(outcome.results, 1)));
-  }
-  return outcome;
-}
-
-}  // namespace
-
 sequence_outcome run_text_sequence(const sequence_arguments& a) {
   sequence_outcome outcome;
-  with_backend_of<float>(a.backend, a.threads, [&](auto& b) { outcome = run_text_sequence(b, a); });
+  with_backend_of<float>(a.backend, a.threads, text_sequence_work{a, outcome});
   return outcome;
 }
 

@@ -246,6 +246,44 @@ TEST_CASE("a memory survives its file to the bit, and its size is known before")
   CHECK(same(cts::load_token_memory(file.path), nothing));
 }
 
+TEST_CASE("prompts and answers stay with their samples") {
+  const scratch_file file;
+  auto format = grid;
+  format.texts = true;
+  cts::token_memory memory(format);
+  const auto tokens = sample_of({1, 4}, {1, 2}, 3);
+  const auto with = [&](std::string_view prompt, std::string_view answer) {
+    auto view = tokens.view();
+    view.prompt = prompt, view.answer = answer;
+    return view;
+  };
+  memory.append(with("what colour?", "red"));
+  memory.append(with("", "ein grünes Haus \xff"));
+  memory.append(with("how many?", ""));
+  memory.append(memory);
+  CHECK(memory.sample(1).answer == "ein grünes Haus \xff");
+  CHECK(memory.sample(5).prompt == "how many?");
+  const auto predicted = memory.bytes_on_disk(6, 12, static_cast<cts::index>(memory.arrays().text.size()));
+  memory.save(file.path);
+  CHECK(static_cast<cts::index>(fs::file_size(file.path)) == memory.bytes_on_disk());
+  CHECK(predicted == memory.bytes_on_disk());
+  auto again = cts::load_token_memory(file.path);
+  again.evict(std::vector<cts::index>{0, 3, 4, 5});
+  again.shrink(1);
+  REQUIRE(again.samples() == 2);
+  CHECK(again.sample(0).prompt.empty());
+  CHECK(again.sample(0).answer == "ein grünes Haus \xff");
+  CHECK(again.sample(1).prompt == "how many?");
+  CHECK(again.sample(1).answer.empty());
+  CHECK(cts::verify_token_memory(file.path).empty());
+
+  cts::token_memory plain(grid);
+  CHECK(has(message_of([&] { plain.append(with("a", "b")); }), "without"));
+  auto broken = memory.arrays();
+  broken.text_offsets[2] = broken.text_offsets[3] + 1;
+  CHECK(has(message_of([&] { cts::token_memory{broken}; }), "text_offsets"));
+}
+
 TEST_CASE("the file is plain safetensors under the documented names") {
   const scratch_file file;
   example(cts::relevance_storage::f16).save(file.path);

@@ -1,0 +1,153 @@
+#pragma once
+// What cts predict, backward and attribute do on a backend.
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "commands.hpp"
+#include "core_tokensets/core_tokensets.hpp"
+
+namespace cts_command {
+
+namespace cts = core_tokensets;
+
+/// The numbers of an array; whatever is wrong with them is told with the file and the name.
+template <class T>
+std::vector<T> read_numbers(const cts::tensor_file& file, const std::string& name) {
+  const cts::host_array& array = file.at(name);
+  try {
+    return array.as<T>();
+  } catch (const cts::Error& error) {
+    cts::fail(file.path, ": '", name, "': ", error.what());
+  }
+}
+
+/// Images f32 [B, C, H, W] and labels [B] of a file, as a batch for a model with this configuration.
+inline cts::token_batch read_images(const std::string& path, const cts::vit_config& c, bool need_labels) {
+  const cts::tensor_file file = cts::load_safetensors(path);
+  const auto& shape = file.at("images").shape;
+  cts::require(shape.size() == 4 && shape[0] > 0 && shape[1] == c.image.channels && shape[2] == c.image.height &&
+                   shape[3] == c.image.width,
+               path, ": 'images' has shape ", cts::shape_text(shape), ", the model expects [B, ", c.image.channels,
+               ", ", c.image.height, ", ", c.image.width, "]");
+  const auto images = read_numbers<float>(file, "images");
+  cts::require(std::all_of(images.begin(), images.end(), [](float x) { return std::isfinite(x); }), path,
+               ": 'images' holds a number that is not finite");
+  auto batch = cts::patchify(images, shape[0], c.image, c.patch);
+  if (!need_labels) return batch;
+  batch.targets = read_numbers<std::int32_t>(file, "labels");
+  cts::require(static_cast<cts::index>(batch.targets.size()) == batch.samples(), path, ": 'labels' has ",
+               batch.targets.size(), " labels for ", batch.samples(), " images");
+  for (const auto label : batch.targets) {
+    cts::require(label >= 0 && label < c.classes, path, ": 'labels' holds ", label, ", the model has classes 0 to ",
+                 c.classes - 1);
+  }
+  return batch;
+}
+
+template <class B>
+cts::vit<B> read_model(B& b, const model_options& o) {
+  cts::vit_hints hints;
+  if (o.heads != 0) hints.heads = o.heads;
+  return cts::load_vit(b, o.weights, hints);
+}
+
+/// cts predict
+struct predict_work {
+  const model_options& o;
+
+  template <class B>
+  void operator()(B& b) const {
+    using T = typename B::scalar;
+    const auto model = read_model(b, o);
+    const auto batch = read_images(o.inputs, model.config(), false);
+    cts::vit_tape<B> tape;
+    tape.keep = cts::kept::logits;
+    cts::forward(b, model, batch, tape);
+    cts::tensor_file out;
+    const std::vector<cts::index> shape{batch.samples(), model.config().classes};
+    out.arrays["logits"] = cts::host_array::of(tape.logits.to_host(b), shape);
+    cts::ops::softmax<B, T>(b, *tape.logits);
+    out.arrays["probabilities"] = cts::host_array::of(tape.logits.to_host(b), shape);
+    cts::save_safetensors(o.out, out);
+  }
+};
+
+/// cts backward
+struct backward_work {
+  const model_options& o;
+
+  template <class B>
+  void operator()(B& b) const {
+    using T = typename B::scalar;
+    const auto model = read_model(b, o);
+    const auto batch = read_images(o.inputs, model.config(), true);
+    cts::vit_tape<B> tape;
+    cts::forward(b, model, batch, tape);
+    cts::loss_tape<B> loss;
+    cts::cross_entropy(b, *tape.logits, batch.targets, loss);
+    cts::tensor<B> dtokens, gradients(b, 1, model.parameters().size());
+    b.fill(*gradients, T(0));
+    cts::backward(b, model, tape, *loss.dlogits, gradients.data(), dtokens);
+    cts::tensor_file out;
+    out.arrays["loss"] = cts::host_array::of(std::vector<double>{cts::mean_loss(b, loss)});
+    cts::put_parameters(b, model, gradients, "grad.", out);
+    cts::save_safetensors(o.out, out);
+  }
+};
+
+struct attribute_options : model_options {
+  std::string method, target = "argmax", pictures;
+  std::ptrdiff_t start_layer = 0;
+  std::uint64_t seed = 0;
+};
+
+/// Writes DIR/N.png for each sample: the picture, brightened to the full range, under its relevance.
+inline void draw(const std::string& dir, const cts::token_batch& batch, const std::vector<double>& relevance,
+                 const cts::vit_config& c) {
+  cts::require(c.image.channels == 1 || c.image.channels == 3, "--pictures: images of ", c.image.channels,
+               " channels, expected 1 or 3");
+  std::filesystem::create_directories(dir);
+  const cts::patch_grid grid{c.image.height, c.image.width, c.image.channels, c.patch};
+  const auto numbers = cts::unpatchify(batch, grid);
+  const auto area = c.image.height * c.image.width, size = area * c.image.channels;
+  for (cts::index s = 0; s < batch.samples(); ++s) {
+    const auto from = std::span(numbers).subspan(static_cast<std::size_t>(s * size), static_cast<std::size_t>(size));
+    const auto scaled = cts::min_max(std::vector<double>(from.begin(), from.end()));
+    cts::image picture(c.image.height, c.image.width, c.image.channels);
+    for (cts::index i = 0; i < size; ++i) {
+      const auto at = static_cast<std::size_t>(i % area * c.image.channels + i / area);
+      picture.pixels[at] = static_cast<std::uint8_t>(std::lround(255 * scaled[static_cast<std::size_t>(i)]));
+    }
+    const auto scores =
+        std::span(relevance).subspan(static_cast<std::size_t>(s * c.patches()), static_cast<std::size_t>(c.patches()));
+    cts::write_png(std::filesystem::path(dir) / (std::to_string(s) + ".png"),
+                   cts::overlay(picture, scores, c.grid_height(), c.grid_width()));
+  }
+}
+
+/// cts attribute
+struct attribute_work {
+  const attribute_options& o;
+  cts::attribution_method method;
+  cts::target target;
+
+  template <class B>
+  void operator()(B& b) const {
+    using T = typename B::scalar;
+    const auto model = read_model(b, o);
+    const auto batch = read_images(o.inputs, model.config(), target.whose == cts::explained_class::label);
+    cts::attribution_workspace<B> workspace;
+    const auto relevance = cts::attribute(method, b, model, batch, target, workspace);
+    cts::tensor_file out;
+    out.metadata["method"] = cts::text_of(method);
+    out.metadata["target"] = o.target;
+    out.arrays["relevance"] = cts::host_array::of(std::vector<T>(relevance.begin(), relevance.end()),
+                                                  {batch.samples(), model.config().patches()});
+    cts::save_safetensors(o.out, out);
+    if (!o.pictures.empty()) draw(o.pictures, batch, relevance, model.config());
+  }
+};
+
+}  // namespace cts_command

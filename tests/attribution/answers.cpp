@@ -1,0 +1,170 @@
+// Attribution of answers: gradients and perturbations by their definitions, relevance that is kept, rules on maps.
+
+#include "core_tokensets/attribution/answer_methods.hpp"
+#include "core_tokensets/tensor/eigen.hpp"
+#include "core_tokensets/tensor/reference.hpp"
+#include "support/catch.hpp"
+#include "support/ragged.hpp"
+
+namespace {
+
+namespace cts = core_tokensets;
+using backend = cts::eigen_backend<double>;
+using words = std::vector<std::int32_t>;
+
+const cts::image_text_config config{.image = {.image = {8, 8, 3}, .patch = 4, .dim = 12, .depth = 2, .heads = 2},
+                                    .text = {.vocabulary = 11, .length = 12, .dim = 8, .depth = 2, .heads = 2}};
+
+template <class B>
+struct explained {
+  B b;
+  cts::image_text_model<B> model{b, config};
+  cts::token_batch images = ragged::noise(config.image, {2, 4, 3});
+  cts::text_batch texts;
+  cts::answer_workspace<B> ws;
+
+  explained() {
+    ragged::enliven(b, model, 0.3);
+    const std::vector<std::pair<words, words>> asked{{{5, 6}, {7}}, {{}, {3, 4, 5}}, {{9}, {2, 2}}};
+    for (const auto& [prompt, answer] : asked) {
+      texts.next_picture();
+      texts.append(prompt, answer, 0, 1);
+    }
+  }
+  cts::answer_relevance by(const std::string& method) {
+    return cts::attribute_answers(cts::parse_attribution(method), b, model, images, texts, ws);
+  }
+  /// Sums of the explained logits of each text.
+  std::vector<double> values() {
+    cts::explain_answers(b, model, images, texts, ws);
+    return cts::detail::watched_values(b, ws, cts::watched::target);
+  }
+};
+
+bool close(const std::vector<double>& a, const std::vector<double>& b, double margin) {
+  if (a.size() != b.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (!(std::abs(a[i] - b[i]) <= margin)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("every method for answers gives relevance to every token, the same on every backend", "[answers]") {
+  explained<backend> fast;
+  explained<cts::reference_backend<double>> plain;
+  for (const char* method :
+       {"random", "attention", "gradient_x_input", "gradient_x_input:magnitude=true", "generic_attention", "grad_lrp",
+        "atman", "atman:shift=false:watch=target", "atman:neighbours=patch:threshold=0.1"}) {
+    INFO(method);
+    const auto a = fast.by(method), b = plain.by(method);
+    CHECK(a.image.size() == 9);
+    CHECK(a.text.size() == 4 + 4 + 4);
+    CHECK(close(a.image, b.image, 1e-9));
+    CHECK(close(a.text, b.text, 1e-9));
+  }
+  CHECK_THROWS_AS(fast.by("rollout"), cts::Error);
+  fast.texts.append(words{5}, words{6}, 0, 1);
+  CHECK_THROWS_AS(fast.by("attention"), cts::Error);
+}
+
+TEST_CASE("the last token of a text and those of another picture do not matter", "[answers]") {
+  explained<backend> it;
+  for (const char* method : {"gradient_x_input", "generic_attention", "grad_lrp", "atman"}) {
+    INFO(method);
+    const auto relevance = it.by(method);
+    for (const std::size_t last : {3u, 7u, 11u}) CHECK(relevance.text[last] == Approx(0).margin(1e-12));
+    explained<backend> other;
+    for (std::size_t i = 2 * 48; i < 6 * 48; ++i) other.images.patches[i] += 1;  // the second picture
+    const auto changed = other.by(method);
+    CHECK(close({relevance.image.begin(), relevance.image.begin() + 2},
+                {changed.image.begin(), changed.image.begin() + 2}, 1e-12));
+    CHECK_FALSE(close(relevance.image, changed.image, 1e-6));
+  }
+}
+
+TEST_CASE("gradient x input is the slope of the explained logits along the embeddings", "[answers]") {
+  explained<backend> it;
+  const auto relevance = it.by("gradient_x_input");
+  // Scaling the embedding of patch p by 1 + h changes the logits by h times its relevance.
+  constexpr double h = 1e-6;
+  for (std::size_t p = 0; p < relevance.image.size(); ++p) {
+    const auto at = [&](double scale) {
+      it.images.scale.assign(relevance.image.size(), 1.0);
+      it.images.scale[p] = scale;
+      const auto values = it.values();
+      return values[0] + values[1] + values[2];
+    };
+    CHECK((at(1 + h) - at(1 - h)) / (2 * h) == Approx(relevance.image[p]).margin(1e-6));
+  }
+}
+
+TEST_CASE("AtMan of answers is the fall of what is watched when one key is weighed down", "[answers]") {
+  explained<backend> it;
+  const auto relevance = it.by("atman:shift=false:watch=target:factor=0.4");
+  const auto whole = it.values();
+  // The second picture's third patch: token 3 of its five, of all tokens number 3 + 3.
+  std::vector<double> of_image(12, 1.0), of_text(12, 1.0);
+  const auto weighed = [&] {
+    cts::tensor<backend> image, text;
+    image.assign(it.b, 1, 12, of_image.data());
+    text.assign(it.b, 1, 12, of_text.data());
+    cts::answer_workspace<backend> ws;
+    ws.tape.keep = cts::kept::logits;
+    cts::encode(it.b, it.model, it.images, ws.tape, {image.data(), false});
+    cts::decode(it.b, it.model, it.texts, ws.tape, {.text = {text.data(), false}, .image = {image.data(), false}});
+    cts::settle_answers(ws.tape.text, ws.explained);
+    return cts::detail::watched_values(it.b, ws, cts::watched::target);
+  };
+  of_image[6] = 0.6;
+  CHECK(relevance.image[4] == Approx(whole[1] - weighed()[1]));
+  of_image[6] = 1;
+  of_text[9] = 0.6;  // the second token of the third text
+  CHECK(relevance.text[9] == Approx(whole[2] - weighed()[2]));
+}
+
+TEST_CASE("relevance rules keep the sum on the way to both streams", "[answers][lrp]") {
+  explained<backend> it;
+  // Without biases (and with residuals shared out) AttnLRP and the epsilon rule keep the explained logits.
+  auto values = it.model.parameters().to_host(it.b);
+  for (const auto& p : it.model.layout().parameters.table()) {
+    if (p.name.ends_with("bias")) std::fill_n(values.begin() + p.where.offset, p.where.size(), 0.0);
+  }
+  it.model.parameters().assign(it.b, 1, static_cast<cts::index>(values.size()), values.data());
+  const auto explained_logits = it.values();
+  const double total = explained_logits[0] + explained_logits[1] + explained_logits[2];
+  const auto arrived = [&](cts::lrp::preset preset) {
+    cts::explain_answers(it.b, it.model, it.images, it.texts, it.ws);
+    cts::answer_lrp<backend> r;
+    cts::propagate(cts::lrp::make(preset), it.b, it.model, it.ws, r);
+    double sum = 0;
+    for (const double x : r.text.to_host(it.b)) sum += x;
+    for (const double x : r.image.to_host(it.b)) sum += x;
+    return sum;
+  };
+  CHECK(arrived(cts::lrp::preset::epsilon) == Approx(total).epsilon(1e-3));
+  CHECK(arrived(cts::lrp::preset::cp_lrp) == Approx(total).epsilon(1e-6));
+  // Chefer's rules keep the number of explained logits, but for what numerators of 0 lose.
+  CHECK(arrived(cts::lrp::preset::chefer) == Approx(6).epsilon(0.05));
+}
+
+TEST_CASE("generic attention of an answer follows the rules on maps", "[answers]") {
+  explained<backend> it;
+  const auto relevance = it.by("generic_attention");
+  const auto& t = it.ws.tape;
+  const cts::index s = 2;  // a picture of 3 patches and a text of 4 tokens
+  cts::encoder_decoder_relevance rules(4, 4);
+  const auto map = [&](const cts::attention_rows& rows, const cts::tensor<backend>& a, const cts::tensor<backend>& g) {
+    return cts::detail::positive_map(it.b, rows, 2, a, g, s);
+  };
+  for (const auto& block : t.blocks) rules.encoder_self(map(t.plan.all, block.a, block.da));
+  for (const auto& block : t.decoder) {
+    rules.decoder_self(map(t.text.rows.self, block.self.a, block.self.da));
+    rules.cross(map(t.text.rows.cross, block.cross.a, block.cross.da));
+  }
+  for (cts::index p = 0; p < 3; ++p) {  // rows 1 and 2 ask for the two tokens of the answer
+    CHECK(relevance.image[static_cast<std::size_t>(6 + p)] ==
+          Approx((rules.query_image(1, p + 1) + rules.query_image(2, p + 1)) / 2));
+  }
+}

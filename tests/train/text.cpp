@@ -1,0 +1,202 @@
+// Learning questions and captions: fitting, writing, the memory, and the sequential loop.
+
+#include "core_tokensets/data/scene_captions.hpp"
+#include "core_tokensets/data/scene_questions.hpp"
+#include "core_tokensets/tensor/eigen.hpp"
+#include "core_tokensets/train/text_sequence.hpp"
+#include "support/catch.hpp"
+
+namespace {
+
+namespace cts = core_tokensets;
+using backend = cts::eigen_backend<float>;
+
+/// Pictures of one colour each, and questions that it answers.
+cts::visual_text coloured(int pictures, std::uint64_t seed) {
+  static const std::vector<std::pair<std::string, std::array<int, 3>>> colours{
+      {"red", {220, 30, 30}}, {"green", {30, 200, 30}}, {"blue", {40, 40, 220}}, {"white", {240, 240, 240}}};
+  cts::random_stream random(seed);
+  cts::visual_text text;
+  text.images.height = text.images.width = 16, text.images.channels = 3;
+  text.images.class_names = {"picture"};
+  text.group_names = {"colour", "yes/no"};
+  for (int i = 0; i < pictures; ++i) {
+    const auto& [name, rgb] = colours[static_cast<std::size_t>(i) % 4];
+    for (int p = 0; p < 256; ++p) {
+      for (const int c : rgb) text.images.pixels.push_back(static_cast<std::uint8_t>(c - 15 + random.below(31)));
+    }
+    text.images.labels.push_back(0);
+    text.images.source_bytes.push_back(120);
+    const auto& other = colours[static_cast<std::size_t>(random.below(4))].first;
+    text.samples.push_back({i, "what colour is this?", {name}, 0});
+    text.samples.push_back({i, "is this " + other + "?", {other == name ? "yes" : "no"}, 1});
+  }
+  return text;
+}
+
+struct learnt {
+  cts::tokenizer words;
+  backend b;
+  cts::image_text_model<backend> model;
+
+  explicit learnt(const cts::visual_text& data, int threads = 2)
+      : words(cts::tokenizer::train(cts::corpus_of(data), {.vocabulary = 300})),
+        b(threads),
+        model(b, {.image = {.image = {16, 16, 3}, .patch = 8, .dim = 16, .depth = 1, .heads = 2},
+                  .text = {.vocabulary = words.size(), .length = 40, .dim = 16, .depth = 1, .heads = 2}}) {}
+};
+
+std::vector<cts::index> all_of(const cts::visual_text& data) {
+  std::vector<cts::index> all(data.samples.size());
+  std::iota(all.begin(), all.end(), cts::index{0});
+  return all;
+}
+
+cts::text_sequence_options quick(cts::memory_kind kind) {
+  cts::text_sequence_options o;
+  o.memory = kind;
+  o.recipe.keep = 0.5;
+  o.budget = cts::bytes(6000);
+  o.price = cts::picture_price::raw;
+  o.fit.epochs = 2;
+  o.fit.batch = o.fit.replay_batch = 8;
+  return o;
+}
+
+struct outcome {
+  cts::sequence_result result;
+  std::vector<float> parameters;
+  std::vector<std::uint8_t> patches, text;
+};
+
+outcome run(const cts::text_stream& stream, const cts::text_sequence_options& o, int threads = 2) {
+  learnt it(stream.data.train, threads);
+  cts::text_learner<backend> learner(it.b, it.model, it.words, stream, o);
+  cts::task_loop<cts::text_learner<backend>> loop(learner, {.budget = o.budget, .out = o.out, .resume = o.resume},
+                                                  "test");
+  const auto result = loop.run();
+  return {result, it.model.parameters().to_host(it.b), loop.memory().arrays().patches, loop.memory().arrays().text};
+}
+
+}  // namespace
+
+TEST_CASE("a small model learns to answer questions about colours", "[text]") {
+  const auto train = coloured(64, 1), test = coloured(24, 2);
+  learnt it(train);
+  cts::fit_options o;
+  o.epochs = 80;
+  o.batch = 8;
+  o.optimiser.learning_rate = 3e-3;
+  cts::fit(it.b, it.model, it.words, train, all_of(train), nullptr, o);
+  const auto written = cts::write_answers(it.b, it.model, it.words, test, all_of(test), {});
+  double right = 0;
+  for (std::size_t i = 0; i < written.size(); ++i) right += cts::exact_match(written[i], test.samples[i]);
+  CHECK(right / static_cast<double>(written.size()) > 0.9);
+}
+
+TEST_CASE("answers come in the order that was asked for", "[text]") {
+  const auto data = coloured(8, 3);
+  learnt it(data);
+  const std::vector<cts::index> mixed{5, 0, 14, 3};
+  const auto together = cts::write_answers(it.b, it.model, it.words, data, mixed, {});
+  for (std::size_t i = 0; i < mixed.size(); ++i) {
+    CHECK(cts::write_answers(it.b, it.model, it.words, data, std::vector{mixed[i]}, {}).front() == together[i]);
+  }
+}
+
+TEST_CASE("evidence of an answer has a row for each of its tokens and for the end", "[text]") {
+  const auto data = coloured(6, 4);
+  learnt it(data);
+  const std::vector<cts::index> some{7, 2, 3};
+  const auto e = cts::answer_evidence(it.b, it.model, it.words, data, some, {});
+  cts::check(e);
+  CHECK(e.samples == 3);
+  CHECK(e.labels == std::vector<std::int32_t>{1, 0, 1});
+  for (cts::index i = 0; i < 3; ++i) {
+    const auto& answer = cts::consensus(data.samples[static_cast<std::size_t>(some[static_cast<std::size_t>(i)])]);
+    CHECK(e.first_row(i + 1) - e.first_row(i) == static_cast<cts::index>(it.words.encode(answer).size()) + 1);
+  }
+  const auto alone = cts::answer_evidence(it.b, it.model, it.words, data, std::vector<cts::index>{2}, {});
+  CHECK(cts::inner(alone, 0, 0) == Approx(cts::inner(e, 1, 1)).epsilon(1e-4));
+}
+
+TEST_CASE("questions go through the loop with every memory and keep the budget", "[text][sequence]") {
+  const auto stream = cts::groups_as_tasks({coloured(16, 5), coloured(6, 6)});
+  for (int kind = 0; kind < 6; ++kind) {
+    INFO(cts::memory_kind_names[kind]);
+    const auto got = run(stream, quick(static_cast<cts::memory_kind>(kind)));
+    REQUIRE(got.result.accuracy.size() == 2);
+    CHECK(got.result.others.at("exact_match").size() == 2);
+    const bool stores = cts::stores_samples(static_cast<cts::memory_kind>(kind));
+    CHECK((got.result.memory_samples > 0) == stores);
+    CHECK(got.result.memory_bytes <= 6000);
+    if (stores) CHECK(got.result.memory_bytes > 4000);
+    if (kind >= 2 && kind <= 4) CHECK(got.result.memory_tokens == 2 * got.result.memory_samples);  // half of 4
+    if (stores) CHECK_FALSE(got.text.empty());
+  }
+  CHECK_THROWS_AS(run(stream, quick(cts::memory_kind::ncm)), cts::Error);
+  auto tiny = quick(cts::memory_kind::core_tokens);
+  tiny.budget = cts::bytes(100);
+  CHECK_THROWS_AS(run(stream, tiny), cts::Error);
+}
+
+TEST_CASE("a coreset of files pays a picture once and each of its texts", "[text][sequence]") {
+  const auto stream = cts::groups_as_tasks({coloured(16, 5), coloured(6, 6)});
+  auto o = quick(cts::memory_kind::coreset);
+  o.price = cts::picture_price::source;
+  o.budget = cts::bytes(1200);
+  const auto got = run(stream, o);
+  CHECK(got.result.memory_bytes <= 1200);
+  CHECK(got.result.memory_samples >= 6);
+}
+
+TEST_CASE("a run on text is the same to the bit for any number of threads, and after a resume", "[text][sequence]") {
+  const auto stream = cts::groups_as_tasks({coloured(16, 5), coloured(6, 6)});
+  auto o = quick(cts::memory_kind::core_tokenset);
+  const auto want = run(stream, o, 1);
+  CHECK((run(stream, o, 3).parameters == want.parameters));
+  o.out = std::filesystem::temp_directory_path() / "cts_test_text_resume";
+  std::filesystem::remove_all(o.out);
+  o.fit.on_progress = [](const cts::progress& p) {
+    if (p.what == "task 2/2") throw std::runtime_error("cut off");
+  };
+  CHECK_THROWS_AS(run(stream, o), std::runtime_error);
+  o.fit.on_progress = {};
+  o.resume = true;
+  const auto got = run(stream, o);
+  CHECK((got.parameters == want.parameters));
+  CHECK((got.patches == want.patches));
+  CHECK((got.text == want.text));
+  CHECK(got.result.accuracy == want.result.accuracy);
+  CHECK(got.result.others == want.result.others);
+  std::filesystem::remove_all(o.out);
+}
+
+TEST_CASE("captions are measured by CIDEr-D, BLEU-4 and ROUGE-L", "[text][sequence]") {
+  cts::scene_text_options scenes;
+  scenes.scenes.classes = 4, scenes.scenes.train_per_class = 6, scenes.scenes.test_per_class = 3;
+  scenes.scenes.image = 32;
+  scenes.per_image = 2;
+  auto data = cts::scene_captions(scenes).data;
+  const auto stream = cts::sets_as_tasks({{"scenes", data}});
+  const auto words = cts::tokenizer::train(cts::corpus_of(stream.data.train), {.vocabulary = 400});
+  backend b;
+  cts::image_text_model<backend> model(
+      b, {.image = {.image = {32, 32, 3}, .patch = 16, .dim = 16, .depth = 1, .heads = 2},
+          .text = {.vocabulary = words.size(), .length = 80, .dim = 16, .depth = 1, .heads = 2}});
+  auto o = quick(cts::memory_kind::none);
+  o.measure = cts::text_measure::captions;
+  cts::text_learner<backend> learner(b, model, words, stream, o);
+  cts::task_loop<cts::text_learner<backend>> loop(learner, {.budget = o.budget}, "test");
+  const auto result = loop.run();
+  CHECK(result.others.contains("bleu_4"));
+  CHECK(result.others.contains("rouge_l"));
+  CHECK(result.accuracy.front().size() == 1);
+}
+
+TEST_CASE("texts that the decoder cannot hold are refused", "[text]") {
+  auto data = coloured(4, 7);
+  learnt it(data);
+  for (int i = 0; i < 60; ++i) data.samples[3].prompt += static_cast<char>('!' + i);
+  CHECK_THROWS_AS(cts::fit(it.b, it.model, it.words, data, all_of(data), nullptr, {}), cts::Error);
+}

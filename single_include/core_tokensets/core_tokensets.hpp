@@ -11078,6 +11078,14 @@ inline void paint_background(scene_canvas& canvas, random_stream& random) {
 /// Pixels from one stripe, dot or square of a texture to the next of its colour.
 inline double texture_period(index side) { return std::max(3.6, 0.13 * static_cast<double>(side)); }
 
+/// True if an object is wide enough to show a texture without losing its shape: it reaches one period far, or one and a
+/// half where the shape is thin or lives by its tips.
+inline bool shows_texture(scene_shape shape, double radius, index side) {
+  const bool bulky = shape == scene_shape::circle || shape == scene_shape::square || shape == scene_shape::triangle ||
+                     shape == scene_shape::heart || shape == scene_shape::hexagon;
+  return radius >= (bulky ? 1.0 : 1.5) * texture_period(side);
+}
+
 /// Paints the object and returns its box; `mask` `[side, side]` becomes `number` where at least half of a pixel is
 /// covered. The second colour of a texture is a darker or lighter shade of the first.
 inline scene_box paint_object(scene_canvas& canvas, const scene_object& object, std::uint8_t number, std::uint8_t* mask,
@@ -11148,7 +11156,7 @@ struct scene_options {
   std::uint64_t seed = 0;
   int threads = 0;
   std::vector<scene_pair> without = {};  ///< shapes never wear these colours; not together with `typical`
-  bool legible = false;                  ///< objects that are too small to show two periods of a texture are plain
+  bool legible = false;                  ///< objects that are too small to show a texture are plain
 };
 
 /// Pictures together with what they show.
@@ -11231,7 +11239,9 @@ inline scene_description make_scene(const scene_options& options, index label, s
       if (options.classes <= scene_shapes) object.texture = static_cast<scene_texture>(label % scene_textures);
     }
     if (!place_object(options, scene, object, random)) break;
-    if (options.legible && object.radius < texture_period(options.image)) object.texture = scene_texture::plain;
+    if (options.legible && !shows_texture(object.shape, object.radius, options.image)) {
+      object.texture = scene_texture::plain;
+    }
     object.box = paint_object(canvas, object, static_cast<std::uint8_t>(o + 1), mask, random);
     scene.objects.push_back(object);
   }
@@ -11369,7 +11379,7 @@ class scene_facts {
       : scene_(&scene),
         side_(static_cast<double>(options.image)),
         scale_(scene_scale(options.objects)),
-        period_(texture_period(options.image)) {}
+        image_(options.image) {}
 
   const std::vector<scene_object>& objects() const { return scene_->objects; }
   std::size_t count() const { return scene_->objects.size(); }
@@ -11383,13 +11393,9 @@ class scene_facts {
     return close ? std::nullopt : std::optional(o.size);
   }
 
-  /// The texture of an object that is wide enough to show two periods of it, and has the area to show them on.
+  /// The texture of an object that is wide enough for it (`shows_texture`).
   std::optional<scene_texture> clear_texture(const scene_object& o) const {
-    const bool thin = o.shape == scene_shape::ring || o.shape == scene_shape::cross ||
-                      o.shape == scene_shape::crescent || o.shape == scene_shape::arrow ||
-                      o.shape == scene_shape::hourglass || o.shape == scene_shape::star;
-    const bool shown = o.radius >= period_ && (!thin || o.radius >= 1.5 * period_);
-    return shown ? std::optional(o.texture) : std::nullopt;
+    return shows_texture(o.shape, o.radius, image_) ? std::optional(o.texture) : std::nullopt;
   }
 
   /// Whether the words mean the object.
@@ -11460,7 +11466,8 @@ class scene_facts {
 
  private:
   const scene_description* scene_;
-  double side_, scale_, period_;
+  double side_, scale_;
+  index image_;
 };
 
 /// One of several things, all equally likely.

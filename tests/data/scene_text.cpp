@@ -312,6 +312,29 @@ TEST_CASE("scene questions: held-out pairs are new in the test", "[text]") {
   CHECK_THROWS_AS(cts::detail::held_out_pairs(37, 0), cts::Error);
 }
 
+TEST_CASE("scene text: legible objects are large enough for their texture, others are as before", "[text]") {
+  cts::scene_options o{.classes = 12, .train_per_class = 20, .test_per_class = 0, .image = 64, .objects = 4, .seed = 4};
+  const auto any = cts::scenes_with_descriptions(o).train;
+  o.legible = true;
+  const auto legible = cts::scenes_with_descriptions(o).train;
+  int textured = 0, changed = 0;
+  for (std::size_t i = 0; i < any.size(); ++i) {
+    REQUIRE(any[i].objects.size() == legible[i].objects.size());
+    for (std::size_t k = 0; k < any[i].objects.size(); ++k) {
+      const auto &before = any[i].objects[k], &after = legible[i].objects[k];
+      if (k == 0)
+        CHECK((before.shape == after.shape && before.colour == after.colour && before.radius == after.radius));
+      if (after.texture != cts::scene_texture::plain) {
+        ++textured;
+        CHECK(after.radius >= 0.13 * 64);
+      }
+      changed += before.texture != after.texture ? 1 : 0;
+    }
+  }
+  CHECK(textured > 50);
+  CHECK(changed > 50);
+}
+
 TEST_CASE("scene text: repeatable, different for each seed, errors", "[text]") {
   const auto make = [](std::uint64_t seed, int threads) {
     return cts::scene_questions({.scenes = {.classes = 12,

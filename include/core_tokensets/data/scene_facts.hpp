@@ -60,7 +60,7 @@ class scene_facts {
       : scene_(&scene),
         side_(static_cast<double>(options.image)),
         scale_(scene_scale(options.objects)),
-        period_(texture_period(options.image)) {}
+        image_(options.image) {}
 
   const std::vector<scene_object>& objects() const { return scene_->objects; }
   std::size_t count() const { return scene_->objects.size(); }
@@ -74,13 +74,9 @@ class scene_facts {
     return close ? std::nullopt : std::optional(o.size);
   }
 
-  /// The texture of an object that is wide enough to show two periods of it, and has the area to show them on.
+  /// The texture of an object that is wide enough for it (`shows_texture`).
   std::optional<scene_texture> clear_texture(const scene_object& o) const {
-    const bool thin = o.shape == scene_shape::ring || o.shape == scene_shape::cross ||
-                      o.shape == scene_shape::crescent || o.shape == scene_shape::arrow ||
-                      o.shape == scene_shape::hourglass || o.shape == scene_shape::star;
-    const bool shown = o.radius >= period_ && (!thin || o.radius >= 1.5 * period_);
-    return shown ? std::optional(o.texture) : std::nullopt;
+    return shows_texture(o.shape, o.radius, image_) ? std::optional(o.texture) : std::nullopt;
   }
 
   /// Whether the words mean the object.
@@ -151,7 +147,8 @@ class scene_facts {
 
  private:
   const scene_description* scene_;
-  double side_, scale_, period_;
+  double side_, scale_;
+  index image_;
 };
 
 /// One of several things, all equally likely.

@@ -127,6 +127,14 @@ inline void paint_background(scene_canvas& canvas, random_stream& random) {
 /// Pixels from one stripe, dot or square of a texture to the next of its colour.
 inline double texture_period(index side) { return std::max(3.6, 0.13 * static_cast<double>(side)); }
 
+/// True if an object is wide enough to show a texture without losing its shape: it reaches one period far, or one and a
+/// half where the shape is thin or lives by its tips.
+inline bool shows_texture(scene_shape shape, double radius, index side) {
+  const bool bulky = shape == scene_shape::circle || shape == scene_shape::square || shape == scene_shape::triangle ||
+                     shape == scene_shape::heart || shape == scene_shape::hexagon;
+  return radius >= (bulky ? 1.0 : 1.5) * texture_period(side);
+}
+
 /// Paints the object and returns its box; `mask` `[side, side]` becomes `number` where at least half of a pixel is
 /// covered. The second colour of a texture is a darker or lighter shade of the first.
 inline scene_box paint_object(scene_canvas& canvas, const scene_object& object, std::uint8_t number, std::uint8_t* mask,

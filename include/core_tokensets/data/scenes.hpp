@@ -31,7 +31,7 @@ struct scene_options {
   std::uint64_t seed = 0;
   int threads = 0;
   std::vector<scene_pair> without = {};  ///< shapes never wear these colours; not together with `typical`
-  bool legible = false;                  ///< objects that are too small to show two periods of a texture are plain
+  bool legible = false;                  ///< objects that are too small to show a texture are plain
 };
 
 /// Pictures together with what they show.
@@ -114,7 +114,9 @@ inline scene_description make_scene(const scene_options& options, index label, s
       if (options.classes <= scene_shapes) object.texture = static_cast<scene_texture>(label % scene_textures);
     }
     if (!place_object(options, scene, object, random)) break;
-    if (options.legible && object.radius < texture_period(options.image)) object.texture = scene_texture::plain;
+    if (options.legible && !shows_texture(object.shape, object.radius, options.image)) {
+      object.texture = scene_texture::plain;
+    }
     object.box = paint_object(canvas, object, static_cast<std::uint8_t>(o + 1), mask, random);
     scene.objects.push_back(object);
   }

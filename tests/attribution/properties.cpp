@@ -162,6 +162,39 @@ TEST_CASE("every gradient method follows its target", "[attribution]") {
   }
 }
 
+TEST_CASE("every method explains every kind of target", "[attribution]") {
+  using B = cts::eigen_backend<double>;
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {6, 0, 9});
+  for (const auto& method : all_methods()) {
+    for (const char* t : {"argmax", "label", "class:3", "loss", "margin", "margin:1,4"}) {
+      INFO(method << " of " << t);
+      const auto relevance = run(b, method, model, batch, cts::parse_target(t));
+      CHECK(relevance.size() == 15);
+      CHECK(std::all_of(relevance.begin(), relevance.end(), [](double r) { return std::isfinite(r); }));
+    }
+  }
+  // What is linear in the gradient at the logits is the same sum of the classes' relevance as the target's slope.
+  cts::attribution_workspace<B> ws;
+  cts::explain_forward(b, model, batch, cts::target::loss(), ws);
+  const auto slope = ws.dlogits.to_host(b);
+  for (const char* linear : {"gradient_x_input", "atman_first_order:watch=target"}) {
+    INFO(linear);
+    std::vector<double> sum(15, 0.0);
+    for (std::int32_t k = 0; k < 5; ++k) {
+      const auto of_class = run(b, linear, model, batch, cts::target::of_class(k));
+      for (std::size_t p = 0; p < 15; ++p) sum[p] += slope[(p < 6 ? 0 : 2) * 5 + std::size_t(k)] * of_class[p];
+    }
+    CHECK(golden::distance(run(b, linear, model, batch, cts::target::loss()), sum) <= 1e-10);
+  }
+  // LRP starts at gradient times logit, so that a margin is the difference of two classes here too.
+  const auto margin = run(b, "lrp:rules=cp_lrp", model, batch, cts::target::margin(1, 4)),
+             first = run(b, "lrp:rules=cp_lrp", model, batch, cts::target::of_class(1)),
+             second = run(b, "lrp:rules=cp_lrp", model, batch, cts::target::of_class(4));
+  for (std::size_t p = 0; p < 15; ++p) CHECK(margin[p] == Approx(first[p] - second[p]).margin(1e-10));
+}
+
 TEST_CASE("methods are named, printed and read back; what is wrong is told", "[attribution]") {
   for (const auto& method : all_methods()) {
     const auto text = cts::text_of(cts::parse_attribution(method));

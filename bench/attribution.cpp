@@ -56,8 +56,8 @@ class bench {
  public:
   bench(const char* name, int threads) : name_(name), threads_(threads) {}
 
-  void add(const std::string& work, int images, std::function<void()> job) {
-    jobs_.push_back({work, images, std::move(job), {}});
+  void add(const std::string& work, int images, std::function<void()> work_once) {
+    jobs_.push_back({work, images, std::move(work_once), {}});
   }
 
   /// One round to warm up, then `rounds` of them.

@@ -233,6 +233,20 @@ TEST_CASE("methods refuse what they cannot do", "[attribution]") {
   }
 }
 
+TEST_CASE("relevance that grows beyond all numbers is an error and no map", "[attribution]") {
+  using B = cts::eigen_backend<float>;
+  B b;
+  auto config = small;
+  config.depth = 60;
+  const auto model = ragged::lively_model(b, config);
+  const auto batch = ragged::noise(config, {5, 3});
+  for (const char* method : {"grad_lrp", "lrp_rollout", "partial_lrp:block_from_last=59", "lrp"}) {
+    INFO(method);
+    CHECK_THROWS_AS(run(b, method + std::string(":rules=chefer_original"), model, batch), cts::Error);
+    CHECK_NOTHROW(run(b, method + std::string(":rules=chefer"), model, batch));
+  }
+}
+
 TEST_CASE("integrated gradients sum up to what the path changes", "[attribution]") {
   using B = cts::eigen_backend<double>;
   B b;

@@ -247,6 +247,60 @@ TEST_CASE("relevance that grows beyond all numbers is an error and no map", "[at
   }
 }
 
+TEST_CASE("gradients of patches, by their definition", "[attribution]") {
+  using B = cts::eigen_backend<double>;
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {6, 9});
+  cts::attribution_workspace<B> ws;
+  cts::explain_forward(b, model, batch, {}, ws, cts::kept::gradients);
+  cts::tensor<B> gradient;
+  cts::patch_gradient(b, model, ws, gradient);
+  const auto g = gradient.to_host(b);
+  std::vector<double> products, sizes;
+  const auto width = std::size_t(batch.patch_dim);
+  for (std::size_t p = 0; p < 15; ++p) {
+    double product = 0, square = 0;
+    for (std::size_t i = p * width; i < (p + 1) * width; ++i)
+      product += g[i] * double(batch.patches[i]), square += g[i] * g[i];
+    products.push_back(product), sizes.push_back(std::sqrt(square));
+  }
+  CHECK(golden::distance(run(b, "gradient_x_input", model, batch), products) <= 1e-12);
+  CHECK(golden::distance(run(b, "gradient_x_input:magnitude=true", model, batch), sizes) <= 1e-12);
+}
+
+TEST_CASE("smoothed relevance is a mean over noise of the size that is asked for", "[attribution]") {
+  using B = cts::eigen_backend<double>;
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {6, 9});
+  CHECK(golden::distance(run(b, "smooth_grad(grad_lrp):sigma=0:samples=3", model, batch),
+                         run(b, "grad_lrp", model, batch)) <= 1e-12);
+  CHECK(run(b, "smooth_grad:seed=1", model, batch) != run(b, "smooth_grad:seed=2", model, batch));
+  cts::token_batch copies;
+  copies.patch_dim = 1000;
+  copies.patches.assign(4000, 0.0f);
+  copies.patches[1000] = -1, copies.patches[1001] = 3;  // a range of 4, of which 0.25 is the deviation
+  auto noisy = copies;
+  cts::detail::add_noise(noisy, 1, 3, 0.25, 5, 0);
+  double square = 0;
+  for (std::size_t i = 0; i < 4000; ++i) {
+    const double moved = double(noisy.patches[i]) - double(copies.patches[i]);
+    if (i < 1000 || i >= 3000) CHECK(moved == 0);
+    square += moved * moved / 2000;
+  }
+  CHECK(std::sqrt(square) == Approx(1).epsilon(0.05));
+}
+
+TEST_CASE("dice follow their seed", "[attribution]") {
+  using B = cts::eigen_backend<double>;
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {6, 9});
+  CHECK(run(b, "random:seed=1", model, batch) == run(b, "random:seed=1", model, batch));
+  CHECK(run(b, "random:seed=1", model, batch) != run(b, "random:seed=2", model, batch));
+}
+
 TEST_CASE("integrated gradients sum up to what the path changes", "[attribution]") {
   using B = cts::eigen_backend<double>;
   B b;

@@ -1,13 +1,13 @@
 // Images a second of every attribution method beside the plain passes, one JSON line each, and the ratios that are
 // aimed at: rollout <= 1.1 forward passes, GradLRP <= 4 training steps, exact AtMan >= 3 times faster than one forward
 // pass a token run one by one, first-order AtMan <= 2 backward passes.
-//   bench_attribution [case,case...] [repeats] [threads]
+//   bench_attribution [case,case...] [rounds] [threads]
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <map>
+#include <functional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -50,91 +50,120 @@ cts::token_batch noise(const cts::vit_config& c, int samples) {
   return batch;
 }
 
-/// Jobs that are run several times; the fastest run counts, which other programs on the machine disturb least.
+/// Jobs that are run side by side: every round runs each of them once, and the median over the rounds counts, so that
+/// ratios hold even where other programs come and go.
 class bench {
  public:
-  bench(const char* name, int repeats, int threads) : name_(name), repeats_(repeats), threads_(threads) {}
+  bench(const char* name, int threads) : name_(name), threads_(threads) {}
 
-  template <class Job>
-  double measure(const std::string& work, int images, const Job& job) {
-    std::vector<double> seconds;
-    for (int i = 0; i < repeats_ + 1; ++i) {
-      const auto start = std::chrono::steady_clock::now();
-      job();
-      if (i > 0) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  void add(const std::string& work, int images, std::function<void()> work_once) {
+    jobs_.push_back({work, images, std::move(work_once), {}});
+  }
+
+  /// One round to warm up, then `rounds` of them.
+  void run(int rounds) {
+    for (int i = 0; i <= rounds; ++i) {
+      for (auto& j : jobs_) {
+        const auto start = std::chrono::steady_clock::now();
+        j.run();
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        if (i > 0) j.seconds.push_back(seconds / j.images);
+      }
     }
-    const double each = *std::min_element(seconds.begin(), seconds.end()) / images;
-    std::printf(
-        "{\"case\": \"%s\", \"work\": \"%s\", \"threads\": %d, \"images_per_s\": %.3f, \"ms_per_image\": %.3f}\n",
-        name_, work.c_str(), threads_, 1 / each, each * 1e3);
-    std::fflush(stdout);
-    return seconds_[work] = each;
+    for (const auto& j : jobs_) {
+      std::printf(
+          "{\"case\": \"%s\", \"work\": \"%s\", \"threads\": %d, \"rounds\": %d, \"images_per_s\": %.3f, "
+          "\"ms_per_image\": %.3f, \"fastest_ms\": %.3f}\n",
+          name_, j.work.c_str(), threads_, rounds, 1 / median(j), median(j) * 1e3,
+          *std::min_element(j.seconds.begin(), j.seconds.end()) * 1e3);
+    }
   }
   void ratio(const char* what, double value, const char* target) const {
     std::printf("{\"case\": \"%s\", \"ratio\": \"%s\", \"value\": %.3f, \"target\": \"%s\"}\n", name_, what, value,
                 target);
+    std::fflush(stdout);
   }
-  double of(const std::string& work) const { return seconds_.at(work); }
+  /// Median seconds an image.
+  double of(const std::string& work) const {
+    return median(*std::find_if(jobs_.begin(), jobs_.end(), [&](const auto& j) { return j.work == work; }));
+  }
 
  private:
+  struct job {
+    std::string work;
+    int images;
+    std::function<void()> run;
+    std::vector<double> seconds;
+  };
+  static double median(const job& j) {
+    auto sorted = j.seconds;
+    std::sort(sorted.begin(), sorted.end());
+    return (sorted[sorted.size() / 2] + sorted[(sorted.size() - 1) / 2]) / 2;
+  }
+
   const char* name_;
-  int repeats_, threads_;
-  std::map<std::string, double> seconds_;
+  int threads_;
+  std::vector<job> jobs_;
 };
 
-/// Plain passes: inference, forward with what gradients need, backward (to the tokens), and a whole training step.
-void plain_passes(bench& out, backend& b, cts::vit<backend>& model, const cts::token_batch& batch, int images) {
-  cts::vit_tape<backend> tape, inference;
-  inference.keep = cts::kept::logits;
-  cts::tensor<backend> gradients(b, 1, model.parameters().size()), dtokens;
+/// Plain passes: inference, forward with what gradients need, backward (with gradients of the parameters), and a whole
+/// training step. `state` is what they share and outlives the jobs.
+struct plain_state {
+  cts::vit_tape<backend> tape, kept, inference;
+  cts::tensor<backend> gradients, dtokens;
   cts::loss_tape<backend> loss;
-  cts::optimiser_state<backend> state;
-  state.reset(b, model.layout().parameters);
-  out.measure("forward", images, [&] { cts::forward(b, model, batch, inference); });
-  out.measure("train", images, [&] {
-    cts::forward(b, model, batch, tape);
-    cts::cross_entropy(b, *tape.logits, batch.targets, loss);
-    b.fill(*gradients, 0.0f);
-    cts::backward(b, model, tape, *loss.dlogits, gradients.data(), dtokens);
-    cts::step(b, cts::adamw{.learning_rate = 1e-5}, state, model.parameters(), gradients);
+  cts::optimiser_state<backend> optimiser;
+};
+
+void add_plain_passes(bench& out, backend& b, cts::vit<backend>& model, const cts::token_batch& batch, int images,
+                      plain_state& s) {
+  s.inference.keep = cts::kept::logits;
+  s.gradients.resize(b, 1, model.parameters().size());
+  s.optimiser.reset(b, model.layout().parameters);
+  out.add("forward", images, [&] { cts::forward(b, model, batch, s.inference); });
+  out.add("train", images, [&] {
+    cts::forward(b, model, batch, s.tape);
+    cts::cross_entropy(b, *s.tape.logits, batch.targets, s.loss);
+    b.fill(*s.gradients, 0.0f);
+    cts::backward(b, model, s.tape, *s.loss.dlogits, s.gradients.data(), s.dtokens);
+    cts::step(b, cts::adamw{.learning_rate = 1e-5}, s.optimiser, model.parameters(), s.gradients);
   });
-  out.measure("forward_kept", images, [&] { cts::forward(b, model, batch, tape); });
-  out.measure("backward", images, [&] { cts::backward(b, model, tape, *loss.dlogits, gradients.data(), dtokens); });
+  out.add("forward_kept", images, [&] { cts::forward(b, model, batch, s.kept); });
+  out.add("backward", images, [&] { cts::backward(b, model, s.kept, *s.loss.dlogits, s.gradients.data(), s.dtokens); });
 }
 
-void run(const bench_case& c, int repeats, int threads) {
+void run(const bench_case& c, int rounds, int threads) {
   backend b(threads);
-  bench out(c.name, repeats, b.threads());
+  bench out(c.name, b.threads());
   cts::vit<backend> model(b, c.config);
-  const auto whole = noise(c.config, c.batch), few = noise(c.config, c.perturbed);
-  plain_passes(out, b, model, whole, c.batch);
+  const auto whole = noise(c.config, c.batch), few = noise(c.config, c.perturbed), one = noise(c.config, 1);
+  plain_state plain;
+  add_plain_passes(out, b, model, whole, c.batch, plain);
   cts::attribution_workspace<backend> ws;
-  const auto method = [&](const std::string& text, const cts::token_batch& batch, int images) {
-    const auto m = cts::parse_attribution(text);
-    return out.measure(text, images, [&] { cts::attribute(m, b, model, batch, cts::target::label(), ws); });
+  const auto add = [&](const char* text, const cts::token_batch& batch, int images) {
+    out.add(text, images,
+            [&, m = cts::parse_attribution(text)] { cts::attribute(m, b, model, batch, cts::target::label(), ws); });
   };
   for (const char* text :
        {"attention", "rollout", "grad_cam", "gradient_x_input", "generic_attention", "atman_first_order", "grad_lrp",
         "lrp_rollout", "partial_lrp", "lrp", "lrp:rules=chefer", "lrp:rules=cp_lrp", "lrp:rules=attn_lrp_gamma"}) {
-    method(text, whole, c.batch);
+    add(text, whole, c.batch);
   }
   for (const char* text : {"integrated_gradients", "smooth_grad", "atman", "atman:neighbours=patch", "occlusion",
                            "occlusion:missing=zero", "authors_atman"}) {
-    method(text, few, c.perturbed);
+    add(text, few, c.perturbed);
   }
-  // What exact AtMan replaces: one forward pass for each token, one after the other.
-  cts::vit_tape<backend> tape;
-  tape.keep = cts::kept::logits;
-  const auto one = noise(c.config, 1);
-  out.measure("one_by_one", 1, [&] {
+  // What exact AtMan replaces: one forward pass for each token, one after the other. First with the last block for the
+  // class token only, as this library does it, then as the reference does it, for all tokens.
+  cts::vit_tape<backend> of_class, of_all;
+  of_class.keep = cts::kept::logits;
+  of_all.keep = cts::kept::everything;
+  const auto one_by_one = [&](cts::vit_tape<backend>& tape) {
     for (cts::index i = 0; i < c.config.patches(); ++i) cts::forward(b, model, one, tape);
-  });
-  // What the reference does for each token: the same, but all tokens of the last block.
-  cts::vit_tape<backend> everything;
-  everything.keep = cts::kept::everything;
-  out.measure("one_by_one_whole", 1, [&] {
-    for (cts::index i = 0; i < c.config.patches(); ++i) cts::forward(b, model, one, everything);
-  });
+  };
+  out.add("one_by_one", 1, [&] { one_by_one(of_class); });
+  out.add("one_by_one_whole", 1, [&] { one_by_one(of_all); });
+  out.run(rounds);
   out.ratio("rollout / forward", out.of("rollout") / out.of("forward"), "<= 1.1");
   out.ratio("grad_lrp / train", out.of("grad_lrp") / out.of("train"), "<= 4");
   out.ratio("one_by_one / atman", out.of("one_by_one") / out.of("atman"), ">= 3");
@@ -147,7 +176,7 @@ void run(const bench_case& c, int repeats, int threads) {
 
 int main(int argc, char** argv) {
   std::stringstream names(argc > 1 ? argv[1] : "c32,ti16");
-  const int repeats = std::max(1, argc > 2 ? std::atoi(argv[2]) : 5), threads = argc > 3 ? std::atoi(argv[3]) : 0;
+  const int rounds = std::max(1, argc > 2 ? std::atoi(argv[2]) : 5), threads = argc > 3 ? std::atoi(argv[3]) : 0;
   for (std::string name; std::getline(names, name, ',');) {
     const auto found =
         std::find_if(std::begin(cases), std::end(cases), [&](const bench_case& c) { return name == c.name; });
@@ -155,6 +184,6 @@ int main(int argc, char** argv) {
       std::fprintf(stderr, "bench_attribution: no case is named '%s'; there are c32, t64, ti16\n", name.c_str());
       return 2;
     }
-    run(*found, repeats, threads);
+    run(*found, rounds, threads);
   }
 }

@@ -66,14 +66,20 @@ cts::dataset read_pictures(const judge_arguments& a, const cts::vit_config& c) {
   return data;
 }
 
+/// A method, and how it was asked for: the name of its column.
+struct listed_method {
+  std::string label;
+  cts::attribution_method method;
+};
+
 /// The methods of a list with commas; chance is always among them, and comes first.
-std::vector<cts::attribution_method> read_methods(const judge_arguments& a) {
-  std::vector<cts::attribution_method> methods{cts::random_relevance{.seed = a.seed}};
+std::vector<listed_method> read_methods(const judge_arguments& a) {
+  std::vector<listed_method> methods{{"random", cts::random_relevance{.seed = a.seed}}};
   std::stringstream list(a.methods);
   for (std::string text; std::getline(list, text, ',');) {
     auto method = cts::parse_attribution(text);
     if (std::holds_alternative<cts::random_relevance>(method)) continue;
-    methods.push_back(std::move(method));
+    methods.push_back({text, std::move(method)});
   }
   return methods;
 }
@@ -111,7 +117,7 @@ nlohmann::json run_judge(const judge_arguments& a) {
     cts::measured_batch<backend> measured(b, model, batch, o.explained);
     for (const auto& whole : measured.whole) right += whole.right ? 1 : 0;
     for (std::size_t m = 0; m < methods.size(); ++m) {
-      cts::judge(methods[m], b, model, measured, coverage, sanity, o, ws, judged[m]);
+      cts::judge(methods[m].method, b, model, measured, coverage, sanity, o, ws, judged[m]);
       if (!a.quiet)
         std::fprintf(stderr, "\r%zu of %zu pictures, %zu of %zu methods ", begin + count, order.size(), m + 1,
                      methods.size());
@@ -135,7 +141,9 @@ nlohmann::json run_judge(const judge_arguments& a) {
   }
   result["methods"] = nlohmann::json::array();
   for (std::size_t m = 0; m < methods.size(); ++m) {
-    result["methods"].push_back({{"method", cts::text_of(methods[m])}, {"measures", cts::to_json(judged[m])}});
+    result["methods"].push_back({{"label", methods[m].label},
+                                 {"method", cts::text_of(methods[m].method)},
+                                 {"measures", cts::to_json(judged[m])}});
   }
   return result;
 }
@@ -144,16 +152,14 @@ nlohmann::json run_judge(const judge_arguments& a) {
 std::string table_of(const nlohmann::json& result) {
   const auto& methods = result["methods"];
   std::ostringstream out;
-  const auto short_name = [](std::string text) {
-    text = text.substr(0, text.find(':'));
-    return text.size() > 17 ? text.substr(0, 17) : text;
+  const auto put = [&](const std::string& text, std::size_t width) {
+    out << std::string(width - std::min(width, text.size()), ' ') << text;
+  };
+  const auto width_of = [](const nlohmann::json& m) {
+    return std::max<std::size_t>(10, m["label"].get_ref<const std::string&>().size() + 2);
   };
   out << "measure, better     ";
-  for (const auto& m : methods) {
-    char cell[64];
-    std::snprintf(cell, sizeof cell, " %18s", short_name(m["method"].get<std::string>()).c_str());
-    out << cell;
-  }
+  for (const auto& m : methods) put(m["label"], width_of(m));
   for (const auto& measure : cts::judged_measures) {
     char cell[64];
     std::snprintf(cell, sizeof cell, "\n%-17s %s", measure.name, measure.high_is_good ? "up" : "dn");
@@ -168,12 +174,12 @@ std::string table_of(const nlohmann::json& result) {
     }
     for (const auto& m : methods) {
       if (!m["measures"].contains(measure.name)) {
-        std::snprintf(cell, sizeof cell, " %18s", "-");
-      } else {
-        const double mean = m["measures"][measure.name]["mean"];
-        std::snprintf(cell, sizeof cell, " %17.4f%c", mean, mean == best ? '*' : ' ');
+        put("- ", width_of(m));
+        continue;
       }
-      out << cell;
+      const double mean = m["measures"][measure.name]["mean"];
+      std::snprintf(cell, sizeof cell, "%.4f%c", mean, mean == best ? '*' : ' ');
+      put(cell, width_of(m));
     }
   }
   return out.str() + "\n";

@@ -934,8 +934,13 @@ constexpr decltype(auto) pick(T* p, const U& repeated) {
 
 /// `f(p[c]...)` for every column c of a row. The common cases, unit steps everywhere and all but the last operand, are
 /// loops of their own so that they are vectorised; `simd` promises that operands are either the same memory or apart.
+/// `f` is a copy: numbers in it would else be read again for each element, since a result might lie over them.
 template <class F, class... T>
+<<<<<<< HEAD
 [[gnu::flatten]] void map_row(const F& f, index cols, const std::array<index, sizeof...(T)>& steps, T*... p) {
+=======
+void map_row(F f, index cols, const std::array<index, sizeof...(T)>& steps, T*... p) {
+>>>>>>> e00c268eb9492a943b4ba49f4d3d49db29800269
   constexpr std::size_t last = sizeof...(T) - 1;
   bool dense = true;
   for (std::size_t i = 0; i < last; ++i) dense = dense && steps[i] == 1;
@@ -3294,19 +3299,24 @@ inline std::string text(const division& d) {
   return out.str();
 }
 
-/// `division` in a scalar type; free of branches.
+/// `division` in a scalar type, as numbers that are chosen from and without branches, so that loops over it are
+/// vectorised.
 template <class T>
 struct divide {
-  T eps;
-  bool sign_aware, zero_at_zero;
+  T below, above;  ///< what is added to z < 0, and to z >= 0
+  T instead;       ///< the denominator where the sum is 0
+  T of_zero;       ///< 1, or 0 where x / 0 is 0
 
   explicit divide(const division& d)
-      : eps(T(d.eps)), sign_aware(d.sign_aware), zero_at_zero(d.zero_at_zero || d.eps == 0) {}
+      : below(T(d.sign_aware ? -d.eps : d.eps)),
+        above(T(d.eps)),
+        instead(d.eps == 0 ? T(1) : T(d.eps)),
+        of_zero(d.zero_at_zero || d.eps == 0 ? T(0) : T(1)) {}
 
   constexpr T operator()(T r, T z) const {
-    const T moved = z + (sign_aware && z < T(0) ? -eps : eps);
-    const T safe = moved == T(0) ? (eps == T(0) ? T(1) : eps) : moved;
-    return zero_at_zero && z == T(0) ? T(0) : r / safe;
+    const T moved = z + (z < T(0) ? below : above);
+    const T quotient = r / (moved == T(0) ? instead : moved);
+    return z == T(0) ? quotient * of_zero : quotient;
   }
 };
 
@@ -3323,7 +3333,10 @@ template <class T>
 struct share_of_side {
   divide<T> over;
   T side;
-  constexpr void operator()(T& s, const T& r, const T& z, const T& y) const { s = y * side > T(0) ? over(r, z) : T(0); }
+  constexpr void operator()(T& s, const T& r, const T& z, const T& y) const {
+    const T whole = over(r, z);
+    s = y * side > T(0) ? whole : T(0);
+  }
 };
 /// out = positive max(x, 0) + negative min(x, 0)
 template <class T>
@@ -5226,8 +5239,34 @@ void relevance(const composite& c, B& b, const block& l, parameter_view<const T>
 // From the explained logit down through the blocks, one block a step: gradients of attention, and relevance. Only one
 // block's matrices are held at a time.
 
+#include <cmath>
+
 
 namespace core_tokensets {
+
+namespace detail {
+
+/// |x|, for reductions
+struct magnitude {
+  template <class T>
+  constexpr T operator()(const T& x) const {
+    return x < T(0) ? -x : x;
+  }
+};
+
+/// Sums of absolute values `[S]` over the rows of each sample.
+template <tensor_backend B, class T = typename B::scalar>
+std::vector<double> sample_magnitudes(B& b, const lrp::sample_rows<B>& rows, const_view<T> r) {
+  scratch<B> of_row(b, r.rows, 1), of_sample(b, rows.samples, 1);
+  b.row_reduce(fn::plus{}, magnitude{}, *of_row, r);
+  b.fill(*of_sample, T(0));
+  b.scatter_add_rows(*of_sample, *of_row, rows.sample_of_row.data());
+  std::vector<T> host(static_cast<std::size_t>(rows.samples));
+  b.download(host.data(), of_sample.data(), rows.samples);
+  return {host.begin(), host.end()};
+}
+
+}  // namespace detail
 
 /// Gradients of what is explained: after `step(i)`, `ws.attention_gradient` is that at the attention of block i (laid
 /// out as `attention_layout`) and `ws.dtokens` that at the input of block i. Steps go from the last block down.
@@ -5343,6 +5382,18 @@ void propagate(const lrp::composite& c, B& b, const vit<B>& model, attribution_w
   for (index i = model.config().depth; i-- > 0;) {
     walk.step(i);
     visit(i);
+  }
+}
+
+/// `Error` unless relevance at the tokens (`ws.relevance`) is finite in every sample: by rules that do not conserve it
+/// may grow without bound, and what is clamped at 0 behind it would hide that.
+template <tensor_backend B>
+void require_finite(const char* method, const lrp::composite& c, B& b, const attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  const auto sizes = detail::sample_magnitudes<B, T>(b, ws.all_rows, *ws.relevance);
+  for (std::size_t s = 0; s < sizes.size(); ++s) {
+    require(std::isfinite(sizes[s]), method, ": relevance by the rules '", c.name, "' is not finite in sample ", s,
+            "; expected rules that fit the model");
   }
 }
 
@@ -5706,7 +5757,8 @@ std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model,
   detail::check_start_layer(grad_lrp::name, method.start_layer, model.config().depth);
   explain_forward(b, model, batch, t, ws, kept::gradients);
   gradient_walk<B> gradients(b, model, ws);
-  relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
+  const lrp::composite rules = lrp::make(method.rules);
+  relevance_walk<B> relevance(rules, b, model, ws);
   class_row_product<B> rows(b, ws.tape.plan);
   for (index i = model.config().depth; i-- > method.start_layer;) {
     gradients.step(i);
@@ -5714,6 +5766,7 @@ std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model,
     b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(ws.attention_relevance));
     rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data());
   }
+  require_finite(grad_lrp::name, rules, b, ws);
   return rows.patches(b);
 }
 
@@ -5997,26 +6050,6 @@ struct composite_attribution {
 
 namespace detail {
 
-/// |x|, for reductions
-struct magnitude {
-  template <class T>
-  constexpr T operator()(const T& x) const {
-    return x < T(0) ? -x : x;
-  }
-};
-
-/// Sums of absolute values `[S]` over the rows of each sample.
-template <tensor_backend B, class T = typename B::scalar>
-std::vector<double> sample_magnitudes(B& b, const lrp::sample_rows<B>& rows, const_view<T> r) {
-  scratch<B> of_row(b, r.rows, 1), of_sample(b, rows.samples, 1);
-  b.row_reduce(fn::plus{}, magnitude{}, *of_row, r);
-  b.fill(*of_sample, T(0));
-  b.scatter_add_rows(*of_sample, *of_row, rows.sample_of_row.data());
-  std::vector<T> host(static_cast<std::size_t>(rows.samples));
-  b.download(host.data(), of_sample.data(), rows.samples);
-  return {host.begin(), host.end()};
-}
-
 /// Least and largest number of each sample's patches, at each of its rows `[P]`.
 inline std::pair<std::vector<double>, std::vector<double>> pixel_bounds(const token_batch& batch) {
   std::pair<std::vector<double>, std::vector<double>> bounds;
@@ -6151,13 +6184,15 @@ std::vector<double> attribute(const lrp_rollout& method, B& b, const vit<B>& mod
                               const target& t, attribution_workspace<B>& ws) {
   detail::check_start_layer(lrp_rollout::name, method.start_layer, model.config().depth);
   explain_forward(b, model, batch, t, ws, kept::gradients);
-  relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
+  const lrp::composite rules = lrp::make(method.rules);
+  relevance_walk<B> relevance(rules, b, model, ws);
   class_row_product<B> rows(b, ws.tape.plan);
   for (index i = model.config().depth; i-- > method.start_layer;) {
     relevance.step(i);
     b.map(detail::keep_positive{}, *ws.attention_relevance);
     rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_relevance.data());
   }
+  require_finite(lrp_rollout::name, rules, b, ws);
   return rows.patches(b);
 }
 
@@ -6191,8 +6226,10 @@ std::vector<double> attribute(const partial_lrp& method, B& b, const vit<B>& mod
   const index depth = model.config().depth, stop = depth - 1 - method.block_from_last;
   detail::check_start_layer(partial_lrp::name, stop, depth);
   explain_forward(b, model, batch, t, ws, kept::gradients);
-  relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
+  const lrp::composite rules = lrp::make(method.rules);
+  relevance_walk<B> relevance(rules, b, model, ws);
   for (index i = depth; i-- > stop;) relevance.step(i);
+  require_finite(partial_lrp::name, rules, b, ws);
   if (method.gradient) {
     gradient_walk<B> gradients(b, model, ws);
     for (index i = depth; i-- > stop;) gradients.step(i);

@@ -27,6 +27,13 @@ void check_atman(B& b, const golden::vit_case<B>& c) {
   const index n = c.model.config().patches();
   cts::attribution_workspace<B> ws;
   cts::variation_engine<B> engine(b, c.model, c.batch);
+  std::vector<double> logits, losses;
+  const auto unchanged = cts::settle_unchanged(engine, c.batch, cts::target::loss(), logits);
+  for (std::size_t s = 0; s < unchanged.classes.size(); ++s) {
+    const auto classes = std::size_t(c.model.config().classes);
+    losses.push_back(-unchanged.value(s, std::span<const double>(logits).subspan(s * classes, classes)));
+  }
+  check_close(want, "loss", losses, limit);
   for (const bool with_position : {false, true}) {
     std::vector<double> all;
     for (const auto& of_sample : cts::patch_cosines(b, engine, c.batch, with_position))

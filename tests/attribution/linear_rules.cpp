@@ -78,6 +78,13 @@ template <class B>
 void check_zennit() {
   using T = typename B::scalar;
   const auto want = cts::load_safetensors(golden::folder("lrp_ops") / "outputs.safetensors");
+  for (const std::string x : {"x", "x_pos"}) {  // what the rules start from
+    const layer l = golden_layer(x, true);
+    std::vector<double> y;
+    for (index t = 0; t < l.rows; ++t)
+      for (index o = 0; o < l.out; ++o) y.push_back(l.z(t, o));
+    check_close(want, "forward." + x, y, 1e-9);
+  }
   std::size_t compared = 0;
   for (const auto& [name, make] : zennit_rules()) {
     for (const bool bias : {true, false}) {

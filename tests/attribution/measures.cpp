@@ -192,6 +192,176 @@ TEST_CASE("everything kept is sufficient, and nothing is missing where relevance
   for (std::size_t s = 0; s < 2; ++s) CHECK(std::abs(all.sufficiency[s]) <= 1e-12);
 }
 
+TEST_CASE("what removes one patch at a time is predicted by occlusion", "[measure]") {
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {20, 5});
+  cts::attribution_workspace<B> ws;
+  cts::measured_batch<B> m(b, model, batch, cts::target::loss());
+  for (const auto missing : {cts::missing_tokens::drop, cts::missing_tokens::zero}) {
+    const auto relevance = attribute(cts::occlusion{missing}, b, model, batch, cts::target::loss(), ws);
+    auto against = relevance;
+    for (double& r : against) r = -r;
+    const cts::random_removal one{.sets = 25, .share = 1e-3, .missing = missing};
+    for (const auto& e : measure(one, m, relevance)) {
+      REQUIRE(e.drop.size() == 25);
+      CHECK(golden::distance(e.drop, e.relevance) <= 1e-9);
+      CHECK(cts::faithfulness_correlation(e) == Approx(1));
+    }
+    for (const auto& e : measure(one, m, against)) CHECK(cts::faithfulness_correlation(e) == Approx(-1));
+    // The probability falls with the log-probability that occlusion watched, so groups of one patch are in order.
+    for (const double best : measure(cts::saco{.groups = 20, .missing = missing}, m, relevance))
+      CHECK(best == Approx(1));
+    for (const double worst : measure(cts::saco{.groups = 20, .missing = missing}, m, against))
+      CHECK(worst == Approx(-1));
+    // A share of less than one patch is one patch: the most relevant.
+    const auto top = measure(cts::sufficiency{.shares = {1e-3}, .missing = missing}, m, relevance);
+    for (std::size_t s = 0; s < 2; ++s) {
+      const auto r = cts::of_sample(std::span<const double>(relevance), batch.offsets, s);
+      const double p = m.whole[s].probability, most = *std::max_element(r.begin(), r.end());
+      CHECK(top.comprehensiveness[s] == Approx(p - p * std::exp(-most)).epsilon(1e-9));
+    }
+  }
+}
+
+TEST_CASE("larger sets take several patches away, the same ones for every batch", "[measure]") {
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {20, 5});
+  cts::measured_batch<B> m(b, model, batch, {});
+  const auto effects = measure(cts::random_removal{.sets = 10, .share = 0.2}, m, std::vector<double>(25, 1.0));
+  for (std::size_t s = 0; s < 2; ++s) {
+    for (const double patches : effects[s].relevance) CHECK(patches == (s == 0 ? 4 : 1));
+  }
+}
+
+TEST_CASE("layers are drawn anew from the head down, or one at a time", "[measure]") {
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {4});
+  const std::vector<double> relevance{1, 2, 3, 4};
+  const auto trained = model.parameters().to_host(b);
+  const auto& table = model.layout().parameters.table();
+  for (const auto how : {cts::randomised::cascading, cts::randomised::independent}) {
+    std::vector<std::size_t> changed;
+    const auto watch = [&](const cts::vit<B>& other) {
+      const auto values = other.parameters().to_host(b);
+      changed.push_back(0);
+      for (const auto& p : table) {
+        const auto from = p.where.offset, to = from + p.where.size();
+        if (std::equal(values.begin() + from, values.begin() + to, trained.begin() + from)) continue;
+        ++changed.back();
+        const std::vector<double> before(trained.begin() + from, trained.begin() + to),
+            after(values.begin() + from, values.begin() + to);
+        double deviation = 0;
+        for (const double v : before) deviation += (v - mean(before)) * (v - mean(before)) / double(before.size());
+        CHECK(std::abs(mean(after) - mean(before)) <= 5 * std::sqrt(deviation / double(before.size())));
+      }
+      return std::vector<double>{4, 3, 2, 1};
+    };
+    const auto result = measure(cts::parameter_randomisation{how}, b, model, watch, batch, relevance);
+    // Head and last norm, three blocks of six pairs, and the embedding of four parameters.
+    CHECK(changed == (how == cts::randomised::cascading ? std::vector<std::size_t>{4, 16, 28, 40, 44}
+                                                        : std::vector<std::size_t>{4, 12, 12, 12, 4}));
+    CHECK(result.mean() == Approx(-1));
+  }
+}
+
+TEST_CASE("random logit asks for another class, max-sensitivity for the same one under bounded noise", "[measure]") {
+  const auto batch = ragged::noise(small, {20, 3});
+  cts::settled_target explained;
+  explained.what = cts::objective::logit;
+  explained.classes = {2, 4};
+  const std::vector<double> relevance(23, 1.0);
+  int asked = 0;
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    const auto watch = [&](const cts::token_batch&, const cts::target& t) {
+      REQUIRE(t.classes.size() == 2);
+      for (std::size_t s = 0; s < 2; ++s) {
+        CHECK(t.classes[s] != explained.classes[s]);
+        CHECK(t.classes[s] >= 0);
+        CHECK(t.classes[s] < 5);
+      }
+      asked |= 1 << t.classes[0];
+      return relevance;
+    };
+    measure(cts::random_logit{seed}, watch, batch, explained, 5, relevance);
+  }
+  CHECK(asked == 0b11011);  // every class but the explained one
+
+  // A method whose relevance is the first number of each patch: its change is the noise itself.
+  const auto first_number = [&](const cts::token_batch& of) {
+    std::vector<double> r;
+    for (cts::index p = 0; p < of.tokens(); ++p) r.push_back(double(of.patches[std::size_t(p * of.patch_dim)]));
+    return r;
+  };
+  const auto own = first_number(batch);
+  const auto watch = [&](const cts::token_batch& of, const cts::target& t) {
+    for (std::size_t s = 0; s + 1 < of.offsets.size(); ++s) {
+      CHECK(t.classes[s] == explained.classes[of.offsets[s + 1] - of.offsets[s] == 20 ? 0 : 1]);
+    }
+    return first_number(of);
+  };
+  const double radius = 0.05;
+  const auto moved = measure(cts::max_sensitivity{.radius = radius, .samples = 50}, watch, batch, explained, own);
+  for (std::size_t s = 0; s < 2; ++s) {
+    const auto r = cts::of_sample(std::span<const double>(own), batch.offsets, s);
+    const auto from = batch.patches.begin() + batch.offsets[s] * batch.patch_dim,
+               to = batch.patches.begin() + batch.offsets[s + 1] * batch.patch_dim;
+    const auto [low, high] = std::minmax_element(from, to);
+    double size = 0;
+    for (const double v : r) size += v * v;
+    const double most = radius * (double(*high) - double(*low)) * std::sqrt(double(r.size()) / size);
+    CHECK(moved[s] <= most);
+    CHECK(moved[s] > 0.5 * most);  // the largest of 50 draws, each about 0.58 of that
+  }
+}
+
+TEST_CASE("the table holds what the measures say, each under its own name", "[measure]") {
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {9, 4});
+  cts::attribution_workspace<B> ws;
+  cts::measured_batch<B> m(b, model, batch, {});
+  const std::string name = "generic_attention";
+  const auto method = cts::parse_attribution(name);
+  const auto r = attribute(method, b, model, batch, {}, ws);
+  using cts::missing_tokens;
+  using cts::removal_order;
+  for (const auto missing : {missing_tokens::drop, missing_tokens::zero}) {
+    cts::judgement table;
+    cts::judge(method, b, model, m, {}, true, {.missing = missing, .steps = 4, .sets = 5, .seed = 3}, ws, table);
+    const auto same = [&](const char* measure, const std::vector<double>& want) {
+      INFO(measure);
+      CHECK(golden::distance(table[measure], want) <= 1e-12);
+    };
+    const auto area = [&](removal_order order, missing_tokens how) {
+      return measure(cts::flipping{4, order, how}, m, r).area;
+    };
+    same("deletion", area(removal_order::most_relevant_first, missing_tokens::drop));
+    same("insertion", area(removal_order::least_relevant_first, missing_tokens::drop));
+    same("deletion_zero", area(removal_order::most_relevant_first, missing_tokens::zero));
+    same("insertion_zero", area(removal_order::least_relevant_first, missing_tokens::zero));
+    std::vector<double> correlation, error;
+    for (const auto& e : measure(cts::random_removal{.sets = 5, .missing = missing, .seed = 3}, m, r)) {
+      correlation.push_back(cts::faithfulness_correlation(e)), error.push_back(cts::infidelity(e));
+    }
+    same("faithfulness", correlation);
+    same("infidelity", error);
+    const auto enough = measure(cts::sufficiency{.missing = missing}, m, r);
+    same("sufficiency", enough.sufficiency);
+    same("comprehensiveness", enough.comprehensiveness);
+    same("saco", measure(cts::saco{.missing = missing}, m, r));
+    same("completeness", measure(cts::completeness{missing}, m, r));
+    const auto explain = [&](const cts::token_batch& of, const cts::target& t) {
+      return attribute(method, b, model, of, t, ws);
+    };
+    same("max_sensitivity", measure(cts::max_sensitivity{.seed = 3}, explain, batch, m.explained, r));
+    same("random_logit", measure(cts::random_logit{3}, explain, batch, m.explained, 5, r));
+    CHECK(table.count("pointing") == 0);
+  }
+}
+
 TEST_CASE("measures tell a method that looks from dice, and know which methods are blind", "[measure]") {
   learned l;
   cts::measured_batch<B> m(l.b, l.model, l.batch, {});

@@ -162,6 +162,39 @@ TEST_CASE("every gradient method follows its target", "[attribution]") {
   }
 }
 
+TEST_CASE("every method explains every kind of target", "[attribution]") {
+  using B = cts::eigen_backend<double>;
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {6, 0, 9});
+  for (const auto& method : all_methods()) {
+    for (const char* t : {"argmax", "label", "class:3", "loss", "margin", "margin:1,4"}) {
+      INFO(method << " of " << t);
+      const auto relevance = run(b, method, model, batch, cts::parse_target(t));
+      CHECK(relevance.size() == 15);
+      CHECK(std::all_of(relevance.begin(), relevance.end(), [](double r) { return std::isfinite(r); }));
+    }
+  }
+  // What is linear in the gradient at the logits is the same sum of the classes' relevance as the target's slope.
+  cts::attribution_workspace<B> ws;
+  cts::explain_forward(b, model, batch, cts::target::loss(), ws);
+  const auto slope = ws.dlogits.to_host(b);
+  for (const char* linear : {"gradient_x_input", "atman_first_order:watch=target"}) {
+    INFO(linear);
+    std::vector<double> sum(15, 0.0);
+    for (std::int32_t k = 0; k < 5; ++k) {
+      const auto of_class = run(b, linear, model, batch, cts::target::of_class(k));
+      for (std::size_t p = 0; p < 15; ++p) sum[p] += slope[(p < 6 ? 0 : 2) * 5 + std::size_t(k)] * of_class[p];
+    }
+    CHECK(golden::distance(run(b, linear, model, batch, cts::target::loss()), sum) <= 1e-10);
+  }
+  // LRP starts at gradient times logit, so that a margin is the difference of two classes here too.
+  const auto margin = run(b, "lrp:rules=cp_lrp", model, batch, cts::target::margin(1, 4)),
+             first = run(b, "lrp:rules=cp_lrp", model, batch, cts::target::of_class(1)),
+             second = run(b, "lrp:rules=cp_lrp", model, batch, cts::target::of_class(4));
+  for (std::size_t p = 0; p < 15; ++p) CHECK(margin[p] == Approx(first[p] - second[p]).margin(1e-10));
+}
+
 TEST_CASE("methods are named, printed and read back; what is wrong is told", "[attribution]") {
   for (const auto& method : all_methods()) {
     const auto text = cts::text_of(cts::parse_attribution(method));
@@ -198,6 +231,74 @@ TEST_CASE("methods refuse what they cannot do", "[attribution]") {
     INFO(wrong);
     CHECK_THROWS_AS(run(b, wrong, model, batch), cts::Error);
   }
+}
+
+TEST_CASE("relevance that grows beyond all numbers is an error and no map", "[attribution]") {
+  using B = cts::eigen_backend<float>;
+  B b;
+  auto config = small;
+  config.depth = 60;
+  const auto model = ragged::lively_model(b, config);
+  const auto batch = ragged::noise(config, {5, 3});
+  for (const char* method : {"grad_lrp", "lrp_rollout", "partial_lrp:block_from_last=59", "lrp"}) {
+    INFO(method);
+    CHECK_THROWS_AS(run(b, method + std::string(":rules=chefer_original"), model, batch), cts::Error);
+    CHECK_NOTHROW(run(b, method + std::string(":rules=chefer"), model, batch));
+  }
+}
+
+TEST_CASE("gradients of patches, by their definition", "[attribution]") {
+  using B = cts::eigen_backend<double>;
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {6, 9});
+  cts::attribution_workspace<B> ws;
+  cts::explain_forward(b, model, batch, {}, ws, cts::kept::gradients);
+  cts::tensor<B> gradient;
+  cts::patch_gradient(b, model, ws, gradient);
+  const auto g = gradient.to_host(b);
+  std::vector<double> products, sizes;
+  const auto width = std::size_t(batch.patch_dim);
+  for (std::size_t p = 0; p < 15; ++p) {
+    double product = 0, square = 0;
+    for (std::size_t i = p * width; i < (p + 1) * width; ++i)
+      product += g[i] * double(batch.patches[i]), square += g[i] * g[i];
+    products.push_back(product), sizes.push_back(std::sqrt(square));
+  }
+  CHECK(golden::distance(run(b, "gradient_x_input", model, batch), products) <= 1e-12);
+  CHECK(golden::distance(run(b, "gradient_x_input:magnitude=true", model, batch), sizes) <= 1e-12);
+}
+
+TEST_CASE("smoothed relevance is a mean over noise of the size that is asked for", "[attribution]") {
+  using B = cts::eigen_backend<double>;
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {6, 9});
+  CHECK(golden::distance(run(b, "smooth_grad(grad_lrp):sigma=0:samples=3", model, batch),
+                         run(b, "grad_lrp", model, batch)) <= 1e-12);
+  CHECK(run(b, "smooth_grad:seed=1", model, batch) != run(b, "smooth_grad:seed=2", model, batch));
+  cts::token_batch copies;
+  copies.patch_dim = 1000;
+  copies.patches.assign(4000, 0.0f);
+  copies.patches[1000] = -1, copies.patches[1001] = 3;  // a range of 4, of which 0.25 is the deviation
+  auto noisy = copies;
+  cts::detail::add_noise(noisy, 1, 3, 0.25, 5, 0);
+  double square = 0;
+  for (std::size_t i = 0; i < 4000; ++i) {
+    const double moved = double(noisy.patches[i]) - double(copies.patches[i]);
+    if (i < 1000 || i >= 3000) CHECK(moved == 0);
+    square += moved * moved / 2000;
+  }
+  CHECK(std::sqrt(square) == Approx(1).epsilon(0.05));
+}
+
+TEST_CASE("dice follow their seed", "[attribution]") {
+  using B = cts::eigen_backend<double>;
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {6, 9});
+  CHECK(run(b, "random:seed=1", model, batch) == run(b, "random:seed=1", model, batch));
+  CHECK(run(b, "random:seed=1", model, batch) != run(b, "random:seed=2", model, batch));
 }
 
 TEST_CASE("integrated gradients sum up to what the path changes", "[attribution]") {

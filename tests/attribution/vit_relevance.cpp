@@ -30,12 +30,14 @@ std::vector<double> to_pictures(const std::vector<T>& patches, const cts::vit_co
   return out;
 }
 
-/// Chefer's pass, read at every block; everything kept or the last block for class tokens only.
+/// Chefer's pass, read at its start and at every block; everything kept or the last block for class tokens only.
 template <class B>
 void check_blocks(B& b, const golden::vit_case<B>& c, const cts::tensor_file& want, const std::string& name,
                   const cts::target& target, double limit) {
   cts::attribution_workspace<B> ws;
   cts::explain_forward(b, c.model, c.batch, target, ws);
+  check_close(want, "lrp.rel_in." + name + "." + std::to_string(c.model.config().depth - 1),
+              (cts::relevance_walk<B>(lrp::chefer(), b, c.model, ws), ws.relevance.to_host(b)), limit);
   std::vector<std::vector<double>> tokens;
   cts::chefer_relevance(b, c.model, ws, [&](index i) {
     check_close(want, "lrp.attn_cam." + name + "." + std::to_string(i), ws.attention_relevance.to_host(b), limit);

@@ -34,7 +34,8 @@ std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model,
   detail::check_start_layer(grad_lrp::name, method.start_layer, model.config().depth);
   explain_forward(b, model, batch, t, ws, kept::gradients);
   gradient_walk<B> gradients(b, model, ws);
-  relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
+  const lrp::composite rules = lrp::make(method.rules);
+  relevance_walk<B> relevance(rules, b, model, ws);
   class_row_product<B> rows(b, ws.tape.plan);
   for (index i = model.config().depth; i-- > method.start_layer;) {
     gradients.step(i);
@@ -42,6 +43,7 @@ std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model,
     b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(ws.attention_relevance));
     rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data());
   }
+  require_finite(grad_lrp::name, rules, b, ws);
   return rows.patches(b);
 }
 

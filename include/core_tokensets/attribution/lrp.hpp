@@ -42,26 +42,6 @@ struct composite_attribution {
 
 namespace detail {
 
-/// |x|, for reductions
-struct magnitude {
-  template <class T>
-  constexpr T operator()(const T& x) const {
-    return x < T(0) ? -x : x;
-  }
-};
-
-/// Sums of absolute values `[S]` over the rows of each sample.
-template <tensor_backend B, class T = typename B::scalar>
-std::vector<double> sample_magnitudes(B& b, const lrp::sample_rows<B>& rows, const_view<T> r) {
-  scratch<B> of_row(b, r.rows, 1), of_sample(b, rows.samples, 1);
-  b.row_reduce(fn::plus{}, magnitude{}, *of_row, r);
-  b.fill(*of_sample, T(0));
-  b.scatter_add_rows(*of_sample, *of_row, rows.sample_of_row.data());
-  std::vector<T> host(static_cast<std::size_t>(rows.samples));
-  b.download(host.data(), of_sample.data(), rows.samples);
-  return {host.begin(), host.end()};
-}
-
 /// Least and largest number of each sample's patches, at each of its rows `[P]`.
 inline std::pair<std::vector<double>, std::vector<double>> pixel_bounds(const token_batch& batch) {
   std::pair<std::vector<double>, std::vector<double>> bounds;

@@ -25,13 +25,15 @@ std::vector<double> attribute(const lrp_rollout& method, B& b, const vit<B>& mod
                               const target& t, attribution_workspace<B>& ws) {
   detail::check_start_layer(lrp_rollout::name, method.start_layer, model.config().depth);
   explain_forward(b, model, batch, t, ws, kept::gradients);
-  relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
+  const lrp::composite rules = lrp::make(method.rules);
+  relevance_walk<B> relevance(rules, b, model, ws);
   class_row_product<B> rows(b, ws.tape.plan);
   for (index i = model.config().depth; i-- > method.start_layer;) {
     relevance.step(i);
     b.map(detail::keep_positive{}, *ws.attention_relevance);
     rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_relevance.data());
   }
+  require_finite(lrp_rollout::name, rules, b, ws);
   return rows.patches(b);
 }
 

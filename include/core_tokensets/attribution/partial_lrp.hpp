@@ -28,8 +28,10 @@ std::vector<double> attribute(const partial_lrp& method, B& b, const vit<B>& mod
   const index depth = model.config().depth, stop = depth - 1 - method.block_from_last;
   detail::check_start_layer(partial_lrp::name, stop, depth);
   explain_forward(b, model, batch, t, ws, kept::gradients);
-  relevance_walk<B> relevance(lrp::make(method.rules), b, model, ws);
+  const lrp::composite rules = lrp::make(method.rules);
+  relevance_walk<B> relevance(rules, b, model, ws);
   for (index i = depth; i-- > stop;) relevance.step(i);
+  require_finite(partial_lrp::name, rules, b, ws);
   if (method.gradient) {
     gradient_walk<B> gradients(b, model, ws);
     for (index i = depth; i-- > stop;) gradients.step(i);

@@ -2,10 +2,36 @@
 // From the explained logit down through the blocks, one block a step: gradients of attention, and relevance. Only one
 // block's matrices are held at a time.
 
+#include <cmath>
+
 #include "core_tokensets/attribution/workspace.hpp"
 #include "core_tokensets/nn/lrp/block.hpp"
 
 namespace core_tokensets {
+
+namespace detail {
+
+/// |x|, for reductions
+struct magnitude {
+  template <class T>
+  constexpr T operator()(const T& x) const {
+    return x < T(0) ? -x : x;
+  }
+};
+
+/// Sums of absolute values `[S]` over the rows of each sample.
+template <tensor_backend B, class T = typename B::scalar>
+std::vector<double> sample_magnitudes(B& b, const lrp::sample_rows<B>& rows, const_view<T> r) {
+  scratch<B> of_row(b, r.rows, 1), of_sample(b, rows.samples, 1);
+  b.row_reduce(fn::plus{}, magnitude{}, *of_row, r);
+  b.fill(*of_sample, T(0));
+  b.scatter_add_rows(*of_sample, *of_row, rows.sample_of_row.data());
+  std::vector<T> host(static_cast<std::size_t>(rows.samples));
+  b.download(host.data(), of_sample.data(), rows.samples);
+  return {host.begin(), host.end()};
+}
+
+}  // namespace detail
 
 /// Gradients of what is explained: after `step(i)`, `ws.attention_gradient` is that at the attention of block i (laid
 /// out as `attention_layout`) and `ws.dtokens` that at the input of block i. Steps go from the last block down.
@@ -121,6 +147,18 @@ void propagate(const lrp::composite& c, B& b, const vit<B>& model, attribution_w
   for (index i = model.config().depth; i-- > 0;) {
     walk.step(i);
     visit(i);
+  }
+}
+
+/// `Error` unless relevance at the tokens (`ws.relevance`) is finite in every sample: by rules that do not conserve it
+/// may grow without bound, and what is clamped at 0 behind it would hide that.
+template <tensor_backend B>
+void require_finite(const char* method, const lrp::composite& c, B& b, const attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  const auto sizes = detail::sample_magnitudes<B, T>(b, ws.all_rows, *ws.relevance);
+  for (std::size_t s = 0; s < sizes.size(); ++s) {
+    require(std::isfinite(sizes[s]), method, ": relevance by the rules '", c.name, "' is not finite in sample ", s,
+            "; expected rules that fit the model");
   }
 }
 

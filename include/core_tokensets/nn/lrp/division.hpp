@@ -29,19 +29,24 @@ inline std::string text(const division& d) {
   return out.str();
 }
 
-/// `division` in a scalar type; free of branches.
+/// `division` in a scalar type, as numbers that are chosen from and without branches, so that loops over it are
+/// vectorised.
 template <class T>
 struct divide {
-  T eps;
-  bool sign_aware, zero_at_zero;
+  T below, above;  ///< what is added to z < 0, and to z >= 0
+  T instead;       ///< the denominator where the sum is 0
+  T of_zero;       ///< 1, or 0 where x / 0 is 0
 
   explicit divide(const division& d)
-      : eps(T(d.eps)), sign_aware(d.sign_aware), zero_at_zero(d.zero_at_zero || d.eps == 0) {}
+      : below(T(d.sign_aware ? -d.eps : d.eps)),
+        above(T(d.eps)),
+        instead(d.eps == 0 ? T(1) : T(d.eps)),
+        of_zero(d.zero_at_zero || d.eps == 0 ? T(0) : T(1)) {}
 
   constexpr T operator()(T r, T z) const {
-    const T moved = z + (sign_aware && z < T(0) ? -eps : eps);
-    const T safe = moved == T(0) ? (eps == T(0) ? T(1) : eps) : moved;
-    return zero_at_zero && z == T(0) ? T(0) : r / safe;
+    const T moved = z + (z < T(0) ? below : above);
+    const T quotient = r / (moved == T(0) ? instead : moved);
+    return z == T(0) ? quotient * of_zero : quotient;
   }
 };
 
@@ -58,7 +63,10 @@ template <class T>
 struct share_of_side {
   divide<T> over;
   T side;
-  constexpr void operator()(T& s, const T& r, const T& z, const T& y) const { s = y * side > T(0) ? over(r, z) : T(0); }
+  constexpr void operator()(T& s, const T& r, const T& z, const T& y) const {
+    const T whole = over(r, z);
+    s = y * side > T(0) ? whole : T(0);
+  }
 };
 /// out = positive max(x, 0) + negative min(x, 0)
 template <class T>

@@ -47,11 +47,7 @@ constexpr decltype(auto) pick(T* p, const U& repeated) {
 /// loops of their own so that they are vectorised; `simd` promises that operands are either the same memory or apart.
 /// `f` is a copy: numbers in it would else be read again for each element, since a result might lie over them.
 template <class F, class... T>
-<<<<<<< HEAD
-[[gnu::flatten]] void map_row(const F& f, index cols, const std::array<index, sizeof...(T)>& steps, T*... p) {
-=======
-void map_row(F f, index cols, const std::array<index, sizeof...(T)>& steps, T*... p) {
->>>>>>> e00c268eb9492a943b4ba49f4d3d49db29800269
+[[gnu::flatten]] void map_row(F f, index cols, const std::array<index, sizeof...(T)>& steps, T*... p) {
   constexpr std::size_t last = sizeof...(T) - 1;
   bool dense = true;
   for (std::size_t i = 0; i < last; ++i) dense = dense && steps[i] == 1;

@@ -8,7 +8,7 @@
 
 #include "core_tokensets/core/error.hpp"
 #include "core_tokensets/tensor/eigen.hpp"
-#ifdef CTS_HAS_XTENSOR
+#if defined(CTS_HAS_XTENSOR) && !defined(__CUDACC__)
 #include "core_tokensets/tensor/xtensor.hpp"
 #endif
 
@@ -61,7 +61,7 @@ void with_backend_of(const std::string& name, int threads, const Body& body) {
     return;
   }
 #endif
-#ifdef CTS_HAS_XTENSOR
+#if defined(CTS_HAS_XTENSOR) && !defined(__CUDACC__)
   if (name == "xtensor") {
     core_tokensets::xtensor_backend<T> b(threads);
     body(b);

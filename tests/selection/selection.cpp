@@ -21,6 +21,14 @@ static_assert(!cts::selector<int>);
 
 namespace {
 
+/// The factors of sample i where every sample has one row.
+const double* delta_of(const core_tokensets::evidence& e, core_tokensets::index i) {
+  return e.delta.data() + i * e.classes;
+}
+const float* feature_of(const core_tokensets::evidence& e, core_tokensets::index i) {
+  return e.feature.data() + i * e.features;
+}
+
 /// n samples of K classes (labels 0, 1, .., 0, 1, ..) with random logits and features.
 cts::evidence random_evidence(cts::index n, cts::index classes, cts::index features, std::uint64_t seed = 1) {
   cts::random_stream random(seed);
@@ -35,9 +43,9 @@ cts::evidence random_evidence(cts::index n, cts::index classes, cts::index featu
 /// The whole gradient of a sample, from its definition.
 std::vector<double> gradient(const cts::evidence& e, cts::index i) {
   std::vector<double> g;
-  for (cts::index c = 0; c < e.classes; ++c) g.push_back(e.delta_of(i)[c]);
+  for (cts::index c = 0; c < e.classes; ++c) g.push_back(delta_of(e, i)[c]);
   for (cts::index c = 0; c < e.classes; ++c) {
-    for (cts::index f = 0; f < e.features; ++f) g.push_back(e.delta_of(i)[c] * double(e.feature_of(i)[f]));
+    for (cts::index f = 0; f < e.features; ++f) g.push_back(delta_of(e, i)[c] * double(feature_of(e, i)[f]));
   }
   return g;
 }
@@ -79,7 +87,7 @@ TEST_CASE("evidence keeps gradients factored: inner products and sums equal thos
   cts::check(e);
   CHECK(e.gradient_size() == 4 * 38);
   for (cts::index i = 0; i < e.samples; ++i) {
-    const auto d = e.delta_of(i);
+    const auto d = delta_of(e, i);
     CHECK(std::accumulate(d, d + 4, 0.0) == Approx(0).margin(1e-12));  // softmax - onehot
     CHECK(d[e.labels[static_cast<std::size_t>(i)]] < 0);
     for (cts::index j = 0; j < e.samples; ++j)
@@ -297,8 +305,8 @@ TEST_CASE("grad_match keeps the budget, has positive weights of mean 1 and beats
   }
   auto copies = e;  // the same sample again and again: no second one is of use
   for (cts::index i = 0; i < copies.samples; ++i) {
-    std::copy_n(e.delta_of(0), 5, copies.delta.begin() + i * 5);
-    std::copy_n(e.feature_of(0), 24, copies.feature.begin() + i * 24);
+    std::copy_n(delta_of(e, 0), 5, copies.delta.begin() + i * 5);
+    std::copy_n(feature_of(e, 0), 24, copies.feature.begin() + i * 24);
     copies.labels[static_cast<std::size_t>(i)] = 0;
   }
   for (const auto variant : {cts::pursuit::nonnegative, cts::pursuit::deepcore, cts::pursuit::cords})
@@ -346,7 +354,7 @@ cts::evidence golden_evidence(const cts::tensor_file& in, const std::string& suf
     std::vector<double> row = bias;
     for (cts::index c = 0; c < e.classes; ++c) {
       for (cts::index f = 0; f < e.features; ++f)
-        row[std::size_t(c)] += weight[std::size_t(c * e.features + f)] * double(e.feature_of(i)[f]);
+        row[std::size_t(c)] += weight[std::size_t(c * e.features + f)] * double(feature_of(e, i)[f]);
     }
     double sum = 0;
     for (double& z : row) sum += z = std::exp(z);

@@ -11710,7 +11710,9 @@ inline visual_text_split photo_captions(const dataset_split& data, const photo_t
 // What built-in questions and built-in captions share: the scenes that they are about, and pairs of a colour and a
 // shape that only the test shows, so that one can measure whether a model puts together what it knows.
 
+#include <algorithm>
 #include <cstdint>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -11967,6 +11969,7 @@ inline scene_text scene_captions(const scene_text_options& options = {.per_image
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <set>

@@ -2,7 +2,9 @@
 // What built-in questions and built-in captions share: the scenes that they are about, and pairs of a colour and a
 // shape that only the test shows, so that one can measure whether a model puts together what it knows.
 
+#include <algorithm>
 #include <cstdint>
+#include <tuple>
 #include <utility>
 #include <vector>
 

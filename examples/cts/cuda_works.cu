@@ -1,5 +1,6 @@
 // The commands' works on a CUDA device; the only source of cts that the CUDA compiler sees.
 
+#include "ask_work.hpp"
 #include "backends.hpp"
 #include "core_tokensets/tensor/cuda.hpp"
 #include "model_works.hpp"
@@ -22,5 +23,6 @@ template void on_cuda(const backward_work&);
 template void on_cuda(const attribute_work&);
 template void on_cuda(const sequence_work&);
 template void on_cuda(const text_sequence_work&);
+template void on_cuda(const ask_work&);
 
 }  // namespace cts_command

@@ -185,7 +185,7 @@ void add_sequence(CLI::App& app) {
   c->add_option("--learning-rate", a->learning_rate, "of AdamW, at its highest");
   c->add_option("--memory", a->memory, "none, coreset, core-tokens, random-tokens, core-tokenset, joint or ncm");
   c->add_option("--select", a->select, "how samples are chosen: random or grad_match");
-  c->add_option("--attribute", a->attribute, "how tokens are ranked: random, attention, rollout, grad_cam or grad_lrp");
+  c->add_option("--attribute", a->attribute, "how tokens are ranked; cts attribute --help lists the methods");
   c->add_option("--budget", a->budget, "of the whole memory: 64KiB, or 0.01 of the data's bytes");
   c->add_option("--coreset-price", a->coreset_price, "bytes of a whole picture: its source file, or its raw pixels")
       ->check(CLI::IsMember({"source", "raw"}));

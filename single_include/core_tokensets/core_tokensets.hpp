@@ -6859,19 +6859,26 @@ concept answers_method = requires(const M& method, B& b, const image_text_model<
   { attribute(method, b, model, images, texts, ws) } -> std::same_as<answer_relevance>;
 };
 
-/// Any method by its variant. `Error`: one that does not work on answers, with those that do.
+/// `Error` unless the method works on answers; names those that do.
+template <tensor_backend B>
+void check_answers_method(const attribution_method& method) {
+  const auto check = []<class M>(const M& m) {
+    require(
+        answers_method<M, B>, "attribution: '", m.name,
+        "' does not work on answers; random, attention, gradient_x_input, generic_attention, grad_lrp and atman do");
+  };
+  std::visit(check, method);
+}
+
+/// Any method by its variant. `Error`: see `check_answers_method`.
 template <tensor_backend B>
 answer_relevance attribute_answers(const attribution_method& method, B& b, const image_text_model<B>& model,
                                    const token_batch& images, const text_batch& texts, answer_workspace<B>& ws) {
+  check_answers_method<B>(method);
   return std::visit(
-      [&](const auto& m) -> answer_relevance {
-        if constexpr (answers_method<std::remove_cvref_t<decltype(m)>, B>) {
-          return attribute(m, b, model, images, texts, ws);
-        } else {
-          fail("attribution: '", m.name,
-               "' does not work on answers; random, attention, gradient_x_input, generic_attention, grad_lrp and atman "
-               "do");
-        }
+      [&]<class M>(const M& m) -> answer_relevance {
+        if constexpr (answers_method<M, B>) return attribute(m, b, model, images, texts, ws);
+        return {};
       },
       method);
 }
@@ -16146,6 +16153,7 @@ inline nlohmann::ordered_json sample_to_json(const token_memory& memory, index s
   if (sample.target >= 0 && target < names.size()) json["class_name"] = names[target];
   if (memory.format().relevance != relevance_storage::none)
     json["relevance"] = std::vector<float>(sample.relevance.begin(), sample.relevance.end());
+  if (memory.format().texts) json["prompt"] = sample.prompt, json["answer"] = sample.answer;
   return json;
 }
 
@@ -16153,7 +16161,8 @@ inline nlohmann::ordered_json sample_to_json(const token_memory& memory, index s
 
 /// Makes the folder `out` with `sample-<s>.png` for every sample, and `samples.json`: the format, the metadata, and for
 /// each sample its index, file, target, class name (null if unknown), weight, task, positions (row-major in `grid`) and
-/// relevance (null in a memory that keeps none). All or nothing; `Error`: `out` is there and not empty.
+/// relevance (null in a memory that keeps none), and where it keeps texts prompt and answer. All or nothing; `Error`:
+/// `out` is there and not empty.
 inline void export_memory(const token_memory& memory, const std::filesystem::path& out,
                           const memory_export_options& options = {}) {
   const auto& f = memory.format();
@@ -19293,6 +19302,7 @@ class text_learner {
       : b_(b), model_(model), words_(words), stream_(stream), o_(std::move(options)) {
     check(stream);
     require(o_.memory != memory_kind::ncm, "sequence: nearest class mean has no meaning for text");
+    check_answers_method<B>(o_.recipe.attribute);
     require(words.size() <= model.config().text.vocabulary, "sequence: a tokenizer of ", words.size(),
             " tokens for a model of ", model.config().text.vocabulary);
     if (stream.data.train.images.source_bytes.empty()) o_.price = picture_price::raw;

@@ -229,19 +229,26 @@ concept answers_method = requires(const M& method, B& b, const image_text_model<
   { attribute(method, b, model, images, texts, ws) } -> std::same_as<answer_relevance>;
 };
 
-/// Any method by its variant. `Error`: one that does not work on answers, with those that do.
+/// `Error` unless the method works on answers; names those that do.
+template <tensor_backend B>
+void check_answers_method(const attribution_method& method) {
+  const auto check = []<class M>(const M& m) {
+    require(
+        answers_method<M, B>, "attribution: '", m.name,
+        "' does not work on answers; random, attention, gradient_x_input, generic_attention, grad_lrp and atman do");
+  };
+  std::visit(check, method);
+}
+
+/// Any method by its variant. `Error`: see `check_answers_method`.
 template <tensor_backend B>
 answer_relevance attribute_answers(const attribution_method& method, B& b, const image_text_model<B>& model,
                                    const token_batch& images, const text_batch& texts, answer_workspace<B>& ws) {
+  check_answers_method<B>(method);
   return std::visit(
-      [&](const auto& m) -> answer_relevance {
-        if constexpr (answers_method<std::remove_cvref_t<decltype(m)>, B>) {
-          return attribute(m, b, model, images, texts, ws);
-        } else {
-          fail("attribution: '", m.name,
-               "' does not work on answers; random, attention, gradient_x_input, generic_attention, grad_lrp and atman "
-               "do");
-        }
+      [&]<class M>(const M& m) -> answer_relevance {
+        if constexpr (answers_method<M, B>) return attribute(m, b, model, images, texts, ws);
+        return {};
       },
       method);
 }

@@ -63,6 +63,7 @@ inline nlohmann::ordered_json sample_to_json(const token_memory& memory, index s
   if (sample.target >= 0 && target < names.size()) json["class_name"] = names[target];
   if (memory.format().relevance != relevance_storage::none)
     json["relevance"] = std::vector<float>(sample.relevance.begin(), sample.relevance.end());
+  if (memory.format().texts) json["prompt"] = sample.prompt, json["answer"] = sample.answer;
   return json;
 }
 
@@ -70,7 +71,8 @@ inline nlohmann::ordered_json sample_to_json(const token_memory& memory, index s
 
 /// Makes the folder `out` with `sample-<s>.png` for every sample, and `samples.json`: the format, the metadata, and for
 /// each sample its index, file, target, class name (null if unknown), weight, task, positions (row-major in `grid`) and
-/// relevance (null in a memory that keeps none). All or nothing; `Error`: `out` is there and not empty.
+/// relevance (null in a memory that keeps none), and where it keeps texts prompt and answer. All or nothing; `Error`:
+/// `out` is there and not empty.
 inline void export_memory(const token_memory& memory, const std::filesystem::path& out,
                           const memory_export_options& options = {}) {
   const auto& f = memory.format();

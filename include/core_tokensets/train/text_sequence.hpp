@@ -97,6 +97,7 @@ class text_learner {
       : b_(b), model_(model), words_(words), stream_(stream), o_(std::move(options)) {
     check(stream);
     require(o_.memory != memory_kind::ncm, "sequence: nearest class mean has no meaning for text");
+    check_answers_method<B>(o_.recipe.attribute);
     require(words.size() <= model.config().text.vocabulary, "sequence: a tokenizer of ", words.size(),
             " tokens for a model of ", model.config().text.vocabulary);
     if (stream.data.train.images.source_bytes.empty()) o_.price = picture_price::raw;

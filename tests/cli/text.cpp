@@ -1,0 +1,123 @@
+// Questions and captions on the command line: a sequence, its memory, questions to its model, and bad input.
+
+#include <nlohmann/json.hpp>
+
+#include "cli/support.hpp"
+#include "core_tokensets/data/image_io.hpp"
+#include "core_tokensets/memory/token_memory.hpp"
+#include "support/golden.hpp"
+
+using namespace cli_test;
+
+namespace {
+
+/// A sequence that takes a second.
+arguments quick(const std::string& task, const std::string& out) {
+  return {"sequence",
+          "--task",
+          task,
+          "--data",
+          "scenes",
+          "--pictures",
+          "24",
+          "--test-pictures",
+          "12",
+          "--image",
+          "32",
+          "--patch",
+          "16",
+          "--dim",
+          "16",
+          "--depth",
+          "1",
+          "--heads",
+          "2",
+          "--text-depth",
+          "1",
+          "--epochs",
+          "1",
+          "--tasks",
+          "2",
+          "--memory",
+          "core-tokens",
+          "--select",
+          "random",
+          "--attribute",
+          "generic_attention",
+          "--budget",
+          "40KiB",
+          "--quiet",
+          "--out",
+          out};
+}
+
+arguments with(arguments args, const arguments& more) {
+  args.insert(args.end(), more.begin(), more.end());
+  return args;
+}
+
+}  // namespace
+
+TEST_CASE("questions are learnt task after task, kept, and asked", "[cli][text]") {
+  const sandbox box;
+  run_well(box, quick("vqa", box / "run"));
+  const auto results = nlohmann::json::parse(cts::read_text(box.path / "run" / "results.json"));
+  CHECK(results["accuracy"].size() == 2);
+  CHECK(results["accuracy"][1].size() == 2);
+  CHECK(results["measures"]["exact_match"][1].size() == 2);
+  CHECK(results["task_names"].size() == 2);
+  CHECK(results["memory_samples"].get<int>() > 0);
+  CHECK(results["config"]["task"] == "vqa");
+  CHECK(fs::exists(box.path / "run" / "report.html"));
+  const auto memory = cts::load_token_memory(box.path / "run" / "memory.safetensors");
+  CHECK(memory.format().texts);
+  CHECK_FALSE(memory.sample(0).prompt.empty());
+  run_well(box, {"memory", "verify", box / "run/memory.safetensors"});
+  run_well(box, {"memory", "export", box / "run/memory.safetensors", "--out", box / "exported"});
+  const auto samples = nlohmann::json::parse(cts::read_text(box.path / "exported" / "samples.json"));
+  CHECK(samples["samples"][0]["prompt"] == std::string(memory.sample(0).prompt));
+
+  cts::write_png(box.path / "picture.png", cts::image(50, 70, 3, 90));
+  const arguments ask{"ask", "--weights", box / "run/model.safetensors", "--image", box / "picture.png"};
+  const auto answer = run_well(box, with(ask, {"--out", box / "where.png", "how many circles are there?"}));
+  CHECK(std::count(answer.out.begin(), answer.out.end(), '\n') == 1);
+  CHECK(cts::read_image(box.path / "where.png").width > 64);
+  CHECK(run_well(box, with(ask, {"--beams", "3", "--method", "grad_lrp", "is it red?"})).out.size() >= 1);
+
+  check_refused(box, with(ask, {"--method", "rollout", "is it red?"}), {"rollout", "generic_attention"});
+  check_refused(box, with(ask, {"--beams", "0", "is it red?"}), {"--beams"});
+  check_refused(box, ask, {"question"});
+  check_refused(box,
+                {"ask", "--weights", (golden::folder("vit_c") / "weights.safetensors").string(), "--image",
+                 box / "picture.png", "a?"},
+                {"tokenizer"});
+  check_refused(box, {"caption", "--weights", box / "run/model.safetensors", "--image", box / "no.png"}, {"no.png"});
+  std::string long_question(2000, '?');
+  check_refused(box, with(ask, {long_question}), {"tokens"});
+}
+
+TEST_CASE("captions are learnt and written", "[cli][text]") {
+  const sandbox box;
+  run_well(box, quick("caption", box / "run"));
+  const auto results = nlohmann::json::parse(cts::read_text(box.path / "run" / "results.json"));
+  CHECK(results["measures"].contains("bleu_4"));
+  CHECK(results["measures"].contains("rouge_l"));
+  cts::write_png(box.path / "picture.png", cts::image(32, 32, 3, 90));
+  run_well(box,
+           {"caption", "--weights", box / "run/model.safetensors", "--image", box / "picture.png", "--length", "8"});
+}
+
+TEST_CASE("sequences of text refuse what they cannot do", "[cli][text]") {
+  const sandbox box;
+  const auto refused = [&](const std::string& task, const arguments& more, const std::vector<std::string>& parts) {
+    check_refused(box, with(quick(task, box / "run"), more), parts);
+  };
+  refused("vqa", {"--memory", "ncm"}, {"nearest class mean"});
+  refused("vqa", {"--data", "cifar:x"}, {"cifar:x"});
+  refused("caption", {"--data", "easy-vqa:x"}, {"easy-vqa:x"});
+  refused("vqa", {"--data", "easy-vqa:" + box / "nowhere"}, {"nowhere"});
+  refused("vqa", {"--vocabulary", "100"}, {"--vocabulary"});
+  refused("vqa", {"--budget", "100B"}, {"100"});
+  refused("vqa", {"--attribute", "rollout"}, {"rollout"});
+  refused("poem", {}, {"--task"});
+}

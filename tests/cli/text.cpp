@@ -110,7 +110,12 @@ TEST_CASE("captions are learnt and written", "[cli][text]") {
 TEST_CASE("sequences of text refuse what they cannot do", "[cli][text]") {
   const sandbox box;
   const auto refused = [&](const std::string& task, const arguments& more, const std::vector<std::string>& parts) {
-    check_refused(box, with(quick(task, box / "run"), more), parts);
+    auto args = quick(task, box / "run");
+    for (std::size_t i = 0; i < more.size(); i += 2) {  // each option once
+      const auto old = std::find(args.begin(), args.end(), more[i]);
+      if (old != args.end()) args.erase(old, old + 2);
+    }
+    check_refused(box, with(args, more), parts);
   };
   refused("vqa", {"--memory", "ncm"}, {"nearest class mean"});
   refused("vqa", {"--data", "cifar:x"}, {"cifar:x"});

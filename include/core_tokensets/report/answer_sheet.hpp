@@ -24,17 +24,17 @@ std::vector<explained_answer> explain_written(B& b, const image_text_model<B>& m
                                               const attribution_method& method,
                                               const pixel_normalisation& normalisation,
                                               const generation_options& o = {}) {
-  const auto written = write_answers(b, model, words, data, indices, normalisation, o);
+  const auto written = write_tokens(b, model, words, data, indices, normalisation, o);
   std::vector<explained_answer> result;
   answer_workspace<B> workspace;
   for (std::size_t i = 0; i < indices.size(); ++i) {
     const visual_text_sample& sample = data.samples[static_cast<std::size_t>(indices[i])];
     text_batch texts;
     texts.next_picture();
-    texts.append(words.encode(sample.prompt), words.encode(written[i]), tokenizer::begin_token, tokenizer::end_token);
+    texts.append(words.encode(sample.prompt), written[i].tokens, tokenizer::begin_token, tokenizer::end_token);
     const auto images = make_batch(data.images, std::vector<index>{sample.image},
                                    {.patch = model.config().image.patch, .normalisation = normalisation});
-    result.push_back({written[i], attribute_answers(method, b, model, images, texts, workspace).image});
+    result.push_back({text_of(words, written[i]), attribute_answers(method, b, model, images, texts, workspace).image});
   }
   return result;
 }

@@ -20,14 +20,14 @@ void for_pictures(std::span<const index> pictures, index batch_size, const Body&
 
 }  // namespace detail
 
-/// What the model writes for the samples `indices` of `data`, in their order.
+/// What the model writes for the samples `indices` of `data`, in their order, as tokens.
 template <tensor_backend B>
-std::vector<std::string> write_answers(B& b, const image_text_model<B>& model, const tokenizer& words,
-                                       const visual_text& data, std::span<const index> indices,
-                                       const pixel_normalisation& normalisation, const generation_options& o = {},
-                                       index batch_size = 64) {
+std::vector<generated_text> write_tokens(B& b, const image_text_model<B>& model, const tokenizer& words,
+                                         const visual_text& data, std::span<const index> indices,
+                                         const pixel_normalisation& normalisation, const generation_options& o = {},
+                                         index batch_size = 64) {
   const samples_by_picture by_picture(data, indices);
-  std::vector<std::string> of_sample(static_cast<std::size_t>(data.n()));
+  std::vector<generated_text> of_sample(static_cast<std::size_t>(data.n()));
   detail::for_pictures(by_picture.pictures(), batch_size, [&](std::span<const index> part) {
     text_batch prompts;
     std::vector<index> asked;
@@ -40,16 +40,32 @@ std::vector<std::string> write_answers(B& b, const image_text_model<B>& model, c
     }
     const auto images =
         make_batch(data.images, part, {.patch = model.config().image.patch, .normalisation = normalisation});
-    const auto written = generate(b, model, images, prompts, tokenizer::end_token, o);
-    for (std::size_t q = 0; q < asked.size(); ++q) {
-      std::string text = words.decode(written[q].tokens);
-      text.erase(0, text.find_first_not_of(' '));
-      of_sample[static_cast<std::size_t>(asked[q])] = std::move(text);
-    }
+    auto written = generate(b, model, images, prompts, tokenizer::end_token, o);
+    for (std::size_t q = 0; q < asked.size(); ++q)
+      of_sample[static_cast<std::size_t>(asked[q])] = std::move(written[q]);
   });
-  std::vector<std::string> result;
+  std::vector<generated_text> result;
   for (const index i : indices) result.push_back(of_sample[static_cast<std::size_t>(i)]);
   return result;
+}
+
+/// Tokens as text, without blanks in front.
+inline std::string text_of(const tokenizer& words, const generated_text& written) {
+  std::string text = words.decode(written.tokens);
+  text.erase(0, text.find_first_not_of(' '));
+  return text;
+}
+
+/// The same as text.
+template <tensor_backend B>
+std::vector<std::string> write_answers(B& b, const image_text_model<B>& model, const tokenizer& words,
+                                       const visual_text& data, std::span<const index> indices,
+                                       const pixel_normalisation& normalisation, const generation_options& o = {},
+                                       index batch_size = 64) {
+  std::vector<std::string> texts;
+  for (const auto& written : write_tokens(b, model, words, data, indices, normalisation, o, batch_size))
+    texts.push_back(text_of(words, written));
+  return texts;
 }
 
 /// Last-layer gradients of the samples `indices`, averaged over the positions of each answer; labels are the groups.

@@ -17450,7 +17450,7 @@ class eigen_backend {
   template <class Body>
   void parallel(index n, const Body& body) {
     parallel_for(threads_, n, [&](index i) {
-      const eigen_detail::serial_eigen guard;
+      [[maybe_unused]] const eigen_detail::serial_eigen guard;
       body(i);
     });
   }

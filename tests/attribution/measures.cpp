@@ -132,7 +132,7 @@ TEST_CASE("masked samples come out as plain forward passes of masked batches do"
   cts::random_stream random(2);
   for (const auto missing : {cts::missing_tokens::drop, cts::missing_tokens::zero}) {
     std::vector<cts::masked_sample> masked;
-    for (const std::size_t s : {0, 1, 3, 0}) {
+    for (const std::size_t s : std::vector<std::size_t>{0, 1, 3, 0}) {
       masked.push_back({s, std::vector<std::uint8_t>(m.patches(s), 1)});
       for (auto& k : masked.back().keep) k = random.uniform() < 0.6 ? 1 : 0;
       masked.back().keep[0] = 1;

@@ -14344,7 +14344,7 @@ struct generation_options {
   double length_penalty = 1;  ///< scores of finished texts are log-probabilities over length^penalty
 };
 
-/// One text that was written: its tokens without `end`, and the mean log-probability that it was chosen by.
+/// One text that was written: its tokens without `end`, and the score that it was chosen by (`length_penalty`).
 struct generated_text {
   std::vector<std::int32_t> tokens;
   double score = 0;
@@ -14442,7 +14442,6 @@ class cached_decoder {
     const index n = static_cast<index>(tokens.size()), dim = model_.config().text.dim,
                 heads = model_.config().text.heads;
     advance(parents);
-    row_list<B> token_rows, place_rows, order;
     std::vector<std::int32_t> places, all_rows;
     sequences one_each, lengths, of_picture;
     for (index i = 0; i < n; ++i) {
@@ -14453,12 +14452,12 @@ class cached_decoder {
       all_rows.insert(all_rows.end(), mine.begin(), mine.end());
     }
     for (const index count : per_picture) of_picture.push_back(count);
-    token_rows.assign(b_, tokens);
-    place_rows.assign(b_, places);
-    order.assign(b_, all_rows);
+    token_rows_.assign(b_, tokens);
+    place_rows_.assign(b_, places);
+    order_.assign(b_, all_rows);
     const attention_rows self(one_each, lengths), cross(of_picture, tape_.plan.rows());
     for (auto& x : stream_) x.resize(b_, n, dim);
-    forward<B, T>(b_, l.text, p, token_rows, place_rows, *stream_[0]);
+    forward<B, T>(b_, l.text, p, token_rows_, place_rows_, *stream_[0]);
     for (std::size_t i = 0; i < l.decoder.size(); ++i) {
       const block& own = l.decoder[i].self;
       const view<const T> x = *std::as_const(stream_[i % 2]);
@@ -14466,7 +14465,7 @@ class cached_decoder {
       forward<B, T>(b_, own.norm1, p, x, t.norm1);
       t.qkv.resize(b_, n, 3 * dim);
       forward<B, T>(b_, own.qkv, p, *t.norm1.y, {}, *t.qkv);
-      extend(cache_[i], (*std::as_const(t.qkv)).slice_cols(dim, 2 * dim), order);
+      extend(cache_[i], (*std::as_const(t.qkv)).slice_cols(dim, 2 * dim));
       const view<const T> kv = *std::as_const(cache_[i]);
       for (tensor<B>* rows : {&t.context, &t.middle, &block_.attended}) rows->resize(b_, n, dim);
       ops::attention<B, T>(b_, self, (*std::as_const(t.qkv)).slice_cols(0, dim).split_cols(heads),
@@ -14499,12 +14498,12 @@ class cached_decoder {
   }
 
   /// cache = the rows of each hypothesis one behind the other, from what was cached and the new rows.
-  void extend(tensor<B>& cache, view<const T> fresh, const row_list<B>& order) {
+  void extend(tensor<B>& cache, view<const T> fresh) {
     both_.resize(b_, old_rows_ + fresh.rows, fresh.cols);
     b_.map(fn::copy{}, (*both_).slice_rows(0, old_rows_), *std::as_const(cache));
     b_.map(fn::copy{}, (*both_).slice_rows(old_rows_, fresh.rows), fresh);
-    cache.resize(b_, order.size(), fresh.cols);
-    b_.gather_rows(*cache, *std::as_const(both_), order.data());
+    cache.resize(b_, order_.size(), fresh.cols);
+    b_.gather_rows(*cache, *std::as_const(both_), order_.data());
   }
 
   std::vector<double> logits() {
@@ -14534,6 +14533,7 @@ class cached_decoder {
   std::vector<std::vector<std::int32_t>> rows_of_;  ///< rows of each hypothesis in the caches
   std::vector<index> lengths_;
   index old_rows_ = 0;
+  row_list<B> token_rows_, place_rows_, order_;  ///< of one step
   tensor<B> stream_[2], both_, last_;
 };
 
@@ -14542,9 +14542,13 @@ namespace detail {
 /// The live hypotheses of all texts, and what was finished.
 class beam_search {
  public:
-  beam_search(index texts, const generation_options& o, std::int32_t end)
-      : options_(o), end_(end), live_(static_cast<std::size_t>(texts)), done_(static_cast<std::size_t>(texts)) {
-    for (index q = 0; q < texts; ++q) live_[static_cast<std::size_t>(q)] = {{q, q, {}, 0}};
+  /// `lengths` `[Q]`: most tokens of each text.
+  beam_search(std::vector<index> lengths, const generation_options& o, std::int32_t end)
+      : options_(o), end_(end), lengths_(std::move(lengths)), live_(lengths_.size()), done_(lengths_.size()) {
+    for (std::size_t q = 0; q < live_.size(); ++q) {
+      const auto text = static_cast<index>(q);
+      live_[q] = {{text, text, {}, 0}};
+    }
   }
 
   /// Takes log-probabilities `[n, V]` of what comes next, rows in the order of `all()`.
@@ -14571,7 +14575,7 @@ class beam_search {
       for (hypothesis& h : grown) {
         if (static_cast<index>(live_[q].size() + done_[q].size()) >= options_.beams) break;
         const bool ended = h.tokens.back() == end_;
-        if (ended || static_cast<index>(h.tokens.size()) >= options_.length) {
+        if (ended || static_cast<index>(h.tokens.size()) >= lengths_[q]) {
           done_[q].push_back(std::move(h));
         } else {
           live_[q].push_back(std::move(h));
@@ -14603,26 +14607,28 @@ class beam_search {
  private:
   generation_options options_;
   std::int32_t end_;
+  std::vector<index> lengths_;
   std::vector<std::vector<hypothesis>> live_, done_;
 };
 
 }  // namespace detail
 
-/// The most probable continuation of each of the Q prompts, found greedily or with a beam. Answers are cut where prompt
-/// and answer would exceed the model's text length.
+/// The most probable continuation of each of the Q prompts, found greedily or with a beam. An answer is cut where it
+/// and its prompt would exceed the model's text length.
 template <tensor_backend B>
 std::vector<generated_text> generate(B& b, const image_text_model<B>& model, const token_batch& images,
-                                     const text_batch& prompts, std::int32_t end, generation_options o = {}) {
+                                     const text_batch& prompts, std::int32_t end, const generation_options& o = {}) {
   const text_config& c = model.config().text;
   require(o.beams > 0 && o.length > 0 && o.beams < c.vocabulary, "generate: ", o.beams, " beams and ", o.length,
           " tokens, expected more than 0 and fewer beams than the ", c.vocabulary, " tokens");
+  std::vector<index> lengths;
   for (index q = 0; q < prompts.texts(); ++q) {
     const index used = prompts.offsets[static_cast<std::size_t>(q + 1)] - prompts.offsets[static_cast<std::size_t>(q)];
     require(used < c.length, "generate: prompt ", q, " has ", used, " tokens and leaves no room in ", c.length);
-    o.length = std::min(o.length, c.length - used);
+    lengths.push_back(std::min(o.length, c.length - used));
   }
   cached_decoder<B> decoder(b, model);
-  detail::beam_search search(prompts.texts(), o, end);
+  detail::beam_search search(std::move(lengths), o, end);
   auto logits = decoder.read(images, prompts);
   search.grow(logits, c.vocabulary);
   std::vector<index> picture_of;

@@ -191,6 +191,17 @@ TEST_CASE("greedy decoding with caches takes the most probable token every time"
   }
 }
 
+TEST_CASE("a long prompt beside it does not shorten an answer", "[image_text][generate]") {
+  lively<cts::eigen_backend<double>> it(small_config(), 0.7);
+  const std::vector<std::vector<question>> alone{{{{5, 6}, {}}}, {}, {}},
+      beside{{{{5, 6}, {}}}, {{words(10, 5), {}}}, {}};
+  const auto one = cts::generate(it.b, it.model, it.images, texts(alone, false), end_token, {.length = 6});
+  const auto two = cts::generate(it.b, it.model, it.images, texts(beside, false), end_token, {.length = 6});
+  REQUIRE(one[0].tokens.size() > 1);
+  CHECK(two[0].tokens == one[0].tokens);
+  CHECK(two[1].tokens.size() <= 1);
+}
+
 TEST_CASE("a beam as wide as the vocabulary finds the best text of two tokens", "[image_text][generate]") {
   lively<cts::eigen_backend<double>> it(small_config(), 0.7);
   const cts::text_batch prompt = texts({{{{5, 6}, {}}}, {}, {}}, false);

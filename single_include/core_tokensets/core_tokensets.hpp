@@ -4200,12 +4200,9 @@ std::vector<double> watched_values(B& b, const answer_workspace<B>& ws, watched 
     double sum = 0;
     for (const index a : rows) {
       const auto row = static_cast<std::size_t>(a);
-      const std::span<const typename B::scalar> of_row(logits.data() + row * v, v);
-      const double z = double(of_row[static_cast<std::size_t>(ws.tape.text.targets[row])]);
-      double total = 0;
-      const double top = double(*std::max_element(of_row.begin(), of_row.end()));
-      for (const auto x : of_row) total += std::exp(double(x) - top);
-      sum += what == watched::target ? z : z - top - std::log(total);
+      const settled_target answer{
+          what == watched::target ? objective::logit : objective::log_probability, {ws.tape.text.targets[row]}, {}};
+      sum += answer.value(0, std::span<const typename B::scalar>(logits.data() + row * v, v));
     }
     values.push_back(sum);
   }
@@ -6657,21 +6654,25 @@ token_map positive_map(B& b, const attention_rows& rows, index heads, const tens
                        rows.queries().length(s), rows.keys().length(s));
 }
 
-/// From the maps of all attentions to relevance: image tokens among themselves, then text among itself and on the
-/// picture, block by block (Chefer, Gur & Wolf 2021, section 3.3); the mean over the explained rows is read.
-/// `of_encoder(i, s)`, `of_self(i, s)`, `of_cross(i, s)` give C of block i.
+/// From all attentions, or their relevance, to relevance of tokens: image tokens among themselves, then text among
+/// itself and on the picture, block by block (Chefer, Gur & Wolf 2021, section 3.3), with C = mean_h max(0, gradient of
+/// the attention times what is given); the mean over the explained rows is read. `of_encoder(i)`, `of_self(i)`,
+/// `of_cross(i)` give those of block i; needs a backward pass that kept the gradients of attention.
 template <tensor_backend B, class Encoder, class Self, class Cross>
-answer_relevance relevance_of_maps(const image_text_model<B>& model, const text_batch& texts,
+answer_relevance relevance_of_maps(B& b, const image_text_model<B>& model, const text_batch& texts,
                                    const answer_workspace<B>& ws, index start_layer, const Encoder& of_encoder,
                                    const Self& of_self, const Cross& of_cross) {
   answer_relevance result;
-  const auto& pictures = ws.tape.plan.rows();
+  const auto& t = ws.tape;
+  const auto& rows = t.text.rows;
+  const index heads = model.config().image.heads, text_heads = model.config().text.heads;
   for (index s = 0; s < texts.texts(); ++s) {
-    encoder_decoder_relevance r(pictures.length(s), ws.tape.text.rows.self.queries().length(s));
-    for (index i = start_layer; i < model.config().image.depth; ++i) r.encoder_self(of_encoder(i, s));
-    for (index i = 0; i < model.config().text.depth; ++i) {
-      r.decoder_self(of_self(i, s));
-      r.cross(of_cross(i, s));
+    encoder_decoder_relevance r(t.plan.rows().length(s), rows.self.queries().length(s));
+    for (auto i = static_cast<std::size_t>(start_layer); i < t.blocks.size(); ++i)
+      r.encoder_self(positive_map(b, t.plan.all, heads, of_encoder(i), t.blocks[i].da, s));
+    for (std::size_t i = 0; i < t.decoder.size(); ++i) {
+      r.decoder_self(positive_map(b, rows.self, text_heads, of_self(i), t.decoder[i].self.da, s));
+      r.cross(positive_map(b, rows.cross, text_heads, of_cross(i), t.decoder[i].cross.da, s));
     }
     const auto places = explained_places(ws, texts, s);
     const auto of_image = mean_of_rows(r.query_image, places), of_text = mean_of_rows(r.query_query, places);
@@ -6761,21 +6762,10 @@ answer_relevance attribute(const generic_attention& method, B& b, const image_te
   explain_answers(b, model, images, texts, ws);
   backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.streams, true);
   const auto& t = ws.tape;
-  const auto at = [](index i) { return static_cast<std::size_t>(i); };
-  const index heads = model.config().image.heads, text_heads = model.config().text.heads;
   return detail::relevance_of_maps(
-      model, texts, ws, method.start_layer,
-      [&](index i, index s) {
-        return detail::positive_map(b, t.plan.all, heads, t.blocks[at(i)].a, t.blocks[at(i)].da, s);
-      },
-      [&](index i, index s) {
-        return detail::positive_map(b, t.text.rows.self, text_heads, t.decoder[at(i)].self.a, t.decoder[at(i)].self.da,
-                                    s);
-      },
-      [&](index i, index s) {
-        return detail::positive_map(b, t.text.rows.cross, text_heads, t.decoder[at(i)].cross.a,
-                                    t.decoder[at(i)].cross.da, s);
-      });
+      b, model, texts, ws, method.start_layer, [&](std::size_t i) -> const tensor<B>& { return t.blocks[i].a; },
+      [&](std::size_t i) -> const tensor<B>& { return t.decoder[i].self.a; },
+      [&](std::size_t i) -> const tensor<B>& { return t.decoder[i].cross.a; });
 }
 
 /// Relevance of all attentions of an answer by the rules of a composite: of the encoder's blocks, of the decoder's
@@ -6836,20 +6826,10 @@ answer_relevance attribute(const grad_lrp& method, B& b, const image_text_model<
   backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.streams, true);
   answer_lrp<B> r;
   propagate(lrp::make(method.rules), b, model, ws, r);
-  const auto& t = ws.tape;
-  const auto at = [](index i) { return static_cast<std::size_t>(i); };
-  const index heads = model.config().image.heads, text_heads = model.config().text.heads;
   return detail::relevance_of_maps(
-      model, texts, ws, method.start_layer,
-      [&](index i, index s) {
-        return detail::positive_map(b, t.plan.all, heads, r.encoder[at(i)], t.blocks[at(i)].da, s);
-      },
-      [&](index i, index s) {
-        return detail::positive_map(b, t.text.rows.self, text_heads, r.self[at(i)], t.decoder[at(i)].self.da, s);
-      },
-      [&](index i, index s) {
-        return detail::positive_map(b, t.text.rows.cross, text_heads, r.cross[at(i)], t.decoder[at(i)].cross.da, s);
-      });
+      b, model, texts, ws, method.start_layer, [&](std::size_t i) -> const tensor<B>& { return r.encoder[i]; },
+      [&](std::size_t i) -> const tensor<B>& { return r.self[i]; },
+      [&](std::size_t i) -> const tensor<B>& { return r.cross[i]; });
 }
 
 /// A method that works on answers.
@@ -14783,25 +14763,28 @@ void put_parameters(B& b, const Model& model, const tensor<B>& values, const std
   }
 }
 
+/// What shapes cannot tell, and the rest of a configuration but the classes, as the metadata `config` holds it.
+inline nlohmann::json config_json(const vit_config& c) {
+  return {{"H", c.image.height},
+          {"W", c.image.width},
+          {"chans", c.image.channels},
+          {"patch", c.patch},
+          {"dim", c.dim},
+          {"depth", c.depth},
+          {"heads", c.heads},
+          {"mlp_ratio", c.mlp_ratio},
+          {"qkv_bias", c.qkv_bias},
+          {"layernorm_eps", c.layer_norm_eps}};
+}
+
 /// The model as a file that timm, and `load_vit`, can open.
 template <tensor_backend B>
 tensor_file to_file(B& b, const vit<B>& model) {
   tensor_file file;
   put_parameters(b, model, model.parameters(), "", file);
-  const vit_config& c = model.config();
-  file.metadata["config"] = nlohmann::json{
-      {"H", c.image.height},
-      {"W", c.image.width},
-      {"chans", c.image.channels},
-      {"patch", c.patch},
-      {"dim", c.dim},
-      {"depth", c.depth},
-      {"heads", c.heads},
-      {"classes", c.classes},
-      {"mlp_ratio", c.mlp_ratio},
-      {"qkv_bias", c.qkv_bias},
-      {"layernorm_eps",
-       c.layer_norm_eps}}.dump();
+  nlohmann::json config = config_json(model.config());
+  config["classes"] = model.config().classes;
+  file.metadata["config"] = config.dump();
   return file;
 }
 
@@ -14818,28 +14801,18 @@ template <tensor_backend B>
 tensor_file to_file(B& b, const image_text_model<B>& model, const std::map<std::string, std::string>& texts = {}) {
   tensor_file file;
   put_parameters(b, model, model.parameters(), "", file);
-  const vit_config& c = model.config().image;
   const text_config& t = model.config().text;
+  nlohmann::json config = config_json(model.config().image);
+  config.update({{"vocabulary", t.vocabulary},
+                 {"text_length", t.length},
+                 {"text_dim", t.dim},
+                 {"text_depth", t.depth},
+                 {"text_heads", t.heads},
+                 {"text_mlp_ratio", t.mlp_ratio},
+                 {"tied", t.tied}});
   file.metadata = texts;
   file.metadata["kind"] = "image_text";
-  file.metadata["config"] = nlohmann::json{
-      {"H", c.image.height},
-      {"W", c.image.width},
-      {"chans", c.image.channels},
-      {"patch", c.patch},
-      {"dim", c.dim},
-      {"depth", c.depth},
-      {"heads", c.heads},
-      {"mlp_ratio", c.mlp_ratio},
-      {"qkv_bias", c.qkv_bias},
-      {"layernorm_eps", c.layer_norm_eps},
-      {"vocabulary", t.vocabulary},
-      {"text_length", t.length},
-      {"text_dim", t.dim},
-      {"text_depth", t.depth},
-      {"text_heads", t.heads},
-      {"text_mlp_ratio", t.mlp_ratio},
-      {"tied", t.tied}}.dump();
+  file.metadata["config"] = config.dump();
   return file;
 }
 
@@ -18326,12 +18299,14 @@ inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int3
 
 }  // namespace detail
 
-/// The loop that all training shares: epochs of shuffled samples in batches, the learning rate's schedule, progress.
-/// `step(part, position)` trains on samples; `loss()` waits for the last step's loss and throws where it is not finite.
+/// Where training stands.
 struct epoch_position {
   index epoch = 0, step = 0;
   double schedule = 1;  ///< what the learning rate is multiplied by
 };
+
+/// The loop that all training shares: epochs of shuffled samples in batches, the learning rate's schedule, progress.
+/// `step(part, position)` trains on samples; `loss()` waits for the last step's loss and throws where it is not finite.
 template <class Step, class Loss>
 void run_epochs(std::span<const index> samples, const fit_options& o, const std::string& what, const Step& step,
                 const Loss& loss) {
@@ -18739,6 +18714,19 @@ inline core_tokenset recipe_of(core_tokenset r, memory_kind kind, std::uint64_t 
   return r;
 }
 
+/// The format of a memory of that kind for a model's pictures.
+inline token_memory_format memory_format(const vit_config& c, const pixel_normalisation& normalisation,
+                                         memory_kind kind) {
+  const auto n = normalisation.for_channels(c.image.channels);
+  return {.image_height = c.image.height,
+          .image_width = c.image.width,
+          .channels = c.image.channels,
+          .patch = c.patch,
+          .mean = n.mean,
+          .stddev = n.stddev,
+          .relevance = kind == memory_kind::coreset ? relevance_storage::none : relevance_storage::f16};
+}
+
 /// What a whole picture costs in the budget: the file that it came as (JPEG, PNG), which is what a sensible user would
 /// store, or its raw pixels.
 enum class picture_price { source, raw };
@@ -18925,17 +18913,7 @@ class class_learner {
     return static_cast<index>(train.total_source_bytes()) + picture_overhead * train.n();
   }
 
-  token_memory_format format() const {
-    const vit_config& c = model_.config();
-    const auto n = o_.fit.normalisation.for_channels(c.image.channels);
-    return {.image_height = c.image.height,
-            .image_width = c.image.width,
-            .channels = c.image.channels,
-            .patch = c.patch,
-            .mean = n.mean,
-            .stddev = n.stddev,
-            .relevance = o_.memory == memory_kind::coreset ? relevance_storage::none : relevance_storage::f16};
-  }
+  token_memory_format format() const { return memory_format(model_.config(), o_.fit.normalisation, o_.memory); }
 
   void learn(index t, const token_memory& memory) {
     const task& now = stream_[t];
@@ -19260,9 +19238,14 @@ struct text_sequence_options {
   bool resume = false;
 };
 
-/// Bytes of a sample's prompt and taught answer.
+/// The answer that a memory keeps: what most people said, or the first caption.
+inline const std::string& stored_answer(const visual_text_sample& sample) {
+  return sample.prompt.empty() ? sample.answers.front() : consensus(sample);
+}
+
+/// Bytes of a sample's prompt and of the answer that a memory keeps.
 inline index text_bytes(const visual_text_sample& sample) {
-  return static_cast<index>(sample.prompt.size() + consensus(sample).size());
+  return static_cast<index>(sample.prompt.size() + stored_answer(sample).size());
 }
 
 /// Appends the most relevant image tokens of the samples `chosen` of `data`, with their texts, to the memory, as far as
@@ -19295,7 +19278,7 @@ std::vector<index> store_texts(B& b, const image_text_model<B>& model, const tok
     }
     for (std::size_t i = 0; i < part.size(); ++i) {
       const auto& sample = data.samples[static_cast<std::size_t>(part[i])];
-      const std::string& answer = sample.prompt.empty() ? sample.answers.front() : consensus(sample);
+      const std::string& answer = stored_answer(sample);
       const auto text = static_cast<index>(memory.arrays().text.size() + sample.prompt.size() + answer.size());
       if (memory.bytes_on_disk(memory.samples() + 1, memory.tokens() + count, text) > bytes) continue;
       const auto of_sample =
@@ -19344,16 +19327,9 @@ class text_learner {
   }
 
   token_memory_format format() const {
-    const vit_config& c = model_.config().image;
-    const auto n = o_.fit.normalisation.for_channels(c.image.channels);
-    return {.image_height = c.image.height,
-            .image_width = c.image.width,
-            .channels = c.image.channels,
-            .patch = c.patch,
-            .mean = n.mean,
-            .stddev = n.stddev,
-            .relevance = o_.memory == memory_kind::coreset ? relevance_storage::none : relevance_storage::f16,
-            .texts = true};
+    auto format = memory_format(model_.config().image, o_.fit.normalisation, o_.memory);
+    format.texts = true;
+    return format;
   }
 
   void learn(index t, const token_memory& memory) {

@@ -47,12 +47,9 @@ std::vector<double> watched_values(B& b, const answer_workspace<B>& ws, watched 
     double sum = 0;
     for (const index a : rows) {
       const auto row = static_cast<std::size_t>(a);
-      const std::span<const typename B::scalar> of_row(logits.data() + row * v, v);
-      const double z = double(of_row[static_cast<std::size_t>(ws.tape.text.targets[row])]);
-      double total = 0;
-      const double top = double(*std::max_element(of_row.begin(), of_row.end()));
-      for (const auto x : of_row) total += std::exp(double(x) - top);
-      sum += what == watched::target ? z : z - top - std::log(total);
+      const settled_target answer{
+          what == watched::target ? objective::logit : objective::log_probability, {ws.tape.text.targets[row]}, {}};
+      sum += answer.value(0, std::span<const typename B::scalar>(logits.data() + row * v, v));
     }
     values.push_back(sum);
   }

@@ -27,21 +27,25 @@ token_map positive_map(B& b, const attention_rows& rows, index heads, const tens
                        rows.queries().length(s), rows.keys().length(s));
 }
 
-/// From the maps of all attentions to relevance: image tokens among themselves, then text among itself and on the
-/// picture, block by block (Chefer, Gur & Wolf 2021, section 3.3); the mean over the explained rows is read.
-/// `of_encoder(i, s)`, `of_self(i, s)`, `of_cross(i, s)` give C of block i.
+/// From all attentions, or their relevance, to relevance of tokens: image tokens among themselves, then text among
+/// itself and on the picture, block by block (Chefer, Gur & Wolf 2021, section 3.3), with C = mean_h max(0, gradient of
+/// the attention times what is given); the mean over the explained rows is read. `of_encoder(i)`, `of_self(i)`,
+/// `of_cross(i)` give those of block i; needs a backward pass that kept the gradients of attention.
 template <tensor_backend B, class Encoder, class Self, class Cross>
-answer_relevance relevance_of_maps(const image_text_model<B>& model, const text_batch& texts,
+answer_relevance relevance_of_maps(B& b, const image_text_model<B>& model, const text_batch& texts,
                                    const answer_workspace<B>& ws, index start_layer, const Encoder& of_encoder,
                                    const Self& of_self, const Cross& of_cross) {
   answer_relevance result;
-  const auto& pictures = ws.tape.plan.rows();
+  const auto& t = ws.tape;
+  const auto& rows = t.text.rows;
+  const index heads = model.config().image.heads, text_heads = model.config().text.heads;
   for (index s = 0; s < texts.texts(); ++s) {
-    encoder_decoder_relevance r(pictures.length(s), ws.tape.text.rows.self.queries().length(s));
-    for (index i = start_layer; i < model.config().image.depth; ++i) r.encoder_self(of_encoder(i, s));
-    for (index i = 0; i < model.config().text.depth; ++i) {
-      r.decoder_self(of_self(i, s));
-      r.cross(of_cross(i, s));
+    encoder_decoder_relevance r(t.plan.rows().length(s), rows.self.queries().length(s));
+    for (auto i = static_cast<std::size_t>(start_layer); i < t.blocks.size(); ++i)
+      r.encoder_self(positive_map(b, t.plan.all, heads, of_encoder(i), t.blocks[i].da, s));
+    for (std::size_t i = 0; i < t.decoder.size(); ++i) {
+      r.decoder_self(positive_map(b, rows.self, text_heads, of_self(i), t.decoder[i].self.da, s));
+      r.cross(positive_map(b, rows.cross, text_heads, of_cross(i), t.decoder[i].cross.da, s));
     }
     const auto places = explained_places(ws, texts, s);
     const auto of_image = mean_of_rows(r.query_image, places), of_text = mean_of_rows(r.query_query, places);
@@ -131,21 +135,10 @@ answer_relevance attribute(const generic_attention& method, B& b, const image_te
   explain_answers(b, model, images, texts, ws);
   backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.streams, true);
   const auto& t = ws.tape;
-  const auto at = [](index i) { return static_cast<std::size_t>(i); };
-  const index heads = model.config().image.heads, text_heads = model.config().text.heads;
   return detail::relevance_of_maps(
-      model, texts, ws, method.start_layer,
-      [&](index i, index s) {
-        return detail::positive_map(b, t.plan.all, heads, t.blocks[at(i)].a, t.blocks[at(i)].da, s);
-      },
-      [&](index i, index s) {
-        return detail::positive_map(b, t.text.rows.self, text_heads, t.decoder[at(i)].self.a, t.decoder[at(i)].self.da,
-                                    s);
-      },
-      [&](index i, index s) {
-        return detail::positive_map(b, t.text.rows.cross, text_heads, t.decoder[at(i)].cross.a,
-                                    t.decoder[at(i)].cross.da, s);
-      });
+      b, model, texts, ws, method.start_layer, [&](std::size_t i) -> const tensor<B>& { return t.blocks[i].a; },
+      [&](std::size_t i) -> const tensor<B>& { return t.decoder[i].self.a; },
+      [&](std::size_t i) -> const tensor<B>& { return t.decoder[i].cross.a; });
 }
 
 /// Relevance of all attentions of an answer by the rules of a composite: of the encoder's blocks, of the decoder's
@@ -206,20 +199,10 @@ answer_relevance attribute(const grad_lrp& method, B& b, const image_text_model<
   backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.streams, true);
   answer_lrp<B> r;
   propagate(lrp::make(method.rules), b, model, ws, r);
-  const auto& t = ws.tape;
-  const auto at = [](index i) { return static_cast<std::size_t>(i); };
-  const index heads = model.config().image.heads, text_heads = model.config().text.heads;
   return detail::relevance_of_maps(
-      model, texts, ws, method.start_layer,
-      [&](index i, index s) {
-        return detail::positive_map(b, t.plan.all, heads, r.encoder[at(i)], t.blocks[at(i)].da, s);
-      },
-      [&](index i, index s) {
-        return detail::positive_map(b, t.text.rows.self, text_heads, r.self[at(i)], t.decoder[at(i)].self.da, s);
-      },
-      [&](index i, index s) {
-        return detail::positive_map(b, t.text.rows.cross, text_heads, r.cross[at(i)], t.decoder[at(i)].cross.da, s);
-      });
+      b, model, texts, ws, method.start_layer, [&](std::size_t i) -> const tensor<B>& { return r.encoder[i]; },
+      [&](std::size_t i) -> const tensor<B>& { return r.self[i]; },
+      [&](std::size_t i) -> const tensor<B>& { return r.cross[i]; });
 }
 
 /// A method that works on answers.

@@ -12,28 +12,18 @@ template <tensor_backend B>
 tensor_file to_file(B& b, const image_text_model<B>& model, const std::map<std::string, std::string>& texts = {}) {
   tensor_file file;
   put_parameters(b, model, model.parameters(), "", file);
-  const vit_config& c = model.config().image;
   const text_config& t = model.config().text;
+  nlohmann::json config = config_json(model.config().image);
+  config.update({{"vocabulary", t.vocabulary},
+                 {"text_length", t.length},
+                 {"text_dim", t.dim},
+                 {"text_depth", t.depth},
+                 {"text_heads", t.heads},
+                 {"text_mlp_ratio", t.mlp_ratio},
+                 {"tied", t.tied}});
   file.metadata = texts;
   file.metadata["kind"] = "image_text";
-  file.metadata["config"] = nlohmann::json{
-      {"H", c.image.height},
-      {"W", c.image.width},
-      {"chans", c.image.channels},
-      {"patch", c.patch},
-      {"dim", c.dim},
-      {"depth", c.depth},
-      {"heads", c.heads},
-      {"mlp_ratio", c.mlp_ratio},
-      {"qkv_bias", c.qkv_bias},
-      {"layernorm_eps", c.layer_norm_eps},
-      {"vocabulary", t.vocabulary},
-      {"text_length", t.length},
-      {"text_dim", t.dim},
-      {"text_depth", t.depth},
-      {"text_heads", t.heads},
-      {"text_mlp_ratio", t.mlp_ratio},
-      {"tied", t.tied}}.dump();
+  file.metadata["config"] = config.dump();
   return file;
 }
 

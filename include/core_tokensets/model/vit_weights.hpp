@@ -132,25 +132,28 @@ void put_parameters(B& b, const Model& model, const tensor<B>& values, const std
   }
 }
 
+/// What shapes cannot tell, and the rest of a configuration but the classes, as the metadata `config` holds it.
+inline nlohmann::json config_json(const vit_config& c) {
+  return {{"H", c.image.height},
+          {"W", c.image.width},
+          {"chans", c.image.channels},
+          {"patch", c.patch},
+          {"dim", c.dim},
+          {"depth", c.depth},
+          {"heads", c.heads},
+          {"mlp_ratio", c.mlp_ratio},
+          {"qkv_bias", c.qkv_bias},
+          {"layernorm_eps", c.layer_norm_eps}};
+}
+
 /// The model as a file that timm, and `load_vit`, can open.
 template <tensor_backend B>
 tensor_file to_file(B& b, const vit<B>& model) {
   tensor_file file;
   put_parameters(b, model, model.parameters(), "", file);
-  const vit_config& c = model.config();
-  file.metadata["config"] = nlohmann::json{
-      {"H", c.image.height},
-      {"W", c.image.width},
-      {"chans", c.image.channels},
-      {"patch", c.patch},
-      {"dim", c.dim},
-      {"depth", c.depth},
-      {"heads", c.heads},
-      {"classes", c.classes},
-      {"mlp_ratio", c.mlp_ratio},
-      {"qkv_bias", c.qkv_bias},
-      {"layernorm_eps",
-       c.layer_norm_eps}}.dump();
+  nlohmann::json config = config_json(model.config());
+  config["classes"] = model.config().classes;
+  file.metadata["config"] = config.dump();
   return file;
 }
 

@@ -91,12 +91,14 @@ inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int3
 
 }  // namespace detail
 
-/// The loop that all training shares: epochs of shuffled samples in batches, the learning rate's schedule, progress.
-/// `step(part, position)` trains on samples; `loss()` waits for the last step's loss and throws where it is not finite.
+/// Where training stands.
 struct epoch_position {
   index epoch = 0, step = 0;
   double schedule = 1;  ///< what the learning rate is multiplied by
 };
+
+/// The loop that all training shares: epochs of shuffled samples in batches, the learning rate's schedule, progress.
+/// `step(part, position)` trains on samples; `loss()` waits for the last step's loss and throws where it is not finite.
 template <class Step, class Loss>
 void run_epochs(std::span<const index> samples, const fit_options& o, const std::string& what, const Step& step,
                 const Loss& loss) {

@@ -47,6 +47,19 @@ inline core_tokenset recipe_of(core_tokenset r, memory_kind kind, std::uint64_t 
   return r;
 }
 
+/// The format of a memory of that kind for a model's pictures.
+inline token_memory_format memory_format(const vit_config& c, const pixel_normalisation& normalisation,
+                                         memory_kind kind) {
+  const auto n = normalisation.for_channels(c.image.channels);
+  return {.image_height = c.image.height,
+          .image_width = c.image.width,
+          .channels = c.image.channels,
+          .patch = c.patch,
+          .mean = n.mean,
+          .stddev = n.stddev,
+          .relevance = kind == memory_kind::coreset ? relevance_storage::none : relevance_storage::f16};
+}
+
 /// What a whole picture costs in the budget: the file that it came as (JPEG, PNG), which is what a sensible user would
 /// store, or its raw pixels.
 enum class picture_price { source, raw };

@@ -41,17 +41,7 @@ class class_learner {
     return static_cast<index>(train.total_source_bytes()) + picture_overhead * train.n();
   }
 
-  token_memory_format format() const {
-    const vit_config& c = model_.config();
-    const auto n = o_.fit.normalisation.for_channels(c.image.channels);
-    return {.image_height = c.image.height,
-            .image_width = c.image.width,
-            .channels = c.image.channels,
-            .patch = c.patch,
-            .mean = n.mean,
-            .stddev = n.stddev,
-            .relevance = o_.memory == memory_kind::coreset ? relevance_storage::none : relevance_storage::f16};
-  }
+  token_memory_format format() const { return memory_format(model_.config(), o_.fit.normalisation, o_.memory); }
 
   void learn(index t, const token_memory& memory) {
     const task& now = stream_[t];

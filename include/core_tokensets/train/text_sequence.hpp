@@ -33,9 +33,14 @@ struct text_sequence_options {
   bool resume = false;
 };
 
-/// Bytes of a sample's prompt and taught answer.
+/// The answer that a memory keeps: what most people said, or the first caption.
+inline const std::string& stored_answer(const visual_text_sample& sample) {
+  return sample.prompt.empty() ? sample.answers.front() : consensus(sample);
+}
+
+/// Bytes of a sample's prompt and of the answer that a memory keeps.
 inline index text_bytes(const visual_text_sample& sample) {
-  return static_cast<index>(sample.prompt.size() + consensus(sample).size());
+  return static_cast<index>(sample.prompt.size() + stored_answer(sample).size());
 }
 
 /// Appends the most relevant image tokens of the samples `chosen` of `data`, with their texts, to the memory, as far as
@@ -68,7 +73,7 @@ std::vector<index> store_texts(B& b, const image_text_model<B>& model, const tok
     }
     for (std::size_t i = 0; i < part.size(); ++i) {
       const auto& sample = data.samples[static_cast<std::size_t>(part[i])];
-      const std::string& answer = sample.prompt.empty() ? sample.answers.front() : consensus(sample);
+      const std::string& answer = stored_answer(sample);
       const auto text = static_cast<index>(memory.arrays().text.size() + sample.prompt.size() + answer.size());
       if (memory.bytes_on_disk(memory.samples() + 1, memory.tokens() + count, text) > bytes) continue;
       const auto of_sample =
@@ -117,16 +122,9 @@ class text_learner {
   }
 
   token_memory_format format() const {
-    const vit_config& c = model_.config().image;
-    const auto n = o_.fit.normalisation.for_channels(c.image.channels);
-    return {.image_height = c.image.height,
-            .image_width = c.image.width,
-            .channels = c.image.channels,
-            .patch = c.patch,
-            .mean = n.mean,
-            .stddev = n.stddev,
-            .relevance = o_.memory == memory_kind::coreset ? relevance_storage::none : relevance_storage::f16,
-            .texts = true};
+    auto format = memory_format(model_.config().image, o_.fit.normalisation, o_.memory);
+    format.texts = true;
+    return format;
   }
 
   void learn(index t, const token_memory& memory) {

@@ -2,6 +2,7 @@
 // One run of the sequential loop as the command line describes it; shared by cts sequence and cts demo.
 
 #include <cstdint>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -47,6 +48,10 @@ core_tokensets::fit_options fit_options_of(const sequence_arguments& a);
 
 /// Names of files may be anything, JSON is UTF-8: what is not becomes a replacement character.
 std::string text_of(const nlohmann::json& json, int indent = -1);
+
+/// Writes model, memory, report and results.json to the folder `out`, the results last.
+void write_results(const std::filesystem::path& out, const core_tokensets::tensor_file& model,
+                   const core_tokensets::token_memory& memory, const sequence_outcome& outcome);
 
 /// The same as `run_sequence` for questions and captions (`a.task` is vqa or caption).
 sequence_outcome run_text_sequence(const sequence_arguments& a);

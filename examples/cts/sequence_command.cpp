@@ -137,6 +137,14 @@ cts::sequence_options options_of(const sequence_arguments& a) {
   return o;
 }
 
+void write_results(const std::filesystem::path& out, const cts::tensor_file& model, const cts::token_memory& memory,
+                   const sequence_outcome& outcome) {
+  cts::save_safetensors(out / "model.safetensors", model);
+  memory.save(out / "memory.safetensors");
+  cts::write_report(out / "report.html", cts::sequence_page(outcome.results, outcome.figures));
+  cts::write_file(out / "results.json", std::string_view(text_of(outcome.results, 1)));
+}
+
 sequence_outcome run_sequence(const sequence_arguments& a) {
   if (a.task != "classify") return run_text_sequence(a);
   sequence_outcome outcome;

@@ -32,15 +32,6 @@ std::vector<cts::report_figure> draw(B& b, const cts::vit<B>& model, const cts::
   return figures;
 }
 
-template <class B>
-void write_results(const std::filesystem::path& out, B& b, const cts::vit<B>& model, const cts::token_memory& memory,
-                   const sequence_outcome& outcome) {
-  cts::save_safetensors(out / "model.safetensors", cts::to_file(b, model));
-  memory.save(out / "memory.safetensors");
-  cts::write_report(out / "report.html", cts::sequence_page(outcome.results, outcome.figures));
-  cts::write_file(out / "results.json", std::string_view(text_of(outcome.results, 1)));
-}
-
 /// Learns the tasks; writes results, model, memory and report to `a.out` unless it is empty.
 struct sequence_work {
   const sequence_arguments& a;
@@ -72,7 +63,7 @@ struct sequence_work {
     outcome.results["config"] = config;
     outcome.results["class_names"] = train.class_names;
     outcome.figures = draw(b, model, stream, runner, a.attribute);
-    if (!a.out.empty()) write_results(a.out, b, model, runner.memory(), outcome);
+    if (!a.out.empty()) write_results(a.out, cts::to_file(b, model), runner.memory(), outcome);
   }
 };
 

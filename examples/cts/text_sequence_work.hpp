@@ -119,13 +119,7 @@ struct text_sequence_work {
           {cts::encode_png(cts::kept_tokens_sheet(loop.memory(), stream.data.train.images, pictures)),
            "Pictures of the memory, and the tokens that it keeps of them."});
     }
-    if (!a.out.empty()) {
-      const std::filesystem::path out = a.out;
-      cts::save_safetensors(out / "model.safetensors", learner.save());
-      loop.memory().save(out / "memory.safetensors");
-      cts::write_report(out / "report.html", cts::sequence_page(outcome.results, outcome.figures));
-      cts::write_file(out / "results.json", std::string_view(text_of(outcome.results, 1)));
-    }
+    if (!a.out.empty()) write_results(a.out, learner.save(), loop.memory(), outcome);
   }
 };
 

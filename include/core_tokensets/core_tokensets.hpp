@@ -25,6 +25,7 @@
 #include "core_tokensets/attribution/measures/judge.hpp"
 #include "core_tokensets/attribution/measures/localisation.hpp"
 #include "core_tokensets/attribution/measures/masked_values.hpp"
+#include "core_tokensets/attribution/measures/measured_answers.hpp"
 #include "core_tokensets/attribution/measures/randomisation.hpp"
 #include "core_tokensets/attribution/measures/ranking.hpp"
 #include "core_tokensets/attribution/measures/saco.hpp"

@@ -1,6 +1,6 @@
 // Attribution of answers: gradients and perturbations by their definitions, relevance that is kept, rules on maps.
 
-#include "core_tokensets/attribution/answer_methods.hpp"
+#include "core_tokensets/attribution/measures/measured_answers.hpp"
 #include "core_tokensets/tensor/eigen.hpp"
 #include "core_tokensets/tensor/reference.hpp"
 #include "support/catch.hpp"
@@ -166,5 +166,78 @@ TEST_CASE("generic attention of an answer follows the rules on maps", "[answers]
   for (cts::index p = 0; p < 3; ++p) {  // rows 1 and 2 ask for the two tokens of the answer
     CHECK(relevance.image[static_cast<std::size_t>(6 + p)] ==
           Approx((rules.query_image(1, p + 1) + rules.query_image(2, p + 1)) / 2));
+  }
+}
+
+TEST_CASE("the measures of removal work on answers as forward passes of what is left do", "[answers]") {
+  explained<backend> it;
+  cts::measured_answers<backend> m(it.b, it.model, it.images, it.texts);
+  const auto values = it.values();
+  for (std::size_t s = 0; s < 3; ++s) CHECK(m.whole[s].value == Approx(values[s]).epsilon(1e-10));
+  // Relevance that is what the answers lose without one patch agrees with what the measures lose.
+  std::vector<cts::masked_sample> one_gone;
+  for (const std::size_t i : {0u, 1u, 2u, 3u}) {
+    one_gone.push_back({1, {1, 1, 1, 1}});
+    one_gone.back().keep[i] = 0;
+  }
+  for (const auto missing : {cts::missing_tokens::drop, cts::missing_tokens::zero}) {
+    const auto got = m.values(missing, one_gone);
+    for (std::size_t i = 0; i < 4; ++i) {
+      explained<backend> changed;
+      cts::token_batch left;
+      std::vector<std::uint8_t> keep(9, 1);
+      keep[2 + i] = 0;
+      cts::apply_token_mask(it.images, keep, missing, left);
+      changed.images = left;
+      CHECK(got[i].value == Approx(changed.values()[1]).epsilon(1e-10));
+    }
+  }
+  // Nothing left but the class token is a sample too; the most relevant patches alone are tried by sufficiency.
+  const auto gone = m.values(cts::missing_tokens::drop, std::vector<cts::masked_sample>{{1, {0, 0, 0, 0}}});
+  std::vector<double> relevance(9, 0.0);
+  relevance[2 + 2] = 1;
+  const auto enough = measure(cts::sufficiency{.shares = {0.25}}, m, relevance);
+  const auto only = m.values(cts::missing_tokens::drop, std::vector<cts::masked_sample>{{1, {0, 0, 1, 0}}});
+  CHECK(enough.sufficiency[1] == Approx(m.whole[1].probability - only[0].probability).epsilon(1e-10));
+  const auto curve = measure(cts::flipping{.steps = 4}, m, relevance);
+  CHECK(curve.probability[1 * 5 + 4] == Approx(gone[0].probability).epsilon(1e-10));
+  CHECK_THROWS_AS(m.check(std::vector<double>(8, 0.0)), cts::Error);
+}
+
+TEST_CASE("the probability of an answer is that of all its tokens, and right means each of them", "[answers]") {
+  explained<backend> it;
+  const auto answer = [&](words tokens) {
+    it.texts.clear();
+    for (int s = 0; s < 3; ++s) {
+      it.texts.next_picture();
+      it.texts.append(words{5}, tokens, 0, 1);
+    }
+    return cts::measured_answers<backend>(it.b, it.model, it.images, it.texts).whole[0];
+  };
+  double first = 0;
+  int right = 0;
+  for (std::int32_t w = 0; w < 11; ++w) {
+    const auto one = answer({w});
+    first += one.probability;
+    right += one.right ? 1 : 0;
+    if (!one.right) CHECK_FALSE(answer({w, 4}).right);
+    double second = 0;
+    for (std::int32_t x = 0; x < 11; ++x) second += answer({w, x}).probability;
+    CHECK(second == Approx(one.probability).epsilon(1e-10));
+  }
+  CHECK(first == Approx(1).epsilon(1e-10));
+  CHECK(right == 1);
+}
+
+TEST_CASE("a method for answers is judged by every measure of removal", "[answers]") {
+  explained<backend> it;
+  cts::measured_answers<backend> m(it.b, it.model, it.images, it.texts);
+  cts::judgement judged;
+  cts::judge(cts::parse_attribution("generic_attention"), m, {}, it.ws, judged);
+  for (const char* name : {"deletion", "insertion", "deletion_zero", "insertion_zero", "faithfulness", "infidelity",
+                           "sufficiency", "comprehensiveness", "saco", "completeness", "gini", "seconds"}) {
+    INFO(name);
+    REQUIRE(judged[name].size() == 3);
+    for (const double x : judged[name]) CHECK(std::isfinite(x));
   }
 }

@@ -137,7 +137,7 @@ TEST_CASE("masked samples come out as plain forward passes of masked batches do"
       for (auto& k : masked.back().keep) k = random.uniform() < 0.6 ? 1 : 0;
       masked.back().keep[0] = 1;
     }
-    const auto got = cts::masked_values(m.engine, m.explained, missing, masked);
+    const auto got = m.values(missing, masked);
     for (std::size_t i = 0; i < masked.size(); ++i) {
       const auto one = cts::copy_samples(batch, std::vector<cts::index>{cts::index(masked[i].sample)});
       cts::token_batch changed;
@@ -171,7 +171,7 @@ TEST_CASE("deletion curves start at the whole sample and end at nothing", "[meas
   const auto best = std::max_element(relevance.begin(), relevance.begin() + 20) - relevance.begin();
   cts::masked_sample without{0, std::vector<std::uint8_t>(20, 1)};
   without.keep[std::size_t(best)] = 0;
-  const auto value = cts::masked_values(m.engine, m.explained, cts::missing_tokens::drop, std::vector{without});
+  const auto value = m.values(cts::missing_tokens::drop, std::vector{without});
   CHECK(most.probability[1] == Approx(value[0].probability).epsilon(1e-12));
   CHECK(m.whole[0].value - value[0].value == Approx(relevance[std::size_t(best)]).epsilon(1e-10));
 }

@@ -12,15 +12,15 @@ struct completeness {
 
 /// `[S]` |sum of relevance - (f(x) - f(x without its patches))| / |f(x) - f(x without its patches)|, f what is
 /// explained.
-template <tensor_backend B>
-std::vector<double> measure(const completeness& options, measured_batch<B>& m, std::span<const double> relevance) {
+template <measured M>
+std::vector<double> measure(const completeness& options, M& m, std::span<const double> relevance) {
   m.check(relevance);
   std::vector<masked_sample> masked;
   for (std::size_t s = 0; s < m.samples(); ++s) masked.push_back({s, std::vector<std::uint8_t>(m.patches(s), 0)});
-  const auto values = masked_values(m.engine, m.explained, options.missing, masked);
+  const auto values = m.values(options.missing, masked);
   std::vector<double> result;
   for (std::size_t s = 0; s < m.samples(); ++s) {
-    const auto r = of_sample(relevance, m.batch.offsets, s);
+    const auto r = of_sample(relevance, m.offsets(), s);
     const double gained = m.whole[s].value - values[s].value;
     const double error = std::abs(std::accumulate(r.begin(), r.end(), 0.0) - gained);
     result.push_back(gained != 0 ? error / std::abs(gained) : error);

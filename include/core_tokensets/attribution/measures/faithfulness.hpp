@@ -22,9 +22,8 @@ struct removal_effects {
 };
 
 /// The sets depend on the seed and the number of patches, not on the batch.
-template <tensor_backend B>
-std::vector<removal_effects> measure(const random_removal& options, measured_batch<B>& m,
-                                     std::span<const double> relevance) {
+template <measured M>
+std::vector<removal_effects> measure(const random_removal& options, M& m, std::span<const double> relevance) {
   require(options.sets > 0 && options.share > 0 && options.share <= 1, "random removal: ", options.sets,
           " sets of the share ", options.share);
   m.check(relevance);
@@ -32,7 +31,7 @@ std::vector<removal_effects> measure(const random_removal& options, measured_bat
   std::vector<removal_effects> effects(m.samples());
   for (std::size_t s = 0; s < m.samples(); ++s) {
     const std::size_t n = m.patches(s);
-    const auto r = of_sample(relevance, m.batch.offsets, s);
+    const auto r = of_sample(relevance, m.offsets(), s);
     const auto size =
         std::min(n, std::max<std::size_t>(1, static_cast<std::size_t>(std::lround(options.share * double(n)))));
     for (index set = 0; n > 0 && set < options.sets; ++set) {
@@ -47,7 +46,7 @@ std::vector<removal_effects> measure(const random_removal& options, measured_bat
       effects[s].relevance.push_back(sum);
     }
   }
-  const auto values = masked_values(m.engine, m.explained, options.missing, masked);
+  const auto values = m.values(options.missing, masked);
   for (std::size_t i = 0; i < masked.size(); ++i) {
     effects[masked[i].sample].drop.push_back(m.whole[masked[i].sample].value - values[i].value);
   }

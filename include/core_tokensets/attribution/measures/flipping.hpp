@@ -31,14 +31,14 @@ inline double area_under(std::span<const double> x, std::span<const double> y) {
   return area;
 }
 
-template <tensor_backend B>
-flipping_curves measure(const flipping& options, measured_batch<B>& m, std::span<const double> relevance) {
+template <measured M>
+flipping_curves measure(const flipping& options, M& m, std::span<const double> relevance) {
   require(options.steps > 0, "flipping: ", options.steps, " steps");
   m.check(relevance);
   std::vector<masked_sample> masked;
   const auto points = static_cast<std::size_t>(options.steps) + 1;
   for (std::size_t s = 0; s < m.samples(); ++s) {
-    auto order = falling_order(of_sample(relevance, m.batch.offsets, s));
+    auto order = falling_order(of_sample(relevance, m.offsets(), s));
     if (options.order == removal_order::least_relevant_first) std::reverse(order.begin(), order.end());
     for (std::size_t j = 0; j < points; ++j) {
       const auto gone = static_cast<std::size_t>(
@@ -51,7 +51,7 @@ flipping_curves measure(const flipping& options, measured_batch<B>& m, std::span
   for (std::size_t j = 0; j < points; ++j) {
     curves.gone.push_back(static_cast<double>(j) / static_cast<double>(options.steps));
   }
-  for (const masked_value& v : masked_values(m.engine, m.explained, options.missing, masked)) {
+  for (const masked_value& v : m.values(options.missing, masked)) {
     curves.probability.push_back(v.probability);
     curves.right.push_back(v.right ? 1 : 0);
   }

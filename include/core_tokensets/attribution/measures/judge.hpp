@@ -63,8 +63,8 @@ inline void append(judgement& into, const char* name, const std::vector<double>&
   all.insert(all.end(), values.begin(), values.end());
 }
 
-template <tensor_backend B>
-void judge_removal(measured_batch<B>& m, std::span<const double> relevance, const judge_options& o, judgement& into) {
+template <measured M>
+void judge_removal(M& m, std::span<const double> relevance, const judge_options& o, judgement& into) {
   for (const auto missing : {missing_tokens::drop, missing_tokens::zero}) {
     const bool drop = missing == missing_tokens::drop;
     append(into, drop ? "deletion" : "deletion_zero",

@@ -1,6 +1,8 @@
 #pragma once
 // What a model says about samples of which patches are missing, for the measures that take patches away.
 
+#include <concepts>
+
 #include "core_tokensets/attribution/measures/ranking.hpp"
 #include "core_tokensets/attribution/variations.hpp"
 
@@ -50,6 +52,25 @@ std::vector<masked_value> masked_values(variation_engine<B>& engine, const settl
   return values;
 }
 
+/// `Error` unless there is one number for each patch.
+inline void check_relevance(std::span<const double> relevance, const token_batch& batch) {
+  require(static_cast<index>(relevance.size()) == batch.tokens(), "measure: ", relevance.size(), " numbers for ",
+          batch.tokens(), " patches");
+}
+
+/// Samples that measures can take patches away from: `whole` has the values of the whole samples `[S]`, `offsets()`
+/// says whose patches are where in the relevance `[P]`, `values` runs masked samples.
+template <class M>
+concept measured = requires(M& m, const M& constant, std::size_t s, std::span<const double> relevance,
+                            missing_tokens missing, std::span<const masked_sample> masked) {
+  { constant.samples() } -> std::same_as<std::size_t>;
+  { constant.patches(s) } -> std::same_as<std::size_t>;
+  { constant.offsets() } -> std::convertible_to<std::span<const index>>;
+  { constant.whole[s] } -> std::convertible_to<const masked_value&>;
+  constant.check(relevance);
+  { m.values(missing, masked) } -> std::same_as<std::vector<masked_value>>;
+};
+
 /// A batch made ready for measures: its engine, what is explained in each sample, and the values of the whole samples.
 template <tensor_backend B>
 struct measured_batch {
@@ -68,12 +89,12 @@ struct measured_batch {
     }
   }
   std::size_t samples() const { return explained.classes.size(); }
-  std::size_t patches(std::size_t s) const { return static_cast<std::size_t>(batch.offsets[s + 1] - batch.offsets[s]); }
-  /// `Error` unless there is one number for each patch.
-  void check(std::span<const double> relevance) const {
-    require(static_cast<index>(relevance.size()) == batch.tokens(), "measure: ", relevance.size(), " numbers for ",
-            batch.tokens(), " patches");
+  std::span<const index> offsets() const { return batch.offsets; }
+  std::vector<masked_value> values(missing_tokens missing, std::span<const masked_sample> masked) {
+    return masked_values(engine, explained, missing, masked);
   }
+  std::size_t patches(std::size_t s) const { return static_cast<std::size_t>(batch.offsets[s + 1] - batch.offsets[s]); }
+  void check(std::span<const double> relevance) const { check_relevance(relevance, batch); }
 };
 
 }  // namespace core_tokensets

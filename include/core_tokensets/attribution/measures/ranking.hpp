@@ -55,7 +55,7 @@ inline double spearman(std::span<const double> a, std::span<const double> b) { r
 
 /// Numbers of the patches of sample s.
 template <class T>
-std::span<T> of_sample(std::span<T> numbers, const std::vector<index>& offsets, std::size_t s) {
+std::span<T> of_sample(std::span<T> numbers, std::span<const index> offsets, std::size_t s) {
   return numbers.subspan(static_cast<std::size_t>(offsets[s]), static_cast<std::size_t>(offsets[s + 1] - offsets[s]));
 }
 

@@ -26,14 +26,14 @@ inline double saco_of_groups(std::span<const double> salience, std::span<const d
 }
 
 /// `[S]`; patches in falling order of relevance are cut into groups of equal size, and each group is taken away alone.
-template <tensor_backend B>
-std::vector<double> measure(const saco& options, measured_batch<B>& m, std::span<const double> relevance) {
+template <measured M>
+std::vector<double> measure(const saco& options, M& m, std::span<const double> relevance) {
   require(options.groups > 1, "saco: ", options.groups, " groups");
   m.check(relevance);
   std::vector<masked_sample> masked;
   std::vector<std::vector<double>> salience(m.samples()), effect(m.samples());
   for (std::size_t s = 0; s < m.samples(); ++s) {
-    const auto r = of_sample(relevance, m.batch.offsets, s);
+    const auto r = of_sample(relevance, m.offsets(), s);
     const auto order = falling_order(r);
     const std::size_t n = order.size(), groups = std::min(n, static_cast<std::size_t>(options.groups));
     for (std::size_t g = 0; g < groups; ++g) {
@@ -45,7 +45,7 @@ std::vector<double> measure(const saco& options, measured_batch<B>& m, std::span
       }
     }
   }
-  const auto values = masked_values(m.engine, m.explained, options.missing, masked);
+  const auto values = m.values(options.missing, masked);
   for (std::size_t i = 0; i < masked.size(); ++i) {
     effect[masked[i].sample].push_back(m.whole[masked[i].sample].probability - values[i].probability);
   }

@@ -17,13 +17,13 @@ struct sufficiency_result {
   std::vector<double> sufficiency, comprehensiveness;
 };
 
-template <tensor_backend B>
-sufficiency_result measure(const sufficiency& options, measured_batch<B>& m, std::span<const double> relevance) {
+template <measured M>
+sufficiency_result measure(const sufficiency& options, M& m, std::span<const double> relevance) {
   require(!options.shares.empty(), "sufficiency: no shares");
   m.check(relevance);
   std::vector<masked_sample> masked;
   for (std::size_t s = 0; s < m.samples(); ++s) {
-    const auto order = falling_order(of_sample(relevance, m.batch.offsets, s));
+    const auto order = falling_order(of_sample(relevance, m.offsets(), s));
     for (const double share : options.shares) {
       require(share > 0 && share <= 1, "sufficiency: share ", share);
       const auto top = static_cast<std::size_t>(std::lround(share * static_cast<double>(order.size())));
@@ -36,7 +36,7 @@ sufficiency_result measure(const sufficiency& options, measured_batch<B>& m, std
       masked.push_back(std::move(rest));
     }
   }
-  const auto values = masked_values(m.engine, m.explained, options.missing, masked);
+  const auto values = m.values(options.missing, masked);
   sufficiency_result result{std::vector<double>(m.samples(), 0.0), std::vector<double>(m.samples(), 0.0)};
   for (std::size_t i = 0; i < values.size(); i += 2) {
     const std::size_t s = masked[i].sample;

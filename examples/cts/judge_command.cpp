@@ -6,7 +6,6 @@
 #include <sstream>
 
 #include "commands.hpp"
-#include "core_tokensets/attribution/measures/judge.hpp"
 #include "core_tokensets/data/boxes.hpp"
 #include "core_tokensets/data/folder.hpp"
 #include "core_tokensets/data/patches.hpp"
@@ -14,23 +13,46 @@
 #include "core_tokensets/io/atomic_file.hpp"
 #include "core_tokensets/model/vit_weights.hpp"
 #include "core_tokensets/tensor/eigen.hpp"
+#include "judge.hpp"
 
 namespace cts_command {
 
 namespace cts = core_tokensets;
 
+std::vector<listed_method> read_methods(const judge_arguments& a, const std::string& unless_given) {
+  std::vector<listed_method> methods{{"random", cts::random_relevance{.seed = a.seed}}};
+  std::stringstream list(a.methods.empty() ? unless_given : a.methods);
+  for (std::string text; std::getline(list, text, ',');) {
+    auto method = cts::parse_attribution(text);
+    if (std::holds_alternative<cts::random_relevance>(method)) continue;
+    methods.push_back({text, std::move(method)});
+  }
+  return methods;
+}
+
+nlohmann::json judged_json(const judge_arguments& a, const std::vector<listed_method>& methods,
+                           const std::vector<cts::judgement>& judged, std::size_t samples, double right) {
+  nlohmann::json result{
+      {"weights", a.weights}, {"data", a.data},
+      {"target", a.target},   {"missing", a.missing},
+      {"samples", samples},   {"sanity_samples", std::min<std::ptrdiff_t>(a.sanity_samples, std::ptrdiff_t(samples))},
+      {"steps", a.steps},     {"sets", a.sets},
+      {"seed", a.seed},       {"explained_class_is_largest", right / static_cast<double>(samples)}};
+  for (const auto& m : cts::judged_measures) {
+    result["measures"][m.name] = {{"better", m.high_is_good ? "high" : "low"}, {"about", m.about}};
+  }
+  result["methods"] = nlohmann::json::array();
+  for (std::size_t m = 0; m < methods.size(); ++m) {
+    result["methods"].push_back({{"label", methods[m].label},
+                                 {"method", cts::text_of(methods[m].method)},
+                                 {"measures", cts::to_json(judged[m])}});
+  }
+  return result;
+}
+
 namespace {
 
 using backend = cts::eigen_backend<float>;
-
-struct judge_arguments {
-  std::string weights, data = "scenes", classes, out, target = "argmax", missing = "drop";
-  std::string methods = "attention,rollout,grad_cam,gradient_x_input,lrp,grad_lrp,generic_attention,atman_first_order";
-  std::ptrdiff_t heads = 0, samples = 200, sanity_samples = 20, batch = 20, steps = 10, sets = 30;
-  std::uint64_t seed = 0;
-  int threads = 0;
-  bool quiet = false;
-};
 
 /// The pictures to measure on, with masks of their objects where there are any: built-in scenes, or DIR/test or DIR/val
 /// with DIR/boxes.csv.
@@ -66,32 +88,15 @@ cts::dataset read_pictures(const judge_arguments& a, const cts::vit_config& c) {
   return data;
 }
 
-/// A method, and how it was asked for: the name of its column.
-struct listed_method {
-  std::string label;
-  cts::attribution_method method;
-};
-
-/// The methods of a list with commas; chance is always among them, and comes first.
-std::vector<listed_method> read_methods(const judge_arguments& a) {
-  std::vector<listed_method> methods{{"random", cts::random_relevance{.seed = a.seed}}};
-  std::stringstream list(a.methods);
-  for (std::string text; std::getline(list, text, ',');) {
-    auto method = cts::parse_attribution(text);
-    if (std::holds_alternative<cts::random_relevance>(method)) continue;
-    methods.push_back({text, std::move(method)});
-  }
-  return methods;
-}
-
-nlohmann::json run_judge(const judge_arguments& a) {
-  const auto methods = read_methods(a);
+nlohmann::json judge_classes(const judge_arguments& a, const cts::tensor_file& file) {
+  const auto methods =
+      read_methods(a, "attention,rollout,grad_cam,gradient_x_input,lrp,grad_lrp,generic_attention,atman_first_order");
   cts::judge_options o{.explained = cts::parse_target(a.target), .steps = a.steps, .sets = a.sets, .seed = a.seed};
   o.missing = a.missing == "zero" ? cts::missing_tokens::zero : cts::missing_tokens::drop;
   backend b(a.threads);
   cts::vit_hints hints;
   if (a.heads > 0) hints.heads = a.heads;
-  const auto model = cts::load_vit(b, a.weights, hints);
+  const auto model = cts::load_vit(b, file, hints);
   const auto& c = model.config();
   const auto data = read_pictures(a, c);
   auto order = cts::random_stream(a.seed, 0x6a75646765).permutation(data.n());
@@ -126,26 +131,7 @@ nlohmann::json run_judge(const judge_arguments& a) {
   }
   if (!a.quiet) std::fprintf(stderr, "\n");
 
-  nlohmann::json result{{"weights", a.weights},
-                        {"data", a.data},
-                        {"target", a.target},
-                        {"missing", a.missing},
-                        {"samples", order.size()},
-                        {"sanity_samples", std::min<std::ptrdiff_t>(a.sanity_samples, std::ptrdiff_t(order.size()))},
-                        {"steps", a.steps},
-                        {"sets", a.sets},
-                        {"seed", a.seed},
-                        {"explained_class_is_largest", right / static_cast<double>(order.size())}};
-  for (const auto& m : cts::judged_measures) {
-    result["measures"][m.name] = {{"better", m.high_is_good ? "high" : "low"}, {"about", m.about}};
-  }
-  result["methods"] = nlohmann::json::array();
-  for (std::size_t m = 0; m < methods.size(); ++m) {
-    result["methods"].push_back({{"label", methods[m].label},
-                                 {"method", cts::text_of(methods[m].method)},
-                                 {"measures", cts::to_json(judged[m])}});
-  }
-  return result;
+  return judged_json(a, methods, judged, order.size(), right);
 }
 
 /// Methods as columns, measures as rows; a star marks the best mean.
@@ -192,10 +178,16 @@ void add_judge(CLI::App& app) {
   auto* c = app.add_subcommand("judge", "measure attribution methods; writes a table, and JSON to FILE");
   c->add_option("--weights", a->weights, "model as safetensors under timm's names")->required();
   c->add_option("--heads", a->heads, "attention heads, where the file does not say");
-  c->add_option("--data", a->data, "scenes, or folder:DIR (test/ or val/, and boxes.csv for the measures of place)");
+  c->add_option("--data", a->data,
+                "scenes, or folder:DIR (test/ or val/, and boxes.csv for the measures of place); for a model of "
+                "answers sets as in cts sequence");
+  c->add_option("--task", a->task, "what a model of answers is judged on: questions (vqa) or captions (caption)")
+      ->check(CLI::IsMember({"vqa", "caption"}));
   c->add_option("--classes", a->classes, "A-B: pictures of these classes only, numbered from 0 as in training");
   c->add_option("--methods", a->methods, "names with their options, with commas between; random is always measured");
-  c->add_option("--target", a->target, "argmax, label, class:K, loss, margin or margin:A,B");
+  c->add_option(
+      "--target", a->target,
+      "argmax, label, class:K, loss, margin or margin:A,B; for answers argmax (what the model writes) or label");
   c->add_option("--missing", a->missing, "what a token is that was taken away: drop or zero")
       ->check(CLI::IsMember({"drop", "zero"}));
   c->add_option("--samples", a->samples, "pictures, drawn at random")->check(CLI::PositiveNumber);
@@ -208,7 +200,8 @@ void add_judge(CLI::App& app) {
   c->add_flag("--quiet", a->quiet, "no progress line");
   c->add_option("--out", a->out, "table as JSON")->required();
   c->final_callback([a] {
-    const auto result = run_judge(*a);
+    const auto file = cts::load_safetensors(a->weights);
+    const auto result = file.metadata.contains("kind") ? judge_answers(*a, file) : judge_classes(*a, file);
     cts::write_file(a->out, std::string_view(result.dump(1)));
     std::printf("%s", table_of(result).c_str());
   });

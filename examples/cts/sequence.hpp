@@ -14,10 +14,12 @@ namespace cts_command {
 
 struct sequence_arguments {
   std::string task = "classify", data = "scenes", classes, memory = "core-tokenset", select = "grad_match",
-              attribute = "grad_lrp", budget = "0.01", missing = "drop", replay_loss = "ace", coreset_price = "source",
-              weights, backend = "eigen", out;
+              attribute = "grad_lrp", budget = "0.01", missing = "drop", replay_loss = "ace",
+              token_drop_rule = "random", coreset_price = "source", weights, backend = "eigen", out;
   std::ptrdiff_t tasks = 5, per_class = 0, image = 0, patch = 4, dim = 96, depth = 4, heads = 3, epochs = 5, batch = 64;
   std::ptrdiff_t pictures = 0, test_pictures = 300, texts_per_picture = 4, text_depth = 2, vocabulary = 1024, beams = 1;
+  std::ptrdiff_t shift = 2;
+  double flip = -1;  ///< unless given: 0.5 for classes, 0 for text, where a mirror would turn left into right
   double keep = 0.25, token_drop = 0.75, token_drop_often = 0.5, learning_rate = 1e-3;
   std::uint64_t seed = 0;
   int threads = 0;
@@ -42,6 +44,8 @@ core_tokensets::dataset_split read_data(const sequence_arguments& a);
 
 /// The options of a sequence of classes, of which all are checked.
 core_tokensets::sequence_options options_of(const sequence_arguments& a);
+
+core_tokensets::token_drop_rule token_drop_rule_of(const sequence_arguments& a);
 
 /// Options of training that classes and texts share.
 core_tokensets::fit_options fit_options_of(const sequence_arguments& a);

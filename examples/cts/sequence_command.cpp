@@ -41,6 +41,12 @@ cts::dataset_split read_data(const sequence_arguments& a) {
   return split;
 }
 
+namespace {
+
+double flip_of(const sequence_arguments& a) { return a.flip >= 0 ? a.flip : a.task == "classify" ? 0.5 : 0.0; }
+
+}  // namespace
+
 nlohmann::json config_of(const sequence_arguments& a) {
   nlohmann::json config{{"task", a.task},
                         {"data", a.data},
@@ -64,6 +70,9 @@ nlohmann::json config_of(const sequence_arguments& a) {
                         {"seed", a.seed},
                         {"replay_loss", a.replay_loss},
                         {"token_drop_often", a.token_drop_often},
+                        {"token_drop_rule", a.token_drop_rule},
+                        {"shift", a.shift},
+                        {"flip", flip_of(a)},
                         {"weights", a.weights},
                         {"coreset_price", a.coreset_price},
                         {"backend", a.backend},
@@ -100,6 +109,8 @@ void check(const sequence_arguments& a) {
   within("--beams", a.beams, 1, 64);
   within("--token-drop", a.token_drop, 0.0, 0.99);
   within("--token-drop-often", a.token_drop_often, 0.0, 1.0);
+  within("--shift", a.shift, 0, 65536);
+  within("--flip", flip_of(a), 0.0, 1.0);
   cts::require(a.keep > 0 && a.keep <= 1, "--keep ", a.keep, ": expected more than 0 and at most 1");
   cts::require(a.learning_rate > 0, "--learning-rate ", a.learning_rate, ": expected more than 0");
 }
@@ -113,7 +124,7 @@ cts::fit_options fit_options_of(const sequence_arguments& a) {
   fit.missing = a.missing == "zero" ? cts::missing_tokens::zero : cts::missing_tokens::drop;
   fit.token_drop = a.token_drop;
   fit.token_drop_often = a.token_drop_often;
-  fit.augment = {.shift = 2, .flip = 0.5};
+  fit.augment = {.shift = a.shift, .flip = flip_of(a)};
   fit.seed = a.seed;
   if (!a.quiet) fit.on_progress = cts::console_progress();
   return fit;
@@ -121,6 +132,10 @@ cts::fit_options fit_options_of(const sequence_arguments& a) {
 
 std::string text_of(const nlohmann::json& json, int indent) {
   return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+cts::token_drop_rule token_drop_rule_of(const sequence_arguments& a) {
+  return a.token_drop_rule == "random" ? cts::token_drop_rule::random : cts::token_drop_rule::memory;
 }
 
 cts::sequence_options options_of(const sequence_arguments& a) {
@@ -131,6 +146,7 @@ cts::sequence_options options_of(const sequence_arguments& a) {
   o.budget = cts::parse_budget(a.budget);
   o.price = a.coreset_price == "raw" ? cts::picture_price::raw : cts::picture_price::source;
   o.fit = fit_options_of(a);
+  o.token_drop = token_drop_rule_of(a);
   o.frozen_start = !a.weights.empty();
   o.out = a.out;
   o.resume = a.resume;
@@ -202,6 +218,11 @@ void add_sequence(CLI::App& app) {
       ->check(CLI::IsMember({"drop", "zero"}));
   c->add_option("--token-drop", a->token_drop, "share of tokens left out of new pictures, 0: none");
   c->add_option("--token-drop-often", a->token_drop_often, "share of new batches in which it is");
+  c->add_option("--token-drop-rule", a->token_drop_rule,
+                "which: random ones, or those that a memory of relevant tokens would leave out (memory)")
+      ->check(CLI::IsMember({"memory", "random"}));
+  c->add_option("--shift", a->shift, "new pictures are moved by at most so many pixels");
+  c->add_option("--flip", a->flip, "probability that a new picture is mirrored; 0.5 for classes, 0 for text");
   c->add_option("--replay-loss", a->replay_loss, "sum (the paper's) or ace (asymmetric)")
       ->check(CLI::IsMember({"sum", "ace"}));
   c->add_option("--backend", a->backend, "what computes; cts info lists what there is");

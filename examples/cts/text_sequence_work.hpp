@@ -20,7 +20,7 @@ inline cts::text_sequence_options text_options_of(const sequence_arguments& a) {
   o.budget = cts::parse_budget(a.budget);
   o.price = a.coreset_price == "raw" ? cts::picture_price::raw : cts::picture_price::source;
   o.fit = fit_options_of(a);
-  o.fit.augment = {.shift = 2, .flip = 0};  // a mirror would turn left into right
+  o.token_drop = token_drop_rule_of(a);
   o.texts_per_picture = a.texts_per_picture;
   o.measure = a.task == "vqa" ? cts::text_measure::vqa : cts::text_measure::captions;
   o.generate = {.beams = a.beams, .length = a.task == "vqa" ? 12 : 40};

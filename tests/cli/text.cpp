@@ -68,6 +68,7 @@ TEST_CASE("questions are learnt task after task, kept, and asked", "[cli][text]"
   CHECK(results["task_names"].size() == 2);
   CHECK(results["memory_samples"].get<int>() > 0);
   CHECK(results["config"]["task"] == "vqa");
+  CHECK(results["config"]["flip"] == 0);
   CHECK(fs::exists(box.path / "run" / "report.html"));
   const auto memory = cts::load_token_memory(box.path / "run" / "memory.safetensors");
   CHECK(memory.format().texts);
@@ -94,6 +95,30 @@ TEST_CASE("questions are learnt task after task, kept, and asked", "[cli][text]"
   check_refused(box, {"caption", "--weights", box / "run/model.safetensors", "--image", box / "no.png"}, {"no.png"});
   std::string long_question(2000, '?');
   check_refused(box, with(ask, {long_question}), {"tokens"});
+}
+
+TEST_CASE("attributions of answers and captions are judged", "[cli][text]") {
+  const sandbox box;
+  for (const std::string task : {"vqa", "caption"}) {
+    run_well(box, quick(task, box / task));
+    const arguments judge{"judge",       "--weights", box / (task + "/model.safetensors"),
+                          "--task",      task,        "--data",
+                          "scenes",      "--samples", "6",
+                          "--steps",     "2",         "--sets",
+                          "3",           "--quiet",   "--out",
+                          box / "j.json"};
+    const auto said = run_well(box, with(judge, {"--methods", "generic_attention,gradient_x_input"}));
+    CHECK(said.out.find("sufficiency") != std::string::npos);
+    const auto table = nlohmann::json::parse(cts::read_text(box.path / "j.json"));
+    REQUIRE(table["methods"].size() == 3);
+    CHECK(table["methods"][0]["label"] == "random");
+    CHECK(table["methods"][1]["measures"]["insertion"]["n"] == 6);
+    CHECK(table["explained_class_is_largest"] == 1.0);  // what a model writes greedily is what it thinks most probable
+    run_well(box, with(judge, {"--target", "label", "--missing", "zero", "--methods", "attention"}));
+    check_refused(box, with(judge, {"--methods", "rollout"}), {"rollout", "generic_attention"});
+    check_refused(box, with(judge, {"--target", "margin"}), {"--target", "margin", "argmax"});
+    check_refused(box, with(judge, {"--classes", "0-1"}), {"--classes"});
+  }
 }
 
 TEST_CASE("captions are learnt and written", "[cli][text]") {
@@ -125,4 +150,7 @@ TEST_CASE("sequences of text refuse what they cannot do", "[cli][text]") {
   refused("vqa", {"--budget", "100B"}, {"too small"});
   refused("vqa", {"--attribute", "rollout"}, {"rollout"});
   refused("poem", {}, {"--task"});
+  refused("vqa", {"--flip", "2"}, {"--flip", "2"});
+  refused("vqa", {"--shift", "-1"}, {"--shift"});
+  refused("vqa", {"--token-drop-rule", "x"}, {"--token-drop-rule"});
 }

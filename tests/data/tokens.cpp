@@ -215,3 +215,26 @@ TEST_CASE("token drop: every token has the same chance", "[data]") {
   CHECK(cts::tokens_kept(16, 0.999) == 1);
   CHECK(cts::tokens_kept(16, 0.0) == 16);
 }
+
+TEST_CASE("token drop by relevance: the most relevant tokens of each sample stay", "[data]") {
+  const auto data = some_pictures(2, 16, 16, 1);
+  const auto whole = cts::make_batch(data, first(2), {.patch = 4});
+  std::vector<double> relevance(32, 0.0);
+  relevance[3] = 2, relevance[9] = 1, relevance[16 + 15] = -1, relevance[16 + 2] = 1;
+  CHECK(cts::relevant_token_mask(whole, std::vector<cts::index>{2, 1}, relevance) == [] {
+    std::vector<std::uint8_t> keep(32, 0);
+    keep[3] = keep[9] = keep[18] = 1;
+    return keep;
+  }());
+  cts::token_batch out;
+  cts::drop_irrelevant_tokens(whole, 0.75, relevance, cts::missing_tokens::drop, out);
+  CHECK(out.positions == std::vector<std::int32_t>{0, 1, 3, 9, 0, 1, 2, 3});  // of equal ones the first
+  cts::drop_irrelevant_tokens(whole, 1.0 / 16, relevance, cts::missing_tokens::rescaled, out);
+  CHECK(out.scale[15] == 0);
+  CHECK(out.scale[31] == 0);
+  CHECK(out.scale[0] == Approx(16.0 / 15));
+  CHECK_THROWS_AS(cts::relevant_token_mask(whole, std::vector<cts::index>{2, 17}, relevance), cts::Error);
+  CHECK_THROWS_AS(cts::relevant_token_mask(whole, std::vector<cts::index>{2}, relevance), cts::Error);
+  relevance.pop_back();
+  CHECK_THROWS_AS(cts::relevant_token_mask(whole, std::vector<cts::index>{2, 1}, relevance), cts::Error);
+}

@@ -71,6 +71,44 @@ TEST_CASE("every memory runs through the same loop and keeps its budget", "[sequ
   }
 }
 
+TEST_CASE("new pictures lose what the memory would leave out, or random tokens", "[sequence]") {
+  const auto stream = small_stream();
+  cts::fit_options o;
+  o.token_drop = 0.75, o.token_drop_often = 0.5;
+  cts::new_pictures pictures;
+  const std::vector<cts::index> part{0, 1, 2};
+  int thin = 0;
+  for (cts::index step = 0; step < 40; ++step) {
+    const cts::epoch_position at{.epoch = 0, .step = step};
+    std::size_t ranked = 0;
+    o.token_relevance = [&](const cts::token_batch& whole) {
+      ranked = whole.positions.size();
+      std::vector<double> relevance(whole.positions.begin(), whole.positions.end());
+      return relevance;
+    };
+    const auto batch = pictures.take(stream.data.train, part, 4, o, at);
+    const bool lost = cts::new_pictures::thins(o, at);
+    thin += lost ? 1 : 0;
+    CHECK(ranked == (lost ? 48u : 0u));
+    REQUIRE(batch.tokens() == (lost ? 12 : 48));
+    if (lost)
+      CHECK(std::vector(batch.positions.begin(), batch.positions.begin() + 4) ==
+            std::vector<std::int32_t>{12, 13, 14, 15});
+    o.token_relevance = {};
+    CHECK(pictures.take(stream.data.train, part, 4, o, at).tokens() == batch.tokens());  // the same steps
+  }
+  CHECK(thin > 10);
+  CHECK(thin < 30);
+
+  // The rule is for memories of relevant tokens only, and makes a difference there.
+  using cts::memory_kind;
+  for (const auto kind : {memory_kind::coreset, memory_kind::random_tokens, memory_kind::core_tokens}) {
+    auto with = quick(kind), without = quick(kind);
+    with.token_drop = cts::token_drop_rule::memory;
+    CHECK((run(stream, with).parameters == run(stream, without).parameters) == (kind != memory_kind::core_tokens));
+  }
+}
+
 TEST_CASE("a coreset at the price of its files weighs what the chosen files weigh", "[sequence]") {
   auto stream = small_stream();
   for (std::size_t i = 0; i < stream.data.train.source_bytes.size(); ++i)

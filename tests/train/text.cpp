@@ -140,6 +140,25 @@ TEST_CASE("questions go through the loop with every memory and keep the budget",
   CHECK_THROWS_AS(run(stream, tiny), cts::Error);
 }
 
+TEST_CASE("pictures lose the tokens that say little about the one text that they then have", "[text]") {
+  const auto data = coloured(8, 1);
+  learnt it(data);
+  cts::fit_options o;
+  o.epochs = 4, o.batch = 4, o.token_drop = 0.5, o.token_drop_often = 0.5;
+  int ranked = 0;
+  cts::fit(it.b, it.model, it.words, data, all_of(data), nullptr, o, 2, "fit",
+           [&](const cts::token_batch& pictures, const cts::text_batch& texts) {
+             ++ranked;
+             CHECK(pictures.samples() == 4);
+             CHECK(pictures.tokens() == 16);
+             CHECK(texts.pictures() == 4);
+             CHECK(texts.texts() == 4);
+             return std::vector<double>(16, 0.0);
+           });
+  CHECK(ranked > 0);
+  CHECK(ranked < 8);  // steps in all
+}
+
 TEST_CASE("a coreset of files pays a picture once and each of its texts", "[text][sequence]") {
   const auto stream = cts::groups_as_tasks({coloured(16, 5), coloured(6, 6)});
   auto o = quick(cts::memory_kind::coreset);

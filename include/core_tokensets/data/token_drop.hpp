@@ -87,6 +87,30 @@ inline std::vector<std::uint8_t> random_token_mask(const token_batch& whole, std
   return keep;
 }
 
+/// A mask `[T]` that keeps the `counts[s]` most relevant tokens of sample s, of equal ones the first. `Error`: a count
+/// outside of 1 .. tokens of its sample, not one number of `relevance` for each token.
+inline std::vector<std::uint8_t> relevant_token_mask(const token_batch& whole, std::span<const index> counts,
+                                                     std::span<const double> relevance) {
+  require(
+      static_cast<index>(counts.size()) == whole.samples() && static_cast<index>(relevance.size()) == whole.tokens(),
+      "token drop: ", counts.size(), " counts and ", relevance.size(), " numbers for ", whole.samples(), " samples of ",
+      whole.tokens(), " tokens");
+  std::vector<std::uint8_t> keep(static_cast<std::size_t>(whole.tokens()), 0);
+  std::vector<index> order;
+  for (index s = 0; s < whole.samples(); ++s) {
+    const index begin = whole.offsets.data()[s], tokens = whole.offsets.data()[s + 1] - begin, kept = counts.data()[s];
+    require(kept >= 1 && kept <= tokens, "token drop: keep ", kept, " of the ", tokens, " tokens of sample ", s);
+    order.resize(static_cast<std::size_t>(tokens));
+    std::iota(order.begin(), order.end(), begin);
+    std::partial_sort(order.begin(), order.begin() + kept, order.end(), [&](index a, index b) {
+      const double ra = relevance.data()[a], rb = relevance.data()[b];
+      return ra != rb ? ra > rb : a < b;
+    });
+    for (index i = 0; i < kept; ++i) keep.data()[order.data()[i]] = 1;
+  }
+  return keep;
+}
+
 /// Leaves out the share `rates[s]` of the tokens of sample s, a random subset of exactly that size; survivors are
 /// rescaled by 1 / (1 - rate) in the `rescaled` meaning (Paul et al. 2024, training on new data).
 inline void drop_tokens(const token_batch& whole, std::span<const double> rates, random_stream& random,
@@ -107,6 +131,16 @@ inline void drop_tokens(const token_batch& whole, std::span<const double> rates,
 inline void drop_tokens(const token_batch& whole, double rate, random_stream& random, missing_tokens how,
                         token_batch& out) {
   drop_tokens(whole, std::vector<double>(static_cast<std::size_t>(whole.samples()), rate), random, how, out);
+}
+
+/// Leaves out the share `rate` of each sample's tokens, the least relevant ones.
+inline void drop_irrelevant_tokens(const token_batch& whole, double rate, std::span<const double> relevance,
+                                   missing_tokens how, token_batch& out) {
+  std::vector<index> counts;
+  for (index s = 0; s < whole.samples(); ++s)
+    counts.push_back(tokens_kept(whole.offsets.data()[s + 1] - whole.offsets.data()[s], rate));
+  apply_token_mask(whole, relevant_token_mask(whole, counts, relevance), how, out,
+                   std::vector<double>(counts.size(), 1.0 / (1.0 - rate)));
 }
 
 }  // namespace core_tokensets

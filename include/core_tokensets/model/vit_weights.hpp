@@ -113,11 +113,15 @@ void load_parameters(B& b, Model& model, const tensor_file& file) {
 
 /// The model stored in a file.
 template <tensor_backend B>
-vit<B> load_vit(B& b, const std::filesystem::path& path, const vit_hints& hints = {}) {
-  const tensor_file file = load_safetensors(path);
+vit<B> load_vit(B& b, const tensor_file& file, const vit_hints& hints = {}) {
   vit<B> model(b, read_config(file, hints));
   load_parameters(b, model, file);
   return model;
+}
+
+template <tensor_backend B>
+vit<B> load_vit(B& b, const std::filesystem::path& path, const vit_hints& hints = {}) {
+  return load_vit(b, load_safetensors(path), hints);
 }
 
 /// An array laid out like the parameters (they themselves, or their gradients) as named arrays; `prefix` goes before

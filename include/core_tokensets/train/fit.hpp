@@ -1,6 +1,7 @@
 #pragma once
 // Training on new pictures together with a memory: one ragged batch holds both, one pass serves both.
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,9 @@ struct fit_options {
   missing_tokens missing = missing_tokens::drop;
   double token_drop = 0;        ///< share of the tokens that is left out of new pictures ...
   double token_drop_often = 1;  ///< ... in this share of the batches; the others stay whole
+  /// Relevance `[T]` of the tokens of whole new pictures, the least relevant of which are left out; empty: random ones
+  /// are (see `token_drop_rule`).
+  std::function<std::vector<double>(const token_batch&)> token_relevance = {};
   pixel_normalisation normalisation = {};
   augmentation augment = {};
   std::uint64_t seed = 0;
@@ -140,13 +144,30 @@ class new_pictures {
                 .seed = o.seed,
                 .epoch = static_cast<std::uint64_t>(at.epoch)},
                whole_);
-    random_stream random(o.seed, 1'000'000 + static_cast<std::uint64_t>(at.step));
-    const bool thin = o.token_drop > 0 && random.uniform() < o.token_drop_often;
-    if (thin) drop_tokens(whole_, o.token_drop, random, o.missing, thinned_);
-    return thin ? thinned_ : whole_;
+    random_stream random = stream_of(o, at);
+    if (!chance(o, random)) return whole_;
+    if (o.token_relevance) {
+      drop_irrelevant_tokens(whole_, o.token_drop, o.token_relevance(whole_), o.missing, thinned_);
+    } else {
+      drop_tokens(whole_, o.token_drop, random, o.missing, thinned_);
+    }
+    return thinned_;
+  }
+
+  /// True where the batch of that position loses tokens.
+  static bool thins(const fit_options& o, const epoch_position& at) {
+    random_stream random = stream_of(o, at);
+    return chance(o, random);
   }
 
  private:
+  static random_stream stream_of(const fit_options& o, const epoch_position& at) {
+    return random_stream(o.seed, 1'000'000 + static_cast<std::uint64_t>(at.step));
+  }
+  static bool chance(const fit_options& o, random_stream& random) {
+    return o.token_drop > 0 && random.uniform() < o.token_drop_often;
+  }
+
   token_batch whole_, thinned_;
 };
 

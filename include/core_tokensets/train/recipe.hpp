@@ -38,6 +38,17 @@ struct core_tokenset {
 /// The seed of everything random in task t.
 inline std::uint64_t seed_of_task(std::uint64_t seed, index t) { return seed * 1000 + static_cast<std::uint64_t>(t); }
 
+/// Which tokens new pictures lose in the steps that leave some out: random ones, or those that a memory of relevant
+/// tokens would leave out. With the second new and old pictures lose the same, so a model cannot tell by what is
+/// missing which is old; it explains every such batch, and whether it helps depends on the method (docs/results.md).
+enum class token_drop_rule { random, memory };
+
+/// True where new pictures lose the tokens that a memory of that kind and recipe would not keep.
+inline bool drops_like_memory(token_drop_rule rule, memory_kind kind, const core_tokenset& recipe) {
+  return rule == token_drop_rule::memory && recipe.keep < 1 &&
+         (kind == memory_kind::core_tokens || kind == memory_kind::core_tokenset);
+}
+
 /// The recipe of a kind of memory: the controls replace selection, attribution or both by chance.
 inline core_tokenset recipe_of(core_tokenset r, memory_kind kind, std::uint64_t seed) {
   if (kind == memory_kind::coreset) r.keep = 1;

@@ -19,6 +19,7 @@ struct sequence_options {
   byte_budget budget = fraction(0.01);  ///< of the training data as they came, for the memory after the last task
   picture_price price = picture_price::source;
   fit_options fit = {};
+  token_drop_rule token_drop = token_drop_rule::random;
   bool frozen_start = false;       ///< the model comes with trained weights (for `ncm`)
   std::filesystem::path out = {};  ///< folder of checkpoints; empty: none
   bool resume = false;             ///< go on from the last checkpoint in `out`, to the same bits
@@ -60,6 +61,11 @@ class class_learner {
     }
     fit_options f = o_.fit;
     f.seed = seed_of_task(o_.fit.seed, t);
+    if (drops_like_memory(o_.token_drop, o_.memory, o_.recipe)) {
+      f.token_relevance = [&](const token_batch& whole) {
+        return attribute(o_.recipe.attribute, b_, model_, whole, whole.targets, explained_);
+      };
+    }
     fit(b_, model_, stream_.data.train, pictures, &memory, first_class, f,
         "task " + std::to_string(t + 1) + "/" + std::to_string(stream_.size()));
   }
@@ -122,6 +128,7 @@ class class_learner {
   vit<B>& model_;
   const task_stream& stream_;
   sequence_options o_;
+  attribution_workspace<B> explained_;
 };
 
 /// Runs the whole sequence on `model` and fills `memory`. `fingerprint` describes everything that the results depend

@@ -45,15 +45,20 @@ inline void append_stored_texts(const token_memory& memory, std::span<const inde
   }
 }
 
+/// Relevance `[T]` of the tokens of whole pictures for one text about each.
+using answer_token_relevance = std::function<std::vector<double>(const token_batch&, const text_batch&)>;
+
 /// Trains on the samples `indices` of `data` with replay from `memory` (may be null or empty). A step holds
 /// `options.batch` pictures with at most `texts_per_picture` of their texts each, and `replay_batch` stored samples;
-/// its loss is the mean over the new texts plus the weighted mean over the stored ones. `options.loss` means nothing
-/// here. Every random choice is a function of `options.seed`. Throws where the loss is not finite or a text is too
-/// long.
+/// its loss is the mean over the new texts plus the weighted mean over the stored ones. With `relevance` the pictures
+/// of a step that leaves out tokens lose the least relevant ones, and have one text each, as stored samples do.
+/// `options.loss` and `options.token_relevance` mean nothing here. Every random choice is a function of `options.seed`.
+/// Throws where the loss is not finite or a text is too long.
 template <tensor_backend B>
 void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_text& data,
-         std::span<const index> indices, const token_memory* memory, const fit_options& o, index texts_per_picture = 4,
-         const std::string& what = "fit") {
+         std::span<const index> indices, const token_memory* memory, const fit_options& options,
+         index texts_per_picture = 4, const std::string& what = "fit", const answer_token_relevance& relevance = {}) {
+  fit_options o = options;
   text_training_state<B> state;
   state.optimiser.reset(b, model.layout().parameters);
   const encoded_texts encoded(data, words, model.config().text.length);
@@ -63,18 +68,21 @@ void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_
   new_pictures pictures;
   token_batch replayed;
   text_batch texts;
+  o.token_relevance = {};
+  if (relevance) o.token_relevance = [&](const token_batch& whole) { return relevance(whole, texts); };
   const auto train = [&](std::span<const index> part, const epoch_position& at) {
-    token_batch& batch = pictures.take(data.images, part, model.config().image.patch, o, at);
+    const index most_texts = relevance && new_pictures::thins(o, at) ? 1 : texts_per_picture;
     random_stream random(o.seed, 2'000'000 + static_cast<std::uint64_t>(at.step));
     texts.clear();
     for (const index picture : part) {
       texts.next_picture();
-      for (const index i : by_picture.some_of(picture, texts_per_picture, random)) {
+      for (const index i : by_picture.some_of(picture, most_texts, random)) {
         texts.append(encoded.prompt(i), encoded.answer(i, random.below(1 << 20)), tokenizer::begin_token,
                      tokenizer::end_token);
       }
     }
     const index fresh = texts.texts();
+    token_batch& batch = pictures.take(data.images, part, model.config().image.patch, o, at);
     if (replay) {
       const auto drawn = sampler.draw(std::min(o.replay_batch, memory->samples()));
       make_batch(*memory, drawn, o.missing, replayed);

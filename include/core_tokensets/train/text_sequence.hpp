@@ -26,6 +26,7 @@ struct text_sequence_options {
   byte_budget budget = fraction(0.01);
   picture_price price = picture_price::source;
   fit_options fit = {};
+  token_drop_rule token_drop = token_drop_rule::random;
   index texts_per_picture = 4;  ///< of a new picture in one step
   text_measure measure = text_measure::vqa;
   generation_options generate = {};
@@ -134,8 +135,14 @@ class text_learner {
     }
     fit_options f = o_.fit;
     f.seed = seed_of_task(o_.fit.seed, t);
+    answer_token_relevance relevance;
+    if (drops_like_memory(o_.token_drop, o_.memory, o_.recipe)) {
+      relevance = [&](const token_batch& whole, const text_batch& texts) {
+        return attribute_answers(o_.recipe.attribute, b_, model_, whole, texts, explained_).image;
+      };
+    }
     fit(b_, model_, words_, stream_.data.train, samples, &memory, f, o_.texts_per_picture,
-        "task " + std::to_string(t + 1) + "/" + std::to_string(stream_.size()));
+        "task " + std::to_string(t + 1) + "/" + std::to_string(stream_.size()), relevance);
   }
 
   consolidation remember(index t, index bytes, const std::vector<index>& stored, token_memory& memory) {
@@ -258,6 +265,7 @@ class text_learner {
   const tokenizer& words_;
   const text_stream& stream_;
   text_sequence_options o_;
+  answer_workspace<B> explained_;
 };
 
 }  // namespace core_tokensets

@@ -3729,6 +3729,36 @@ inline std::vector<std::uint8_t> random_token_mask(const token_batch& whole, std
   return keep;
 }
 
+/// Positions of the `count` largest values, rising; equal ones: the earlier first.
+inline std::vector<std::uint16_t> most_relevant(std::span<const double> relevance, index count) {
+  std::vector<std::uint16_t> order(relevance.size());
+  std::iota(order.begin(), order.end(), std::uint16_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto c) { return relevance[a] > relevance[c]; });
+  order.resize(static_cast<std::size_t>(count));
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
+/// A mask `[T]` that keeps the `counts[s]` most relevant tokens of sample s. `Error`: a count outside of 1 .. tokens of
+/// its sample, not one number of `relevance` for each token.
+inline std::vector<std::uint8_t> relevant_token_mask(const token_batch& whole, std::span<const index> counts,
+                                                     std::span<const double> relevance) {
+  require(
+      static_cast<index>(counts.size()) == whole.samples() && static_cast<index>(relevance.size()) == whole.tokens(),
+      "token drop: ", counts.size(), " counts and ", relevance.size(), " numbers for ", whole.samples(), " samples of ",
+      whole.tokens(), " tokens");
+  std::vector<std::uint8_t> keep(relevance.size(), 0);
+  for (std::size_t s = 0; s < counts.size(); ++s) {
+    const auto begin = static_cast<std::size_t>(whole.offsets[s]);
+    const index tokens = whole.offsets[s + 1] - whole.offsets[s];
+    require(counts[s] >= 1 && counts[s] <= tokens, "token drop: keep ", counts[s], " of the ", tokens,
+            " tokens of sample ", s);
+    for (const auto p : most_relevant(relevance.subspan(begin, static_cast<std::size_t>(tokens)), counts[s]))
+      keep[begin + p] = 1;
+  }
+  return keep;
+}
+
 /// Leaves out the share `rates[s]` of the tokens of sample s, a random subset of exactly that size; survivors are
 /// rescaled by 1 / (1 - rate) in the `rescaled` meaning (Paul et al. 2024, training on new data).
 inline void drop_tokens(const token_batch& whole, std::span<const double> rates, random_stream& random,
@@ -3749,6 +3779,16 @@ inline void drop_tokens(const token_batch& whole, std::span<const double> rates,
 inline void drop_tokens(const token_batch& whole, double rate, random_stream& random, missing_tokens how,
                         token_batch& out) {
   drop_tokens(whole, std::vector<double>(static_cast<std::size_t>(whole.samples()), rate), random, how, out);
+}
+
+/// Leaves out the share `rate` of each sample's tokens, the least relevant ones.
+inline void drop_irrelevant_tokens(const token_batch& whole, double rate, std::span<const double> relevance,
+                                   missing_tokens how, token_batch& out) {
+  std::vector<index> counts;
+  for (index s = 0; s < whole.samples(); ++s)
+    counts.push_back(tokens_kept(whole.offsets.data()[s + 1] - whole.offsets.data()[s], rate));
+  apply_token_mask(whole, relevant_token_mask(whole, counts, relevance), how, out,
+                   std::vector<double>(counts.size(), 1.0 / (1.0 - rate)));
 }
 
 }  // namespace core_tokensets
@@ -7147,7 +7187,7 @@ inline double spearman(std::span<const double> a, std::span<const double> b) { r
 
 /// Numbers of the patches of sample s.
 template <class T>
-std::span<T> of_sample(std::span<T> numbers, const std::vector<index>& offsets, std::size_t s) {
+std::span<T> of_sample(std::span<T> numbers, std::span<const index> offsets, std::size_t s) {
   return numbers.subspan(static_cast<std::size_t>(offsets[s]), static_cast<std::size_t>(offsets[s + 1] - offsets[s]));
 }
 
@@ -7155,6 +7195,8 @@ std::span<T> of_sample(std::span<T> numbers, const std::vector<index>& offsets, 
 
 // ==== core_tokensets/attribution/measures/masked_values.hpp ====
 // What a model says about samples of which patches are missing, for the measures that take patches away.
+
+#include <concepts>
 
 
 namespace core_tokensets {
@@ -7203,6 +7245,25 @@ std::vector<masked_value> masked_values(variation_engine<B>& engine, const settl
   return values;
 }
 
+/// `Error` unless there is one number for each patch.
+inline void check_relevance(std::span<const double> relevance, const token_batch& batch) {
+  require(static_cast<index>(relevance.size()) == batch.tokens(), "measure: ", relevance.size(), " numbers for ",
+          batch.tokens(), " patches");
+}
+
+/// Samples that measures can take patches away from: `whole` has the values of the whole samples `[S]`, `offsets()`
+/// says whose patches are where in the relevance `[P]`, `values` runs masked samples.
+template <class M>
+concept measured = requires(M& m, const M& constant, std::size_t s, std::span<const double> relevance,
+                            missing_tokens missing, std::span<const masked_sample> masked) {
+  { constant.samples() } -> std::same_as<std::size_t>;
+  { constant.patches(s) } -> std::same_as<std::size_t>;
+  { constant.offsets() } -> std::convertible_to<std::span<const index>>;
+  { constant.whole[s] } -> std::convertible_to<const masked_value&>;
+  constant.check(relevance);
+  { m.values(missing, masked) } -> std::same_as<std::vector<masked_value>>;
+};
+
 /// A batch made ready for measures: its engine, what is explained in each sample, and the values of the whole samples.
 template <tensor_backend B>
 struct measured_batch {
@@ -7221,12 +7282,12 @@ struct measured_batch {
     }
   }
   std::size_t samples() const { return explained.classes.size(); }
-  std::size_t patches(std::size_t s) const { return static_cast<std::size_t>(batch.offsets[s + 1] - batch.offsets[s]); }
-  /// `Error` unless there is one number for each patch.
-  void check(std::span<const double> relevance) const {
-    require(static_cast<index>(relevance.size()) == batch.tokens(), "measure: ", relevance.size(), " numbers for ",
-            batch.tokens(), " patches");
+  std::span<const index> offsets() const { return batch.offsets; }
+  std::vector<masked_value> values(missing_tokens missing, std::span<const masked_sample> masked) {
+    return masked_values(engine, explained, missing, masked);
   }
+  std::size_t patches(std::size_t s) const { return static_cast<std::size_t>(batch.offsets[s + 1] - batch.offsets[s]); }
+  void check(std::span<const double> relevance) const { check_relevance(relevance, batch); }
 };
 
 }  // namespace core_tokensets
@@ -7244,15 +7305,15 @@ struct completeness {
 
 /// `[S]` |sum of relevance - (f(x) - f(x without its patches))| / |f(x) - f(x without its patches)|, f what is
 /// explained.
-template <tensor_backend B>
-std::vector<double> measure(const completeness& options, measured_batch<B>& m, std::span<const double> relevance) {
+template <measured M>
+std::vector<double> measure(const completeness& options, M& m, std::span<const double> relevance) {
   m.check(relevance);
   std::vector<masked_sample> masked;
   for (std::size_t s = 0; s < m.samples(); ++s) masked.push_back({s, std::vector<std::uint8_t>(m.patches(s), 0)});
-  const auto values = masked_values(m.engine, m.explained, options.missing, masked);
+  const auto values = m.values(options.missing, masked);
   std::vector<double> result;
   for (std::size_t s = 0; s < m.samples(); ++s) {
-    const auto r = of_sample(relevance, m.batch.offsets, s);
+    const auto r = of_sample(relevance, m.offsets(), s);
     const double gained = m.whole[s].value - values[s].value;
     const double error = std::abs(std::accumulate(r.begin(), r.end(), 0.0) - gained);
     result.push_back(gained != 0 ? error / std::abs(gained) : error);
@@ -7298,9 +7359,8 @@ struct removal_effects {
 };
 
 /// The sets depend on the seed and the number of patches, not on the batch.
-template <tensor_backend B>
-std::vector<removal_effects> measure(const random_removal& options, measured_batch<B>& m,
-                                     std::span<const double> relevance) {
+template <measured M>
+std::vector<removal_effects> measure(const random_removal& options, M& m, std::span<const double> relevance) {
   require(options.sets > 0 && options.share > 0 && options.share <= 1, "random removal: ", options.sets,
           " sets of the share ", options.share);
   m.check(relevance);
@@ -7308,7 +7368,7 @@ std::vector<removal_effects> measure(const random_removal& options, measured_bat
   std::vector<removal_effects> effects(m.samples());
   for (std::size_t s = 0; s < m.samples(); ++s) {
     const std::size_t n = m.patches(s);
-    const auto r = of_sample(relevance, m.batch.offsets, s);
+    const auto r = of_sample(relevance, m.offsets(), s);
     const auto size =
         std::min(n, std::max<std::size_t>(1, static_cast<std::size_t>(std::lround(options.share * double(n)))));
     for (index set = 0; n > 0 && set < options.sets; ++set) {
@@ -7323,7 +7383,7 @@ std::vector<removal_effects> measure(const random_removal& options, measured_bat
       effects[s].relevance.push_back(sum);
     }
   }
-  const auto values = masked_values(m.engine, m.explained, options.missing, masked);
+  const auto values = m.values(options.missing, masked);
   for (std::size_t i = 0; i < masked.size(); ++i) {
     effects[masked[i].sample].drop.push_back(m.whole[masked[i].sample].value - values[i].value);
   }
@@ -7378,14 +7438,14 @@ inline double area_under(std::span<const double> x, std::span<const double> y) {
   return area;
 }
 
-template <tensor_backend B>
-flipping_curves measure(const flipping& options, measured_batch<B>& m, std::span<const double> relevance) {
+template <measured M>
+flipping_curves measure(const flipping& options, M& m, std::span<const double> relevance) {
   require(options.steps > 0, "flipping: ", options.steps, " steps");
   m.check(relevance);
   std::vector<masked_sample> masked;
   const auto points = static_cast<std::size_t>(options.steps) + 1;
   for (std::size_t s = 0; s < m.samples(); ++s) {
-    auto order = falling_order(of_sample(relevance, m.batch.offsets, s));
+    auto order = falling_order(of_sample(relevance, m.offsets(), s));
     if (options.order == removal_order::least_relevant_first) std::reverse(order.begin(), order.end());
     for (std::size_t j = 0; j < points; ++j) {
       const auto gone = static_cast<std::size_t>(
@@ -7398,7 +7458,7 @@ flipping_curves measure(const flipping& options, measured_batch<B>& m, std::span
   for (std::size_t j = 0; j < points; ++j) {
     curves.gone.push_back(static_cast<double>(j) / static_cast<double>(options.steps));
   }
-  for (const masked_value& v : masked_values(m.engine, m.explained, options.missing, masked)) {
+  for (const masked_value& v : m.values(options.missing, masked)) {
     curves.probability.push_back(v.probability);
     curves.right.push_back(v.right ? 1 : 0);
   }
@@ -7614,14 +7674,14 @@ inline double saco_of_groups(std::span<const double> salience, std::span<const d
 }
 
 /// `[S]`; patches in falling order of relevance are cut into groups of equal size, and each group is taken away alone.
-template <tensor_backend B>
-std::vector<double> measure(const saco& options, measured_batch<B>& m, std::span<const double> relevance) {
+template <measured M>
+std::vector<double> measure(const saco& options, M& m, std::span<const double> relevance) {
   require(options.groups > 1, "saco: ", options.groups, " groups");
   m.check(relevance);
   std::vector<masked_sample> masked;
   std::vector<std::vector<double>> salience(m.samples()), effect(m.samples());
   for (std::size_t s = 0; s < m.samples(); ++s) {
-    const auto r = of_sample(relevance, m.batch.offsets, s);
+    const auto r = of_sample(relevance, m.offsets(), s);
     const auto order = falling_order(r);
     const std::size_t n = order.size(), groups = std::min(n, static_cast<std::size_t>(options.groups));
     for (std::size_t g = 0; g < groups; ++g) {
@@ -7633,7 +7693,7 @@ std::vector<double> measure(const saco& options, measured_batch<B>& m, std::span
       }
     }
   }
-  const auto values = masked_values(m.engine, m.explained, options.missing, masked);
+  const auto values = m.values(options.missing, masked);
   for (std::size_t i = 0; i < masked.size(); ++i) {
     effect[masked[i].sample].push_back(m.whole[masked[i].sample].probability - values[i].probability);
   }
@@ -7711,13 +7771,13 @@ struct sufficiency_result {
   std::vector<double> sufficiency, comprehensiveness;
 };
 
-template <tensor_backend B>
-sufficiency_result measure(const sufficiency& options, measured_batch<B>& m, std::span<const double> relevance) {
+template <measured M>
+sufficiency_result measure(const sufficiency& options, M& m, std::span<const double> relevance) {
   require(!options.shares.empty(), "sufficiency: no shares");
   m.check(relevance);
   std::vector<masked_sample> masked;
   for (std::size_t s = 0; s < m.samples(); ++s) {
-    const auto order = falling_order(of_sample(relevance, m.batch.offsets, s));
+    const auto order = falling_order(of_sample(relevance, m.offsets(), s));
     for (const double share : options.shares) {
       require(share > 0 && share <= 1, "sufficiency: share ", share);
       const auto top = static_cast<std::size_t>(std::lround(share * static_cast<double>(order.size())));
@@ -7730,7 +7790,7 @@ sufficiency_result measure(const sufficiency& options, measured_batch<B>& m, std
       masked.push_back(std::move(rest));
     }
   }
-  const auto values = masked_values(m.engine, m.explained, options.missing, masked);
+  const auto values = m.values(options.missing, masked);
   sufficiency_result result{std::vector<double>(m.samples(), 0.0), std::vector<double>(m.samples(), 0.0)};
   for (std::size_t i = 0; i < values.size(); i += 2) {
     const std::size_t s = masked[i].sample;
@@ -7799,8 +7859,8 @@ inline void append(judgement& into, const char* name, const std::vector<double>&
   all.insert(all.end(), values.begin(), values.end());
 }
 
-template <tensor_backend B>
-void judge_removal(measured_batch<B>& m, std::span<const double> relevance, const judge_options& o, judgement& into) {
+template <measured M>
+void judge_removal(M& m, std::span<const double> relevance, const judge_options& o, judgement& into) {
   for (const auto missing : {missing_tokens::drop, missing_tokens::zero}) {
     const bool drop = missing == missing_tokens::drop;
     append(into, drop ? "deletion" : "deletion_zero",
@@ -7889,6 +7949,113 @@ inline nlohmann::json to_json(const judgement& j) {
         {"mean", mean}, {"median", median}, {"sd", n > 1 ? std::sqrt(square / (n - 1)) : 0.0}, {"n", values.size()}};
   }
   return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/measures/measured_answers.hpp ====
+// Answers made ready for the measures that take patches away, and their judgement.
+
+
+namespace core_tokensets {
+
+/// A batch of pictures with one text each. The value of a text is the sum of the logits of its answer's tokens, its
+/// probability that of the whole answer (without `end`); it is right where each of these tokens is the most probable.
+template <tensor_backend B>
+struct measured_answers {
+  B& b;
+  const image_text_model<B>& model;
+  const token_batch& images;
+  const text_batch& texts;
+  std::vector<masked_value> whole;
+
+  /// `Error`: not one text for each picture.
+  measured_answers(B& backend, const image_text_model<B>& of, const token_batch& pictures, const text_batch& asked)
+      : b(backend), model(of), images(pictures), texts(asked) {
+    require(texts.texts() == texts.pictures(), "measure: ", texts.texts(), " texts about ", texts.pictures(),
+            " pictures, expected one each");
+    std::vector<masked_sample> all;
+    for (std::size_t s = 0; s < samples(); ++s) all.push_back({s, std::vector<std::uint8_t>(patches(s), 1)});
+    whole = values(missing_tokens::drop, all);
+  }
+
+  std::size_t samples() const { return static_cast<std::size_t>(images.samples()); }
+  std::span<const index> offsets() const { return images.offsets; }
+  std::size_t patches(std::size_t s) const {
+    return static_cast<std::size_t>(images.offsets[s + 1] - images.offsets[s]);
+  }
+  void check(std::span<const double> relevance) const { check_relevance(relevance, images); }
+
+  /// Values of masked samples, in batches of about so many image tokens.
+  std::vector<masked_value> values(missing_tokens missing, std::span<const masked_sample> masked) {
+    constexpr index most_tokens = 4096;
+    require(missing != missing_tokens::rescaled, "measure: tokens are left out by drop or zero");
+    std::vector<masked_value> result;
+    for (std::size_t next = 0; next < masked.size();) {
+      token_batch some;
+      text_batch some_texts;
+      while (next < masked.size() && (some.samples() == 0 || some.tokens() < most_tokens)) {
+        const masked_sample& m = masked[next++];
+        append_masked(m, missing, some);
+        detail::append_sample(texts, static_cast<index>(m.sample), some_texts);
+      }
+      run(some, some_texts, result);
+    }
+    return result;
+  }
+
+ private:
+  void append_masked(const masked_sample& m, missing_tokens missing, token_batch& to) const {
+    const bool drop = missing == missing_tokens::drop;
+    const index begin = images.offsets[m.sample], dim = images.patch_dim;
+    to.patch_dim = dim;
+    index kept = 0;
+    for (std::size_t i = 0; i < m.keep.size(); ++i) {
+      if (drop && m.keep[i] == 0) continue;
+      const index row = begin + static_cast<index>(i);
+      const double scale = images.scale.empty() ? 1.0 : images.scale[static_cast<std::size_t>(row)];
+      to.patches.insert(to.patches.end(), images.patches.begin() + row * dim, images.patches.begin() + (row + 1) * dim);
+      to.positions.push_back(images.positions[static_cast<std::size_t>(row)]);
+      to.scale.push_back(m.keep[i] ? scale : 0.0);
+      ++kept;
+    }
+    to.offsets.push_back(to.offsets.back() + kept);
+  }
+
+  void run(const token_batch& some, const text_batch& some_texts, std::vector<masked_value>& result) {
+    workspace_.tape.keep = kept::logits;
+    forward(b, model, some, some_texts, workspace_.tape);
+    settle_answers(workspace_.tape.text, workspace_.explained);
+    const auto logits = workspace_.tape.logits.to_host(b);
+    const auto v = static_cast<std::size_t>(workspace_.tape.logits.cols());
+    for (const auto& rows : workspace_.explained) {
+      masked_value value{0, 1, true};
+      for (const index a : rows) {
+        const auto row = static_cast<std::size_t>(a);
+        const settled_target token{objective::logit, {workspace_.tape.text.targets[row]}, {}};
+        const masked_value of_token = detail::read_value(token, 0, std::span(logits).subspan(row * v, v));
+        value.value += of_token.value;
+        value.probability *= of_token.probability;
+        value.right = value.right && of_token.right;
+      }
+      result.push_back(value);
+    }
+  }
+
+  answer_workspace<B> workspace_;
+};
+
+/// Judges a method on answers by the measures of removal and of sparseness.
+template <tensor_backend B>
+void judge(const attribution_method& method, measured_answers<B>& m, const judge_options& o, answer_workspace<B>& ws,
+           judgement& into) {
+  const auto start = std::chrono::steady_clock::now();
+  const std::vector<double> relevance = attribute_answers(method, m.b, m.model, m.images, m.texts, ws).image;
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  into["seconds"].insert(into["seconds"].end(), m.samples(), seconds / static_cast<double>(m.samples()));
+  detail::judge_removal(m, relevance, o, into);
+  for (std::size_t s = 0; s < m.samples(); ++s)
+    into["gini"].push_back(gini(of_sample(std::span<const double>(relevance), m.offsets(), s)));
 }
 
 }  // namespace core_tokensets
@@ -14744,11 +14911,15 @@ void load_parameters(B& b, Model& model, const tensor_file& file) {
 
 /// The model stored in a file.
 template <tensor_backend B>
-vit<B> load_vit(B& b, const std::filesystem::path& path, const vit_hints& hints = {}) {
-  const tensor_file file = load_safetensors(path);
+vit<B> load_vit(B& b, const tensor_file& file, const vit_hints& hints = {}) {
   vit<B> model(b, read_config(file, hints));
   load_parameters(b, model, file);
   return model;
+}
+
+template <tensor_backend B>
+vit<B> load_vit(B& b, const std::filesystem::path& path, const vit_hints& hints = {}) {
+  return load_vit(b, load_safetensors(path), hints);
 }
 
 /// An array laid out like the parameters (they themselves, or their gradients) as named arrays; `prefix` goes before
@@ -18216,6 +18387,7 @@ class nearest_class_mean {
 // ==== core_tokensets/train/fit.hpp ====
 // Training on new pictures together with a memory: one ragged batch holds both, one pass serves both.
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -18239,6 +18411,9 @@ struct fit_options {
   missing_tokens missing = missing_tokens::drop;
   double token_drop = 0;        ///< share of the tokens that is left out of new pictures ...
   double token_drop_often = 1;  ///< ... in this share of the batches; the others stay whole
+  /// Relevance `[T]` of the tokens of whole new pictures, the least relevant of which are left out; empty: random ones
+  /// are (see `token_drop_rule`).
+  std::function<std::vector<double>(const token_batch&)> token_relevance = {};
   pixel_normalisation normalisation = {};
   augmentation augment = {};
   std::uint64_t seed = 0;
@@ -18348,13 +18523,30 @@ class new_pictures {
                 .seed = o.seed,
                 .epoch = static_cast<std::uint64_t>(at.epoch)},
                whole_);
-    random_stream random(o.seed, 1'000'000 + static_cast<std::uint64_t>(at.step));
-    const bool thin = o.token_drop > 0 && random.uniform() < o.token_drop_often;
-    if (thin) drop_tokens(whole_, o.token_drop, random, o.missing, thinned_);
-    return thin ? thinned_ : whole_;
+    random_stream random = stream_of(o, at);
+    if (!chance(o, random)) return whole_;
+    if (o.token_relevance) {
+      drop_irrelevant_tokens(whole_, o.token_drop, o.token_relevance(whole_), o.missing, thinned_);
+    } else {
+      drop_tokens(whole_, o.token_drop, random, o.missing, thinned_);
+    }
+    return thinned_;
+  }
+
+  /// True where the batch of that position loses tokens.
+  static bool thins(const fit_options& o, const epoch_position& at) {
+    random_stream random = stream_of(o, at);
+    return chance(o, random);
   }
 
  private:
+  static random_stream stream_of(const fit_options& o, const epoch_position& at) {
+    return random_stream(o.seed, 1'000'000 + static_cast<std::uint64_t>(at.step));
+  }
+  static bool chance(const fit_options& o, random_stream& random) {
+    return o.token_drop > 0 && random.uniform() < o.token_drop_often;
+  }
+
   token_batch whole_, thinned_;
 };
 
@@ -18705,6 +18897,17 @@ struct core_tokenset {
 /// The seed of everything random in task t.
 inline std::uint64_t seed_of_task(std::uint64_t seed, index t) { return seed * 1000 + static_cast<std::uint64_t>(t); }
 
+/// Which tokens new pictures lose in the steps that leave some out: random ones, or those that a memory of relevant
+/// tokens would leave out. With the second new and old pictures lose the same, so a model cannot tell by what is
+/// missing which is old; it explains every such batch, and whether it helps depends on the method (docs/results.md).
+enum class token_drop_rule { random, memory };
+
+/// True where new pictures lose the tokens that a memory of that kind and recipe would not keep.
+inline bool drops_like_memory(token_drop_rule rule, memory_kind kind, const core_tokenset& recipe) {
+  return rule == token_drop_rule::memory && recipe.keep < 1 &&
+         (kind == memory_kind::core_tokens || kind == memory_kind::core_tokenset);
+}
+
 /// The recipe of a kind of memory: the controls replace selection, attribution or both by chance.
 inline core_tokenset recipe_of(core_tokenset r, memory_kind kind, std::uint64_t seed) {
   if (kind == memory_kind::coreset) r.keep = 1;
@@ -18761,16 +18964,6 @@ inline index affordable_pictures(const dataset& data, std::span<const index> ind
   require(mean <= static_cast<double>(bytes), "memory: a budget of ", bytes, " bytes is too small for one picture of ",
           mean);
   return std::min(static_cast<index>(indices.size()), static_cast<index>(static_cast<double>(bytes) / mean));
-}
-
-/// Positions of the `count` largest values, rising; equal ones: the earlier first.
-inline std::vector<std::uint16_t> most_relevant(std::span<const double> relevance, index count) {
-  std::vector<std::uint16_t> order(relevance.size());
-  std::iota(order.begin(), order.end(), std::uint16_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](auto a, auto c) { return relevance[a] > relevance[c]; });
-  order.resize(static_cast<std::size_t>(count));
-  std::sort(order.begin(), order.end());
-  return order;
 }
 
 /// Leaves out the pictures with the largest files until the others together cost no more than `bytes`.
@@ -18891,6 +19084,7 @@ struct sequence_options {
   byte_budget budget = fraction(0.01);  ///< of the training data as they came, for the memory after the last task
   picture_price price = picture_price::source;
   fit_options fit = {};
+  token_drop_rule token_drop = token_drop_rule::random;
   bool frozen_start = false;       ///< the model comes with trained weights (for `ncm`)
   std::filesystem::path out = {};  ///< folder of checkpoints; empty: none
   bool resume = false;             ///< go on from the last checkpoint in `out`, to the same bits
@@ -18932,6 +19126,11 @@ class class_learner {
     }
     fit_options f = o_.fit;
     f.seed = seed_of_task(o_.fit.seed, t);
+    if (drops_like_memory(o_.token_drop, o_.memory, o_.recipe)) {
+      f.token_relevance = [&](const token_batch& whole) {
+        return attribute(o_.recipe.attribute, b_, model_, whole, whole.targets, explained_);
+      };
+    }
     fit(b_, model_, stream_.data.train, pictures, &memory, first_class, f,
         "task " + std::to_string(t + 1) + "/" + std::to_string(stream_.size()));
   }
@@ -18994,6 +19193,7 @@ class class_learner {
   vit<B>& model_;
   const task_stream& stream_;
   sequence_options o_;
+  attribution_workspace<B> explained_;
 };
 
 /// Runs the whole sequence on `model` and fills `memory`. `fingerprint` describes everything that the results depend
@@ -19065,15 +19265,20 @@ inline void append_stored_texts(const token_memory& memory, std::span<const inde
   }
 }
 
+/// Relevance `[T]` of the tokens of whole pictures for one text about each.
+using answer_token_relevance = std::function<std::vector<double>(const token_batch&, const text_batch&)>;
+
 /// Trains on the samples `indices` of `data` with replay from `memory` (may be null or empty). A step holds
 /// `options.batch` pictures with at most `texts_per_picture` of their texts each, and `replay_batch` stored samples;
-/// its loss is the mean over the new texts plus the weighted mean over the stored ones. `options.loss` means nothing
-/// here. Every random choice is a function of `options.seed`. Throws where the loss is not finite or a text is too
-/// long.
+/// its loss is the mean over the new texts plus the weighted mean over the stored ones. With `relevance` the pictures
+/// of a step that leaves out tokens lose the least relevant ones, and have one text each, as stored samples do.
+/// `options.loss` and `options.token_relevance` mean nothing here. Every random choice is a function of `options.seed`.
+/// Throws where the loss is not finite or a text is too long.
 template <tensor_backend B>
 void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_text& data,
-         std::span<const index> indices, const token_memory* memory, const fit_options& o, index texts_per_picture = 4,
-         const std::string& what = "fit") {
+         std::span<const index> indices, const token_memory* memory, const fit_options& options,
+         index texts_per_picture = 4, const std::string& what = "fit", const answer_token_relevance& relevance = {}) {
+  fit_options o = options;
   text_training_state<B> state;
   state.optimiser.reset(b, model.layout().parameters);
   const encoded_texts encoded(data, words, model.config().text.length);
@@ -19083,18 +19288,21 @@ void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_
   new_pictures pictures;
   token_batch replayed;
   text_batch texts;
+  o.token_relevance = {};
+  if (relevance) o.token_relevance = [&](const token_batch& whole) { return relevance(whole, texts); };
   const auto train = [&](std::span<const index> part, const epoch_position& at) {
-    token_batch& batch = pictures.take(data.images, part, model.config().image.patch, o, at);
+    const index most_texts = relevance && new_pictures::thins(o, at) ? 1 : texts_per_picture;
     random_stream random(o.seed, 2'000'000 + static_cast<std::uint64_t>(at.step));
     texts.clear();
     for (const index picture : part) {
       texts.next_picture();
-      for (const index i : by_picture.some_of(picture, texts_per_picture, random)) {
+      for (const index i : by_picture.some_of(picture, most_texts, random)) {
         texts.append(encoded.prompt(i), encoded.answer(i, random.below(1 << 20)), tokenizer::begin_token,
                      tokenizer::end_token);
       }
     }
     const index fresh = texts.texts();
+    token_batch& batch = pictures.take(data.images, part, model.config().image.patch, o, at);
     if (replay) {
       const auto drawn = sampler.draw(std::min(o.replay_batch, memory->samples()));
       make_batch(*memory, drawn, o.missing, replayed);
@@ -19231,6 +19439,7 @@ struct text_sequence_options {
   byte_budget budget = fraction(0.01);
   picture_price price = picture_price::source;
   fit_options fit = {};
+  token_drop_rule token_drop = token_drop_rule::random;
   index texts_per_picture = 4;  ///< of a new picture in one step
   text_measure measure = text_measure::vqa;
   generation_options generate = {};
@@ -19339,8 +19548,14 @@ class text_learner {
     }
     fit_options f = o_.fit;
     f.seed = seed_of_task(o_.fit.seed, t);
+    answer_token_relevance relevance;
+    if (drops_like_memory(o_.token_drop, o_.memory, o_.recipe)) {
+      relevance = [&](const token_batch& whole, const text_batch& texts) {
+        return attribute_answers(o_.recipe.attribute, b_, model_, whole, texts, explained_).image;
+      };
+    }
     fit(b_, model_, words_, stream_.data.train, samples, &memory, f, o_.texts_per_picture,
-        "task " + std::to_string(t + 1) + "/" + std::to_string(stream_.size()));
+        "task " + std::to_string(t + 1) + "/" + std::to_string(stream_.size()), relevance);
   }
 
   consolidation remember(index t, index bytes, const std::vector<index>& stored, token_memory& memory) {
@@ -19463,6 +19678,7 @@ class text_learner {
   const tokenizer& words_;
   const text_stream& stream_;
   text_sequence_options o_;
+  answer_workspace<B> explained_;
 };
 
 }  // namespace core_tokensets

@@ -87,26 +87,32 @@ inline std::vector<std::uint8_t> random_token_mask(const token_batch& whole, std
   return keep;
 }
 
-/// A mask `[T]` that keeps the `counts[s]` most relevant tokens of sample s, of equal ones the first. `Error`: a count
-/// outside of 1 .. tokens of its sample, not one number of `relevance` for each token.
+/// Positions of the `count` largest values, rising; equal ones: the earlier first.
+inline std::vector<std::uint16_t> most_relevant(std::span<const double> relevance, index count) {
+  std::vector<std::uint16_t> order(relevance.size());
+  std::iota(order.begin(), order.end(), std::uint16_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto c) { return relevance[a] > relevance[c]; });
+  order.resize(static_cast<std::size_t>(count));
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
+/// A mask `[T]` that keeps the `counts[s]` most relevant tokens of sample s. `Error`: a count outside of 1 .. tokens of
+/// its sample, not one number of `relevance` for each token.
 inline std::vector<std::uint8_t> relevant_token_mask(const token_batch& whole, std::span<const index> counts,
                                                      std::span<const double> relevance) {
   require(
       static_cast<index>(counts.size()) == whole.samples() && static_cast<index>(relevance.size()) == whole.tokens(),
       "token drop: ", counts.size(), " counts and ", relevance.size(), " numbers for ", whole.samples(), " samples of ",
       whole.tokens(), " tokens");
-  std::vector<std::uint8_t> keep(static_cast<std::size_t>(whole.tokens()), 0);
-  std::vector<index> order;
-  for (index s = 0; s < whole.samples(); ++s) {
-    const index begin = whole.offsets.data()[s], tokens = whole.offsets.data()[s + 1] - begin, kept = counts.data()[s];
-    require(kept >= 1 && kept <= tokens, "token drop: keep ", kept, " of the ", tokens, " tokens of sample ", s);
-    order.resize(static_cast<std::size_t>(tokens));
-    std::iota(order.begin(), order.end(), begin);
-    std::partial_sort(order.begin(), order.begin() + kept, order.end(), [&](index a, index b) {
-      const double ra = relevance.data()[a], rb = relevance.data()[b];
-      return ra != rb ? ra > rb : a < b;
-    });
-    for (index i = 0; i < kept; ++i) keep.data()[order.data()[i]] = 1;
+  std::vector<std::uint8_t> keep(relevance.size(), 0);
+  for (std::size_t s = 0; s < counts.size(); ++s) {
+    const auto begin = static_cast<std::size_t>(whole.offsets[s]);
+    const index tokens = whole.offsets[s + 1] - whole.offsets[s];
+    require(counts[s] >= 1 && counts[s] <= tokens, "token drop: keep ", counts[s], " of the ", tokens,
+            " tokens of sample ", s);
+    for (const auto p : most_relevant(relevance.subspan(begin, static_cast<std::size_t>(tokens)), counts[s]))
+      keep[begin + p] = 1;
   }
   return keep;
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core_tokensets/attribution/methods.hpp"
+#include "core_tokensets/data/token_drop.hpp"
 #include "core_tokensets/memory/normalise.hpp"
 #include "core_tokensets/memory/token_memory.hpp"
 #include "core_tokensets/selection/grad_match.hpp"
@@ -105,16 +106,6 @@ inline index affordable_pictures(const dataset& data, std::span<const index> ind
   require(mean <= static_cast<double>(bytes), "memory: a budget of ", bytes, " bytes is too small for one picture of ",
           mean);
   return std::min(static_cast<index>(indices.size()), static_cast<index>(static_cast<double>(bytes) / mean));
-}
-
-/// Positions of the `count` largest values, rising; equal ones: the earlier first.
-inline std::vector<std::uint16_t> most_relevant(std::span<const double> relevance, index count) {
-  std::vector<std::uint16_t> order(relevance.size());
-  std::iota(order.begin(), order.end(), std::uint16_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](auto a, auto c) { return relevance[a] > relevance[c]; });
-  order.resize(static_cast<std::size_t>(count));
-  std::sort(order.begin(), order.end());
-  return order;
 }
 
 /// Leaves out the pictures with the largest files until the others together cost no more than `bytes`.

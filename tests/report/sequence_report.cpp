@@ -53,3 +53,40 @@ TEST_CASE("sequence report: the page carries numbers, settings and pictures, esc
   }
   CHECK(html.find("<folder>") == std::string::npos);
 }
+
+TEST_CASE("sequence report: texts are told by what they say, tasks by their names", "[report]") {
+  const auto scenes = cts::scenes({.classes = 2, .train_per_class = 1, .test_per_class = 1, .image = 16});
+  cts::token_memory memory({.image_height = 16,
+                            .image_width = 16,
+                            .channels = 3,
+                            .patch = 8,
+                            .relevance = cts::relevance_storage::none,
+                            .texts = true});
+  const auto sheet_of = [&](const std::string& prompt, const std::string& answer) {
+    cts::token_memory one(memory.format());
+    const auto patches = cts::patchify(scenes.train.view_of(0), 8);
+    const std::vector<std::uint16_t> positions{0, 1, 2, 3};
+    // The target is a group of texts and no class: of these there are only two.
+    one.append({.patches = patches, .positions = positions, .target = 7, .prompt = prompt, .answer = answer});
+    return cts::kept_tokens_sheet(one, scenes.train, std::vector<cts::index>{0}).pixels;
+  };
+  CHECK(sheet_of("is it red?", "yes") != sheet_of("is it red?", "no"));
+  CHECK(sheet_of("is it red?", "yes") != sheet_of("is it big?", "yes"));
+
+  nlohmann::json results{{"average_accuracy", 0.05},
+                         {"average_incremental_accuracy", 0.0625},
+                         {"forgetting", 0.25},
+                         {"memory_bytes", 0},
+                         {"memory_samples", 0},
+                         {"memory_tokens", 0},
+                         {"accuracy", {{0.75}, {0.5, 0.5}}},
+                         {"measures", {{"bleu_4", {{0.7511}, {0.5, 0.5}}}}},
+                         {"task_names", {"round", "pointed"}},
+                         {"seconds", {{"train", 1.5}}},
+                         {"config", {{"task", "caption"}}}};
+  const std::string html = cts::to_html(cts::sequence_page(results, {}));
+  for (const char* wanted : {"bleu_4", "75.1", "<th>round", "after pointed", "Average CIDEr-D over 10"}) {
+    INFO(wanted);
+    CHECK(html.find(wanted) != std::string::npos);
+  }
+}

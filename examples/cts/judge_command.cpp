@@ -1,5 +1,6 @@
 // cts judge: attribution methods measured on pictures that were not trained on, beside chance.
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -134,7 +135,7 @@ nlohmann::json judge_classes(const judge_arguments& a, const cts::tensor_file& f
   return judged_json(a, methods, judged, order.size(), right);
 }
 
-/// Methods as columns, measures as rows; a star marks the best mean.
+/// Methods as columns, what was measured as rows; a star marks the best mean.
 std::string table_of(const nlohmann::json& result) {
   const auto& methods = result["methods"];
   std::ostringstream out;
@@ -142,11 +143,13 @@ std::string table_of(const nlohmann::json& result) {
     out << std::string(width - std::min(width, text.size()), ' ') << text;
   };
   const auto width_of = [](const nlohmann::json& m) {
-    return std::max<std::size_t>(10, m["label"].get_ref<const std::string&>().size() + 2);
+    return std::max<std::size_t>(11, m["label"].get_ref<const std::string&>().size() + 2);
   };
   out << "measure, better     ";
   for (const auto& m : methods) put(m["label"], width_of(m));
   for (const auto& measure : cts::judged_measures) {
+    if (std::none_of(methods.begin(), methods.end(), [&](auto& m) { return m["measures"].contains(measure.name); }))
+      continue;
     char cell[64];
     std::snprintf(cell, sizeof cell, "\n%-17s %s", measure.name, measure.high_is_good ? "up" : "dn");
     out << cell;

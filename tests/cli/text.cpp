@@ -109,6 +109,7 @@ TEST_CASE("attributions of answers and captions are judged", "[cli][text]") {
                           box / "j.json"};
     const auto said = run_well(box, with(judge, {"--methods", "generic_attention,gradient_x_input"}));
     CHECK(said.out.find("sufficiency") != std::string::npos);
+    CHECK(said.out.find("pointing") == std::string::npos);  // not measured on answers
     const auto table = nlohmann::json::parse(cts::read_text(box.path / "j.json"));
     REQUIRE(table["methods"].size() == 3);
     CHECK(table["methods"][0]["label"] == "random");

@@ -54,7 +54,8 @@ nlohmann::json judge_answers(const judge_arguments& a, const cts::tensor_file& f
   for (std::size_t begin = 0; begin < order.size(); begin += static_cast<std::size_t>(a.batch)) {
     const auto part =
         std::span(order).subspan(begin, std::min(order.size() - begin, static_cast<std::size_t>(a.batch)));
-    const auto written = cts::write_answers(b, model, words, data, part, {}, {.length = 40});
+    // As tokens: other tokens may read the same, and those that the model wrote are what it finds most probable.
+    const auto written = cts::write_tokens(b, model, words, data, part, {}, {.length = 40});
     std::vector<cts::index> pictures;
     cts::text_batch texts;
     for (std::size_t i = 0; i < part.size(); ++i) {
@@ -62,7 +63,7 @@ nlohmann::json judge_answers(const judge_arguments& a, const cts::tensor_file& f
       pictures.push_back(sample.image);
       texts.next_picture();
       texts.append(words.encode(sample.prompt),
-                   words.encode(a.target == "label" ? cts::stored_answer(sample) : written[i]),
+                   a.target == "label" ? words.encode(cts::stored_answer(sample)) : written[i].tokens,
                    cts::tokenizer::begin_token, cts::tokenizer::end_token);
     }
     const auto images = cts::make_batch(data.images, pictures, {.patch = c.image.patch, .threads = a.threads});

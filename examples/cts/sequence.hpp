@@ -42,13 +42,24 @@ nlohmann::json config_of(const sequence_arguments& a);
 /// Reads scenes, folder:DIR, cifar:DIR or idx:DIR, then takes the classes and pictures that were asked for.
 core_tokensets::dataset_split read_data(const sequence_arguments& a);
 
-/// The options of a sequence of classes, of which all are checked.
-core_tokensets::sequence_options options_of(const sequence_arguments& a);
-
-core_tokensets::token_drop_rule token_drop_rule_of(const sequence_arguments& a);
-
-/// Options of training that classes and texts share.
 core_tokensets::fit_options fit_options_of(const sequence_arguments& a);
+
+/// The options that a sequence of classes and one of texts have in common, of which all are checked.
+template <class Options>
+Options common_options_of(const sequence_arguments& a) {
+  using namespace core_tokensets;
+  check(a);
+  Options o;
+  o.memory = parse_memory_kind(a.memory);
+  o.recipe = {parse_selection(a.select, a.seed), parse_attribution(a.attribute, 0, a.seed), a.keep};
+  o.budget = parse_budget(a.budget);
+  o.price = a.coreset_price == "raw" ? picture_price::raw : picture_price::source;
+  o.fit = fit_options_of(a);
+  o.token_drop = a.token_drop_rule == "random" ? token_drop_rule::random : token_drop_rule::memory;
+  o.out = a.out;
+  o.resume = a.resume;
+  return o;
+}
 
 /// Names of files may be anything, JSON is UTF-8: what is not becomes a replacement character.
 std::string text_of(const nlohmann::json& json, int indent = -1);

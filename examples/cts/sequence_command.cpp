@@ -134,25 +134,6 @@ std::string text_of(const nlohmann::json& json, int indent) {
   return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-cts::token_drop_rule token_drop_rule_of(const sequence_arguments& a) {
-  return a.token_drop_rule == "random" ? cts::token_drop_rule::random : cts::token_drop_rule::memory;
-}
-
-cts::sequence_options options_of(const sequence_arguments& a) {
-  check(a);
-  cts::sequence_options o;
-  o.memory = cts::parse_memory_kind(a.memory);
-  o.recipe = {cts::parse_selection(a.select, a.seed), cts::parse_attribution(a.attribute, 0, a.seed), a.keep};
-  o.budget = cts::parse_budget(a.budget);
-  o.price = a.coreset_price == "raw" ? cts::picture_price::raw : cts::picture_price::source;
-  o.fit = fit_options_of(a);
-  o.token_drop = token_drop_rule_of(a);
-  o.frozen_start = !a.weights.empty();
-  o.out = a.out;
-  o.resume = a.resume;
-  return o;
-}
-
 void write_results(const std::filesystem::path& out, const cts::tensor_file& model, const cts::token_memory& memory,
                    const sequence_outcome& outcome) {
   cts::save_safetensors(out / "model.safetensors", model);

@@ -32,6 +32,12 @@ std::vector<cts::report_figure> draw(B& b, const cts::vit<B>& model, const cts::
   return figures;
 }
 
+inline cts::sequence_options options_for_classes(const sequence_arguments& a) {
+  auto o = common_options_of<cts::sequence_options>(a);
+  o.frozen_start = !a.weights.empty();
+  return o;
+}
+
 /// Learns the tasks; writes results, model, memory and report to `a.out` unless it is empty.
 struct sequence_work {
   const sequence_arguments& a;
@@ -39,7 +45,7 @@ struct sequence_work {
 
   template <class B>
   void operator()(B& b) const {
-    const auto options = options_of(a);  // bad names are told before any work is done
+    const auto options = options_for_classes(a);  // bad names are told before any work is done
     std::optional<cts::output_folder> folder;
     if (!a.out.empty()) folder.emplace(a.out);
     const auto split = read_data(a);

@@ -12,20 +12,11 @@ namespace cts_command {
 
 namespace cts = core_tokensets;
 
-inline cts::text_sequence_options text_options_of(const sequence_arguments& a) {
-  check(a);
-  cts::text_sequence_options o;
-  o.memory = cts::parse_memory_kind(a.memory);
-  o.recipe = {cts::parse_selection(a.select, a.seed), cts::parse_attribution(a.attribute, 0, a.seed), a.keep};
-  o.budget = cts::parse_budget(a.budget);
-  o.price = a.coreset_price == "raw" ? cts::picture_price::raw : cts::picture_price::source;
-  o.fit = fit_options_of(a);
-  o.token_drop = token_drop_rule_of(a);
+inline cts::text_sequence_options options_for_texts(const sequence_arguments& a) {
+  auto o = common_options_of<cts::text_sequence_options>(a);
   o.texts_per_picture = a.texts_per_picture;
   o.measure = a.task == "vqa" ? cts::text_measure::vqa : cts::text_measure::captions;
   o.generate = {.beams = a.beams, .length = a.task == "vqa" ? 12 : 40};
-  o.out = a.out;
-  o.resume = a.resume;
   return o;
 }
 
@@ -88,7 +79,7 @@ struct text_sequence_work {
 
   template <class B>
   void operator()(B& b) const {
-    const auto options = text_options_of(a);  // bad names are told before any work is done
+    const auto options = options_for_texts(a);  // bad names are told before any work is done
     std::optional<cts::output_folder> folder;
     if (!a.out.empty()) folder.emplace(a.out);
     const auto stream = read_text_tasks({.sets = a.data,

@@ -2,6 +2,7 @@
 
 #include "core_tokensets/attribution/methods.hpp"
 #include "support.hpp"
+#include "support/scratch.hpp"
 
 namespace {
 
@@ -203,12 +204,7 @@ TEST_CASE("methods are named, printed and read back; what is wrong is told", "[a
   CHECK(cts::text_of(cts::parse_attribution("atman:factor=0.5")) ==
         "atman:factor=0.5:shift=true:neighbours=none:threshold=0.6:watch=loss");
   const auto message = [](const std::string& text) {
-    try {
-      cts::parse_attribution(text);
-    } catch (const cts::Error& error) {
-      return std::string(error.what());
-    }
-    return std::string("no error");
+    return support::message_of([&] { cts::parse_attribution(text); });
   };
   CHECK(message("best").find("grad_lrp") != std::string::npos);
   CHECK(message("atman:size=2").find("threshold") != std::string::npos);

@@ -5,22 +5,21 @@
 #include <fstream>
 
 #include "support/catch.hpp"
+#include "support/scratch.hpp"
 
 namespace {
 
 namespace cts = core_tokensets;
 
-std::filesystem::path write_table(const std::string& text) {
-  const auto dir = std::filesystem::temp_directory_path() / "cts_test_boxes";
-  std::filesystem::create_directories(dir);
-  std::ofstream(dir / "boxes.csv") << text;
-  return dir;
+void write_table(const std::filesystem::path& folder, const std::string& text) {
+  std::ofstream(folder / "boxes.csv") << text;
 }
 
 }  // namespace
 
 TEST_CASE("boxes become masks", "[boxes]") {
-  const auto dir = write_table("file,x0,y0,x1,y1\nval/a/1.png,1,0,2,1\r\nval/a/2.png,3,3,3,3\n");
+  const support::scratch_folder dir;
+  write_table(dir.path, "file,x0,y0,x1,y1\nval/a/1.png,1,0,2,1\r\nval/a/2.png,3,3,3,3\n");
   cts::dataset data;
   data.height = data.width = 4;
   data.channels = 1;
@@ -28,13 +27,12 @@ TEST_CASE("boxes become masks", "[boxes]") {
   data.names = {"a/2.png", "a/1.png", "a/3.png"};
   data.labels = {0, 0, 0};
   data.pixels.assign(48, 0);
-  REQUIRE(cts::add_box_masks(data, dir, "val", false));
+  REQUIRE(cts::add_box_masks(data, dir.path, "val", false));
   data.check();
   const std::vector<std::uint8_t> want{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 1, 0, 0, 1, 1, 0,
                                        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
   CHECK(data.masks == want);
-  std::filesystem::remove_all(dir);
-  CHECK_FALSE(cts::add_box_masks(data, dir, "val", false));
+  CHECK_FALSE(cts::add_box_masks(data, dir.path / "elsewhere", "val", false));
 }
 
 TEST_CASE("a box is scaled with its picture", "[boxes]") {
@@ -51,9 +49,9 @@ TEST_CASE("a box is scaled with its picture", "[boxes]") {
 TEST_CASE("tables that hold no boxes are errors", "[boxes]") {
   for (const char* text : {"name,x,y\n", "file,x0,y0,x1,y1\na,1,2,3\n", "file,x0,y0,x1,y1\na,1,2,3,x\n",
                            "file,x0,y0,x1,y1\na,3,0,2,5\n", "file,x0,y0,x1,y1\na,1,2,3,4,5\n"}) {
-    const auto dir = write_table(text);
-    CHECK_THROWS_AS(cts::read_boxes(dir / "boxes.csv"), cts::Error);
-    std::filesystem::remove_all(dir);
+    const support::scratch_folder dir;
+    write_table(dir.path, text);
+    CHECK_THROWS_AS(cts::read_boxes(dir.path / "boxes.csv"), cts::Error);
   }
   CHECK_THROWS_AS(cts::read_boxes("no/such/boxes.csv"), cts::Error);
 }

@@ -137,10 +137,10 @@ TEST_CASE("class-incremental tasks: a partition in order of appearance", "[data]
   CHECK_THROWS_AS(cts::class_incremental(split, {.tasks = 0}), cts::Error);
   auto missing = split;
   std::replace(missing.train.labels.begin(), missing.train.labels.end(), 3, 4);
-  CHECK(contains(error_of([&] { cts::class_incremental(missing, {.tasks = 5}); }), "class 3"));
+  CHECK(has(message_of([&] { cts::class_incremental(missing, {.tasks = 5}); }), "class 3"));
   missing = split;
   std::replace(missing.test.labels.begin(), missing.test.labels.end(), 3, 4);
   CHECK_NOTHROW(cts::class_incremental(missing, {.tasks = 5}));
   std::replace(missing.test.labels.begin(), missing.test.labels.end(), 2, 4);
-  CHECK(contains(error_of([&] { cts::class_incremental(missing, {.tasks = 5}); }), "no test pictures for task 2"));
+  CHECK(has(message_of([&] { cts::class_incremental(missing, {.tasks = 5}); }), "no test pictures for task 2"));
 }

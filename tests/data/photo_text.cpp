@@ -106,12 +106,12 @@ TEST_CASE("photo questions: answers agree with labels and boxes, in even shares"
     if (kind == "place") CHECK((facts.place && s.answers[0] == cts::photo_places[*facts.place]));
     if (kind == "size") CHECK((facts.size && s.answers[0] == cts::photo_sizes[*facts.size]));
     if (kind == "place" || kind == "size") {
-      CHECK(contains(s.prompt, (name == "sunglasses" ? "are the " : "is the ") + name));
+      CHECK(has(s.prompt, (name == "sunglasses" ? "are the " : "is the ") + name));
     }
     if (kind == "existence") {
-      CHECK(contains(s.prompt, name) == (s.answers[0] == "yes"));
+      CHECK(has(s.prompt, name) == (s.answers[0] == "yes"));
       for (const char* n : {"an ox", "a labrador retriever", " sunglasses", "an umbrella", "an egyptian cat"}) {
-        if (contains(s.prompt, n)) ++by_name[n][s.answers[0]];
+        if (has(s.prompt, n)) ++by_name[n][s.answers[0]];
       }
     }
   }
@@ -140,7 +140,7 @@ TEST_CASE("photo questions: answers agree with labels and boxes, in even shares"
   CHECK_THROWS_AS(cts::photo_questions(cts::dataset()), cts::Error);
   auto nameless = data;
   nameless.class_names[1] = ", nothing";
-  CHECK(contains(error_of([&] { cts::photo_questions(nameless); }), "nothing"));
+  CHECK(has(message_of([&] { cts::photo_questions(nameless); }), "nothing"));
 }
 
 TEST_CASE("photo questions: one class only is never absent", "[text]") {
@@ -163,14 +163,14 @@ TEST_CASE("photo captions: say what the box shows, in several ways", "[text]") {
     const auto facts = cts::detail::look_at_box(data, s.image);
     for (const auto& caption : s.answers) {
       INFO(caption);
-      CHECK(contains(caption, text.group_names[static_cast<std::size_t>(s.group)]));
+      CHECK(has(caption, text.group_names[static_cast<std::size_t>(s.group)]));
       for (std::size_t p = 0; p < 5; ++p) {
-        if (!contains(caption, " the " + std::string(cts::photo_places[p]) + " ")) continue;
+        if (!has(caption, " the " + std::string(cts::photo_places[p]) + " ")) continue;
         CHECK(facts.place == p);
         ++placed;
       }
       for (std::size_t z = 0; z < 3; ++z) {
-        if (!contains(caption, std::string(cts::photo_sizes[z]) + " ")) continue;
+        if (!has(caption, std::string(cts::photo_sizes[z]) + " ")) continue;
         CHECK(facts.size == z);
         ++sized;
       }

@@ -1,7 +1,5 @@
 #pragma once
-// Folders and small pictures for the tests of the data room.
-
-#include <unistd.h>
+// Small pictures and real ones for the tests of the data room.
 
 #include <cmath>
 #include <cstddef>
@@ -13,27 +11,15 @@
 
 #include "core_tokensets/data/image.hpp"
 #include "core_tokensets/io/atomic_file.hpp"
+#include "support/scratch.hpp"
 
 namespace data_test {
 
 namespace cts = core_tokensets;
 namespace fs = std::filesystem;
-
-/// An empty folder that is removed at the end.
-struct temporary_folder {
-  fs::path path;
-  explicit temporary_folder(const std::string& name)
-      : path(fs::temp_directory_path() / ("cts-data-" + std::to_string(::getpid()) + "-" + name)) {
-    fs::remove_all(path);
-    fs::create_directories(path);
-  }
-  temporary_folder(const temporary_folder&) = delete;
-  temporary_folder& operator=(const temporary_folder&) = delete;
-  ~temporary_folder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-};
+using support::has;
+using support::message_of;
+using support::scratch_folder;
 
 /// A picture with different values everywhere, smooth enough for JPEG.
 inline cts::image waves(cts::index height, cts::index width, cts::index channels, double phase = 0) {
@@ -54,19 +40,6 @@ inline std::vector<std::byte> bytes_of(const std::vector<int>& values) {
   for (const int v : values) bytes.push_back(static_cast<std::byte>(v));
   return bytes;
 }
-
-/// The message of the `Error` that `call` throws; empty if it throws none.
-template <class Call>
-std::string error_of(const Call& call) {
-  try {
-    call();
-  } catch (const cts::Error& e) {
-    return e.what();
-  }
-  return {};
-}
-
-inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 /// Where unpacked real data lie: the folder that CTS_DATA names; empty if it is not there.
 inline fs::path real_data(const std::string& name) {

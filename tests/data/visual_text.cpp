@@ -135,7 +135,7 @@ TEST_CASE("visual text: joined sets share groups and classes by name", "[text]")
   CHECK(cts::join(std::vector<cts::visual_text>{one, two}).images.names.empty());
   two.images.channels = 2;
   two.images.pixels.resize(8);
-  CHECK(contains(error_of([&] { cts::join(std::vector<cts::visual_text>{one, two}); }), "set 1"));
+  CHECK(has(message_of([&] { cts::join(std::vector<cts::visual_text>{one, two}); }), "set 1"));
   CHECK_THROWS_AS(cts::join({}), cts::Error);
 }
 
@@ -143,15 +143,15 @@ TEST_CASE("visual text: what does not fit together is an Error", "[text]") {
   const auto broken = [](auto change) {
     auto text = small_text();
     change(text.samples[1]);
-    return error_of([&] { text.check("mine"); });
+    return message_of([&] { text.check("mine"); });
   };
-  CHECK(contains(broken([](auto& s) { s.image = 4; }), "mine: sample 1"));
-  CHECK(contains(broken([](auto& s) { s.group = -1; }), "group -1"));
-  CHECK(contains(broken([](auto& s) { s.answers.clear(); }), "no answers"));
+  CHECK(has(broken([](auto& s) { s.image = 4; }), "mine: sample 1"));
+  CHECK(has(broken([](auto& s) { s.group = -1; }), "group -1"));
+  CHECK(has(broken([](auto& s) { s.answers.clear(); }), "no answers"));
 }
 
 TEST_CASE("easy-VQA: small files in its layout", "[text]") {
-  const temporary_folder dir("easy-vqa");
+  const scratch_folder dir;
   for (const char* part : {"train", "test"}) {
     fs::create_directories(dir.path / part / "images");
     for (const int i : {2, 7, 9}) {
@@ -177,7 +177,7 @@ TEST_CASE("easy-VQA: small files in its layout", "[text]") {
   CHECK(cts::load_easy_vqa(dir.path, {.size = 4, .cache = false}).test.images.height == 4);
 
   // The cache gives the same pictures, and notices another choice of them.
-  const temporary_folder store("easy-vqa-store");
+  const scratch_folder store;
   const auto stored = [&] { return cts::load_easy_vqa(dir.path, {.cache_folder = store.path}); };
   CHECK(stored().train.images.pixels == split.train.images.pixels);
   CHECK(stored().train.images.pixels == split.train.images.pixels);
@@ -187,23 +187,23 @@ TEST_CASE("easy-VQA: small files in its layout", "[text]") {
 
   const auto refused = [&](const json& value) {
     write_json(dir.path / "train/questions.json", value);
-    return error_of(load);
+    return message_of(load);
   };
-  CHECK(contains(refused({{"q", "circle", 3}}), "3.png"));
-  CHECK(contains(refused({{"q", "circle", 2}, {"q", "hexagon", 2}}), "question 1"));
-  CHECK(contains(refused({{"q", "circle", "2"}}), "question 0"));
-  CHECK(contains(refused({{"q", "circle", -2}}), "question 0"));
-  CHECK(contains(refused({{"q", "circle", 2}, {"q"}}), "question 1"));
-  CHECK(contains(refused(json::object()), "questions.json"));
-  CHECK(contains(refused(json::array()), "questions.json"));
+  CHECK(has(refused({{"q", "circle", 3}}), "3.png"));
+  CHECK(has(refused({{"q", "circle", 2}, {"q", "hexagon", 2}}), "question 1"));
+  CHECK(has(refused({{"q", "circle", "2"}}), "question 0"));
+  CHECK(has(refused({{"q", "circle", -2}}), "question 0"));
+  CHECK(has(refused({{"q", "circle", 2}, {"q"}}), "question 1"));
+  CHECK(has(refused(json::object()), "questions.json"));
+  CHECK(has(refused(json::array()), "questions.json"));
   cts::write_file(dir.path / "train/questions.json", std::string_view("[[\"q\", \"circle\""));
-  CHECK(contains(error_of(load), "questions.json"));
+  CHECK(has(message_of(load), "questions.json"));
   fs::remove(dir.path / "train/questions.json");
-  CHECK(contains(error_of(load), "questions.json"));
+  CHECK(has(message_of(load), "questions.json"));
 }
 
 TEST_CASE("VQA: small files in its format", "[text]") {
-  const temporary_folder dir("vqa");
+  const scratch_folder dir;
   for (const int i : {5, 42}) {
     cts::write_png(
         dir.path / ("COCO_train2014_0000000000" + std::string(i < 10 ? "0" : "") + std::to_string(i) + ".jpg"),
@@ -243,36 +243,36 @@ TEST_CASE("VQA: small files in its format", "[text]") {
     json asked = questions, answered = annotations;
     const json::json_pointer pointer(where);
     (asked.contains(pointer) ? asked : answered)[pointer] = value;
-    return error_of([&] { load(asked, answered); });
+    return message_of([&] { load(asked, answered); });
   };
-  CHECK(contains(refused("/questions/1/image_id", 77), "image 77"));
-  CHECK(contains(refused("/questions/1/image_id", "77"), "questions[1]: 'image_id' is string"));
-  CHECK(contains(refused("/questions/1/question_id", 1), "question 1 came before"));
-  CHECK(contains(refused("/questions/1/question_id", 4), "question 4"));
-  CHECK(contains(refused("/questions/1/question", 4), "'question' is number"));
-  CHECK(contains(refused("/questions/1", 4), "questions[1] is no record"));
-  CHECK(contains(refused("/questions", 4), "no list"));
-  CHECK(contains(refused("/questions", json::array()), "no questions"));
-  CHECK(contains(refused("/annotations/2/image_id", 5), "question 1"));
-  CHECK(contains(refused("/annotations/2/question_id", 3), "question 3"));
-  CHECK(contains(refused("/annotations/2/answers", "2"), "'answers' is string"));
-  CHECK(contains(refused("/annotations/2/answers", json::array()), "no answers"));
-  CHECK(contains(refused("/annotations/2/answers/1", json::object()), "answers[1]: 'answer' is missing"));
-  CHECK(contains(refused("/annotations/2/answers/1/answer", 2), "answers[1]: 'answer' is number"));
-  CHECK(contains(refused("/annotations/2/answer_type", nullptr), "answer_type"));
-  CHECK(contains(error_of([&] { load(questions, questions); }), "'annotations' is missing"));
-  CHECK(contains(error_of([&] { load(json::array(), annotations); }), "no object"));
+  CHECK(has(refused("/questions/1/image_id", 77), "image 77"));
+  CHECK(has(refused("/questions/1/image_id", "77"), "questions[1]: 'image_id' is string"));
+  CHECK(has(refused("/questions/1/question_id", 1), "question 1 came before"));
+  CHECK(has(refused("/questions/1/question_id", 4), "question 4"));
+  CHECK(has(refused("/questions/1/question", 4), "'question' is number"));
+  CHECK(has(refused("/questions/1", 4), "questions[1] is no record"));
+  CHECK(has(refused("/questions", 4), "no list"));
+  CHECK(has(refused("/questions", json::array()), "no questions"));
+  CHECK(has(refused("/annotations/2/image_id", 5), "question 1"));
+  CHECK(has(refused("/annotations/2/question_id", 3), "question 3"));
+  CHECK(has(refused("/annotations/2/answers", "2"), "'answers' is string"));
+  CHECK(has(refused("/annotations/2/answers", json::array()), "no answers"));
+  CHECK(has(refused("/annotations/2/answers/1", json::object()), "answers[1]: 'answer' is missing"));
+  CHECK(has(refused("/annotations/2/answers/1/answer", 2), "answers[1]: 'answer' is number"));
+  CHECK(has(refused("/annotations/2/answer_type", nullptr), "answer_type"));
+  CHECK(has(message_of([&] { load(questions, questions); }), "'annotations' is missing"));
+  CHECK(has(message_of([&] { load(json::array(), annotations); }), "no object"));
   for (const char* pattern : {"plain.jpg", "{", "{:12}.jpg", "{:0}.jpg", "{x}", "}{"}) {
-    CHECK(contains(error_of([&] { load(questions, annotations, 0, pattern); }), "pattern"));
+    CHECK(has(message_of([&] { load(questions, annotations, 0, pattern); }), "pattern"));
   }
-  CHECK(contains(error_of([&] { load(questions, annotations, 0, "{}.png"); }), "42.png"));
+  CHECK(has(message_of([&] { load(questions, annotations, 0, "{}.png"); }), "42.png"));
   cts::write_file(q, std::string_view("{\"questions\": [{\"question_id\": 1,"));
-  CHECK(contains(error_of([&] { cts::load_vqa_json(q, a, dir.path); }), "no JSON"));
-  CHECK(contains(error_of([&] { cts::load_vqa_json(dir.path / "none.json", a, dir.path); }), "none.json"));
+  CHECK(has(message_of([&] { cts::load_vqa_json(q, a, dir.path); }), "no JSON"));
+  CHECK(has(message_of([&] { cts::load_vqa_json(dir.path / "none.json", a, dir.path); }), "none.json"));
 }
 
 TEST_CASE("COCO captions: small files in its format, with super-categories", "[text]") {
-  const temporary_folder dir("coco");
+  const scratch_folder dir;
   for (const int i : {1, 2, 3}) cts::write_png(dir.path / (std::to_string(i) + ".png"), waves(8, 8, 3, i));
   const json captions = {{"images",
                           {{{"id", 30}, {"file_name", "3.png"}, {"width", 8}},
@@ -317,19 +317,19 @@ TEST_CASE("COCO captions: small files in its format, with super-categories", "[t
   const auto refused = [&](const char* where, const json& value, bool in_instances = false) {
     json written = captions, shown = instances;
     (in_instances ? shown : written)[json::json_pointer(where)] = value;
-    return error_of([&] { load(written, shown); });
+    return message_of([&] { load(written, shown); });
   };
-  CHECK(contains(refused("/annotations/0/image_id", 11), "image 11"));
-  CHECK(contains(refused("/annotations/0/caption", 11), "annotations[0]: 'caption' is number"));
-  CHECK(contains(refused("/images/1/id", 30), "image 30"));
-  CHECK(contains(refused("/images/1/file_name", "5.png"), "5.png: no such picture (image 10)"));
-  CHECK(contains(refused("/images/1/file_name", json::array()), "'file_name' is array"));
-  CHECK(contains(refused("/images", 1), "'images' is no list"));
-  CHECK(contains(refused("/annotations", json::array()), "no pictures with captions"));
-  CHECK(contains(refused("/annotations/0/category_id", 3, true), "category 3"));
-  CHECK(contains(refused("/categories/0/id", 7, true), "category 7"));
-  CHECK(contains(refused("/categories/0/supercategory", 7, true), "'supercategory' is number"));
-  CHECK(contains(refused("/categories", nullptr, true), "'categories' is no list"));
+  CHECK(has(refused("/annotations/0/image_id", 11), "image 11"));
+  CHECK(has(refused("/annotations/0/caption", 11), "annotations[0]: 'caption' is number"));
+  CHECK(has(refused("/images/1/id", 30), "image 30"));
+  CHECK(has(refused("/images/1/file_name", "5.png"), "5.png: no such picture (image 10)"));
+  CHECK(has(refused("/images/1/file_name", json::array()), "'file_name' is array"));
+  CHECK(has(refused("/images", 1), "'images' is no list"));
+  CHECK(has(refused("/annotations", json::array()), "no pictures with captions"));
+  CHECK(has(refused("/annotations/0/category_id", 3, true), "category 3"));
+  CHECK(has(refused("/categories/0/id", 7, true), "category 7"));
+  CHECK(has(refused("/categories/0/supercategory", 7, true), "'supercategory' is number"));
+  CHECK(has(refused("/categories", nullptr, true), "'categories' is no list"));
 }
 
 TEST_CASE("easy-VQA from its folder", "[text][real]") {

@@ -7,34 +7,12 @@
 #include <string>
 
 #include "support/catch.hpp"
+#include "support/scratch.hpp"
 
 namespace cts = core_tokensets;
 namespace fs = std::filesystem;
-
-namespace {
-
-/// An empty folder that goes away with its object.
-struct scratch_folder {
-  fs::path path = fs::temp_directory_path() / ("cts-atomic-" + std::to_string(::getpid()));
-  scratch_folder() {
-    fs::remove_all(path);
-    fs::create_directories(path);
-  }
-  ~scratch_folder() { fs::remove_all(path); }
-  std::ptrdiff_t entries() const { return std::distance(fs::directory_iterator(path), fs::directory_iterator()); }
-};
-
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const cts::Error& e) {
-    return e.what();
-  }
-  return "(no Error)";
-}
-
-}  // namespace
+using support::message_of;
+using support::scratch_folder;
 
 TEST_CASE("a file written is the file read, pieces joined in order") {
   const scratch_folder folder;

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "support/catch.hpp"
+#include "support/scratch.hpp"
 
 namespace cts = core_tokensets;
 
@@ -30,12 +31,7 @@ TEST_CASE("nonsense is refused with its text") {
   for (const std::string text : {"",     "B",  "x",    "0",   "-0.1",  "-5MB",    "nan",   "inf",  "infB", "2",
                                  "150%", "0B", "0.5B", "5mb", "5 M B", "1e300GB", "0x10B", " 5MB", "5MB ", "1e999B"}) {
     INFO(text);
-    try {
-      cts::parse_budget(text);
-      FAIL("accepted");
-    } catch (const cts::Error& e) {
-      CHECK(std::string(e.what()).find("budget '" + text + "'") == 0);
-    }
+    CHECK(support::message_of([&] { cts::parse_budget(text); }).starts_with("budget '" + text + "'"));
   }
   CHECK_THROWS_AS(cts::bytes(0), cts::Error);
   CHECK_THROWS_AS(cts::fraction(0), cts::Error);

@@ -11,9 +11,11 @@
 #include "core_tokensets/report/mosaic.hpp"
 #include "core_tokensets/report/page.hpp"
 #include "support/catch.hpp"
+#include "support/scratch.hpp"
 
 namespace cts = core_tokensets;
 namespace fs = std::filesystem;
+using support::has;
 
 namespace {
 
@@ -29,8 +31,6 @@ cts::image gradient_picture(cts::index height, cts::index width) {
   }
   return picture;
 }
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 std::size_t count(const std::string& text, const std::string& part) {
   std::size_t found = 0;
@@ -206,18 +206,18 @@ TEST_CASE("tables come from json, in the order of its keys, escaped") {
   CHECK(table.rows[0] == std::vector<std::string>{"z<1>", "0.5124", "3", "", ""});
   CHECK(table.rows[1] == std::vector<std::string>{"b", "", "\u2013", "yes", "[1,2]"});
   const auto html = one_block(table);
-  CHECK(contains(html, "<td>z&lt;1&gt;</td><td class=\"n\">0.5124</td>"));
-  CHECK_FALSE(contains(html, "z<1>"));
+  CHECK(has(html, "<td>z&lt;1&gt;</td><td class=\"n\">0.5124</td>"));
+  CHECK_FALSE(has(html, "z<1>"));
   CHECK(cts::table_from_json(nlohmann::json{{"k", 1}}).rows[0] == std::vector<std::string>{"k", "1"});
   CHECK_THROWS_AS(cts::table_from_json(nlohmann::json(3)), cts::Error);
   CHECK_THROWS_AS(cts::table_from_json(nlohmann::json::array({1})), cts::Error);
 
   const auto matrix = cts::matrix_from_json(nlohmann::json::parse("[[0.9], [0.5, 0.8], [null, 0.25, 1]]"));
   const auto text = one_block(matrix);
-  CHECK(contains(text, ">90.0</td>"));
-  CHECK(contains(text, "<td class=\"mean\">65.0</td>"));
-  CHECK(contains(text, "<td class=\"mean\">62.5</td>"));  // what was not measured does not count
-  CHECK(contains(text, "after 3"));
+  CHECK(has(text, ">90.0</td>"));
+  CHECK(has(text, "<td class=\"mean\">65.0</td>"));
+  CHECK(has(text, "<td class=\"mean\">62.5</td>"));  // what was not measured does not count
+  CHECK(has(text, "after 3"));
   CHECK(count(text, "background:rgba") == 5);
   CHECK_THROWS_AS(cts::matrix_from_json(nlohmann::json::parse("[[\"x\"]]")), cts::Error);
 }
@@ -227,9 +227,9 @@ TEST_CASE("charts draw every bar and point, and refuse what cannot be drawn") {
       cts::bar_chart{.bars = {{"a & b", 50, 10}, {"c", -20, 0, true}}, .caption = "cap", .unit = "%", .decimals = 1});
   CHECK(count(bars, "<rect ") == 2);
   CHECK(count(bars, "class=\"error\"") == 3);
-  CHECK(contains(bars, "a &amp; b"));
-  CHECK(contains(bars, "50.0 \u00B1 10.0 %"));
-  CHECK(contains(bars, "bar strong"));
+  CHECK(has(bars, "a &amp; b"));
+  CHECK(has(bars, "50.0 \u00B1 10.0 %"));
+  CHECK(has(bars, "bar strong"));
   CHECK_THROWS_AS(one_block(cts::bar_chart{}), cts::Error);
   CHECK_THROWS_AS(one_block(cts::bar_chart{.bars = {{"x", std::nan("")}}, .caption = "", .unit = ""}), cts::Error);
   const auto lines =
@@ -240,7 +240,7 @@ TEST_CASE("charts draw every bar and point, and refuse what cannot be drawn") {
   CHECK(count(lines, "<circle ") == 5);
   CHECK(count(lines, "<polygon ") == 1);
   CHECK(count(lines, "<polyline ") == 2);
-  CHECK(contains(lines, ">2</text>"));  // whole numbers stay whole
+  CHECK(has(lines, ">2</text>"));  // whole numbers stay whole
   CHECK_THROWS_AS(one_block(cts::line_chart{}), cts::Error);
   CHECK_THROWS_AS(
       one_block(cts::line_chart{.lines = {{"x", {1}, {}, {}}}, .caption = "", .x_label = "", .y_label = ""}),
@@ -262,15 +262,15 @@ TEST_CASE("a report is one file that holds everything") {
       .subtitle = "sub & title",
       .facts = {{"Samples", "5"}},
       .sections = {{"First", {cts::report_paragraph{"1 < 2"}, cts::report_figure{png, "fig"}}}}};
-  const auto path = fs::temp_directory_path() / ("cts-report-" + std::to_string(::getpid()) + ".html");
+  const support::scratch_folder folder;
+  const auto path = folder.path / "report.html";
   cts::write_report(path, page);
   const auto html = cts::read_text(path);
-  fs::remove(path);
   CHECK(html == cts::to_html(page));
-  CHECK(contains(html, "<title>A &lt;report&gt;</title>"));
-  CHECK(contains(html, "<p>1 &lt; 2</p>"));
-  CHECK(contains(html, "data:image/png;base64," + cts::base64(png)));
-  CHECK(contains(html, "prefers-color-scheme: dark"));
-  for (const std::string outside : {"http://", "https://", "<script", "url("}) CHECK_FALSE(contains(html, outside));
+  CHECK(has(html, "<title>A &lt;report&gt;</title>"));
+  CHECK(has(html, "<p>1 &lt; 2</p>"));
+  CHECK(has(html, "data:image/png;base64," + cts::base64(png)));
+  CHECK(has(html, "prefers-color-scheme: dark"));
+  for (const std::string outside : {"http://", "https://", "<script", "url("}) CHECK_FALSE(has(html, outside));
   CHECK(count(html, "<section>") == count(html, "</section>"));
 }

@@ -13,11 +13,13 @@
 #include "core_tokensets/selection/grad_match.hpp"
 #include "core_tokensets/selection/random.hpp"
 #include "support/catch.hpp"
+#include "support/scratch.hpp"
 
 namespace cts = core_tokensets;
 
 static_assert(cts::selector<cts::grad_match> && cts::selector<cts::random_selection>);
 static_assert(!cts::selector<int>);
+using support::message_of;
 
 namespace {
 
@@ -68,16 +70,6 @@ double distance(const std::vector<double>& got, const std::vector<double>& want)
     norm += want[i] * want[i];
   }
   return std::sqrt(error / norm);
-}
-
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const cts::Error& e) {
-    return e.what();
-  }
-  return "(no Error)";
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "core_tokensets/data/scenes.hpp"
 #include "core_tokensets/train/sequence.hpp"
 #include "support/catch.hpp"
+#include "support/scratch.hpp"
 
 namespace {
 
@@ -33,13 +34,12 @@ TEST_CASE("the archetype learns a sequence of tasks as the reference does", "[se
   options.fit.batch = 8;
   options.fit.token_drop = 0.5;
   options.fit.label_smoothing = 0.1;
-  options.out = std::filesystem::temp_directory_path() / "cts_test_archetype";
-  std::filesystem::remove_all(options.out);
+  const support::scratch_folder folder;
+  options.out = folder.path;
   const auto got = learn(support::archetype_backend<float>(), stream, options);
   options.out.clear();
   const auto want = learn(cts::reference_backend<float>(), stream, options);
   CHECK(got.first == want.first);
   CHECK(got.second == want.second);
   CHECK_FALSE(got.second.empty());
-  std::filesystem::remove_all(std::filesystem::temp_directory_path() / "cts_test_archetype");
 }

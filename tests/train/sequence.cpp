@@ -5,6 +5,7 @@
 #include "core_tokensets/data/scenes.hpp"
 #include "core_tokensets/tensor/eigen.hpp"
 #include "support/catch.hpp"
+#include "support/scratch.hpp"
 
 namespace {
 
@@ -135,8 +136,8 @@ TEST_CASE("a run is the same to the bit for any number of threads, and after a r
   CHECK(run(stream, options, 3).parameters == want.parameters);
 
   // A run that is cut off in its second task leaves the checkpoint of the first.
-  options.out = std::filesystem::temp_directory_path() / "cts_test_resume";
-  std::filesystem::remove_all(options.out);
+  const support::scratch_folder folder;
+  options.out = folder.path;
   options.fit.on_progress = [](const cts::progress& p) {
     if (p.what == "task 2/2") throw std::runtime_error("cut off");
   };
@@ -152,7 +153,6 @@ TEST_CASE("a run is the same to the bit for any number of threads, and after a r
   cts::vit<backend> model(b, {.image = {16, 16, 3}, .patch = 4, .dim = 16, .depth = 2, .heads = 2, .classes = 2});
   cts::sequence_runner<backend> other(b, model, stream, options, "another run");
   CHECK_THROWS_AS(other.run(), cts::Error);
-  std::filesystem::remove_all(options.out);
 }
 
 TEST_CASE("a budget that holds no token and unknown names are errors", "[sequence]") {

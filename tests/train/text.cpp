@@ -5,6 +5,7 @@
 #include "core_tokensets/tensor/eigen.hpp"
 #include "core_tokensets/train/text_sequence.hpp"
 #include "support/catch.hpp"
+#include "support/scratch.hpp"
 
 namespace {
 
@@ -174,8 +175,8 @@ TEST_CASE("a run on text is the same to the bit for any number of threads, and a
   auto o = quick(cts::memory_kind::core_tokenset);
   const auto want = run(stream, o, 1);
   CHECK((run(stream, o, 3).parameters == want.parameters));
-  o.out = std::filesystem::temp_directory_path() / "cts_test_text_resume";
-  std::filesystem::remove_all(o.out);
+  const support::scratch_folder folder;
+  o.out = folder.path;
   o.fit.on_progress = [](const cts::progress& p) {
     if (p.what == "task 2/2") throw std::runtime_error("cut off");
   };
@@ -188,7 +189,6 @@ TEST_CASE("a run on text is the same to the bit for any number of threads, and a
   CHECK((got.text == want.text));
   CHECK(got.result.accuracy == want.result.accuracy);
   CHECK(got.result.others == want.result.others);
-  std::filesystem::remove_all(o.out);
 }
 
 TEST_CASE("captions are measured by CIDEr-D, BLEU-4 and ROUGE-L", "[text][sequence]") {

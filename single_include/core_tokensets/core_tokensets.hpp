@@ -2965,13 +2965,18 @@ void settle_answers(const text_plan<B>& plan, std::vector<std::vector<index>>& e
   }
 }
 
+/// `Error` unless there is one text about each picture.
+inline void check_one_text_each(const token_batch& images, const text_batch& texts) {
+  require(texts.texts() == texts.pictures() && texts.pictures() == images.samples(), "attribution: ", texts.texts(),
+          " texts about ", texts.pictures(), " of ", images.samples(), " pictures, expected one each");
+}
+
 /// Runs the forward pass with everything that gradients and relevance need, and settles what is explained.
 template <tensor_backend B>
 void explain_answers(B& b, const image_text_model<B>& model, const token_batch& images, const text_batch& texts,
                      answer_workspace<B>& ws) {
   using T = typename B::scalar;
-  require(texts.texts() == texts.pictures(), "attribution: ", texts.texts(), " texts about ", texts.pictures(),
-          " pictures, expected one each");
+  check_one_text_each(images, texts);
   ws.tape.keep = kept::gradients;
   ws.tape.keep_matrices = true;
   forward(b, model, images, texts, ws.tape);
@@ -6276,13 +6281,39 @@ std::vector<double> attribute(const partial_lrp& method, B& b, const vit<B>& mod
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/io/checksum.hpp ====
+// A 64-bit checksum that anyone can recompute: FNV-1a (Fowler, Noll, Vo). It finds accidents, not forgeries.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace core_tokensets {
+
+/// FNV-1a of `bytes`; hand in the checksum of what came before to go on from there.
+constexpr std::uint64_t fnv1a(std::span<const std::byte> bytes, std::uint64_t before = 0xcbf29ce484222325u) {
+  for (const std::byte b : bytes) before = (before ^ static_cast<std::uint64_t>(b)) * 0x100000001b3u;
+  return before;
+}
+
+/// Sixteen hexadecimal digits.
+inline std::string checksum_text(std::uint64_t sum) {
+  std::string text(16, '0');
+  for (std::size_t i = 16; i-- > 0; sum >>= 4) text[i] = "0123456789abcdef"[sum & 15];
+  return text;
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/attribution/random.hpp ====
 // The control that every comparison needs: relevance by dice.
 
 
 namespace core_tokensets {
 
-/// Uniform numbers, one after the other over the batch.
+/// Uniform numbers that follow from the seed and from the sample itself, so that they do not repeat from batch to batch
+/// and do not depend on what else is in one.
 struct random_relevance {
   static constexpr const char* name = "random";
   std::uint64_t seed = 0;
@@ -6293,12 +6324,29 @@ struct random_relevance {
   }
 };
 
+namespace detail {
+
+/// A number by which the patches of sample s and their places are told from others.
+inline std::uint64_t fingerprint_of(const token_batch& batch, index s) {
+  const auto begin = static_cast<std::size_t>(batch.offsets[static_cast<std::size_t>(s)]),
+             count = static_cast<std::size_t>(batch.offsets[static_cast<std::size_t>(s) + 1]) - begin,
+             width = static_cast<std::size_t>(batch.patch_dim);
+  const auto places = fnv1a(std::as_bytes(std::span(batch.positions).subspan(begin, count)));
+  return fnv1a(std::as_bytes(std::span(batch.patches).subspan(begin * width, count * width)), places);
+}
+
+}  // namespace detail
+
 template <tensor_backend B>
-std::vector<double> attribute(const random_relevance& method, B&, const vit<B>&, const token_batch& batch,
+std::vector<double> attribute(const random_relevance& method, B&, const vit<B>& model, const token_batch& batch,
                               const target&, attribution_workspace<B>&) {
-  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()));
-  random_stream random(method.seed, 0x72656c);
-  for (double& r : relevance) r = random.uniform();
+  detail::check_batch(batch, model.config());
+  std::vector<double> relevance;
+  for (index s = 0; s < batch.samples(); ++s) {
+    random_stream random(method.seed, detail::fingerprint_of(batch, s));
+    const auto end = static_cast<std::size_t>(batch.offsets[static_cast<std::size_t>(s) + 1]);
+    while (relevance.size() < end) relevance.push_back(random.uniform());
+  }
   return relevance;
 }
 
@@ -6728,15 +6776,19 @@ inline void check_start_layer(const char* method, index start, const image_text_
 
 }  // namespace detail
 
-/// Uniform numbers: image first, then text.
+/// Uniform numbers that follow from the seed, the picture and the text about it.
 template <tensor_backend B>
-answer_relevance attribute(const random_relevance& method, B&, const image_text_model<B>&, const token_batch& images,
-                           const text_batch& texts, answer_workspace<B>&) {
-  random_stream random(method.seed, 0x72656c);
-  answer_relevance result{std::vector<double>(static_cast<std::size_t>(images.tokens())),
-                          std::vector<double>(static_cast<std::size_t>(texts.length()))};
-  for (auto* part : {&result.image, &result.text}) {
-    for (double& r : *part) r = random.uniform();
+answer_relevance attribute(const random_relevance& method, B&, const image_text_model<B>& model,
+                           const token_batch& images, const text_batch& texts, answer_workspace<B>&) {
+  detail::check_batch(images, model.config().image);
+  check_one_text_each(images, texts);
+  answer_relevance result;
+  for (std::size_t s = 0; s < static_cast<std::size_t>(images.samples()); ++s) {
+    const auto begin = static_cast<std::size_t>(texts.offsets[s]), end = static_cast<std::size_t>(texts.offsets[s + 1]);
+    const auto read = std::as_bytes(std::span(texts.tokens).subspan(begin, end - begin));
+    random_stream random(method.seed, fnv1a(read, detail::fingerprint_of(images, static_cast<index>(s))));
+    while (static_cast<index>(result.image.size()) < images.offsets[s + 1]) result.image.push_back(random.uniform());
+    while (result.text.size() < end) result.text.push_back(random.uniform());
   }
   return result;
 }
@@ -9199,31 +9251,6 @@ inline void apply_merges(const std::unordered_map<std::uint64_t, std::int32_t>& 
 }
 
 }  // namespace core_tokensets::detail
-
-// ==== core_tokensets/io/checksum.hpp ====
-// A 64-bit checksum that anyone can recompute: FNV-1a (Fowler, Noll, Vo). It finds accidents, not forgeries.
-
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string>
-
-namespace core_tokensets {
-
-/// FNV-1a of `bytes`; hand in the checksum of what came before to go on from there.
-constexpr std::uint64_t fnv1a(std::span<const std::byte> bytes, std::uint64_t before = 0xcbf29ce484222325u) {
-  for (const std::byte b : bytes) before = (before ^ static_cast<std::uint64_t>(b)) * 0x100000001b3u;
-  return before;
-}
-
-/// Sixteen hexadecimal digits.
-inline std::string checksum_text(std::uint64_t sum) {
-  std::string text(16, '0');
-  for (std::size_t i = 16; i-- > 0; sum >>= 4) text[i] = "0123456789abcdef"[sum & 15];
-  return text;
-}
-
-}  // namespace core_tokensets
 
 // ==== core_tokensets/data/cache.hpp ====
 // A cache of decoded pictures: one file per folder and options, which holds the exact list of the picture files that it

@@ -66,7 +66,21 @@ TEST_CASE("every method for answers gives relevance to every token, the same on 
   }
   CHECK_THROWS_AS(fast.by("rollout"), cts::Error);
   fast.texts.append(words{5}, words{6}, 0, 1);
-  CHECK_THROWS_AS(fast.by("attention"), cts::Error);
+  for (const char* method : {"attention", "random"}) CHECK_THROWS_AS(fast.by(method), cts::Error);
+}
+
+TEST_CASE("dice of an answer follow from seed, picture and text", "[answers]") {
+  explained<backend> it, other_text, other_picture;
+  const auto dice = it.by("random");
+  CHECK(dice.image == explained<backend>().by("random").image);
+  CHECK(dice.image != it.by("random:seed=1").image);
+  ++other_text.texts.tokens[0];
+  const auto with_text = other_text.by("random");
+  CHECK(with_text.image[0] != dice.image[0]);
+  CHECK(with_text.image[2] == dice.image[2]);  // the second picture and its text are the same
+  other_picture.images.patches[0] += 1;
+  CHECK(other_picture.by("random").image[0] != dice.image[0]);
+  CHECK(other_picture.by("random").text[11] == dice.text[11]);
 }
 
 TEST_CASE("the last token of a text and those of another picture do not matter", "[answers]") {

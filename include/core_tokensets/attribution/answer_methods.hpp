@@ -61,15 +61,19 @@ inline void check_start_layer(const char* method, index start, const image_text_
 
 }  // namespace detail
 
-/// Uniform numbers: image first, then text.
+/// Uniform numbers that follow from the seed, the picture and the text about it.
 template <tensor_backend B>
-answer_relevance attribute(const random_relevance& method, B&, const image_text_model<B>&, const token_batch& images,
-                           const text_batch& texts, answer_workspace<B>&) {
-  random_stream random(method.seed, 0x72656c);
-  answer_relevance result{std::vector<double>(static_cast<std::size_t>(images.tokens())),
-                          std::vector<double>(static_cast<std::size_t>(texts.length()))};
-  for (auto* part : {&result.image, &result.text}) {
-    for (double& r : *part) r = random.uniform();
+answer_relevance attribute(const random_relevance& method, B&, const image_text_model<B>& model,
+                           const token_batch& images, const text_batch& texts, answer_workspace<B>&) {
+  detail::check_batch(images, model.config().image);
+  check_one_text_each(images, texts);
+  answer_relevance result;
+  for (std::size_t s = 0; s < static_cast<std::size_t>(images.samples()); ++s) {
+    const auto begin = static_cast<std::size_t>(texts.offsets[s]), end = static_cast<std::size_t>(texts.offsets[s + 1]);
+    const auto read = std::as_bytes(std::span(texts.tokens).subspan(begin, end - begin));
+    random_stream random(method.seed, fnv1a(read, detail::fingerprint_of(images, static_cast<index>(s))));
+    while (static_cast<index>(result.image.size()) < images.offsets[s + 1]) result.image.push_back(random.uniform());
+    while (result.text.size() < end) result.text.push_back(random.uniform());
   }
   return result;
 }

@@ -36,13 +36,18 @@ void settle_answers(const text_plan<B>& plan, std::vector<std::vector<index>>& e
   }
 }
 
+/// `Error` unless there is one text about each picture.
+inline void check_one_text_each(const token_batch& images, const text_batch& texts) {
+  require(texts.texts() == texts.pictures() && texts.pictures() == images.samples(), "attribution: ", texts.texts(),
+          " texts about ", texts.pictures(), " of ", images.samples(), " pictures, expected one each");
+}
+
 /// Runs the forward pass with everything that gradients and relevance need, and settles what is explained.
 template <tensor_backend B>
 void explain_answers(B& b, const image_text_model<B>& model, const token_batch& images, const text_batch& texts,
                      answer_workspace<B>& ws) {
   using T = typename B::scalar;
-  require(texts.texts() == texts.pictures(), "attribution: ", texts.texts(), " texts about ", texts.pictures(),
-          " pictures, expected one each");
+  check_one_text_each(images, texts);
   ws.tape.keep = kept::gradients;
   ws.tape.keep_matrices = true;
   forward(b, model, images, texts, ws.tape);

@@ -54,7 +54,7 @@ void demo(sequence_arguments a) {
   }
   cts::write_file(out / "heat-maps.png", figures.at(0).png);
   cts::write_file(out / "kept-tokens.png", figures.at(1).png);
-  cts::write_file(out / "results.json", std::string_view(runs.dump(1)));
+  cts::write_file(out / "results.json", std::string_view(text_of(runs, 1)));
   cts::write_report(out / "report.html", page_of(runs, figures));
   std::printf("\n%s: report.html, results.json, kept-tokens.png, heat-maps.png\n", out.c_str());
 }

@@ -45,6 +45,7 @@ nlohmann::json judge_answers(const judge_arguments& a, const cts::tensor_file& f
                                        .threads = a.threads},
                                       1);
   const cts::visual_text& data = stream.data.test;
+  cts::check_pictures(data.images, c.image);
   const auto order = draw(data, a);
   cts::judge_options o{.steps = a.steps, .sets = a.sets, .seed = a.seed};
   o.missing = a.missing == "zero" ? cts::missing_tokens::zero : cts::missing_tokens::drop;

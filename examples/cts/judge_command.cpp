@@ -72,8 +72,7 @@ cts::dataset read_pictures(const judge_arguments& a, const cts::vit_config& c) {
                .test;
   } else if (kind == "folder" && !where.empty()) {
     const std::filesystem::path dir(where);
-    const std::string part = std::filesystem::is_directory(dir / "test") ? "test" : "val";
-    cts::require(std::filesystem::is_directory(dir / part), where, ": expected the folder test or val in it");
+    const std::string part = cts::test_part(dir);
     data = cts::load_class_folders(dir / part,
                                    {.size = c.image.height, .channels = c.image.channels, .threads = a.threads});
     cts::add_box_masks(data, dir, part, true);
@@ -83,9 +82,7 @@ cts::dataset read_pictures(const judge_arguments& a, const cts::vit_config& c) {
   if (!a.classes.empty()) data = cts::select_classes(data, cts::parse_class_range(a.classes));
   cts::require(data.classes() <= c.classes, "the data have ", data.classes(), " classes, the model ", c.classes,
                "; choose some with --classes");
-  cts::require(data.height == c.image.height && data.width == c.image.width && data.channels == c.image.channels,
-               "the model sees images of ", c.image.height, "x", c.image.width, "x", c.image.channels,
-               ", the data have ", data.height, "x", data.width, "x", data.channels);
+  cts::check_pictures(data, c);
   return data;
 }
 
@@ -203,9 +200,10 @@ void add_judge(CLI::App& app) {
   c->add_flag("--quiet", a->quiet, "no progress line");
   c->add_option("--out", a->out, "table as JSON")->required();
   c->final_callback([a] {
+    cts::check_writable(a->out);
     const auto file = cts::load_safetensors(a->weights);
     const auto result = file.metadata.contains("kind") ? judge_answers(*a, file) : judge_classes(*a, file);
-    cts::write_file(a->out, std::string_view(result.dump(1)));
+    cts::write_file(a->out, std::string_view(text_of(result, 1)));
     std::printf("%s", table_of(result).c_str());
   });
 }

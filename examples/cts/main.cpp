@@ -6,6 +6,7 @@
 #include <exception>
 #include <new>
 #include <stdexcept>
+#include <string>
 
 #include "commands.hpp"
 
@@ -32,6 +33,10 @@ int complain(const char* what, int code) {
 }
 
 }  // namespace
+
+std::string cts_command::text_of(const nlohmann::json& json, int indent) {
+  return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
+}
 
 int main(int argc, char** argv) {
   CLI::App app{"core tokensets: Vision Transformers, attribution and a sparse token memory"};

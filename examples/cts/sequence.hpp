@@ -36,6 +36,9 @@ struct sequence_outcome {
 /// Throws for what would be noticed late or never, and for sizes whose products would not fit a number.
 void check(const sequence_arguments& a);
 
+/// The side of the pictures in pixels; 0: as they are, which pictures with text cannot be, since sets are mixed.
+std::ptrdiff_t image_of(const sequence_arguments& a);
+
 /// Everything that results depend on, as JSON: the `config` of the results, and what a checkpoint is recognised by.
 nlohmann::json config_of(const sequence_arguments& a);
 
@@ -60,9 +63,6 @@ Options common_options_of(const sequence_arguments& a) {
   o.resume = a.resume;
   return o;
 }
-
-/// Names of files may be anything, JSON is UTF-8: what is not becomes a replacement character.
-std::string text_of(const nlohmann::json& json, int indent = -1);
 
 /// Writes model, memory, report and results.json to the folder `out`, the results last.
 void write_results(const std::filesystem::path& out, const core_tokensets::tensor_file& model,

@@ -47,12 +47,14 @@ double flip_of(const sequence_arguments& a) { return a.flip >= 0 ? a.flip : a.ta
 
 }  // namespace
 
+std::ptrdiff_t image_of(const sequence_arguments& a) { return a.image > 0 || a.task == "classify" ? a.image : 64; }
+
 nlohmann::json config_of(const sequence_arguments& a) {
   nlohmann::json config{{"task", a.task},
                         {"data", a.data},
                         {"classes", a.classes},
                         {"per_class", a.per_class},
-                        {"image", a.image},
+                        {"image", image_of(a)},
                         {"patch", a.patch},
                         {"dim", a.dim},
                         {"depth", a.depth},
@@ -92,6 +94,7 @@ void check(const sequence_arguments& a) {
   const auto within = [](const char* name, auto value, auto low, auto high) {
     cts::require(value >= low && value <= high, name, " ", value, ": expected ", low, " to ", high);
   };
+  within("--tasks", a.tasks, 1, 1'000'000);
   within("--per-class", a.per_class, 0, 1'000'000'000);
   within("--image", a.image, 0, 65536);
   within("--patch", a.patch, 1, 65536);
@@ -128,10 +131,6 @@ cts::fit_options fit_options_of(const sequence_arguments& a) {
   fit.seed = a.seed;
   if (!a.quiet) fit.on_progress = cts::console_progress();
   return fit;
-}
-
-std::string text_of(const nlohmann::json& json, int indent) {
-  return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 void write_results(const std::filesystem::path& out, const cts::tensor_file& model, const cts::token_memory& memory,
@@ -171,7 +170,8 @@ void add_sequence(CLI::App& app) {
       "--data", a->data,
       "scenes, scenes:shapes, folder:DIR (train/ and val/ or test/), cifar:DIR or idx:DIR; for vqa and caption "
       "scenes, easy-vqa:DIR, photos:DIR, vqa:DIR, coco:DIR, several with commas between");
-  c->add_option("--tasks", a->tasks, "tasks that the classes are cut into");
+  c->add_option("--tasks", a->tasks,
+                "tasks that the classes are cut into; vqa, caption: that the groups of a single set are, at most");
   c->add_option("--classes", a->classes, "A-B: these classes only");
   c->add_option("--per-class", a->per_class, "training pictures of each class, 0: all");
   c->add_option("--pictures", a->pictures, "vqa, caption: training pictures of each set, 0: all");
@@ -180,7 +180,7 @@ void add_sequence(CLI::App& app) {
   c->add_option("--text-depth", a->text_depth, "vqa, caption: blocks of the decoder");
   c->add_option("--vocabulary", a->vocabulary, "vqa, caption: tokens of the tokenizer, at most");
   c->add_option("--beams", a->beams, "vqa, caption: texts that are followed at a time when an answer is written");
-  c->add_option("--image", a->image, "side of the pictures in pixels, 0: as they are");
+  c->add_option("--image", a->image, "side of the pictures in pixels, 0: as they are; vqa, caption: 64");
   c->add_option("--patch", a->patch, "side of a patch in pixels");
   c->add_option("--dim", a->dim, "channels of a token");
   c->add_option("--depth", a->depth, "blocks");

@@ -59,10 +59,6 @@ struct sequence_work {
                                                      .classes = stream.seen_classes(0),
                                                      .seed = a.seed})
                                    : cts::load_vit(b, a.weights);
-    const auto& image = model.config().image;
-    cts::require(image.height == train.height && image.width == train.width && image.channels == train.channels,
-                 "the model sees images of ", image.height, "x", image.width, "x", image.channels, ", the data have ",
-                 train.height, "x", train.width, "x", train.channels);
     const auto config = config_of(a);
     cts::sequence_runner<B> runner(b, model, stream, options, text_of(config));
     outcome = {cts::to_json(runner.run()), {}};

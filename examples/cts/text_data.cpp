@@ -16,28 +16,11 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// Names of classes from DIR/classes.tsv (folder, tab, names) where it is there.
-void name_classes(cts::dataset& data, const fs::path& dir) {
-  if (!fs::exists(dir / "classes.tsv")) return;
-  const std::string text = cts::read_text(dir / "classes.tsv");
-  std::map<std::string, std::string> names;
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t end = std::min(text.find('\n', at), text.size()), tab = text.find('\t', at);
-    if (tab < end) names[text.substr(at, tab - at)] = text.substr(tab + 1, end - tab - 1);
-    at = end + 1;
-  }
-  for (auto& name : data.class_names) {
-    if (const auto found = names.find(name); found != names.end()) name = found->second;
-  }
-}
-
 /// Photos in class folders, with boxes and names where DIR has them.
 cts::dataset_split read_photos(const fs::path& dir, const text_data_request& r) {
   auto split = cts::load_folder(dir, {.size = r.image, .threads = r.threads});
   cts::add_box_masks(split.train, dir, "train", r.image != 0);
-  cts::add_box_masks(split.test, dir, fs::exists(dir / "val") ? "val" : "test", r.image != 0);
-  name_classes(split.train, dir);
-  name_classes(split.test, dir);
+  cts::add_box_masks(split.test, dir, cts::test_part(dir), r.image != 0);
   return split;
 }
 
@@ -101,10 +84,8 @@ cts::text_stream read_text_tasks(const text_data_request& r, std::ptrdiff_t task
   }
   if (sets.size() > 1) return cts::sets_as_tasks(std::move(sets));
   auto& only = sets.front().second;
-  const auto groups = only.train.groups();
-  const auto each = tasks > 0 ? (groups + tasks - 1) / tasks : 1;
-  if (tasks == 1 || groups == 1) return cts::sets_as_tasks(std::move(sets));
-  return cts::groups_as_tasks(std::move(only), each);
+  if (tasks == 1 || only.train.groups() == 1) return cts::sets_as_tasks(std::move(sets));
+  return cts::groups_as_tasks(std::move(only), tasks);
 }
 
 }  // namespace cts_command

@@ -84,7 +84,7 @@ struct text_sequence_work {
     if (!a.out.empty()) folder.emplace(a.out);
     const auto stream = read_text_tasks({.sets = a.data,
                                          .captions = a.task == "caption",
-                                         .image = a.image > 0 ? a.image : 64,
+                                         .image = image_of(a),
                                          .pictures = a.pictures,
                                          .test_pictures = a.test_pictures,
                                          .seed = a.seed,

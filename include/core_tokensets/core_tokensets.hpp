@@ -164,5 +164,6 @@
 #include "core_tokensets/train/sequence.hpp"
 #include "core_tokensets/train/task_loop.hpp"
 #include "core_tokensets/train/text_fit.hpp"
+#include "core_tokensets/train/text_prices.hpp"
 #include "core_tokensets/train/text_sequence.hpp"
 #include "core_tokensets/train/vqa_accuracy.hpp"

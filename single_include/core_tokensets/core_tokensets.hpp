@@ -409,6 +409,343 @@ class random_stream {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/data/image.hpp ====
+// Pictures of 8 bits a channel, height x width x channels, and what is done to them before they become tokens.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// A picture that someone else owns: `[height, width, channels]` without gaps.
+struct image_view {
+  index height = 0, width = 0, channels = 0;
+  const std::uint8_t* pixels = nullptr;
+
+  const std::uint8_t* at(index y, index x) const { return pixels + (y * width + x) * channels; }
+  index size() const { return height * width * channels; }
+};
+
+/// A picture: `pixels` is `[height, width, channels]`, red before green before blue.
+struct image {
+  index height = 0, width = 0, channels = 0;
+  std::vector<std::uint8_t> pixels = {};
+
+  image() = default;
+  /// A picture of the given extents, all pixels `fill`.
+  image(index h, index w, index c, std::uint8_t fill = 0)
+      : height(h), width(w), channels(c), pixels(static_cast<std::size_t>(h * w * c), fill) {}
+  explicit image(const image_view& from)
+      : height(from.height),
+        width(from.width),
+        channels(from.channels),
+        pixels(from.pixels, from.pixels + from.size()) {}
+
+  operator image_view() const { return {height, width, channels, pixels.data()}; }
+  std::uint8_t* at(index y, index x) { return pixels.data() + (y * width + x) * channels; }
+  const std::uint8_t* at(index y, index x) const { return pixels.data() + (y * width + x) * channels; }
+  bool operator==(const image&) const = default;
+};
+
+/// How new pixels come from old ones: the two nearest, weighted (bilinear); the mean of the area that they cover
+/// (area); or area along an axis that shrinks and bilinear along one that grows (automatic).
+enum class resampling { automatic, bilinear, area };
+
+namespace detail {
+
+/// The old pixels `first ..` and their weights (sum 1) that make one new pixel along one axis.
+struct resampling_weights {
+  index first = 0;
+  std::vector<float> weights;
+};
+
+inline std::vector<resampling_weights> resample_axis(index from, index to, resampling how) {
+  const double ratio = static_cast<double>(from) / static_cast<double>(to);
+  const bool area = how == resampling::area || (how == resampling::automatic && to < from);
+  std::vector<resampling_weights> axis;
+  axis.reserve(static_cast<std::size_t>(to));
+  for (index i = 0; i < to; ++i) {
+    const double begin = static_cast<double>(i) * ratio, end = begin + ratio;
+    resampling_weights w;
+    if (area) {
+      w.first = std::min(static_cast<index>(begin), from - 1);
+      const index last = std::clamp(static_cast<index>(std::ceil(end - 1e-9)), w.first + 1, from);
+      for (index j = w.first; j < last; ++j) {
+        const double covered = std::min(end, static_cast<double>(j + 1)) - std::max(begin, static_cast<double>(j));
+        w.weights.push_back(static_cast<float>(covered / ratio));
+      }
+    } else {
+      const double centre = std::clamp((begin + end) / 2 - 0.5, 0.0, static_cast<double>(from - 1));
+      w.first = std::min(static_cast<index>(centre), std::max<index>(from - 2, 0));
+      const auto share = static_cast<float>(centre - static_cast<double>(w.first));
+      w.weights = from > 1 ? std::vector<float>{1 - share, share} : std::vector<float>{1};
+    }
+    axis.push_back(std::move(w));
+  }
+  return axis;
+}
+
+}  // namespace detail
+
+/// The picture at another size; pixel centres lie at half integers. `Error`: an extent that is not positive.
+inline image resize(const image_view& from, index height, index width, resampling how = resampling::automatic) {
+  require(from.height > 0 && from.width > 0 && from.channels > 0 && height > 0 && width > 0, "resize: ", from.height,
+          " x ", from.width, " x ", from.channels, " to ", height, " x ", width, ": expected positive extents");
+  if (from.height == height && from.width == width) return image(from);
+  const index row = width * from.channels;
+  std::vector<float> wide(static_cast<std::size_t>(from.height * row), 0.0f);
+  const auto columns = detail::resample_axis(from.width, width, how);
+  for (index y = 0; y < from.height; ++y) {
+    float* out = wide.data() + y * row;
+    for (const auto& column : columns) {
+      const std::uint8_t* in = from.at(y, column.first);
+      for (const float weight : column.weights) {
+        for (index c = 0; c < from.channels; ++c) out[c] += weight * static_cast<float>(*in++);
+      }
+      out += from.channels;
+    }
+  }
+  image to(height, width, from.channels);
+  const auto rows = detail::resample_axis(from.height, height, how);
+  std::vector<float> sums(static_cast<std::size_t>(row));
+  std::uint8_t* out = to.pixels.data();
+  for (const auto& line : rows) {
+    std::fill(sums.begin(), sums.end(), 0.5f);
+    const float* in = wide.data() + line.first * row;
+    for (const float weight : line.weights) {
+      for (float& sum : sums) sum += weight * *in++;
+    }
+    for (const float sum : sums) *out++ = static_cast<std::uint8_t>(std::clamp(sum, 0.0f, 255.0f));
+  }
+  return to;
+}
+
+/// Three equal channels from one; a picture of three channels as it is. `Error`: any other number of channels.
+inline image grey_to_rgb(const image_view& from) {
+  require(from.channels == 1 || from.channels == 3, "grey_to_rgb: ", from.channels, " channels, expected 1 or 3");
+  if (from.channels == 3) return image(from);
+  image to(from.height, from.width, 3);
+  for (index i = 0; i < from.size(); ++i) std::fill_n(to.pixels.data() + 3 * i, 3, from.pixels[i]);
+  return to;
+}
+
+/// Rows `top ..` and columns `left ..` of the picture. `Error`: the window leaves the picture.
+inline image crop(const image_view& from, index top, index left, index height, index width) {
+  require(top >= 0 && left >= 0 && height > 0 && width > 0 && top <= from.height - height && left <= from.width - width,
+          "crop: ", height, " x ", width, " at row ", top, ", column ", left, " leaves the picture of ", from.height,
+          " x ", from.width);
+  image to(height, width, from.channels);
+  for (index y = 0; y < height; ++y) std::copy_n(from.at(top + y, left), width * from.channels, to.at(y, 0));
+  return to;
+}
+
+/// The mirror image: left becomes right.
+inline image flip_horizontally(const image_view& from) {
+  image to(from.height, from.width, from.channels);
+  for (index y = 0; y < from.height; ++y) {
+    for (index x = 0; x < from.width; ++x) {
+      std::copy_n(from.at(y, from.width - 1 - x), from.channels, to.at(y, x));
+    }
+  }
+  return to;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/io/checksum.hpp ====
+// A 64-bit checksum that anyone can recompute: FNV-1a (Fowler, Noll, Vo). It finds accidents, not forgeries.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace core_tokensets {
+
+/// FNV-1a of `bytes`; hand in the checksum of what came before to go on from there.
+constexpr std::uint64_t fnv1a(std::span<const std::byte> bytes, std::uint64_t before = 0xcbf29ce484222325u) {
+  for (const std::byte b : bytes) before = (before ^ static_cast<std::uint64_t>(b)) * 0x100000001b3u;
+  return before;
+}
+
+/// The same of a text and its length, so that texts one after another are told apart however they are cut.
+constexpr std::uint64_t fnv1a(std::string_view text, std::uint64_t before) {
+  for (const char c : text) before = (before ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  for (std::uint64_t length = text.size(), i = 0; i < 8; ++i, length >>= 8)
+    before = (before ^ (length & 255)) * 0x100000001b3u;
+  return before;
+}
+
+/// Sixteen hexadecimal digits.
+inline std::string checksum_text(std::uint64_t sum) {
+  std::string text(16, '0');
+  for (std::size_t i = 16; i-- > 0; sum >>= 4) text[i] = "0123456789abcdef"[sum & 15];
+  return text;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/dataset.hpp ====
+// Labelled pictures of one size, packed one after the other, and ways to take a part of them.
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// S pictures with a class each. `names`, `source_bytes` and `masks` may be empty.
+struct dataset {
+  index height = 0, width = 0, channels = 0;
+  std::vector<std::uint8_t> pixels;         ///< [S, height, width, channels]
+  std::vector<std::int32_t> labels;         ///< [S] in [0, classes())
+  std::vector<std::string> class_names;     ///< [K]
+  std::vector<std::string> names;           ///< [S] where each picture came from
+  std::vector<std::uint64_t> source_bytes;  ///< [S] size of each picture as it came (JPEG, PNG, raw)
+  std::vector<std::uint8_t> masks;          ///< [S, height, width]: 0 background, o + 1 where object o is seen
+
+  index n() const { return static_cast<index>(labels.size()); }
+  index classes() const { return static_cast<index>(class_names.size()); }
+  /// Bytes of one picture in `pixels`.
+  index image_size() const { return height * width * channels; }
+  image_view view_of(index i) const { return {height, width, channels, pixels.data() + i * image_size()}; }
+  /// The mask of picture i, `[height, width]`; empty if there are none.
+  std::span<const std::uint8_t> mask_of(index i) const {
+    if (masks.empty()) return {};
+    return {masks.data() + i * height * width, static_cast<std::size_t>(height * width)};
+  }
+  /// Sum of `source_bytes`: what the data weigh as they came.
+  std::uint64_t total_source_bytes() const {
+    return std::accumulate(source_bytes.begin(), source_bytes.end(), std::uint64_t{0});
+  }
+
+  /// `Error` naming `what` unless all arrays have the same number of pictures and labels name classes.
+  void check(std::string_view what = "dataset") const {
+    const auto s = labels.size();
+    require(pixels.size() == s * static_cast<std::size_t>(image_size()), what, ": ", pixels.size(),
+            " bytes of pixels, expected ", s, " x ", height, " x ", width, " x ", channels);
+    require((names.empty() || names.size() == s) && (source_bytes.empty() || source_bytes.size() == s), what, ": ",
+            names.size(), " names and ", source_bytes.size(), " sizes for ", s, " pictures");
+    require(masks.empty() || masks.size() == s * static_cast<std::size_t>(height * width), what, ": ", masks.size(),
+            " bytes of masks, expected ", s, " x ", height, " x ", width);
+    for (const std::int32_t label : labels) {
+      require(label >= 0 && label < classes(), what, ": label ", label, " but only ", classes(), " classes");
+    }
+  }
+};
+
+/// Pictures to learn from and pictures to measure on, with the same classes.
+struct dataset_split {
+  dataset train, test;
+};
+
+/// A number by which pictures, labels and sizes are told from others; hand in that of what came before.
+inline std::uint64_t checksum(const dataset& d, std::uint64_t before = fnv1a({})) {
+  const std::array shape{d.height, d.width, d.channels, d.n()};
+  std::uint64_t sum = fnv1a(std::as_bytes(std::span(shape)), before);
+  sum = fnv1a(std::as_bytes(std::span(d.pixels)), sum);
+  sum = fnv1a(std::as_bytes(std::span(d.labels)), sum);
+  sum = fnv1a(std::as_bytes(std::span(d.source_bytes)), sum);
+  for (const auto& name : d.class_names) sum = fnv1a(name, sum);
+  return sum;
+}
+inline std::uint64_t checksum(const dataset_split& d) { return checksum(d.test, checksum(d.train)); }
+
+/// The pictures at `indices`, in that order; classes keep their numbers. `Error`: an index out of range.
+inline dataset subset(const dataset& from, std::span<const index> indices) {
+  dataset to;
+  to.height = from.height, to.width = from.width, to.channels = from.channels;
+  to.class_names = from.class_names;
+  const index size = from.image_size(), area = from.height * from.width;
+  to.pixels.reserve(indices.size() * static_cast<std::size_t>(size));
+  for (const index i : indices) {
+    require(i >= 0 && i < from.n(), "subset: picture ", i, " of ", from.n());
+    const auto at = static_cast<std::size_t>(i);
+    to.pixels.insert(to.pixels.end(), from.pixels.data() + i * size, from.pixels.data() + (i + 1) * size);
+    to.labels.push_back(from.labels[at]);
+    if (!from.names.empty()) to.names.push_back(from.names[at]);
+    if (!from.source_bytes.empty()) to.source_bytes.push_back(from.source_bytes[at]);
+    if (!from.masks.empty()) {
+      to.masks.insert(to.masks.end(), from.masks.data() + i * area, from.masks.data() + (i + 1) * area);
+    }
+  }
+  return to;
+}
+
+/// Classes `first` to `last`, both included.
+struct class_range {
+  index first = 0, last = 0;
+  index count() const { return last - first + 1; }
+};
+
+/// "A-B" or "A". `Error`: anything else.
+inline class_range parse_class_range(std::string_view text) {
+  class_range range;
+  const char *const begin = text.data(), *const end = begin + text.size();
+  auto [after, bad] = std::from_chars(begin, end, range.first);
+  range.last = range.first;
+  if (bad == std::errc() && after != end && *after == '-') {
+    const auto second = std::from_chars(after + 1, end, range.last);
+    after = second.ptr, bad = second.ec;
+  }
+  require(bad == std::errc() && after == end && range.first >= 0 && range.last >= range.first, "classes '", text,
+          "': expected A-B with 0 <= A <= B");
+  return range;
+}
+
+/// The pictures of the classes in `range`, renumbered from 0. `Error`: the range leaves the classes.
+inline dataset select_classes(const dataset& from, class_range range) {
+  require(range.first >= 0 && range.first <= range.last && range.last < from.classes(), "select_classes: ", range.first,
+          "-", range.last, ", expected a range within 0-", from.classes() - 1);
+  std::vector<index> kept;
+  for (index i = 0; i < from.n(); ++i) {
+    const index label = from.labels[static_cast<std::size_t>(i)];
+    if (label >= range.first && label <= range.last) kept.push_back(i);
+  }
+  dataset to = subset(from, kept);
+  for (auto& label : to.labels) label -= static_cast<std::int32_t>(range.first);
+  to.class_names.assign(from.class_names.begin() + range.first, from.class_names.begin() + range.last + 1);
+  return to;
+}
+
+inline dataset_split select_classes(const dataset_split& from, class_range range) {
+  return {select_classes(from.train, range), select_classes(from.test, range)};
+}
+
+/// At most `limit` pictures of each class, chosen at random by `seed`, in their old order.
+inline dataset limit_per_class(const dataset& from, index limit, std::uint64_t seed = 0) {
+  require(limit > 0, "limit_per_class: ", limit, ", expected at least 1");
+  std::vector<index> kept;
+  std::vector<index> members;
+  for (index k = 0; k < from.classes(); ++k) {
+    members.clear();
+    for (index i = 0; i < from.n(); ++i) {
+      if (from.labels[static_cast<std::size_t>(i)] == k) members.push_back(i);
+    }
+    if (static_cast<index>(members.size()) > limit) {
+      random_stream(seed, static_cast<std::uint64_t>(k)).shuffle(std::span(members));
+      members.resize(static_cast<std::size_t>(limit));
+    }
+    kept.insert(kept.end(), members.begin(), members.end());
+  }
+  std::sort(kept.begin(), kept.end());
+  return subset(from, kept);
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/data/token_batch.hpp ====
 // The packed, ragged batch that the whole library works on: kept patches of many samples, one after the other.
 
@@ -2211,6 +2548,13 @@ inline void check(const vit_config& c) {
           "vit: an image of ", c.image.height, "x", c.image.width, " is not made of whole patches of ", c.patch, "x",
           c.patch);
   require(c.dim % c.heads == 0, "vit: ", c.dim, " channels do not divide into ", c.heads, " heads");
+}
+
+/// `Error` unless the pictures are of the size that a model of this configuration sees.
+inline void check_pictures(const dataset& data, const vit_config& c) {
+  require(data.height == c.image.height && data.width == c.image.width && data.channels == c.image.channels,
+          "the model sees images of ", c.image.height, "x", c.image.width, "x", c.image.channels, ", the data have ",
+          data.height, "x", data.width, "x", data.channels);
 }
 
 /// The places of all parameters, under timm's names.
@@ -6281,31 +6625,6 @@ std::vector<double> attribute(const partial_lrp& method, B& b, const vit<B>& mod
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/io/checksum.hpp ====
-// A 64-bit checksum that anyone can recompute: FNV-1a (Fowler, Noll, Vo). It finds accidents, not forgeries.
-
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string>
-
-namespace core_tokensets {
-
-/// FNV-1a of `bytes`; hand in the checksum of what came before to go on from there.
-constexpr std::uint64_t fnv1a(std::span<const std::byte> bytes, std::uint64_t before = 0xcbf29ce484222325u) {
-  for (const std::byte b : bytes) before = (before ^ static_cast<std::uint64_t>(b)) * 0x100000001b3u;
-  return before;
-}
-
-/// Sixteen hexadecimal digits.
-inline std::string checksum_text(std::uint64_t sum) {
-  std::string text(16, '0');
-  for (std::size_t i = 16; i-- > 0; sum >>= 4) text[i] = "0123456789abcdef"[sum & 15];
-  return text;
-}
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/attribution/random.hpp ====
 // The control that every comparison needs: relevance by dice.
 
@@ -8179,153 +8498,6 @@ inline progress_callback console_progress() {
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/image.hpp ====
-// Pictures of 8 bits a channel, height x width x channels, and what is done to them before they become tokens.
-
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <utility>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// A picture that someone else owns: `[height, width, channels]` without gaps.
-struct image_view {
-  index height = 0, width = 0, channels = 0;
-  const std::uint8_t* pixels = nullptr;
-
-  const std::uint8_t* at(index y, index x) const { return pixels + (y * width + x) * channels; }
-  index size() const { return height * width * channels; }
-};
-
-/// A picture: `pixels` is `[height, width, channels]`, red before green before blue.
-struct image {
-  index height = 0, width = 0, channels = 0;
-  std::vector<std::uint8_t> pixels = {};
-
-  image() = default;
-  /// A picture of the given extents, all pixels `fill`.
-  image(index h, index w, index c, std::uint8_t fill = 0)
-      : height(h), width(w), channels(c), pixels(static_cast<std::size_t>(h * w * c), fill) {}
-  explicit image(const image_view& from)
-      : height(from.height),
-        width(from.width),
-        channels(from.channels),
-        pixels(from.pixels, from.pixels + from.size()) {}
-
-  operator image_view() const { return {height, width, channels, pixels.data()}; }
-  std::uint8_t* at(index y, index x) { return pixels.data() + (y * width + x) * channels; }
-  const std::uint8_t* at(index y, index x) const { return pixels.data() + (y * width + x) * channels; }
-  bool operator==(const image&) const = default;
-};
-
-/// How new pixels come from old ones: the two nearest, weighted (bilinear); the mean of the area that they cover
-/// (area); or area along an axis that shrinks and bilinear along one that grows (automatic).
-enum class resampling { automatic, bilinear, area };
-
-namespace detail {
-
-/// The old pixels `first ..` and their weights (sum 1) that make one new pixel along one axis.
-struct resampling_weights {
-  index first = 0;
-  std::vector<float> weights;
-};
-
-inline std::vector<resampling_weights> resample_axis(index from, index to, resampling how) {
-  const double ratio = static_cast<double>(from) / static_cast<double>(to);
-  const bool area = how == resampling::area || (how == resampling::automatic && to < from);
-  std::vector<resampling_weights> axis;
-  axis.reserve(static_cast<std::size_t>(to));
-  for (index i = 0; i < to; ++i) {
-    const double begin = static_cast<double>(i) * ratio, end = begin + ratio;
-    resampling_weights w;
-    if (area) {
-      w.first = std::min(static_cast<index>(begin), from - 1);
-      const index last = std::clamp(static_cast<index>(std::ceil(end - 1e-9)), w.first + 1, from);
-      for (index j = w.first; j < last; ++j) {
-        const double covered = std::min(end, static_cast<double>(j + 1)) - std::max(begin, static_cast<double>(j));
-        w.weights.push_back(static_cast<float>(covered / ratio));
-      }
-    } else {
-      const double centre = std::clamp((begin + end) / 2 - 0.5, 0.0, static_cast<double>(from - 1));
-      w.first = std::min(static_cast<index>(centre), std::max<index>(from - 2, 0));
-      const auto share = static_cast<float>(centre - static_cast<double>(w.first));
-      w.weights = from > 1 ? std::vector<float>{1 - share, share} : std::vector<float>{1};
-    }
-    axis.push_back(std::move(w));
-  }
-  return axis;
-}
-
-}  // namespace detail
-
-/// The picture at another size; pixel centres lie at half integers. `Error`: an extent that is not positive.
-inline image resize(const image_view& from, index height, index width, resampling how = resampling::automatic) {
-  require(from.height > 0 && from.width > 0 && from.channels > 0 && height > 0 && width > 0, "resize: ", from.height,
-          " x ", from.width, " x ", from.channels, " to ", height, " x ", width, ": expected positive extents");
-  if (from.height == height && from.width == width) return image(from);
-  const index row = width * from.channels;
-  std::vector<float> wide(static_cast<std::size_t>(from.height * row), 0.0f);
-  const auto columns = detail::resample_axis(from.width, width, how);
-  for (index y = 0; y < from.height; ++y) {
-    float* out = wide.data() + y * row;
-    for (const auto& column : columns) {
-      const std::uint8_t* in = from.at(y, column.first);
-      for (const float weight : column.weights) {
-        for (index c = 0; c < from.channels; ++c) out[c] += weight * static_cast<float>(*in++);
-      }
-      out += from.channels;
-    }
-  }
-  image to(height, width, from.channels);
-  const auto rows = detail::resample_axis(from.height, height, how);
-  std::vector<float> sums(static_cast<std::size_t>(row));
-  std::uint8_t* out = to.pixels.data();
-  for (const auto& line : rows) {
-    std::fill(sums.begin(), sums.end(), 0.5f);
-    const float* in = wide.data() + line.first * row;
-    for (const float weight : line.weights) {
-      for (float& sum : sums) sum += weight * *in++;
-    }
-    for (const float sum : sums) *out++ = static_cast<std::uint8_t>(std::clamp(sum, 0.0f, 255.0f));
-  }
-  return to;
-}
-
-/// Three equal channels from one; a picture of three channels as it is. `Error`: any other number of channels.
-inline image grey_to_rgb(const image_view& from) {
-  require(from.channels == 1 || from.channels == 3, "grey_to_rgb: ", from.channels, " channels, expected 1 or 3");
-  if (from.channels == 3) return image(from);
-  image to(from.height, from.width, 3);
-  for (index i = 0; i < from.size(); ++i) std::fill_n(to.pixels.data() + 3 * i, 3, from.pixels[i]);
-  return to;
-}
-
-/// Rows `top ..` and columns `left ..` of the picture. `Error`: the window leaves the picture.
-inline image crop(const image_view& from, index top, index left, index height, index width) {
-  require(top >= 0 && left >= 0 && height > 0 && width > 0 && top <= from.height - height && left <= from.width - width,
-          "crop: ", height, " x ", width, " at row ", top, ", column ", left, " leaves the picture of ", from.height,
-          " x ", from.width);
-  image to(height, width, from.channels);
-  for (index y = 0; y < height; ++y) std::copy_n(from.at(top + y, left), width * from.channels, to.at(y, 0));
-  return to;
-}
-
-/// The mirror image: left becomes right.
-inline image flip_horizontally(const image_view& from) {
-  image to(from.height, from.width, from.channels);
-  for (index y = 0; y < from.height; ++y) {
-    for (index x = 0; x < from.width; ++x) {
-      std::copy_n(from.at(y, from.width - 1 - x), from.channels, to.at(y, x));
-    }
-  }
-  return to;
-}
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/data/augment.hpp ====
 // Random shifts and mirror images of training pictures. Each draw depends on (seed, epoch, sample) only, so it is the
 // same in any order and on any number of threads.
@@ -8409,149 +8581,6 @@ inline image augment(const image_view& from, const augmentation_draw& draw) {
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/dataset.hpp ====
-// Labelled pictures of one size, packed one after the other, and ways to take a part of them.
-
-#include <algorithm>
-#include <charconv>
-#include <cstdint>
-#include <numeric>
-#include <span>
-#include <string>
-#include <string_view>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// S pictures with a class each. `names`, `source_bytes` and `masks` may be empty.
-struct dataset {
-  index height = 0, width = 0, channels = 0;
-  std::vector<std::uint8_t> pixels;         ///< [S, height, width, channels]
-  std::vector<std::int32_t> labels;         ///< [S] in [0, classes())
-  std::vector<std::string> class_names;     ///< [K]
-  std::vector<std::string> names;           ///< [S] where each picture came from
-  std::vector<std::uint64_t> source_bytes;  ///< [S] size of each picture as it came (JPEG, PNG, raw)
-  std::vector<std::uint8_t> masks;          ///< [S, height, width]: 0 background, o + 1 where object o is seen
-
-  index n() const { return static_cast<index>(labels.size()); }
-  index classes() const { return static_cast<index>(class_names.size()); }
-  /// Bytes of one picture in `pixels`.
-  index image_size() const { return height * width * channels; }
-  image_view view_of(index i) const { return {height, width, channels, pixels.data() + i * image_size()}; }
-  /// The mask of picture i, `[height, width]`; empty if there are none.
-  std::span<const std::uint8_t> mask_of(index i) const {
-    if (masks.empty()) return {};
-    return {masks.data() + i * height * width, static_cast<std::size_t>(height * width)};
-  }
-  /// Sum of `source_bytes`: what the data weigh as they came.
-  std::uint64_t total_source_bytes() const {
-    return std::accumulate(source_bytes.begin(), source_bytes.end(), std::uint64_t{0});
-  }
-
-  /// `Error` naming `what` unless all arrays have the same number of pictures and labels name classes.
-  void check(std::string_view what = "dataset") const {
-    const auto s = labels.size();
-    require(pixels.size() == s * static_cast<std::size_t>(image_size()), what, ": ", pixels.size(),
-            " bytes of pixels, expected ", s, " x ", height, " x ", width, " x ", channels);
-    require((names.empty() || names.size() == s) && (source_bytes.empty() || source_bytes.size() == s), what, ": ",
-            names.size(), " names and ", source_bytes.size(), " sizes for ", s, " pictures");
-    require(masks.empty() || masks.size() == s * static_cast<std::size_t>(height * width), what, ": ", masks.size(),
-            " bytes of masks, expected ", s, " x ", height, " x ", width);
-    for (const std::int32_t label : labels) {
-      require(label >= 0 && label < classes(), what, ": label ", label, " but only ", classes(), " classes");
-    }
-  }
-};
-
-/// Pictures to learn from and pictures to measure on, with the same classes.
-struct dataset_split {
-  dataset train, test;
-};
-
-/// The pictures at `indices`, in that order; classes keep their numbers. `Error`: an index out of range.
-inline dataset subset(const dataset& from, std::span<const index> indices) {
-  dataset to;
-  to.height = from.height, to.width = from.width, to.channels = from.channels;
-  to.class_names = from.class_names;
-  const index size = from.image_size(), area = from.height * from.width;
-  to.pixels.reserve(indices.size() * static_cast<std::size_t>(size));
-  for (const index i : indices) {
-    require(i >= 0 && i < from.n(), "subset: picture ", i, " of ", from.n());
-    const auto at = static_cast<std::size_t>(i);
-    to.pixels.insert(to.pixels.end(), from.pixels.data() + i * size, from.pixels.data() + (i + 1) * size);
-    to.labels.push_back(from.labels[at]);
-    if (!from.names.empty()) to.names.push_back(from.names[at]);
-    if (!from.source_bytes.empty()) to.source_bytes.push_back(from.source_bytes[at]);
-    if (!from.masks.empty()) {
-      to.masks.insert(to.masks.end(), from.masks.data() + i * area, from.masks.data() + (i + 1) * area);
-    }
-  }
-  return to;
-}
-
-/// Classes `first` to `last`, both included.
-struct class_range {
-  index first = 0, last = 0;
-  index count() const { return last - first + 1; }
-};
-
-/// "A-B" or "A". `Error`: anything else.
-inline class_range parse_class_range(std::string_view text) {
-  class_range range;
-  const char *const begin = text.data(), *const end = begin + text.size();
-  auto [after, bad] = std::from_chars(begin, end, range.first);
-  range.last = range.first;
-  if (bad == std::errc() && after != end && *after == '-') {
-    const auto second = std::from_chars(after + 1, end, range.last);
-    after = second.ptr, bad = second.ec;
-  }
-  require(bad == std::errc() && after == end && range.first >= 0 && range.last >= range.first, "classes '", text,
-          "': expected A-B with 0 <= A <= B");
-  return range;
-}
-
-/// The pictures of the classes in `range`, renumbered from 0. `Error`: the range leaves the classes.
-inline dataset select_classes(const dataset& from, class_range range) {
-  require(range.first >= 0 && range.first <= range.last && range.last < from.classes(), "select_classes: ", range.first,
-          "-", range.last, ", expected a range within 0-", from.classes() - 1);
-  std::vector<index> kept;
-  for (index i = 0; i < from.n(); ++i) {
-    const index label = from.labels[static_cast<std::size_t>(i)];
-    if (label >= range.first && label <= range.last) kept.push_back(i);
-  }
-  dataset to = subset(from, kept);
-  for (auto& label : to.labels) label -= static_cast<std::int32_t>(range.first);
-  to.class_names.assign(from.class_names.begin() + range.first, from.class_names.begin() + range.last + 1);
-  return to;
-}
-
-inline dataset_split select_classes(const dataset_split& from, class_range range) {
-  return {select_classes(from.train, range), select_classes(from.test, range)};
-}
-
-/// At most `limit` pictures of each class, chosen at random by `seed`, in their old order.
-inline dataset limit_per_class(const dataset& from, index limit, std::uint64_t seed = 0) {
-  require(limit > 0, "limit_per_class: ", limit, ", expected at least 1");
-  std::vector<index> kept;
-  std::vector<index> members;
-  for (index k = 0; k < from.classes(); ++k) {
-    members.clear();
-    for (index i = 0; i < from.n(); ++i) {
-      if (from.labels[static_cast<std::size_t>(i)] == k) members.push_back(i);
-    }
-    if (static_cast<index>(members.size()) > limit) {
-      random_stream(seed, static_cast<std::uint64_t>(k)).shuffle(std::span(members));
-      members.resize(static_cast<std::size_t>(limit));
-    }
-    kept.insert(kept.end(), members.begin(), members.end());
-  }
-  std::sort(kept.begin(), kept.end());
-  return subset(from, kept);
-}
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/io/atomic_file.hpp ====
 // Whole files in and out. A file is written under a temporary name in its own folder, flushed to the disk and renamed,
 // so that at any moment the name holds either the old content or the new one, never a part.
@@ -8617,32 +8646,53 @@ inline void write_all(int descriptor, std::span<const std::byte> bytes, const st
   }
 }
 
+/// Where a file is written to: links are followed. `Error`: no name, or something that is no regular file.
+struct write_place {
+  std::filesystem::path target, folder;
+  bool replaces = false;
+  mode_t permissions = 0;  ///< of the file that is replaced
+};
+
+inline write_place place_of(const std::filesystem::path& path) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  write_place place;
+  place.target = fs::is_symlink(path, ignored) ? fs::weakly_canonical(path, ignored) : path;
+  if (place.target.empty() || !place.target.has_filename())
+    fail("'", path.string(), "': cannot write: expected a file name");
+  struct stat old {};
+  place.replaces = ::stat(place.target.c_str(), &old) == 0;
+  place.permissions = old.st_mode & 07777;
+  require(!place.replaces || S_ISREG(old.st_mode), path.string(), ": cannot write: exists and is not a regular file");
+  place.folder = place.target.has_parent_path() ? place.target.parent_path() : fs::path(".");
+  return place;
+}
+
 }  // namespace detail
+
+/// `Error` with the reason where `write_file` could not write there: to be told before long work, not behind it.
+inline void check_writable(const std::filesystem::path& path) {
+  auto [descriptor, temporary] = detail::create_temporary(detail::place_of(path).folder, path);
+  const detail::open_file probe(descriptor, std::move(temporary));
+}
 
 /// Replaces the file at `path` by the pieces, one after the other; a link is followed, the old file's permissions stay.
 /// On `Error` the old file is untouched and no temporary file is left.
 inline void write_file(const std::filesystem::path& path, std::span<const std::span<const std::byte>> pieces) {
-  namespace fs = std::filesystem;
-  std::error_code ignored;
-  fs::path target = path;
-  if (fs::is_symlink(path, ignored)) target = fs::weakly_canonical(path, ignored);
-  if (target.empty() || !target.has_filename()) fail("'", path.string(), "': cannot write: expected a file name");
-  struct stat old {};
-  const bool replaces = ::stat(target.c_str(), &old) == 0;
-  require(!replaces || S_ISREG(old.st_mode), path.string(), ": cannot write: exists and is not a regular file");
-
-  const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
-  auto [descriptor, temporary] = detail::create_temporary(folder, path);
+  const detail::write_place place = detail::place_of(path);
+  auto [descriptor, temporary] = detail::create_temporary(place.folder, path);
   detail::open_file file(descriptor, std::move(temporary));
   for (const auto piece : pieces) detail::write_all(file.descriptor, piece, path);
-  if (replaces && ::fchmod(file.descriptor, old.st_mode & 07777) != 0) detail::fail_file(path, "set its permissions");
+  if (place.replaces && ::fchmod(file.descriptor, place.permissions) != 0)
+    detail::fail_file(path, "set its permissions");
   if (::fsync(file.descriptor) != 0) detail::fail_file(path, "flush");
   if (::close(std::exchange(file.descriptor, -1)) != 0) detail::fail_file(path, "close");
-  if (::rename(file.doomed.c_str(), target.c_str()) != 0) detail::fail_file(path, "rename the temporary file to it");
+  if (::rename(file.doomed.c_str(), place.target.c_str()) != 0)
+    detail::fail_file(path, "rename the temporary file to it");
   file.doomed.clear();
 
   // Some file systems cannot flush a folder and say EINVAL; the rename itself has happened.
-  const detail::open_file parent(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), {});
+  const detail::open_file parent(::open(place.folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), {});
   if (parent.descriptor >= 0 && ::fsync(parent.descriptor) != 0 && errno != EINVAL)
     detail::fail_file(path, "flush its folder");
 }
@@ -9635,14 +9685,21 @@ inline dataset load_class_folders(const std::filesystem::path& where, const fold
   return data;
 }
 
+/// The part of DIR to measure on: "test", or "val" if there is no test. `Error`: neither.
+inline std::string test_part(const std::filesystem::path& dir) {
+  for (const char* part : {"test", "val"}) {
+    if (std::filesystem::is_directory(dir / part)) return part;
+  }
+  fail(dir.string(), ": expected the folder test or val in it");
+}
+
 /// Reads DIR/train and DIR/test, or DIR/val if there is no test. Classes are numbered by folder name; where DIR has a
 /// `classes.tsv` (folder, tab, description), the descriptions become their names. `Error`: see `load_class_folders`.
 inline dataset_split load_folder(const std::filesystem::path& dir, const folder_options& options = {}) {
   namespace fs = std::filesystem;
   require(fs::is_directory(dir), dir.string(), ": no such folder");
-  const fs::path test = fs::is_directory(dir / "test") ? dir / "test" : dir / "val";
-  require(fs::is_directory(dir / "train") && fs::is_directory(test), dir.string(),
-          ": expected the folders train and test (or val) in it");
+  require(fs::is_directory(dir / "train"), dir.string(), ": expected the folders train and test (or val) in it");
+  const fs::path test = dir / test_part(dir);
   dataset_split split;
   split.train = load_class_folders(dir / "train", options);
   split.test = load_class_folders(test, options, split.train.class_names);
@@ -9741,7 +9798,7 @@ void for_each_json_record(const std::filesystem::path& path, std::initializer_li
     // What is parsed is thrown away record by record.
     const auto rest = nlohmann::json::parse(file, step);
     require(rest.is_object(), path.string(), ": the JSON value is no object");
-  } catch (const nlohmann::json::parse_error& e) {
+  } catch (const nlohmann::json::exception& e) {  // also of a number that no double holds
     fail(path.string(), ": no JSON: ", e.what());
   }
   for (const auto wanted_list : lists) {
@@ -9851,6 +9908,19 @@ struct visual_text {
 struct visual_text_split {
   visual_text train, test;
 };
+
+/// A number by which pictures and texts are told from others; hand in that of what came before.
+inline std::uint64_t checksum(const visual_text& text, std::uint64_t before = fnv1a({})) {
+  std::uint64_t sum = checksum(text.images, before);
+  for (const auto& name : text.group_names) sum = fnv1a(name, sum);
+  for (const auto& sample : text.samples) {
+    const std::array numbers{sample.image, static_cast<index>(sample.group), static_cast<index>(sample.answers.size())};
+    sum = fnv1a(sample.prompt, fnv1a(std::as_bytes(std::span(numbers)), sum));
+    for (const auto& answer : sample.answers) sum = fnv1a(answer, sum);
+  }
+  return sum;
+}
+inline std::uint64_t checksum(const visual_text_split& d) { return checksum(d.test, checksum(d.train)); }
 
 /// The answer that most people gave, of several the one that comes first. `Error`: no answers.
 inline const std::string& consensus(const visual_text_sample& sample) {
@@ -10350,6 +10420,9 @@ inline tokenizer tokenizer_from_json(const nlohmann::json& json) {
   const char* name = kind == "pairs" ? "merges" : "words";
   const auto& learnt = field(name);
   require(learnt.is_array(), "tokenizer: '", name, "' is no list");
+  // Each merge may double a token: a short file could ask for more memory than there is.
+  constexpr std::size_t most = std::size_t{1} << 26;
+  std::size_t bytes = 0;
   for (std::size_t i = 0; i < learnt.size(); ++i) {
     const auto& item = learnt[i];
     if (t.kind() == tokenizer_kind::pairs) {
@@ -10361,6 +10434,9 @@ inline tokenizer tokenizer_from_json(const nlohmann::json& json) {
       const auto pair = item.get<detail::token_pair>();
       require(!t.ranks_.contains(detail::pair_key(pair.first, pair.second)), "tokenizer: merge ", i, " is ", item,
               ", which came before");
+      bytes += t.texts_[static_cast<std::size_t>(pair.first)].size();
+      bytes += t.texts_[static_cast<std::size_t>(pair.second)].size();
+      require(bytes <= most, "tokenizer: with merge ", i, " the tokens have more than ", most, " bytes");
       t.add_merge(pair);
     } else {
       const std::string word = item.is_string() ? detail::from_hex(item.get_ref<const std::string&>()) : "";
@@ -10394,8 +10470,10 @@ namespace core_tokensets {
 /// their references in turn.
 class encoded_texts {
  public:
-  /// `Error`: a sample whose prompt and answer take more than `length` tokens of the decoder.
+  /// `Error`: data that do not fit together, a sample whose prompt and answer take more than `length` tokens of the
+  /// decoder.
   encoded_texts(const visual_text& data, const tokenizer& words, index length) {
+    data.check("texts");
     for (index i = 0; i < data.n(); ++i) {
       const visual_text_sample& sample = data.samples[static_cast<std::size_t>(i)];
       prompts_.push_back(words.encode(sample.prompt));
@@ -10428,8 +10506,10 @@ class encoded_texts {
 /// Some samples of a set, by the pictures that they are about.
 class samples_by_picture {
  public:
+  /// `Error`: data that do not fit together, a sample that is not there.
   samples_by_picture(const visual_text& data, std::span<const index> samples)
       : of_(static_cast<std::size_t>(data.images.n())) {
+    data.check("texts");
     for (const index i : samples) {
       require(i >= 0 && i < data.n(), "texts: sample ", i, " of ", data.n());
       auto& mine = of_[static_cast<std::size_t>(data.samples[static_cast<std::size_t>(i)].image)];
@@ -12551,14 +12631,36 @@ struct text_stream {
   const text_task& operator[](index t) const { return tasks[static_cast<std::size_t>(t)]; }
 };
 
-/// `Error` unless every task has samples to learn from and to measure on.
+/// `Error` unless the data are whole, and every task has samples of them to learn from and to measure on.
 inline void check(const text_stream& stream) {
+  stream.data.train.check("text_stream: train");
+  stream.data.test.check("text_stream: test");
   require(!stream.tasks.empty(), "text_stream: there are no tasks");
   for (const text_task& t : stream.tasks) {
     require(!t.train.empty() && !t.test.empty(), "text_stream: task '", t.name, "' has ", t.train.size(),
             " samples to learn from and ", t.test.size(), " to measure on");
+    const auto known = [&](const std::vector<index>& samples, const visual_text& data) {
+      for (const index i : samples)
+        require(i >= 0 && i < data.n(), "text_stream: task '", t.name, "' names sample ", i, " of ", data.n());
+    };
+    known(t.train, stream.data.train);
+    known(t.test, stream.data.test);
   }
 }
+
+namespace detail {
+
+/// Groups of the same name get the same number in both parts.
+inline void share_groups(visual_text_split& data) {
+  data.train.check("text_stream: train");
+  data.test.check("text_stream: test");
+  std::vector<std::string> names = data.train.group_names;
+  const auto numbers = merge_names(data.test.group_names, names);
+  for (auto& sample : data.test.samples) sample.group = numbers[static_cast<std::size_t>(sample.group)];
+  data.train.group_names = data.test.group_names = names;
+}
+
+}  // namespace detail
 
 /// Named sets as tasks, in that order. `Error`: pictures of different sizes, a set without samples.
 inline text_stream sets_as_tasks(std::vector<std::pair<std::string, visual_text_split>> sets) {
@@ -12581,31 +12683,30 @@ inline text_stream sets_as_tasks(std::vector<std::pair<std::string, visual_text_
   require(!train.empty(), "text_stream: there are no tasks");
   const std::vector<visual_text> both{join(train), join(test)};
   stream.data = {both[0], both[1]};
-  // Groups of the same name have the same number in both parts.
-  std::vector<std::string> names = stream.data.train.group_names;
-  const auto numbers = detail::merge_names(stream.data.test.group_names, names);
-  for (auto& sample : stream.data.test.samples) sample.group = numbers[static_cast<std::size_t>(sample.group)];
-  stream.data.train.group_names = stream.data.test.group_names = names;
+  detail::share_groups(stream.data);
   check(stream);
   return stream;
 }
 
-/// The groups of one set as tasks, `groups_per_task` at a time in their order; the last task takes what is left.
-inline text_stream groups_as_tasks(visual_text_split data, index groups_per_task = 1) {
-  require(groups_per_task > 0, "text_stream: ", groups_per_task, " groups a task, expected at least 1");
-  require(data.train.group_names == data.test.group_names, "text_stream: train and test have different groups");
+/// The groups of one set, in their order, dealt evenly to so many tasks; 0, or more than there are groups: a task for
+/// each. `Error`: a task without samples to learn from or to measure on.
+inline text_stream groups_as_tasks(visual_text_split data, index tasks = 0) {
+  require(tasks >= 0, "text_stream: ", tasks, " tasks");
+  detail::share_groups(data);
   text_stream stream{std::move(data), {}};
   const auto& names = stream.data.train.group_names;
-  for (std::size_t g = 0; g < names.size(); ++g) {
-    if (g % static_cast<std::size_t>(groups_per_task) == 0)
-      stream.tasks.push_back({names[g], {}, {}});
-    else
-      stream.tasks.back().name += ", " + names[g];
+  const std::size_t groups = names.size(),
+                    count = tasks == 0 ? groups : std::min(static_cast<std::size_t>(tasks), groups);
+  const auto task_of = [&](std::size_t group) { return group * count / groups; };
+  stream.tasks.resize(count);
+  for (std::size_t g = 0; g < groups; ++g) {
+    std::string& name = stream.tasks[task_of(g)].name;
+    name += (name.empty() ? "" : ", ") + names[g];
   }
   const auto deal = [&](const visual_text& from, std::vector<index> text_task::*part) {
     for (index i = 0; i < from.n(); ++i) {
-      const index group = from.samples[static_cast<std::size_t>(i)].group;
-      (stream.tasks[static_cast<std::size_t>(group / groups_per_task)].*part).push_back(i);
+      const auto group = static_cast<std::size_t>(from.samples[static_cast<std::size_t>(i)].group);
+      (stream.tasks[task_of(group)].*part).push_back(i);
     }
   };
   deal(stream.data.train, &text_task::train);
@@ -14579,7 +14680,8 @@ class cached_decoder {
     const auto& l = model_.layout();
     const auto p = model_.view_parameters();
     const index dim = model_.config().text.dim;
-    text_batch asking = prompts;  // the last token of each text is asked
+    text_batch asking = prompts;  // the last token of each text is asked, and no other
+    asking.targets.assign(asking.tokens.size(), -1);
     for (index q = 0; q < prompts.texts(); ++q) {
       asking.targets[static_cast<std::size_t>(prompts.offsets[static_cast<std::size_t>(q + 1)] - 1)] = 0;
     }
@@ -18735,7 +18837,8 @@ template <class L>
 concept learner = requires(L& l, const L& constant, index t, token_memory& memory, const token_memory& known,
                            const std::vector<index>& stored, const tensor_file& file) {
   { constant.tasks() } -> std::same_as<index>;
-  { constant.data_bytes() } -> std::same_as<index>;  ///< what a budget that is a fraction refers to
+  { constant.data_bytes() } -> std::same_as<index>;             ///< what a budget that is a fraction refers to
+  { constant.data_checksum() } -> std::same_as<std::uint64_t>;  ///< what a checkpoint recognises the data by
   { constant.format() } -> std::same_as<token_memory_format>;
   { constant.stores() } -> std::same_as<bool>;
   l.learn(t, known);                                                          ///< task t with replay
@@ -18798,8 +18901,8 @@ inline nlohmann::json to_json(const sequence_result& r) {
   return json;
 }
 
-/// Runs all tasks through a learner and fills a memory. `fingerprint` describes everything that the results depend on;
-/// a checkpoint with another one is refused.
+/// Runs all tasks through a learner and fills a memory. `fingerprint` describes everything that the results depend on
+/// but the data, which have their checksum; a checkpoint of other settings or data is refused.
 template <learner L>
 class task_loop {
  public:
@@ -18807,6 +18910,7 @@ class task_loop {
       : learner_(l), o_(std::move(options)), fingerprint_(std::move(fingerprint)), memory_(l.format()) {
     require(l.tasks() > 0, "sequence: there are no tasks");
     result_.budget_bytes = o_.budget.resolve(l.data_bytes());
+    if (!o_.out.empty()) data_ = checksum_text(l.data_checksum());
   }
 
   sequence_result run() {
@@ -18864,6 +18968,7 @@ class task_loop {
     state["tasks_done"] = t + 1;
     state["pictures"] = pictures_;
     state["fingerprint"] = fingerprint_;
+    state["data"] = data_;
     state["model"] = detail::file_checksum(model_path);
     state["memory"] = detail::file_checksum(memory_path);
     state["checksum"] = detail::state_checksum(state);
@@ -18884,6 +18989,8 @@ class task_loop {
             ": the checkpoint was altered (its checksum does not match)");
     require(state["fingerprint"] == fingerprint_, path.string(),
             ": the checkpoint belongs to a run with other settings; choose another folder or leave --resume out");
+    require(state.contains("data") && state["data"] == data_, path.string(),
+            ": the checkpoint belongs to a run on other data; choose another folder or leave --resume out");
     const auto done = state["tasks_done"].get<index>();
     const std::string tag = std::to_string(done - 1);
     const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors"),
@@ -18910,7 +19017,7 @@ class task_loop {
 
   L& learner_;
   task_loop_options o_;
-  std::string fingerprint_;
+  std::string fingerprint_, data_;  ///< what a checkpoint is recognised by
   token_memory memory_;
   sequence_result result_;
   std::vector<index> pictures_;  ///< [S] training sample of each sample of the memory
@@ -18991,18 +19098,33 @@ enum class picture_price { source, raw };
 /// Bytes of label and weight beside a stored picture file.
 inline constexpr index picture_overhead = 8;
 
-/// How many of `available` samples with `tokens` each may join the memory before its file exceeds `bytes`. Throws where
-/// not even one fits an empty memory.
-inline index affordable_samples(const token_memory& memory, index tokens, index available, index bytes) {
+namespace detail {
+
+/// The largest k of 0 .. available for which `fits(k)` holds, if it holds for all smaller ones.
+template <class Fits>
+index most_that_fit(index available, const Fits& fits) {
   index low = 0, high = available;
   while (low < high) {
     const index middle = (low + high + 1) / 2;
-    const bool fits = memory.bytes_on_disk(memory.samples() + middle, memory.tokens() + middle * tokens) <= bytes;
-    (fits ? low : high) = fits ? middle : middle - 1;
+    if (fits(middle))
+      low = middle;
+    else
+      high = middle - 1;
   }
-  require(low > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ", tokens,
-          " tokens, which takes ", memory.bytes_on_disk(1, tokens));
   return low;
+}
+
+}  // namespace detail
+
+/// How many of `available` samples with `tokens` each may join the memory before its file exceeds `bytes`. Throws where
+/// not even one fits an empty memory.
+inline index affordable_samples(const token_memory& memory, index tokens, index available, index bytes) {
+  const index k = detail::most_that_fit(available, [&](index more) {
+    return memory.bytes_on_disk(memory.samples() + more, memory.tokens() + more * tokens) <= bytes;
+  });
+  require(k > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ", tokens,
+          " tokens, which takes ", memory.bytes_on_disk(1, tokens));
+  return k;
 }
 
 /// What a picture costs as a file.
@@ -19020,17 +19142,15 @@ inline index affordable_pictures(const dataset& data, std::span<const index> ind
   return std::min(static_cast<index>(indices.size()), static_cast<index>(static_cast<double>(bytes) / mean));
 }
 
-/// Leaves out the pictures with the largest files until the others together cost no more than `bytes`.
-inline void fit_files(const dataset& data, std::span<const index> indices, index bytes, selection_result& chosen) {
-  const auto price = [&](index i) { return file_price(data, indices[static_cast<std::size_t>(i)]); };
-  index total = 0;
-  for (const index i : chosen.indices) total += price(i);
-  while (total > bytes && !chosen.indices.empty()) {
-    const auto largest = std::max_element(chosen.indices.begin(), chosen.indices.end(),
-                                          [&](index a, index c) { return price(a) < price(c); });
-    total -= price(*largest);
-    chosen.weights.erase(chosen.weights.begin() + (largest - chosen.indices.begin()));
-    chosen.indices.erase(largest);
+/// Leaves out the dearest of what was chosen until the rest costs no more than `bytes`. `alone(i)` is the price of
+/// sample i, `together(indices)` that of all of them, which may share something.
+template <class Alone, class Together>
+void fit_price(selection_result& chosen, index bytes, const Alone& alone, const Together& together) {
+  while (!chosen.indices.empty() && together(chosen.indices) > bytes) {
+    const auto dearest = std::max_element(chosen.indices.begin(), chosen.indices.end(),
+                                          [&](index a, index c) { return alone(a) < alone(c); });
+    chosen.weights.erase(chosen.weights.begin() + (dearest - chosen.indices.begin()));
+    chosen.indices.erase(dearest);
   }
 }
 
@@ -19077,6 +19197,7 @@ consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::s
   };
   require(recipe.keep > 0 && recipe.keep <= 1, "core tokenset: keep ", recipe.keep,
           ", expected more than 0 and at most 1");
+  check_pictures(data, model.config());
   const auto start = clock::now();
   std::vector<std::int32_t> labels;
   for (const index i : indices) labels.push_back(data.labels[static_cast<std::size_t>(i)]);
@@ -19084,7 +19205,12 @@ consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::s
     const model_outputs outputs = run_model(b, model, data, indices, normalisation);
     return make_evidence(outputs.logits, outputs.features, outputs.labels, model.config().classes);
   });
-  if (file_bytes != std::numeric_limits<index>::max()) fit_files(data, indices, file_bytes, chosen);
+  if (file_bytes != std::numeric_limits<index>::max()) {
+    const auto price = [&](index i) { return file_price(data, indices[static_cast<std::size_t>(i)]); };
+    fit_price(chosen, file_bytes, price, [&](const std::vector<index>& all) {
+      return std::accumulate(all.begin(), all.end(), index{0}, [&](index sum, index i) { return sum + price(i); });
+    });
+  }
   consolidation done;
   done.select_seconds = seconds(start);
 
@@ -19150,6 +19276,8 @@ class class_learner {
  public:
   class_learner(B& b, vit<B>& model, const task_stream& stream, sequence_options options)
       : b_(b), model_(model), stream_(stream), o_(std::move(options)) {
+    check_pictures(stream.data.train, model.config());
+    check_pictures(stream.data.test, model.config());
     if (stream.data.train.source_bytes.empty()) o_.price = picture_price::raw;
   }
 
@@ -19160,6 +19288,8 @@ class class_learner {
     if (train.source_bytes.empty()) return static_cast<index>(train.pixels.size());
     return static_cast<index>(train.total_source_bytes()) + picture_overhead * train.n();
   }
+
+  std::uint64_t data_checksum() const { return checksum(stream_.data); }
 
   token_memory_format format() const { return memory_format(model_.config(), o_.fit.normalisation, o_.memory); }
 
@@ -19371,6 +19501,105 @@ void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/train/text_prices.hpp ====
+// What samples with text cost a memory, and how many of them a budget buys.
+
+#include <cmath>
+#include <map>
+#include <set>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// The answer that a memory keeps: what most people said, or the first caption.
+inline const std::string& stored_answer(const visual_text_sample& sample) {
+  return sample.prompt.empty() ? sample.answers.front() : consensus(sample);
+}
+
+/// Bytes of a sample's prompt and of the one answer that a memory keeps.
+inline index text_bytes(const visual_text_sample& sample) {
+  return static_cast<index>(sample.prompt.size() + stored_answer(sample).size());
+}
+
+/// What the samples cost as the files that their pictures came as, and their texts. A picture with several texts is
+/// paid for once.
+inline index price_of_files(const visual_text& data, std::span<const index> samples) {
+  std::set<index> paid;
+  index total = 0;
+  for (const index i : samples) {
+    const auto& sample = data.samples[static_cast<std::size_t>(i)];
+    if (paid.insert(sample.image).second) total += file_price(data.images, sample.image);
+    total += text_bytes(sample);
+  }
+  return total;
+}
+
+/// How many of `samples`, drawn at random, cost no more than `bytes` as files together with those that are `stored`, as
+/// far as one can expect: k of n samples miss the m about a picture with probability C(n - m, k) / C(n, k). `Error`:
+/// not even one fits an empty memory.
+inline index affordable_files(const visual_text& data, std::span<const index> samples, std::span<const index> stored,
+                              index bytes) {
+  const auto sample = [&](index i) -> const visual_text_sample& { return data.samples[static_cast<std::size_t>(i)]; };
+  const auto n = static_cast<double>(samples.size());
+  std::map<index, double> about;
+  double text = 0;
+  for (const index i : samples) about[sample(i).image] += 1, text += double(text_bytes(sample(i)));
+  for (const index i : stored) about.erase(sample(i).image);  // paid for
+  const auto missed = [&](double m, double k) {
+    if (k > n - m) return 0.0;
+    return std::exp(std::lgamma(n - m + 1) - std::lgamma(n - m - k + 1) + std::lgamma(n - k + 1) - std::lgamma(n + 1));
+  };
+  const auto price = [&](index k) {
+    double total = text / n * double(k);
+    for (const auto& [picture, m] : about)
+      total += double(file_price(data.images, picture)) * (1 - missed(m, double(k)));
+    return total;
+  };
+  const auto left = static_cast<double>(bytes - price_of_files(data, stored));
+  const index k = detail::most_that_fit(static_cast<index>(samples.size()), [&](index m) { return price(m) <= left; });
+  require(k > 0 || !stored.empty(), "memory: a budget of ", bytes,
+          " bytes is too small for one picture with its text of ", price(1));
+  return k;
+}
+
+/// Leaves out those of the chosen samples whose pictures have the largest files until what is `stored` and the rest
+/// cost no more than `bytes`.
+inline void fit_files(const visual_text& data, std::span<const index> samples, std::span<const index> stored,
+                      index bytes, selection_result& chosen) {
+  const auto number = [&](index i) { return samples[static_cast<std::size_t>(i)]; };
+  const auto alone = [&](index i) {
+    return file_price(data.images, data.samples[static_cast<std::size_t>(number(i))].image);
+  };
+  const auto together = [&](const std::vector<index>& some) {
+    std::vector<index> all(stored.begin(), stored.end());
+    for (const index i : some) all.push_back(number(i));
+    return price_of_files(data, all);
+  };
+  fit_price(chosen, bytes, alone, together);
+}
+
+/// How many of `samples` with `tokens` tokens and a text of mean length each may join the memory before its file
+/// exceeds `bytes`. `Error`: not even one fits an empty memory.
+inline index affordable_texts(const visual_text& data, std::span<const index> samples, index tokens, index bytes,
+                              const token_memory& memory) {
+  double text = 0;
+  for (const index i : samples) text += double(text_bytes(data.samples[static_cast<std::size_t>(i)]));
+  text /= static_cast<double>(samples.size());
+  const auto size = [&](index more) {
+    const auto all = static_cast<index>(memory.arrays().text.size()) + static_cast<index>(text * double(more));
+    return memory.bytes_on_disk(memory.samples() + more, memory.tokens() + more * tokens, all);
+  };
+  const index k =
+      detail::most_that_fit(static_cast<index>(samples.size()), [&](index more) { return size(more) <= bytes; });
+  require(k > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ", tokens,
+          " tokens, which takes ", size(1));
+  return k;
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/train/vqa_accuracy.hpp ====
 // How right an answer is where several people answered (Antol et al. 2015; Goyal et al. 2017): fully if three of them
 // gave it.
@@ -19478,7 +19707,6 @@ inline grouped_score mean_by_group(std::span<const double> scores, const visual_
 // question answering and captioning.
 
 #include <limits>
-#include <set>
 
 
 namespace core_tokensets {
@@ -19501,16 +19729,6 @@ struct text_sequence_options {
   bool resume = false;
 };
 
-/// The answer that a memory keeps: what most people said, or the first caption.
-inline const std::string& stored_answer(const visual_text_sample& sample) {
-  return sample.prompt.empty() ? sample.answers.front() : consensus(sample);
-}
-
-/// Bytes of a sample's prompt and of the answer that a memory keeps.
-inline index text_bytes(const visual_text_sample& sample) {
-  return static_cast<index>(sample.prompt.size() + stored_answer(sample).size());
-}
-
 /// Appends the most relevant image tokens of the samples `chosen` of `data`, with their texts, to the memory, as far as
 /// `bytes` last. Returns the samples that were stored.
 template <tensor_backend B>
@@ -19518,6 +19736,7 @@ std::vector<index> store_texts(B& b, const image_text_model<B>& model, const tok
                                std::span<const index> chosen, std::span<const float> weights,
                                const core_tokenset& recipe, const pixel_normalisation& normalisation,
                                std::uint16_t task_number, index bytes, token_memory& memory) {
+  check_pictures(data.images, model.config().image);
   const index patches = model.config().image.patches();
   const auto count = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
   const encoded_texts encoded(data, words, model.config().text.length);
@@ -19529,6 +19748,7 @@ std::vector<index> store_texts(B& b, const image_text_model<B>& model, const tok
     std::vector<index> pictures;
     text_batch texts;
     for (const index i : part) {
+      require(i >= 0 && i < data.n(), "store_texts: sample ", i, " of ", data.n());
       pictures.push_back(data.samples[static_cast<std::size_t>(i)].image);
       texts.next_picture();
       texts.append(encoded.prompt(i), encoded.answer(i), tokenizer::begin_token, tokenizer::end_token);
@@ -19569,25 +19789,37 @@ class text_learner {
                text_sequence_options options)
       : b_(b), model_(model), words_(words), stream_(stream), o_(std::move(options)) {
     check(stream);
+    check_pictures(stream.data.train.images, model.config().image);
+    check_pictures(stream.data.test.images, model.config().image);
     require(o_.memory != memory_kind::ncm, "sequence: nearest class mean has no meaning for text");
     check_answers_method<B>(o_.recipe.attribute);
     require(words.size() <= model.config().text.vocabulary, "sequence: a tokenizer of ", words.size(),
             " tokens for a model of ", model.config().text.vocabulary);
+    for (const text_task& t : stream.tasks) {
+      require(
+          o_.measure != text_measure::captions || t.test.size() > 1, "sequence: task '", t.name,
+          "' has one sample to measure on, captions need at least two: CIDEr-D weighs words by what tells them apart");
+    }
     if (stream.data.train.images.source_bytes.empty()) o_.price = picture_price::raw;
   }
 
   index tasks() const { return stream_.size(); }
   bool stores() const { return stores_samples(o_.memory); }
-  /// Pictures as they came, and all texts.
+  /// Pictures as they came, and all texts with all of their answers.
   index data_bytes() const {
     const visual_text& train = stream_.data.train;
     index total = 0;
-    for (const auto& sample : train.samples) total += text_bytes(sample);
+    for (const auto& sample : train.samples) {
+      total += static_cast<index>(sample.prompt.size());
+      for (const auto& answer : sample.answers) total += static_cast<index>(answer.size());
+    }
     const dataset& pictures = train.images;
     return total + (pictures.source_bytes.empty()
                         ? static_cast<index>(pictures.pixels.size())
                         : static_cast<index>(pictures.total_source_bytes()) + picture_overhead * pictures.n());
   }
+
+  std::uint64_t data_checksum() const { return checksum(stream_.data); }
 
   token_memory_format format() const {
     auto format = memory_format(model_.config().image, o_.fit.normalisation, o_.memory);
@@ -19619,32 +19851,23 @@ class text_learner {
     const core_tokenset recipe = recipe_of(o_.recipe, o_.memory, seed_of_task(o_.fit.seed, t));
     const auto tokens =
         std::max<index>(1, std::lround(recipe.keep * static_cast<double>(model_.config().image.patches())));
-    double text = 0;
-    for (const index i : now) text += double(text_bytes(train.samples[static_cast<std::size_t>(i)]));
-    text /= static_cast<double>(now.size());
-    const index k = as_files() ? affordable_files(now, bytes - price_of_files(stored))
-                               : affordable_texts(memory, tokens, text, static_cast<index>(now.size()), bytes);
+    const index k =
+        as_files() ? affordable_files(train, now, stored, bytes) : affordable_texts(train, now, tokens, bytes, memory);
     if (k == 0) return {};
     consolidation done;
     const auto start = clock::now();
     std::vector<std::int32_t> groups;
     for (const index i : now) groups.push_back(train.samples[static_cast<std::size_t>(i)].group);
-    const selection_result chosen = choose(recipe.select, groups, train.groups(), k, [&] {
+    selection_result chosen = choose(recipe.select, groups, train.groups(), k, [&] {
       return answer_evidence(b_, model_, words_, train, now, o_.fit.normalisation);
     });
+    if (as_files()) fit_files(train, now, stored, bytes, chosen);
     done.select_seconds = std::chrono::duration<double>(clock::now() - start).count();
     const auto attribution_start = clock::now();
     std::vector<index> samples;
-    std::vector<float> weights;
-    index left = as_files() ? bytes - price_of_files(stored) : 0;
-    for (std::size_t i = 0; i < chosen.indices.size(); ++i) {
-      const index sample = now[static_cast<std::size_t>(chosen.indices[i])];
-      if (as_files() && (left -= price_of_file(sample)) < 0) break;
-      samples.push_back(sample);
-      weights.push_back(chosen.weights[i]);
-    }
+    for (const index i : chosen.indices) samples.push_back(now[static_cast<std::size_t>(i)]);
     done.pictures =
-        store_texts(b_, model_, words_, train, samples, weights, recipe, o_.fit.normalisation,
+        store_texts(b_, model_, words_, train, samples, chosen.weights, recipe, o_.fit.normalisation,
                     static_cast<std::uint16_t>(t), as_files() ? std::numeric_limits<index>::max() : bytes, memory);
     done.attribute_seconds = std::chrono::duration<double>(clock::now() - attribution_start).count();
     return done;
@@ -19662,52 +19885,18 @@ class text_learner {
   }
 
   index memory_bytes(const token_memory& memory, const std::vector<index>& stored) const {
-    return as_files() ? price_of_files(stored) : memory.bytes_on_disk();
+    return as_files() ? price_of_files(stream_.data.train, stored) : memory.bytes_on_disk();
   }
 
   tensor_file save() { return to_file(b_, model_, {{"tokenizer", to_json(words_).dump()}}); }
-  void load(const tensor_file& file) { load_parameters(b_, model_, file); }
+  /// `Error`: another model, or one with another tokenizer.
+  void load(const tensor_file& file) {
+    require(tokenizer_of(file) == words_, "sequence: the checkpoint's model reads another tokenizer");
+    load_parameters(b_, model_, file);
+  }
 
  private:
   bool as_files() const { return o_.memory == memory_kind::coreset && o_.price == picture_price::source; }
-  const visual_text_sample& sample(index i) const { return stream_.data.train.samples[static_cast<std::size_t>(i)]; }
-  index price_of_file(index i) const {
-    return file_price(stream_.data.train.images, sample(i).image) + text_bytes(sample(i));
-  }
-  /// A picture with several texts is paid for once.
-  index price_of_files(const std::vector<index>& stored) const {
-    std::set<index> pictures;
-    index total = 0;
-    for (const index i : stored) {
-      if (pictures.insert(sample(i).image).second) total += file_price(stream_.data.train.images, sample(i).image);
-      total += text_bytes(sample(i));
-    }
-    return total;
-  }
-  index affordable_files(const std::vector<index>& samples, index bytes) const {
-    double total = 0;
-    for (const index i : samples) total += double(price_of_file(i));
-    const double mean = total / static_cast<double>(samples.size());
-    require(mean <= static_cast<double>(bytes), "memory: a budget of ", bytes,
-            " bytes is too small for one picture with its text of ", mean);
-    return std::min(static_cast<index>(samples.size()), static_cast<index>(static_cast<double>(bytes) / mean));
-  }
-  /// How many samples fit with texts of mean length.
-  static index affordable_texts(const token_memory& memory, index tokens, double text, index available, index bytes) {
-    const auto size = [&](index more) {
-      const auto all = static_cast<index>(memory.arrays().text.size()) + static_cast<index>(text * double(more));
-      return memory.bytes_on_disk(memory.samples() + more, memory.tokens() + more * tokens, all);
-    };
-    index low = 0, high = available;
-    while (low < high) {
-      const index middle = (low + high + 1) / 2;
-      (size(middle) <= bytes ? low : high) = size(middle) <= bytes ? middle : middle - 1;
-    }
-    require(low > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ",
-            tokens, " tokens, which takes ", size(1));
-    return low;
-  }
-
   void score_answers(const std::vector<std::string>& written, const std::vector<index>& test, task_scores& row) const {
     double accuracy = 0, exact = 0;
     for (std::size_t i = 0; i < test.size(); ++i) {

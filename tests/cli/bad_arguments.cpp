@@ -78,7 +78,7 @@ TEST_CASE("numbers outside of their range are told with what was expected", "[cl
                        {{{"--classes", "a-b"}}, {"'a-b'", "A-B"}},
                        {{{"--classes", "0-99"}}, {"0-99", "0-9"}},
                        {{{"--tasks", "3"}}, {"4 classes", "3 tasks"}},
-                       {{{"--tasks", "0"}}, {"4 classes", "0 tasks"}}});
+                       {{{"--tasks", "0"}}, {"--tasks 0", "expected 1"}}});
 }
 
 #ifndef __SANITIZE_ADDRESS__  // it ends the program where there is no memory

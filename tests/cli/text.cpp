@@ -93,6 +93,10 @@ TEST_CASE("questions are learnt task after task, kept, and asked", "[cli][text]"
                  box / "picture.png", "a?"},
                 {"tokenizer"});
   check_refused(box, {"caption", "--weights", box / "run/model.safetensors", "--image", box / "no.png"}, {"no.png"});
+  // The model has seen pictures of 32 x 32, and has its tokenizer.
+  auto other_size = quick("vqa", box / "other");
+  *(std::find(other_size.begin(), other_size.end(), "--image") + 1) = "16";
+  check_refused(box, with(other_size, {"--weights", box / "run/model.safetensors"}), {"32x32x3", "16x16x3"});
   std::string long_question(2000, '?');
   check_refused(box, with(ask, {long_question}), {"tokens"});
 }
@@ -119,6 +123,10 @@ TEST_CASE("attributions of answers and captions are judged", "[cli][text]") {
     check_refused(box, with(judge, {"--methods", "rollout"}), {"rollout", "generic_attention"});
     check_refused(box, with(judge, {"--target", "margin"}), {"--target", "margin", "argmax"});
     check_refused(box, with(judge, {"--classes", "0-1"}), {"--classes"});
+    auto nowhere = judge;
+    nowhere.back() = box / "no/such/folder.json";
+    nowhere[2] = box / "no-model";  // told even before the model is read
+    check_refused(box, nowhere, {"folder.json", "No such file"});
   }
 }
 
@@ -153,5 +161,6 @@ TEST_CASE("sequences of text refuse what they cannot do", "[cli][text]") {
   refused("poem", {}, {"--task"});
   refused("vqa", {"--flip", "2"}, {"--flip", "2"});
   refused("vqa", {"--shift", "-1"}, {"--shift"});
+  refused("vqa", {"--tasks", "0"}, {"--tasks 0"});
   refused("vqa", {"--token-drop-rule", "x"}, {"--token-drop-rule"});
 }

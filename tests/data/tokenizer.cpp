@@ -197,6 +197,10 @@ TEST_CASE("tokenizer: altered JSON is refused with the reason", "[tokenizer]") {
     bad.erase(name);
     CHECK(has(message_of([&] { cts::tokenizer_from_json(bad); }), name));
   }
+  auto doubling = good;  // forty merges that ask for a terabyte
+  doubling["merges"] = {{2, 2}};
+  for (int token = 258; token < 298; ++token) doubling["merges"].push_back({token, token});
+  CHECK(has(message_of([&] { cts::tokenizer_from_json(doubling); }), "bytes"));
   const auto words =
       cts::to_json(cts::tokenizer::train(questions, {.vocabulary = 262, .kind = cts::tokenizer_kind::words}));
   CHECK(has(refused(words, "/words/1", "6x"), "word 1"));

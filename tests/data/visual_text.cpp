@@ -7,6 +7,8 @@
 
 #include "core_tokensets/data/coco_captions.hpp"
 #include "core_tokensets/data/easy_vqa.hpp"
+#include "core_tokensets/data/encoded_texts.hpp"
+#include "core_tokensets/data/text_tasks.hpp"
 #include "core_tokensets/data/vqa_json.hpp"
 #include "data/support.hpp"
 #include "support/catch.hpp"
@@ -148,6 +150,75 @@ TEST_CASE("visual text: what does not fit together is an Error", "[text]") {
   CHECK(has(broken([](auto& s) { s.image = 4; }), "mine: sample 1"));
   CHECK(has(broken([](auto& s) { s.group = -1; }), "group -1"));
   CHECK(has(broken([](auto& s) { s.answers.clear(); }), "no answers"));
+}
+
+TEST_CASE("text tasks: groups are dealt evenly, by their names", "[text]") {
+  // Seven groups that each part lists in another order, a sample of each.
+  cts::visual_text_split split{small_text(), small_text()};
+  for (auto* part : {&split.train, &split.test}) {
+    part->group_names.clear(), part->samples.clear();
+    for (int g = 0; g < 7; ++g) {
+      part->group_names.emplace_back(1, static_cast<char>('a' + (part == &split.train ? g : 6 - g)));
+      part->samples.push_back({0, part->group_names.back(), {"yes"}, g});
+    }
+  }
+  const auto shape = [&](cts::index tasks) {
+    const auto stream = cts::groups_as_tasks(split, tasks);
+    std::vector<std::string> names;
+    for (const auto& task : stream.tasks) {
+      names.push_back(task.name);
+      std::string train, test;
+      for (const auto i : task.train) train += stream.data.train.samples[static_cast<std::size_t>(i)].prompt;
+      for (const auto i : task.test) test.insert(0, stream.data.test.samples[static_cast<std::size_t>(i)].prompt);
+      CHECK(train == test);
+      CHECK(task.name.find(train.front()) != std::string::npos);
+    }
+    return names;
+  };
+  CHECK(shape(3) == std::vector<std::string>{"a, b, c", "d, e", "f, g"});
+  CHECK(shape(5).size() == 5);
+  CHECK(shape(7).size() == 7);
+  CHECK(shape(0) == shape(100));
+  CHECK(shape(1) == std::vector<std::string>{"a, b, c, d, e, f, g"});
+  CHECK(has(message_of([&] { shape(-1); }), "-1 tasks"));
+
+  split.test.samples.pop_back();  // of group a
+  CHECK(has(message_of([&] { shape(7); }), "'a' has 1 samples to learn from and 0 to measure on"));
+  split.train.group_names.emplace_back("z"), split.train.samples.push_back({0, "z", {"yes"}, 7});
+  CHECK(cts::groups_as_tasks(split, 2).size() == 2);  // one part lacks "z", the other has no "a"
+}
+
+TEST_CASE("text tasks: samples and data that are not there are an Error", "[text]") {
+  const auto good = cts::groups_as_tasks({small_text(), small_text()});
+  auto far = good;
+  far.tasks[1].test.push_back(5);
+  CHECK(has(message_of([&] { cts::check(far); }), "task 'shape' names sample 5 of 5"));
+  auto bad = small_text();
+  bad.samples[1].image = 4;
+  auto broken = good;
+  broken.data.test = bad;
+  CHECK(has(message_of([&] { cts::check(broken); }), "test: sample 1 is about picture 4 of 4"));
+  CHECK_THROWS_AS(cts::groups_as_tasks({bad, small_text()}), cts::Error);
+  CHECK_THROWS_AS(cts::encoded_texts(bad, cts::tokenizer(), 100), cts::Error);
+  CHECK_THROWS_AS(cts::samples_by_picture(bad, std::vector<cts::index>{1}), cts::Error);
+}
+
+TEST_CASE("checksums tell data from others", "[text]") {
+  const auto base = small_text();
+  const auto changed = [&](auto change) {
+    auto other = base;
+    change(other);
+    return cts::checksum(other) != cts::checksum(base);
+  };
+  CHECK_FALSE(changed([](auto&) {}));
+  CHECK(changed([](auto& t) { t.images.pixels[3] ^= 1; }));
+  CHECK(changed([](auto& t) { t.images.class_names[0] = "photo"; }));
+  CHECK(changed([](auto& t) { t.samples[2].prompt = "q3"; }));
+  CHECK(changed([](auto& t) { t.samples[2].answers = {"red", "blueblue", ""}; }));
+  CHECK(changed([](auto& t) { t.samples[2].group = 1; }));
+  CHECK(changed([](auto& t) { std::swap(t.samples[0], t.samples[1]); }));
+  CHECK(changed([](auto& t) { t.group_names = {"colou", "rshape"}; }));
+  CHECK(cts::checksum({base, small_text()}) == cts::checksum(cts::visual_text_split{small_text(), base}));
 }
 
 TEST_CASE("easy-VQA: small files in its layout", "[text]") {
@@ -325,6 +396,8 @@ TEST_CASE("COCO captions: small files in its format, with super-categories", "[t
   CHECK(has(refused("/images/1/file_name", "5.png"), "5.png: no such picture (image 10)"));
   CHECK(has(refused("/images/1/file_name", json::array()), "'file_name' is array"));
   CHECK(has(refused("/images", 1), "'images' is no list"));
+  cts::write_file(c, std::string_view(R"({"images": [{"id": 1e999}]})"));
+  CHECK(has(message_of([&] { cts::load_coco_captions(c, dir.path); }), "c.json: no JSON"));
   CHECK(has(refused("/annotations", json::array()), "no pictures with captions"));
   CHECK(has(refused("/annotations/0/category_id", 3, true), "category 3"));
   CHECK(has(refused("/categories/0/id", 7, true), "category 7"));

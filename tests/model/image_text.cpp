@@ -202,6 +202,18 @@ TEST_CASE("a long prompt beside it does not shorten an answer", "[image_text][ge
   CHECK(two[1].tokens.size() <= 1);
 }
 
+TEST_CASE("an answer that has begun is gone on with", "[image_text][generate]") {
+  lively<cts::eigen_backend<double>> it(small_config(), 0.7);
+  const std::vector<std::vector<question>> begun{{{{5, 6}, {7, 8}}}, {}, {}};
+  cts::text_batch as_prompt = texts(begun, true);
+  std::fill(as_prompt.targets.begin(), as_prompt.targets.end(), -1);
+  const auto want = cts::generate(it.b, it.model, it.images, as_prompt, end_token, {.length = 4});
+  const auto got = cts::generate(it.b, it.model, it.images, texts(begun, true), end_token, {.length = 4});
+  REQUIRE(got.size() == 1);
+  CHECK(got[0].tokens == want[0].tokens);
+  CHECK(got[0].score == Approx(want[0].score));
+}
+
 TEST_CASE("a beam as wide as the vocabulary finds the best text of two tokens", "[image_text][generate]") {
   lively<cts::eigen_backend<double>> it(small_config(), 0.7);
   const cts::text_batch prompt = texts({{{{5, 6}, {}}}, {}, {}}, false);

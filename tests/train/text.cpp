@@ -167,7 +167,83 @@ TEST_CASE("a coreset of files pays a picture once and each of its texts", "[text
   o.budget = cts::bytes(1200);
   const auto got = run(stream, o);
   CHECK(got.result.memory_bytes <= 1200);
+  CHECK(got.result.memory_bytes > 1000);  // a further picture costs 128 and its text
   CHECK(got.result.memory_samples >= 6);
+  // Many questions about few pictures: 2400 bytes are 16 of them one by one, and more where they share pictures.
+  o.budget = cts::bytes(2400);
+  const auto many = run(cts::groups_as_tasks({coloured(16, 5), coloured(6, 6)}, 1), o);
+  CHECK(many.result.memory_bytes <= 2400);
+  CHECK(many.result.memory_bytes > 2200);
+  CHECK(many.result.memory_samples > 18);
+}
+
+TEST_CASE("prices of files, worked out by hand", "[text][sequence]") {
+  cts::visual_text data;  // two samples of ten bytes about each of two pictures of 92 and 192 bytes
+  data.images.source_bytes = {92, 192};
+  for (const cts::index picture : {0, 0, 1, 1}) data.samples.push_back({picture, "12345678", {"no"}, 0});
+  const std::vector<cts::index> all{0, 1, 2, 3}, none, first{0};
+  CHECK(cts::price_of_files(data, all) == 100 + 200 + 40);
+  CHECK(cts::price_of_files(data, first) == 110);
+  // Two of four miss a picture with probability 1/6: (1 - 1/6) 300 + 20 = 270; one misses it with 1/2: 160.
+  CHECK(cts::affordable_files(data, all, none, 340) == 4);
+  CHECK(cts::affordable_files(data, all, none, 339) == 3);
+  CHECK(cts::affordable_files(data, all, none, 330) == 3);
+  CHECK(cts::affordable_files(data, all, none, 270) == 2);
+  CHECK(cts::affordable_files(data, all, none, 269) == 1);
+  CHECK_THROWS_AS(cts::affordable_files(data, all, none, 159), cts::Error);
+  // The first picture is paid for: all but the second one come for their texts.
+  CHECK(cts::affordable_files(data, std::vector<cts::index>{1}, first, 120) == 1);
+  CHECK(cts::affordable_files(data, std::vector<cts::index>{1}, first, 119) == 0);
+
+  cts::selection_result chosen{{3, 1, 0}, {0.5f, 1, 2}};
+  cts::fit_files(data, all, none, 330, chosen);
+  CHECK(chosen.indices.size() == 3);
+  cts::fit_files(data, all, none, 329, chosen);
+  CHECK(chosen.indices == std::vector<cts::index>{1, 0});
+  CHECK(chosen.weights == std::vector<float>{1, 2});
+  cts::fit_files(data, all, none, 100, chosen);
+  CHECK(chosen.indices.empty());
+}
+
+TEST_CASE("what a learner of text cannot do is told before any work", "[text][sequence]") {
+  const cts::visual_text_split data{coloured(16, 5), coloured(6, 6)};
+  const auto stream = cts::groups_as_tasks(data);
+  learnt it(data.train);
+  const auto refused = [&](const cts::text_stream& of, const cts::text_sequence_options& o) {
+    return support::message_of([&] { cts::text_learner<backend>(it.b, it.model, it.words, of, o); });
+  };
+  CHECK(refused(stream, quick(cts::memory_kind::none)).empty());
+  auto small = stream;
+  small.data.test.images.height = 8;
+  small.data.test.images.pixels.resize(6 * 8 * 16 * 3);
+  CHECK(support::has(refused(small, quick(cts::memory_kind::none)), "16x16x3, the data have 8x16x3"));
+  auto captions = quick(cts::memory_kind::none);
+  captions.measure = cts::text_measure::captions;
+  auto single = stream;
+  single.tasks[1].test.resize(1);
+  CHECK(support::has(refused(single, captions), "'yes/no' has one sample"));
+  CHECK(refused(single, quick(cts::memory_kind::none)).empty());
+}
+
+TEST_CASE("a checkpoint of other data or of another tokenizer is refused", "[text][sequence]") {
+  const auto stream = cts::groups_as_tasks({coloured(16, 5), coloured(6, 6)});
+  const support::scratch_folder folder;
+  auto o = quick(cts::memory_kind::core_tokens);
+  o.out = folder.path;
+  run(stream, o);
+  o.resume = true;
+  run(stream, o);
+  auto other = stream;
+  other.data.test.images.pixels[0] ^= 1;
+  CHECK(support::has(support::message_of([&] { run(other, o); }), "other data"));
+
+  learnt it(stream.data.train);
+  cts::text_learner<backend> learner(it.b, it.model, it.words, stream, o);
+  const auto file = learner.save();
+  learner.load(file);
+  const auto words = cts::tokenizer::train(std::vector<std::string>{"other words", "other words"}, {.vocabulary = 300});
+  cts::text_learner<backend> stranger(it.b, it.model, words, stream, o);
+  CHECK(support::has(support::message_of([&] { stranger.load(file); }), "another tokenizer"));
 }
 
 TEST_CASE("a run on text is the same to the bit for any number of threads, and after a resume", "[text][sequence]") {

@@ -2,6 +2,7 @@
 // Labelled pictures of one size, packed one after the other, and ways to take a part of them.
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdint>
 #include <numeric>
@@ -14,6 +15,7 @@
 #include "core_tokensets/core/random.hpp"
 #include "core_tokensets/core/view.hpp"
 #include "core_tokensets/data/image.hpp"
+#include "core_tokensets/io/checksum.hpp"
 
 namespace core_tokensets {
 
@@ -61,6 +63,18 @@ struct dataset {
 struct dataset_split {
   dataset train, test;
 };
+
+/// A number by which pictures, labels and sizes are told from others; hand in that of what came before.
+inline std::uint64_t checksum(const dataset& d, std::uint64_t before = fnv1a({})) {
+  const std::array shape{d.height, d.width, d.channels, d.n()};
+  std::uint64_t sum = fnv1a(std::as_bytes(std::span(shape)), before);
+  sum = fnv1a(std::as_bytes(std::span(d.pixels)), sum);
+  sum = fnv1a(std::as_bytes(std::span(d.labels)), sum);
+  sum = fnv1a(std::as_bytes(std::span(d.source_bytes)), sum);
+  for (const auto& name : d.class_names) sum = fnv1a(name, sum);
+  return sum;
+}
+inline std::uint64_t checksum(const dataset_split& d) { return checksum(d.test, checksum(d.train)); }
 
 /// The pictures at `indices`, in that order; classes keep their numbers. `Error`: an index out of range.
 inline dataset subset(const dataset& from, std::span<const index> indices) {

@@ -16,8 +16,10 @@ namespace core_tokensets {
 /// their references in turn.
 class encoded_texts {
  public:
-  /// `Error`: a sample whose prompt and answer take more than `length` tokens of the decoder.
+  /// `Error`: data that do not fit together, a sample whose prompt and answer take more than `length` tokens of the
+  /// decoder.
   encoded_texts(const visual_text& data, const tokenizer& words, index length) {
+    data.check("texts");
     for (index i = 0; i < data.n(); ++i) {
       const visual_text_sample& sample = data.samples[static_cast<std::size_t>(i)];
       prompts_.push_back(words.encode(sample.prompt));
@@ -50,8 +52,10 @@ class encoded_texts {
 /// Some samples of a set, by the pictures that they are about.
 class samples_by_picture {
  public:
+  /// `Error`: data that do not fit together, a sample that is not there.
   samples_by_picture(const visual_text& data, std::span<const index> samples)
       : of_(static_cast<std::size_t>(data.images.n())) {
+    data.check("texts");
     for (const index i : samples) {
       require(i >= 0 && i < data.n(), "texts: sample ", i, " of ", data.n());
       auto& mine = of_[static_cast<std::size_t>(data.samples[static_cast<std::size_t>(i)].image)];

@@ -167,14 +167,21 @@ inline dataset load_class_folders(const std::filesystem::path& where, const fold
   return data;
 }
 
+/// The part of DIR to measure on: "test", or "val" if there is no test. `Error`: neither.
+inline std::string test_part(const std::filesystem::path& dir) {
+  for (const char* part : {"test", "val"}) {
+    if (std::filesystem::is_directory(dir / part)) return part;
+  }
+  fail(dir.string(), ": expected the folder test or val in it");
+}
+
 /// Reads DIR/train and DIR/test, or DIR/val if there is no test. Classes are numbered by folder name; where DIR has a
 /// `classes.tsv` (folder, tab, description), the descriptions become their names. `Error`: see `load_class_folders`.
 inline dataset_split load_folder(const std::filesystem::path& dir, const folder_options& options = {}) {
   namespace fs = std::filesystem;
   require(fs::is_directory(dir), dir.string(), ": no such folder");
-  const fs::path test = fs::is_directory(dir / "test") ? dir / "test" : dir / "val";
-  require(fs::is_directory(dir / "train") && fs::is_directory(test), dir.string(),
-          ": expected the folders train and test (or val) in it");
+  require(fs::is_directory(dir / "train"), dir.string(), ": expected the folders train and test (or val) in it");
+  const fs::path test = dir / test_part(dir);
   dataset_split split;
   split.train = load_class_folders(dir / "train", options);
   split.test = load_class_folders(test, options, split.train.class_names);

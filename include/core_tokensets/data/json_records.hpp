@@ -76,7 +76,7 @@ void for_each_json_record(const std::filesystem::path& path, std::initializer_li
     // What is parsed is thrown away record by record.
     const auto rest = nlohmann::json::parse(file, step);
     require(rest.is_object(), path.string(), ": the JSON value is no object");
-  } catch (const nlohmann::json::parse_error& e) {
+  } catch (const nlohmann::json::exception& e) {  // also of a number that no double holds
     fail(path.string(), ": no JSON: ", e.what());
   }
   for (const auto wanted_list : lists) {

@@ -25,14 +25,36 @@ struct text_stream {
   const text_task& operator[](index t) const { return tasks[static_cast<std::size_t>(t)]; }
 };
 
-/// `Error` unless every task has samples to learn from and to measure on.
+/// `Error` unless the data are whole, and every task has samples of them to learn from and to measure on.
 inline void check(const text_stream& stream) {
+  stream.data.train.check("text_stream: train");
+  stream.data.test.check("text_stream: test");
   require(!stream.tasks.empty(), "text_stream: there are no tasks");
   for (const text_task& t : stream.tasks) {
     require(!t.train.empty() && !t.test.empty(), "text_stream: task '", t.name, "' has ", t.train.size(),
             " samples to learn from and ", t.test.size(), " to measure on");
+    const auto known = [&](const std::vector<index>& samples, const visual_text& data) {
+      for (const index i : samples)
+        require(i >= 0 && i < data.n(), "text_stream: task '", t.name, "' names sample ", i, " of ", data.n());
+    };
+    known(t.train, stream.data.train);
+    known(t.test, stream.data.test);
   }
 }
+
+namespace detail {
+
+/// Groups of the same name get the same number in both parts.
+inline void share_groups(visual_text_split& data) {
+  data.train.check("text_stream: train");
+  data.test.check("text_stream: test");
+  std::vector<std::string> names = data.train.group_names;
+  const auto numbers = merge_names(data.test.group_names, names);
+  for (auto& sample : data.test.samples) sample.group = numbers[static_cast<std::size_t>(sample.group)];
+  data.train.group_names = data.test.group_names = names;
+}
+
+}  // namespace detail
 
 /// Named sets as tasks, in that order. `Error`: pictures of different sizes, a set without samples.
 inline text_stream sets_as_tasks(std::vector<std::pair<std::string, visual_text_split>> sets) {
@@ -55,31 +77,30 @@ inline text_stream sets_as_tasks(std::vector<std::pair<std::string, visual_text_
   require(!train.empty(), "text_stream: there are no tasks");
   const std::vector<visual_text> both{join(train), join(test)};
   stream.data = {both[0], both[1]};
-  // Groups of the same name have the same number in both parts.
-  std::vector<std::string> names = stream.data.train.group_names;
-  const auto numbers = detail::merge_names(stream.data.test.group_names, names);
-  for (auto& sample : stream.data.test.samples) sample.group = numbers[static_cast<std::size_t>(sample.group)];
-  stream.data.train.group_names = stream.data.test.group_names = names;
+  detail::share_groups(stream.data);
   check(stream);
   return stream;
 }
 
-/// The groups of one set as tasks, `groups_per_task` at a time in their order; the last task takes what is left.
-inline text_stream groups_as_tasks(visual_text_split data, index groups_per_task = 1) {
-  require(groups_per_task > 0, "text_stream: ", groups_per_task, " groups a task, expected at least 1");
-  require(data.train.group_names == data.test.group_names, "text_stream: train and test have different groups");
+/// The groups of one set, in their order, dealt evenly to so many tasks; 0, or more than there are groups: a task for
+/// each. `Error`: a task without samples to learn from or to measure on.
+inline text_stream groups_as_tasks(visual_text_split data, index tasks = 0) {
+  require(tasks >= 0, "text_stream: ", tasks, " tasks");
+  detail::share_groups(data);
   text_stream stream{std::move(data), {}};
   const auto& names = stream.data.train.group_names;
-  for (std::size_t g = 0; g < names.size(); ++g) {
-    if (g % static_cast<std::size_t>(groups_per_task) == 0)
-      stream.tasks.push_back({names[g], {}, {}});
-    else
-      stream.tasks.back().name += ", " + names[g];
+  const std::size_t groups = names.size(),
+                    count = tasks == 0 ? groups : std::min(static_cast<std::size_t>(tasks), groups);
+  const auto task_of = [&](std::size_t group) { return group * count / groups; };
+  stream.tasks.resize(count);
+  for (std::size_t g = 0; g < groups; ++g) {
+    std::string& name = stream.tasks[task_of(g)].name;
+    name += (name.empty() ? "" : ", ") + names[g];
   }
   const auto deal = [&](const visual_text& from, std::vector<index> text_task::*part) {
     for (index i = 0; i < from.n(); ++i) {
-      const index group = from.samples[static_cast<std::size_t>(i)].group;
-      (stream.tasks[static_cast<std::size_t>(group / groups_per_task)].*part).push_back(i);
+      const auto group = static_cast<std::size_t>(from.samples[static_cast<std::size_t>(i)].group);
+      (stream.tasks[task_of(group)].*part).push_back(i);
     }
   };
   deal(stream.data.train, &text_task::train);

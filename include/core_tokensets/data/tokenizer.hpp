@@ -184,6 +184,9 @@ inline tokenizer tokenizer_from_json(const nlohmann::json& json) {
   const char* name = kind == "pairs" ? "merges" : "words";
   const auto& learnt = field(name);
   require(learnt.is_array(), "tokenizer: '", name, "' is no list");
+  // Each merge may double a token: a short file could ask for more memory than there is.
+  constexpr std::size_t most = std::size_t{1} << 26;
+  std::size_t bytes = 0;
   for (std::size_t i = 0; i < learnt.size(); ++i) {
     const auto& item = learnt[i];
     if (t.kind() == tokenizer_kind::pairs) {
@@ -195,6 +198,9 @@ inline tokenizer tokenizer_from_json(const nlohmann::json& json) {
       const auto pair = item.get<detail::token_pair>();
       require(!t.ranks_.contains(detail::pair_key(pair.first, pair.second)), "tokenizer: merge ", i, " is ", item,
               ", which came before");
+      bytes += t.texts_[static_cast<std::size_t>(pair.first)].size();
+      bytes += t.texts_[static_cast<std::size_t>(pair.second)].size();
+      require(bytes <= most, "tokenizer: with merge ", i, " the tokens have more than ", most, " bytes");
       t.add_merge(pair);
     } else {
       const std::string word = item.is_string() ? detail::from_hex(item.get_ref<const std::string&>()) : "";

@@ -53,6 +53,19 @@ struct visual_text_split {
   visual_text train, test;
 };
 
+/// A number by which pictures and texts are told from others; hand in that of what came before.
+inline std::uint64_t checksum(const visual_text& text, std::uint64_t before = fnv1a({})) {
+  std::uint64_t sum = checksum(text.images, before);
+  for (const auto& name : text.group_names) sum = fnv1a(name, sum);
+  for (const auto& sample : text.samples) {
+    const std::array numbers{sample.image, static_cast<index>(sample.group), static_cast<index>(sample.answers.size())};
+    sum = fnv1a(sample.prompt, fnv1a(std::as_bytes(std::span(numbers)), sum));
+    for (const auto& answer : sample.answers) sum = fnv1a(answer, sum);
+  }
+  return sum;
+}
+inline std::uint64_t checksum(const visual_text_split& d) { return checksum(d.test, checksum(d.train)); }
+
 /// The answer that most people gave, of several the one that comes first. `Error`: no answers.
 inline const std::string& consensus(const visual_text_sample& sample) {
   require(!sample.answers.empty(), "consensus: the sample has no answers");

@@ -65,32 +65,53 @@ inline void write_all(int descriptor, std::span<const std::byte> bytes, const st
   }
 }
 
+/// Where a file is written to: links are followed. `Error`: no name, or something that is no regular file.
+struct write_place {
+  std::filesystem::path target, folder;
+  bool replaces = false;
+  mode_t permissions = 0;  ///< of the file that is replaced
+};
+
+inline write_place place_of(const std::filesystem::path& path) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  write_place place;
+  place.target = fs::is_symlink(path, ignored) ? fs::weakly_canonical(path, ignored) : path;
+  if (place.target.empty() || !place.target.has_filename())
+    fail("'", path.string(), "': cannot write: expected a file name");
+  struct stat old {};
+  place.replaces = ::stat(place.target.c_str(), &old) == 0;
+  place.permissions = old.st_mode & 07777;
+  require(!place.replaces || S_ISREG(old.st_mode), path.string(), ": cannot write: exists and is not a regular file");
+  place.folder = place.target.has_parent_path() ? place.target.parent_path() : fs::path(".");
+  return place;
+}
+
 }  // namespace detail
+
+/// `Error` with the reason where `write_file` could not write there: to be told before long work, not behind it.
+inline void check_writable(const std::filesystem::path& path) {
+  auto [descriptor, temporary] = detail::create_temporary(detail::place_of(path).folder, path);
+  const detail::open_file probe(descriptor, std::move(temporary));
+}
 
 /// Replaces the file at `path` by the pieces, one after the other; a link is followed, the old file's permissions stay.
 /// On `Error` the old file is untouched and no temporary file is left.
 inline void write_file(const std::filesystem::path& path, std::span<const std::span<const std::byte>> pieces) {
-  namespace fs = std::filesystem;
-  std::error_code ignored;
-  fs::path target = path;
-  if (fs::is_symlink(path, ignored)) target = fs::weakly_canonical(path, ignored);
-  if (target.empty() || !target.has_filename()) fail("'", path.string(), "': cannot write: expected a file name");
-  struct stat old {};
-  const bool replaces = ::stat(target.c_str(), &old) == 0;
-  require(!replaces || S_ISREG(old.st_mode), path.string(), ": cannot write: exists and is not a regular file");
-
-  const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
-  auto [descriptor, temporary] = detail::create_temporary(folder, path);
+  const detail::write_place place = detail::place_of(path);
+  auto [descriptor, temporary] = detail::create_temporary(place.folder, path);
   detail::open_file file(descriptor, std::move(temporary));
   for (const auto piece : pieces) detail::write_all(file.descriptor, piece, path);
-  if (replaces && ::fchmod(file.descriptor, old.st_mode & 07777) != 0) detail::fail_file(path, "set its permissions");
+  if (place.replaces && ::fchmod(file.descriptor, place.permissions) != 0)
+    detail::fail_file(path, "set its permissions");
   if (::fsync(file.descriptor) != 0) detail::fail_file(path, "flush");
   if (::close(std::exchange(file.descriptor, -1)) != 0) detail::fail_file(path, "close");
-  if (::rename(file.doomed.c_str(), target.c_str()) != 0) detail::fail_file(path, "rename the temporary file to it");
+  if (::rename(file.doomed.c_str(), place.target.c_str()) != 0)
+    detail::fail_file(path, "rename the temporary file to it");
   file.doomed.clear();
 
   // Some file systems cannot flush a folder and say EINVAL; the rename itself has happened.
-  const detail::open_file parent(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), {});
+  const detail::open_file parent(::open(place.folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), {});
   if (parent.descriptor >= 0 && ::fsync(parent.descriptor) != 0 && errno != EINVAL)
     detail::fail_file(path, "flush its folder");
 }

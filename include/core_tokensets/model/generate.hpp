@@ -77,7 +77,8 @@ class cached_decoder {
     const auto& l = model_.layout();
     const auto p = model_.view_parameters();
     const index dim = model_.config().text.dim;
-    text_batch asking = prompts;  // the last token of each text is asked
+    text_batch asking = prompts;  // the last token of each text is asked, and no other
+    asking.targets.assign(asking.tokens.size(), -1);
     for (index q = 0; q < prompts.texts(); ++q) {
       asking.targets[static_cast<std::size_t>(prompts.offsets[static_cast<std::size_t>(q + 1)] - 1)] = 0;
     }

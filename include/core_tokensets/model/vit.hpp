@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core_tokensets/core/random.hpp"
+#include "core_tokensets/data/dataset.hpp"
 #include "core_tokensets/data/token_batch.hpp"
 #include "core_tokensets/nn/class_block.hpp"
 #include "core_tokensets/nn/patch_embedding.hpp"
@@ -40,6 +41,13 @@ inline void check(const vit_config& c) {
           "vit: an image of ", c.image.height, "x", c.image.width, " is not made of whole patches of ", c.patch, "x",
           c.patch);
   require(c.dim % c.heads == 0, "vit: ", c.dim, " channels do not divide into ", c.heads, " heads");
+}
+
+/// `Error` unless the pictures are of the size that a model of this configuration sees.
+inline void check_pictures(const dataset& data, const vit_config& c) {
+  require(data.height == c.image.height && data.width == c.image.width && data.channels == c.image.channels,
+          "the model sees images of ", c.image.height, "x", c.image.width, "x", c.image.channels, ", the data have ",
+          data.height, "x", data.width, "x", data.channels);
 }
 
 /// The places of all parameters, under timm's names.

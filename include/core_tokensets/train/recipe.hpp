@@ -79,18 +79,33 @@ enum class picture_price { source, raw };
 /// Bytes of label and weight beside a stored picture file.
 inline constexpr index picture_overhead = 8;
 
-/// How many of `available` samples with `tokens` each may join the memory before its file exceeds `bytes`. Throws where
-/// not even one fits an empty memory.
-inline index affordable_samples(const token_memory& memory, index tokens, index available, index bytes) {
+namespace detail {
+
+/// The largest k of 0 .. available for which `fits(k)` holds, if it holds for all smaller ones.
+template <class Fits>
+index most_that_fit(index available, const Fits& fits) {
   index low = 0, high = available;
   while (low < high) {
     const index middle = (low + high + 1) / 2;
-    const bool fits = memory.bytes_on_disk(memory.samples() + middle, memory.tokens() + middle * tokens) <= bytes;
-    (fits ? low : high) = fits ? middle : middle - 1;
+    if (fits(middle))
+      low = middle;
+    else
+      high = middle - 1;
   }
-  require(low > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ", tokens,
-          " tokens, which takes ", memory.bytes_on_disk(1, tokens));
   return low;
+}
+
+}  // namespace detail
+
+/// How many of `available` samples with `tokens` each may join the memory before its file exceeds `bytes`. Throws where
+/// not even one fits an empty memory.
+inline index affordable_samples(const token_memory& memory, index tokens, index available, index bytes) {
+  const index k = detail::most_that_fit(available, [&](index more) {
+    return memory.bytes_on_disk(memory.samples() + more, memory.tokens() + more * tokens) <= bytes;
+  });
+  require(k > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ", tokens,
+          " tokens, which takes ", memory.bytes_on_disk(1, tokens));
+  return k;
 }
 
 /// What a picture costs as a file.
@@ -108,17 +123,15 @@ inline index affordable_pictures(const dataset& data, std::span<const index> ind
   return std::min(static_cast<index>(indices.size()), static_cast<index>(static_cast<double>(bytes) / mean));
 }
 
-/// Leaves out the pictures with the largest files until the others together cost no more than `bytes`.
-inline void fit_files(const dataset& data, std::span<const index> indices, index bytes, selection_result& chosen) {
-  const auto price = [&](index i) { return file_price(data, indices[static_cast<std::size_t>(i)]); };
-  index total = 0;
-  for (const index i : chosen.indices) total += price(i);
-  while (total > bytes && !chosen.indices.empty()) {
-    const auto largest = std::max_element(chosen.indices.begin(), chosen.indices.end(),
-                                          [&](index a, index c) { return price(a) < price(c); });
-    total -= price(*largest);
-    chosen.weights.erase(chosen.weights.begin() + (largest - chosen.indices.begin()));
-    chosen.indices.erase(largest);
+/// Leaves out the dearest of what was chosen until the rest costs no more than `bytes`. `alone(i)` is the price of
+/// sample i, `together(indices)` that of all of them, which may share something.
+template <class Alone, class Together>
+void fit_price(selection_result& chosen, index bytes, const Alone& alone, const Together& together) {
+  while (!chosen.indices.empty() && together(chosen.indices) > bytes) {
+    const auto dearest = std::max_element(chosen.indices.begin(), chosen.indices.end(),
+                                          [&](index a, index c) { return alone(a) < alone(c); });
+    chosen.weights.erase(chosen.weights.begin() + (dearest - chosen.indices.begin()));
+    chosen.indices.erase(dearest);
   }
 }
 
@@ -165,6 +178,7 @@ consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::s
   };
   require(recipe.keep > 0 && recipe.keep <= 1, "core tokenset: keep ", recipe.keep,
           ", expected more than 0 and at most 1");
+  check_pictures(data, model.config());
   const auto start = clock::now();
   std::vector<std::int32_t> labels;
   for (const index i : indices) labels.push_back(data.labels[static_cast<std::size_t>(i)]);
@@ -172,7 +186,12 @@ consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::s
     const model_outputs outputs = run_model(b, model, data, indices, normalisation);
     return make_evidence(outputs.logits, outputs.features, outputs.labels, model.config().classes);
   });
-  if (file_bytes != std::numeric_limits<index>::max()) fit_files(data, indices, file_bytes, chosen);
+  if (file_bytes != std::numeric_limits<index>::max()) {
+    const auto price = [&](index i) { return file_price(data, indices[static_cast<std::size_t>(i)]); };
+    fit_price(chosen, file_bytes, price, [&](const std::vector<index>& all) {
+      return std::accumulate(all.begin(), all.end(), index{0}, [&](index sum, index i) { return sum + price(i); });
+    });
+  }
   consolidation done;
   done.select_seconds = seconds(start);
 

@@ -31,6 +31,8 @@ class class_learner {
  public:
   class_learner(B& b, vit<B>& model, const task_stream& stream, sequence_options options)
       : b_(b), model_(model), stream_(stream), o_(std::move(options)) {
+    check_pictures(stream.data.train, model.config());
+    check_pictures(stream.data.test, model.config());
     if (stream.data.train.source_bytes.empty()) o_.price = picture_price::raw;
   }
 
@@ -41,6 +43,8 @@ class class_learner {
     if (train.source_bytes.empty()) return static_cast<index>(train.pixels.size());
     return static_cast<index>(train.total_source_bytes()) + picture_overhead * train.n();
   }
+
+  std::uint64_t data_checksum() const { return checksum(stream_.data); }
 
   token_memory_format format() const { return memory_format(model_.config(), o_.fit.normalisation, o_.memory); }
 

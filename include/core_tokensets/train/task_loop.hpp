@@ -59,7 +59,8 @@ template <class L>
 concept learner = requires(L& l, const L& constant, index t, token_memory& memory, const token_memory& known,
                            const std::vector<index>& stored, const tensor_file& file) {
   { constant.tasks() } -> std::same_as<index>;
-  { constant.data_bytes() } -> std::same_as<index>;  ///< what a budget that is a fraction refers to
+  { constant.data_bytes() } -> std::same_as<index>;             ///< what a budget that is a fraction refers to
+  { constant.data_checksum() } -> std::same_as<std::uint64_t>;  ///< what a checkpoint recognises the data by
   { constant.format() } -> std::same_as<token_memory_format>;
   { constant.stores() } -> std::same_as<bool>;
   l.learn(t, known);                                                          ///< task t with replay
@@ -122,8 +123,8 @@ inline nlohmann::json to_json(const sequence_result& r) {
   return json;
 }
 
-/// Runs all tasks through a learner and fills a memory. `fingerprint` describes everything that the results depend on;
-/// a checkpoint with another one is refused.
+/// Runs all tasks through a learner and fills a memory. `fingerprint` describes everything that the results depend on
+/// but the data, which have their checksum; a checkpoint of other settings or data is refused.
 template <learner L>
 class task_loop {
  public:
@@ -131,6 +132,7 @@ class task_loop {
       : learner_(l), o_(std::move(options)), fingerprint_(std::move(fingerprint)), memory_(l.format()) {
     require(l.tasks() > 0, "sequence: there are no tasks");
     result_.budget_bytes = o_.budget.resolve(l.data_bytes());
+    if (!o_.out.empty()) data_ = checksum_text(l.data_checksum());
   }
 
   sequence_result run() {
@@ -188,6 +190,7 @@ class task_loop {
     state["tasks_done"] = t + 1;
     state["pictures"] = pictures_;
     state["fingerprint"] = fingerprint_;
+    state["data"] = data_;
     state["model"] = detail::file_checksum(model_path);
     state["memory"] = detail::file_checksum(memory_path);
     state["checksum"] = detail::state_checksum(state);
@@ -208,6 +211,8 @@ class task_loop {
             ": the checkpoint was altered (its checksum does not match)");
     require(state["fingerprint"] == fingerprint_, path.string(),
             ": the checkpoint belongs to a run with other settings; choose another folder or leave --resume out");
+    require(state.contains("data") && state["data"] == data_, path.string(),
+            ": the checkpoint belongs to a run on other data; choose another folder or leave --resume out");
     const auto done = state["tasks_done"].get<index>();
     const std::string tag = std::to_string(done - 1);
     const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors"),
@@ -234,7 +239,7 @@ class task_loop {
 
   L& learner_;
   task_loop_options o_;
-  std::string fingerprint_;
+  std::string fingerprint_, data_;  ///< what a checkpoint is recognised by
   token_memory memory_;
   sequence_result result_;
   std::vector<index> pictures_;  ///< [S] training sample of each sample of the memory

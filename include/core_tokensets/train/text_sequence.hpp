@@ -3,7 +3,6 @@
 // question answering and captioning.
 
 #include <limits>
-#include <set>
 
 #include "core_tokensets/attribution/answer_methods.hpp"
 #include "core_tokensets/data/text_tasks.hpp"
@@ -12,6 +11,7 @@
 #include "core_tokensets/train/caption_metrics.hpp"
 #include "core_tokensets/train/recipe.hpp"
 #include "core_tokensets/train/text_fit.hpp"
+#include "core_tokensets/train/text_prices.hpp"
 #include "core_tokensets/train/vqa_accuracy.hpp"
 
 namespace core_tokensets {
@@ -34,16 +34,6 @@ struct text_sequence_options {
   bool resume = false;
 };
 
-/// The answer that a memory keeps: what most people said, or the first caption.
-inline const std::string& stored_answer(const visual_text_sample& sample) {
-  return sample.prompt.empty() ? sample.answers.front() : consensus(sample);
-}
-
-/// Bytes of a sample's prompt and of the answer that a memory keeps.
-inline index text_bytes(const visual_text_sample& sample) {
-  return static_cast<index>(sample.prompt.size() + stored_answer(sample).size());
-}
-
 /// Appends the most relevant image tokens of the samples `chosen` of `data`, with their texts, to the memory, as far as
 /// `bytes` last. Returns the samples that were stored.
 template <tensor_backend B>
@@ -51,6 +41,7 @@ std::vector<index> store_texts(B& b, const image_text_model<B>& model, const tok
                                std::span<const index> chosen, std::span<const float> weights,
                                const core_tokenset& recipe, const pixel_normalisation& normalisation,
                                std::uint16_t task_number, index bytes, token_memory& memory) {
+  check_pictures(data.images, model.config().image);
   const index patches = model.config().image.patches();
   const auto count = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
   const encoded_texts encoded(data, words, model.config().text.length);
@@ -62,6 +53,7 @@ std::vector<index> store_texts(B& b, const image_text_model<B>& model, const tok
     std::vector<index> pictures;
     text_batch texts;
     for (const index i : part) {
+      require(i >= 0 && i < data.n(), "store_texts: sample ", i, " of ", data.n());
       pictures.push_back(data.samples[static_cast<std::size_t>(i)].image);
       texts.next_picture();
       texts.append(encoded.prompt(i), encoded.answer(i), tokenizer::begin_token, tokenizer::end_token);
@@ -102,25 +94,37 @@ class text_learner {
                text_sequence_options options)
       : b_(b), model_(model), words_(words), stream_(stream), o_(std::move(options)) {
     check(stream);
+    check_pictures(stream.data.train.images, model.config().image);
+    check_pictures(stream.data.test.images, model.config().image);
     require(o_.memory != memory_kind::ncm, "sequence: nearest class mean has no meaning for text");
     check_answers_method<B>(o_.recipe.attribute);
     require(words.size() <= model.config().text.vocabulary, "sequence: a tokenizer of ", words.size(),
             " tokens for a model of ", model.config().text.vocabulary);
+    for (const text_task& t : stream.tasks) {
+      require(
+          o_.measure != text_measure::captions || t.test.size() > 1, "sequence: task '", t.name,
+          "' has one sample to measure on, captions need at least two: CIDEr-D weighs words by what tells them apart");
+    }
     if (stream.data.train.images.source_bytes.empty()) o_.price = picture_price::raw;
   }
 
   index tasks() const { return stream_.size(); }
   bool stores() const { return stores_samples(o_.memory); }
-  /// Pictures as they came, and all texts.
+  /// Pictures as they came, and all texts with all of their answers.
   index data_bytes() const {
     const visual_text& train = stream_.data.train;
     index total = 0;
-    for (const auto& sample : train.samples) total += text_bytes(sample);
+    for (const auto& sample : train.samples) {
+      total += static_cast<index>(sample.prompt.size());
+      for (const auto& answer : sample.answers) total += static_cast<index>(answer.size());
+    }
     const dataset& pictures = train.images;
     return total + (pictures.source_bytes.empty()
                         ? static_cast<index>(pictures.pixels.size())
                         : static_cast<index>(pictures.total_source_bytes()) + picture_overhead * pictures.n());
   }
+
+  std::uint64_t data_checksum() const { return checksum(stream_.data); }
 
   token_memory_format format() const {
     auto format = memory_format(model_.config().image, o_.fit.normalisation, o_.memory);
@@ -152,32 +156,23 @@ class text_learner {
     const core_tokenset recipe = recipe_of(o_.recipe, o_.memory, seed_of_task(o_.fit.seed, t));
     const auto tokens =
         std::max<index>(1, std::lround(recipe.keep * static_cast<double>(model_.config().image.patches())));
-    double text = 0;
-    for (const index i : now) text += double(text_bytes(train.samples[static_cast<std::size_t>(i)]));
-    text /= static_cast<double>(now.size());
-    const index k = as_files() ? affordable_files(now, bytes - price_of_files(stored))
-                               : affordable_texts(memory, tokens, text, static_cast<index>(now.size()), bytes);
+    const index k =
+        as_files() ? affordable_files(train, now, stored, bytes) : affordable_texts(train, now, tokens, bytes, memory);
     if (k == 0) return {};
     consolidation done;
     const auto start = clock::now();
     std::vector<std::int32_t> groups;
     for (const index i : now) groups.push_back(train.samples[static_cast<std::size_t>(i)].group);
-    const selection_result chosen = choose(recipe.select, groups, train.groups(), k, [&] {
+    selection_result chosen = choose(recipe.select, groups, train.groups(), k, [&] {
       return answer_evidence(b_, model_, words_, train, now, o_.fit.normalisation);
     });
+    if (as_files()) fit_files(train, now, stored, bytes, chosen);
     done.select_seconds = std::chrono::duration<double>(clock::now() - start).count();
     const auto attribution_start = clock::now();
     std::vector<index> samples;
-    std::vector<float> weights;
-    index left = as_files() ? bytes - price_of_files(stored) : 0;
-    for (std::size_t i = 0; i < chosen.indices.size(); ++i) {
-      const index sample = now[static_cast<std::size_t>(chosen.indices[i])];
-      if (as_files() && (left -= price_of_file(sample)) < 0) break;
-      samples.push_back(sample);
-      weights.push_back(chosen.weights[i]);
-    }
+    for (const index i : chosen.indices) samples.push_back(now[static_cast<std::size_t>(i)]);
     done.pictures =
-        store_texts(b_, model_, words_, train, samples, weights, recipe, o_.fit.normalisation,
+        store_texts(b_, model_, words_, train, samples, chosen.weights, recipe, o_.fit.normalisation,
                     static_cast<std::uint16_t>(t), as_files() ? std::numeric_limits<index>::max() : bytes, memory);
     done.attribute_seconds = std::chrono::duration<double>(clock::now() - attribution_start).count();
     return done;
@@ -195,52 +190,18 @@ class text_learner {
   }
 
   index memory_bytes(const token_memory& memory, const std::vector<index>& stored) const {
-    return as_files() ? price_of_files(stored) : memory.bytes_on_disk();
+    return as_files() ? price_of_files(stream_.data.train, stored) : memory.bytes_on_disk();
   }
 
   tensor_file save() { return to_file(b_, model_, {{"tokenizer", to_json(words_).dump()}}); }
-  void load(const tensor_file& file) { load_parameters(b_, model_, file); }
+  /// `Error`: another model, or one with another tokenizer.
+  void load(const tensor_file& file) {
+    require(tokenizer_of(file) == words_, "sequence: the checkpoint's model reads another tokenizer");
+    load_parameters(b_, model_, file);
+  }
 
  private:
   bool as_files() const { return o_.memory == memory_kind::coreset && o_.price == picture_price::source; }
-  const visual_text_sample& sample(index i) const { return stream_.data.train.samples[static_cast<std::size_t>(i)]; }
-  index price_of_file(index i) const {
-    return file_price(stream_.data.train.images, sample(i).image) + text_bytes(sample(i));
-  }
-  /// A picture with several texts is paid for once.
-  index price_of_files(const std::vector<index>& stored) const {
-    std::set<index> pictures;
-    index total = 0;
-    for (const index i : stored) {
-      if (pictures.insert(sample(i).image).second) total += file_price(stream_.data.train.images, sample(i).image);
-      total += text_bytes(sample(i));
-    }
-    return total;
-  }
-  index affordable_files(const std::vector<index>& samples, index bytes) const {
-    double total = 0;
-    for (const index i : samples) total += double(price_of_file(i));
-    const double mean = total / static_cast<double>(samples.size());
-    require(mean <= static_cast<double>(bytes), "memory: a budget of ", bytes,
-            " bytes is too small for one picture with its text of ", mean);
-    return std::min(static_cast<index>(samples.size()), static_cast<index>(static_cast<double>(bytes) / mean));
-  }
-  /// How many samples fit with texts of mean length.
-  static index affordable_texts(const token_memory& memory, index tokens, double text, index available, index bytes) {
-    const auto size = [&](index more) {
-      const auto all = static_cast<index>(memory.arrays().text.size()) + static_cast<index>(text * double(more));
-      return memory.bytes_on_disk(memory.samples() + more, memory.tokens() + more * tokens, all);
-    };
-    index low = 0, high = available;
-    while (low < high) {
-      const index middle = (low + high + 1) / 2;
-      (size(middle) <= bytes ? low : high) = size(middle) <= bytes ? middle : middle - 1;
-    }
-    require(low > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ",
-            tokens, " tokens, which takes ", size(1));
-    return low;
-  }
-
   void score_answers(const std::vector<std::string>& written, const std::vector<index>& test, task_scores& row) const {
     double accuracy = 0, exact = 0;
     for (std::size_t i = 0; i < test.size(); ++i) {

@@ -16,7 +16,7 @@ struct sequence_arguments {
   std::string task = "classify", data = "scenes", classes, memory = "core-tokenset", select = "grad_match",
               attribute = "grad_lrp", budget = "0.01", missing = "drop", replay_loss = "ace",
               token_drop_rule = "random", coreset_price = "source", weights, backend = "eigen", out;
-  std::ptrdiff_t tasks = 5, per_class = 0, image = 0, patch = 4, dim = 96, depth = 4, heads = 3, epochs = 5, batch = 64;
+  std::ptrdiff_t tasks = 5, per_class = 0, image = 0, patch = 4, dim = 96, depth = 4, heads = 0, epochs = 5, batch = 64;
   std::ptrdiff_t pictures = 0, test_pictures = 300, texts_per_picture = 4, text_depth = 2, vocabulary = 1024, beams = 1;
   std::ptrdiff_t shift = 2;
   double flip = -1;  ///< unless given: 0.5 for classes, 0 for text, where a mirror would turn left into right
@@ -35,6 +35,12 @@ struct sequence_outcome {
 
 /// Throws for what would be noticed late or never, and for sizes whose products would not fit a number.
 void check(const sequence_arguments& a);
+
+/// Attention heads of a fresh model.
+std::ptrdiff_t heads_of(const sequence_arguments& a);
+
+/// What stored weights may not say of themselves.
+core_tokensets::vit_hints hints_of(const sequence_arguments& a);
 
 /// The side of the pictures in pixels; 0: as they are, which pictures with text cannot be, since sets are mixed.
 std::ptrdiff_t image_of(const sequence_arguments& a);

@@ -47,6 +47,14 @@ double flip_of(const sequence_arguments& a) { return a.flip >= 0 ? a.flip : a.ta
 
 }  // namespace
 
+std::ptrdiff_t heads_of(const sequence_arguments& a) { return a.heads > 0 ? a.heads : 3; }
+
+cts::vit_hints hints_of(const sequence_arguments& a) {
+  cts::vit_hints hints;
+  if (a.heads > 0) hints.heads = a.heads;
+  return hints;
+}
+
 std::ptrdiff_t image_of(const sequence_arguments& a) { return a.image > 0 || a.task == "classify" ? a.image : 64; }
 
 nlohmann::json config_of(const sequence_arguments& a) {
@@ -58,7 +66,7 @@ nlohmann::json config_of(const sequence_arguments& a) {
                         {"patch", a.patch},
                         {"dim", a.dim},
                         {"depth", a.depth},
-                        {"heads", a.heads},
+                        {"heads", heads_of(a)},
                         {"epochs", a.epochs},
                         {"batch", a.batch},
                         {"tasks", a.tasks},
@@ -100,7 +108,7 @@ void check(const sequence_arguments& a) {
   within("--patch", a.patch, 1, 65536);
   within("--dim", a.dim, 1, 65536);
   within("--depth", a.depth, 1, 1024);
-  within("--heads", a.heads, 1, 65536);
+  within("--heads", a.heads, 0, 65536);
   within("--epochs", a.epochs, 1, 1'000'000);
   within("--batch", a.batch, 1, 1'000'000);
   within("--threads", a.threads, 0, 1024);
@@ -184,7 +192,7 @@ void add_sequence(CLI::App& app) {
   c->add_option("--patch", a->patch, "side of a patch in pixels");
   c->add_option("--dim", a->dim, "channels of a token");
   c->add_option("--depth", a->depth, "blocks");
-  c->add_option("--heads", a->heads, "attention heads");
+  c->add_option("--heads", a->heads, "attention heads, 0: 3, or what the file of --weights says");
   c->add_option("--epochs", a->epochs, "times that each task's data are seen");
   c->add_option("--batch", a->batch, "new samples, and replayed samples, in a step");
   c->add_option("--learning-rate", a->learning_rate, "of AdamW, at its highest");

@@ -55,10 +55,10 @@ struct sequence_work {
                                                      .patch = a.patch,
                                                      .dim = a.dim,
                                                      .depth = a.depth,
-                                                     .heads = a.heads,
+                                                     .heads = heads_of(a),
                                                      .classes = stream.seen_classes(0),
                                                      .seed = a.seed})
-                                   : cts::load_vit(b, a.weights);
+                                   : cts::load_vit(b, a.weights, hints_of(a));
     const auto config = config_of(a);
     cts::sequence_runner<B> runner(b, model, stream, options, text_of(config));
     outcome = {cts::to_json(runner.run()), {}};

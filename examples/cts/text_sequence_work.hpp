@@ -45,13 +45,13 @@ cts::image_text_model<B> make_model(B& b, const sequence_arguments& a, const cts
   words = cts::tokenizer::train(cts::corpus_of(stream.data.train), {.vocabulary = a.vocabulary});
   const auto length = std::max(longest_text(stream.data.train, words), longest_text(stream.data.test, words));
   cts::image_text_config c;
-  c.image = file ? cts::read_config(*file)
+  c.image = file ? cts::read_config(*file, hints_of(a))
                  : cts::vit_config{.image = {pictures.height, pictures.width, pictures.channels},
                                    .patch = a.patch,
                                    .dim = a.dim,
                                    .depth = a.depth,
-                                   .heads = a.heads};
-  c.text = {.vocabulary = words.size(), .length = length, .dim = a.dim, .depth = a.text_depth, .heads = a.heads};
+                                   .heads = heads_of(a)};
+  c.text = {.vocabulary = words.size(), .length = length, .dim = a.dim, .depth = a.text_depth, .heads = heads_of(a)};
   c.seed = a.seed;
   cts::image_text_model<B> model(b, c);
   if (file) cts::load_encoder(b, model, *file);

@@ -57,7 +57,7 @@ TEST_CASE("numbers outside of their range are told with what was expected", "[cl
                        {{{"--patch", "5"}}, {"16x16", "5x5"}},
                        {{{"--dim", "-16"}}, {"--dim -16"}},
                        {{{"--dim", "15"}}, {"15 channels", "2 heads"}},
-                       {{{"--heads", "0"}}, {"--heads 0"}},
+                       {{{"--heads", "-1"}}, {"--heads -1"}},
                        {{{"--depth", "-1"}}, {"--depth -1", "1 to 1024"}},
                        {{{"--dim", "100000000000"}}, {"--dim 100000000000", "1 to 65536"}},
                        {{{"--per-class", "100000000000"}}, {"--per-class"}},
@@ -106,6 +106,19 @@ TEST_CASE("a model that does not fit the pictures is told", "[cli]") {
   check_mistakes(box, {{{{"--weights", box / "nowhere"}}, {box / "nowhere", "No such file"}},
                        {{{"--weights", golden_case / "weights.safetensors"}}, {"12x12x1", "16x16x3"}},
                        {{{"--weights", golden_case / "inputs.safetensors"}}, {"inputs.safetensors", "patch_embed"}}});
+}
+
+TEST_CASE("weights that do not say their heads are started from by --heads", "[cli]") {
+  const sandbox box;
+  run_well(box, with("sequence", small_sequence(box / "first")));
+  auto file = cts::load_safetensors(box.path / "first" / "model.safetensors");
+  file.metadata.clear();
+  cts::save_safetensors(box.path / "plain", file);
+  auto next = small_sequence(box / "next");
+  next["--weights"] = box / "plain";
+  run_well(box, with("sequence", next));
+  next.erase("--heads");
+  check_refused(box, with("sequence", next), {"plain", "--heads"});
 }
 
 TEST_CASE("a loss that is not a number ends the run", "[cli]") {

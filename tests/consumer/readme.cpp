@@ -7,7 +7,7 @@ namespace cts = core_tokensets;
 using backend = cts::eigen_backend<float>;
 
 int main() {
-  // A small Vision Transformer; cts::load_vit(b, "model.safetensors") opens one with timm's parameter names.
+  // A small Vision Transformer; cts::load_vit opens one with timm's parameter names.
   backend b;
   const cts::vit<backend> model(b,
                                 {.image = {32, 32, 3}, .patch = 8, .dim = 48, .depth = 2, .heads = 4, .classes = 10});

@@ -172,7 +172,7 @@ inline std::string test_part(const std::filesystem::path& dir) {
   for (const char* part : {"test", "val"}) {
     if (std::filesystem::is_directory(dir / part)) return part;
   }
-  fail(dir.string(), ": expected the folder test or val in it");
+  fail(dir.string(), ": expected the folder test (or val) in it");
 }
 
 /// Reads DIR/train and DIR/test, or DIR/val if there is no test. Classes are numbered by folder name; where DIR has a

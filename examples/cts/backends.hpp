@@ -54,6 +54,7 @@ std::string cuda_device();
 template <class T, class Body>
 void with_backend_of(const std::string& name, int threads, const Body& body) {
   check_backend(name);
+  core_tokensets::set_default_threads(threads);
 #ifdef CTS_HAS_CUDA
   if (name == "cuda") {
     core_tokensets::require(std::is_same_v<T, float>, "--backend cuda computes in f32, not in f64");

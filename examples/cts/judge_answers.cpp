@@ -33,6 +33,7 @@ nlohmann::json judge_answers(const judge_arguments& a, const cts::tensor_file& f
   cts::require(a.target == "argmax" || a.target == "label", "--target '", a.target,
                "': expected argmax (what the model writes) or label (the answer that the data give)");
   cts::require(a.classes.empty(), "--classes: a model of answers has no classes");
+  cts::set_default_threads(a.threads);
   backend b(a.threads);
   const auto model = cts::load_image_text(b, file);
   const auto words = cts::tokenizer_of(file);

@@ -91,6 +91,7 @@ nlohmann::json judge_classes(const judge_arguments& a, const cts::tensor_file& f
       read_methods(a, "attention,rollout,grad_cam,gradient_x_input,lrp,grad_lrp,generic_attention,atman_first_order");
   cts::judge_options o{.explained = cts::parse_target(a.target), .steps = a.steps, .sets = a.sets, .seed = a.seed};
   o.missing = a.missing == "zero" ? cts::missing_tokens::zero : cts::missing_tokens::drop;
+  cts::set_default_threads(a.threads);
   backend b(a.threads);
   cts::vit_hints hints;
   if (a.heads > 0) hints.heads = a.heads;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -58,6 +59,8 @@ int main(int argc, char** argv) {
     return error.get_exit_code() == 0 ? app.exit(error) : complain(error.what(), 2);
   } catch (const core_tokensets::Error& error) {
     return complain(error.what(), 2);
+  } catch (const std::filesystem::filesystem_error& error) {
+    return complain((error.path1().string() + ": " + error.code().message()).c_str(), 2);
   } catch (const std::bad_alloc&) {
     return complain("out of memory: the sizes that were asked for are too large for this machine", 2);
   } catch (const std::length_error&) {

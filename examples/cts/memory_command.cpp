@@ -21,11 +21,11 @@ std::vector<std::string> find_class_names(const std::filesystem::path& path, con
     return texts ? json.get<std::vector<std::string>>() : std::vector<std::string>{};
   };
   const auto own = memory.metadata().find("class_names");
-  if (own != memory.metadata().end()) return names_of(nlohmann::json::parse(own->second, nullptr, false));
+  if (own != memory.metadata().end()) return names_of(cts::parse_json(own->second));
   const auto results = path.parent_path() / "results.json";
   std::error_code ignored;
   if (!std::filesystem::is_regular_file(results, ignored)) return {};
-  const auto json = nlohmann::json::parse(cts::read_text(results), nullptr, false);
+  const auto json = cts::parse_json(cts::read_text(results));
   return json.is_object() && json.contains("class_names") ? names_of(json["class_names"]) : std::vector<std::string>{};
 }
 

@@ -108,7 +108,6 @@ inline void draw(const std::string& dir, const cts::token_batch& batch, const st
                  const cts::vit_config& c) {
   cts::require(c.image.channels == 1 || c.image.channels == 3, "--pictures: images of ", c.image.channels,
                " channels, expected 1 or 3");
-  std::filesystem::create_directories(dir);
   const cts::patch_grid grid{c.image.height, c.image.width, c.image.channels, c.patch};
   const auto numbers = cts::unpatchify(batch, grid);
   const auto area = c.image.height * c.image.width, size = area * c.image.channels;
@@ -136,6 +135,8 @@ struct attribute_work {
   template <class B>
   void operator()(B& b) const {
     using T = typename B::scalar;
+    std::optional<cts::output_folder> folder;
+    if (!o.pictures.empty()) folder.emplace(o.pictures);
     const auto model = read_model(b, o);
     const auto batch = read_images(o.inputs, model.config(), target.whose == cts::explained_class::label);
     cts::attribution_workspace<B> workspace;

@@ -45,8 +45,9 @@ core_tokensets::vit_hints hints_of(const sequence_arguments& a);
 /// The side of the pictures in pixels; 0: as they are, which pictures with text cannot be, since sets are mixed.
 std::ptrdiff_t image_of(const sequence_arguments& a);
 
-/// Everything that results depend on, as JSON: the `config` of the results, and what a checkpoint is recognised by.
-nlohmann::json config_of(const sequence_arguments& a);
+/// Everything that results depend on, as JSON: the `config` of the results, and what a checkpoint is recognised by. The
+/// sizes are those of the model, since the command line may only name its weights, of which there is a checksum.
+nlohmann::json config_of(const sequence_arguments& a, const core_tokensets::vit_config& model);
 
 /// Reads scenes, folder:DIR, cifar:DIR or idx:DIR, then takes the classes and pictures that were asked for.
 core_tokensets::dataset_split read_data(const sequence_arguments& a);

@@ -29,9 +29,11 @@ cts::dataset_split read_data(const sequence_arguments& a) {
   } else if (kind == "folder") {
     split = cts::load_folder(where, {.size = a.image, .threads = a.threads});
   } else if (kind == "cifar") {
+    cts::require(a.image == 0, "--image ", a.image, ": pictures of ", a.data, " come as they are");
     const bool ten = std::filesystem::exists(std::filesystem::path(where) / "test_batch.bin");
     split = ten ? cts::load_cifar10(where) : cts::load_cifar100(where);
   } else if (kind == "idx") {
+    cts::require(a.image == 0, "--image ", a.image, ": pictures of ", a.data, " come as they are");
     split = cts::load_idx(where);
   } else {
     cts::fail("--data '", a.data, "': expected scenes, folder:DIR, cifar:DIR or idx:DIR");
@@ -52,21 +54,22 @@ std::ptrdiff_t heads_of(const sequence_arguments& a) { return a.heads > 0 ? a.he
 cts::vit_hints hints_of(const sequence_arguments& a) {
   cts::vit_hints hints;
   if (a.heads > 0) hints.heads = a.heads;
+  hints.seed = a.seed;
   return hints;
 }
 
 std::ptrdiff_t image_of(const sequence_arguments& a) { return a.image > 0 || a.task == "classify" ? a.image : 64; }
 
-nlohmann::json config_of(const sequence_arguments& a) {
+nlohmann::json config_of(const sequence_arguments& a, const cts::vit_config& model) {
   nlohmann::json config{{"task", a.task},
                         {"data", a.data},
                         {"classes", a.classes},
                         {"per_class", a.per_class},
                         {"image", image_of(a)},
-                        {"patch", a.patch},
-                        {"dim", a.dim},
-                        {"depth", a.depth},
-                        {"heads", heads_of(a)},
+                        {"patch", model.patch},
+                        {"dim", model.dim},
+                        {"depth", model.depth},
+                        {"heads", model.heads},
                         {"epochs", a.epochs},
                         {"batch", a.batch},
                         {"tasks", a.tasks},
@@ -95,6 +98,7 @@ nlohmann::json config_of(const sequence_arguments& a) {
                    {"vocabulary", a.vocabulary},
                    {"beams", a.beams}});
   }
+  if (!a.weights.empty()) config["weights_checksum"] = cts::detail::file_checksum(a.weights);
   return config;
 }
 
@@ -122,6 +126,8 @@ void check(const sequence_arguments& a) {
   within("--token-drop-often", a.token_drop_often, 0.0, 1.0);
   within("--shift", a.shift, 0, 65536);
   within("--flip", flip_of(a), 0.0, 1.0);
+  cts::require(a.task == "classify" || (a.classes.empty() && a.per_class == 0),
+               "--classes and --per-class choose classes to learn; --task ", a.task, " takes --pictures");
   cts::require(a.keep > 0 && a.keep <= 1, "--keep ", a.keep, ": expected more than 0 and at most 1");
   cts::require(a.learning_rate > 0, "--learning-rate ", a.learning_rate, ": expected more than 0");
 }
@@ -189,9 +195,9 @@ void add_sequence(CLI::App& app) {
   c->add_option("--vocabulary", a->vocabulary, "vqa, caption: tokens of the tokenizer, at most");
   c->add_option("--beams", a->beams, "vqa, caption: texts that are followed at a time when an answer is written");
   c->add_option("--image", a->image, "side of the pictures in pixels, 0: as they are; vqa, caption: 64");
-  c->add_option("--patch", a->patch, "side of a patch in pixels");
-  c->add_option("--dim", a->dim, "channels of a token");
-  c->add_option("--depth", a->depth, "blocks");
+  c->add_option("--patch", a->patch, "side of a patch in pixels; with --weights that of the model counts");
+  c->add_option("--dim", a->dim, "channels of a token; with --weights those of the model count");
+  c->add_option("--depth", a->depth, "blocks; with --weights those of the model count");
   c->add_option("--heads", a->heads, "attention heads, 0: 3, or what the file of --weights says");
   c->add_option("--epochs", a->epochs, "times that each task's data are seen");
   c->add_option("--batch", a->batch, "new samples, and replayed samples, in a step");

@@ -59,7 +59,7 @@ struct sequence_work {
                                                      .classes = stream.seen_classes(0),
                                                      .seed = a.seed})
                                    : cts::load_vit(b, a.weights, hints_of(a));
-    const auto config = config_of(a);
+    const auto config = config_of(a, model.config());
     cts::sequence_runner<B> runner(b, model, stream, options, text_of(config));
     outcome = {cts::to_json(runner.run()), {}};
     outcome.results["config"] = config;

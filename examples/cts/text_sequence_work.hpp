@@ -40,7 +40,10 @@ cts::image_text_model<B> make_model(B& b, const sequence_arguments& a, const cts
   if (!a.weights.empty()) file = cts::load_safetensors(a.weights);
   if (file && file->metadata.contains("kind")) {
     words = cts::tokenizer_of(*file);
-    return cts::load_image_text(b, *file);
+    auto model = cts::load_image_text(b, *file);
+    cts::require(a.heads == 0 || a.heads == model.config().image.heads, a.weights, ": the model has ",
+                 model.config().image.heads, " heads, --heads asks for ", a.heads);
+    return model;
   }
   words = cts::tokenizer::train(cts::corpus_of(stream.data.train), {.vocabulary = a.vocabulary});
   const auto length = std::max(longest_text(stream.data.train, words), longest_text(stream.data.test, words));
@@ -93,7 +96,7 @@ struct text_sequence_work {
     cts::tokenizer words;
     auto model = make_model(b, a, stream, words);
     cts::text_learner<B> learner(b, model, words, stream, options);
-    const auto config = config_of(a);
+    const auto config = config_of(a, model.config().image);
     cts::task_loop<cts::text_learner<B>> loop(
         learner, {.budget = options.budget, .out = options.out, .resume = options.resume}, text_of(config));
     outcome = {cts::to_json(loop.run()), {}};

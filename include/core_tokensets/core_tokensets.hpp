@@ -91,6 +91,7 @@
 #include "core_tokensets/io/dtype.hpp"
 #include "core_tokensets/io/half.hpp"
 #include "core_tokensets/io/host_array.hpp"
+#include "core_tokensets/io/json.hpp"
 #include "core_tokensets/io/safetensors.hpp"
 #include "core_tokensets/memory/budget.hpp"
 #include "core_tokensets/memory/codec.hpp"

@@ -735,7 +735,7 @@ inline dataset limit_per_class(const dataset& from, index limit, std::uint64_t s
       if (from.labels[static_cast<std::size_t>(i)] == k) members.push_back(i);
     }
     if (static_cast<index>(members.size()) > limit) {
-      random_stream(seed, static_cast<std::uint64_t>(k)).shuffle(std::span(members));
+      random_stream(seed ^ 0x6c696d6974, static_cast<std::uint64_t>(k)).shuffle(std::span(members));
       members.resize(static_cast<std::size_t>(limit));
     }
     kept.insert(kept.end(), members.begin(), members.end());
@@ -1171,6 +1171,14 @@ inline int default_threads() {
   return omp_get_max_threads();
 #else
   return 1;
+#endif
+}
+
+/// Changes that number for this thread and the loops that it starts (0: leaves it), as OMP_NUM_THREADS does for a
+/// whole program.
+inline void set_default_threads([[maybe_unused]] int threads) {
+#ifdef _OPENMP
+  if (threads > 0) omp_set_num_threads(threads);
 #endif
 }
 
@@ -3313,6 +3321,11 @@ void settle_answers(const text_plan<B>& plan, std::vector<std::vector<index>>& e
 inline void check_one_text_each(const token_batch& images, const text_batch& texts) {
   require(texts.texts() == texts.pictures() && texts.pictures() == images.samples(), "attribution: ", texts.texts(),
           " texts about ", texts.pictures(), " of ", images.samples(), " pictures, expected one each");
+  for (index s = 0; s < texts.pictures(); ++s) {
+    const auto at = static_cast<std::size_t>(s);
+    require(texts.images[at + 1] - texts.images[at] == 1, "attribution: ", texts.images[at + 1] - texts.images[at],
+            " texts about picture ", s, ", expected one each");
+  }
 }
 
 /// Runs the forward pass with everything that gradients and relevance need, and settles what is explained.
@@ -8662,6 +8675,7 @@ inline write_place place_of(const std::filesystem::path& path) {
     fail("'", path.string(), "': cannot write: expected a file name");
   struct stat old {};
   place.replaces = ::stat(place.target.c_str(), &old) == 0;
+  if (!place.replaces && errno != ENOENT) fail_file(path, "write");
   place.permissions = old.st_mode & 07777;
   require(!place.replaces || S_ISREG(old.st_mode), path.string(), ": cannot write: exists and is not a regular file");
   place.folder = place.target.has_parent_path() ? place.target.parent_path() : fs::path(".");
@@ -8669,6 +8683,16 @@ inline write_place place_of(const std::filesystem::path& path) {
 }
 
 }  // namespace detail
+
+/// What `work()` returns; an error of the file system becomes an `Error` with the path and the reason.
+template <class Work>
+auto with_file_errors(const Work& work) {
+  try {
+    return work();
+  } catch (const std::filesystem::filesystem_error& e) {
+    fail(e.path1().string(), ": ", e.code().message());
+  }
+}
 
 /// `Error` with the reason where `write_file` could not write there: to be told before long work, not behind it.
 inline void check_writable(const std::filesystem::path& path) {
@@ -9005,6 +9029,7 @@ inline void write_png(const std::filesystem::path& path, const image_view& from)
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 
 namespace core_tokensets {
@@ -9014,12 +9039,12 @@ struct pixel_box {
   index x0 = 0, y0 = 0, x1 = 0, y1 = 0;
 };
 
-/// Boxes by file name of a table with the heading "file,x0,y0,x1,y1". `Error` naming the line: other columns, no whole
-/// numbers, an empty box.
-inline std::map<std::string, pixel_box> read_boxes(const std::filesystem::path& table) {
+/// Boxes by file name, several of a file in their order, of a table with the heading "file,x0,y0,x1,y1". `Error` naming
+/// the line: other columns, no whole numbers, an empty box, or one beyond the largest picture.
+inline std::map<std::string, std::vector<pixel_box>> read_boxes(const std::filesystem::path& table) {
   std::ifstream file(table);
   require(bool(file), table.string(), ": the table of boxes cannot be read");
-  std::map<std::string, pixel_box> boxes;
+  std::map<std::string, std::vector<pixel_box>> boxes;
   std::string line;
   index number = 0;
   while (std::getline(file, line)) {
@@ -9045,25 +9070,30 @@ inline std::map<std::string, pixel_box> read_boxes(const std::filesystem::path& 
               "', expected a name and four whole numbers");
     }
     const pixel_box box{values[0], values[1], values[2], values[3]};
-    require(rest.empty() && box.x0 >= 0 && box.y0 >= 0 && box.x1 >= box.x0 && box.y1 >= box.y0, table.string(),
-            ", line ", number, ": '", line, "' is no box");
-    boxes.emplace(name, box);
+    constexpr index limit = 1 << 20;
+    require(rest.empty() && box.x0 >= 0 && box.y0 >= 0 && box.x1 >= box.x0 && box.y1 >= box.y0 && box.x1 < limit &&
+                box.y1 < limit,
+            table.string(), ", line ", number, ": '", line, "' is no box");
+    boxes[name].push_back(box);
   }
   return boxes;
 }
 
-/// Marks in `mask` `[height, width]` the pixels of a box that was drawn on a picture of `from_height` x `from_width`.
+/// Writes `object` to the pixels of `mask` `[height, width]` in a box that was drawn on a picture of `from_height` x
+/// `from_width`.
 inline void mark_box(const pixel_box& box, index from_height, index from_width, index height, index width,
-                     std::uint8_t* mask) {
+                     std::uint8_t* mask, std::uint8_t object = 1) {
   const auto first = [](index x, index from, index to) { return x * to / from; };
   const auto last = [](index x, index from, index to) { return std::min(to, ((x + 1) * to + from - 1) / from); };
   for (index y = first(box.y0, from_height, height); y < last(box.y1, from_height, height); ++y) {
-    for (index x = first(box.x0, from_width, width); x < last(box.x1, from_width, width); ++x) mask[y * width + x] = 1;
+    for (index x = first(box.x0, from_width, width); x < last(box.x1, from_width, width); ++x)
+      mask[y * width + x] = object;
   }
 }
 
 /// Gives the pictures of DIR/part masks from DIR/boxes.csv, whose names are relative to DIR; false if there is no such
-/// table. Pictures without a box get an empty mask. `resized`: the dataset is not of the pictures' own size.
+/// table. Pictures without a box get an empty mask; of several boxes each is an object, the later in front. `resized`:
+/// the dataset is not of the pictures' own size. `Error`: a bad table, a box that leaves its picture.
 inline bool add_box_masks(dataset& data, const std::filesystem::path& dir, const std::string& part, bool resized) {
   if (!std::filesystem::exists(dir / "boxes.csv")) return false;
   const auto boxes = read_boxes(dir / "boxes.csv");
@@ -9078,7 +9108,13 @@ inline bool add_box_masks(dataset& data, const std::filesystem::path& dir, const
       const image own = read_image(dir / part / name);
       height = own.height, width = own.width;
     }
-    mark_box(found->second, height, width, data.height, data.width, data.masks.data() + i * area);
+    std::uint8_t object = 0;
+    for (const pixel_box& box : found->second) {
+      require(box.x1 < width && box.y1 < height, (dir / "boxes.csv").string(), ": a box of ", part, "/", name,
+              " reaches to (", box.x1, ", ", box.y1, "), the picture has ", width, " x ", height, " pixels");
+      object = static_cast<std::uint8_t>(std::min(255, object + 1));
+      mark_box(box, height, width, data.height, data.width, data.masks.data() + i * area, object);
+    }
   }
   return true;
 }
@@ -9491,20 +9527,26 @@ inline dataset empty_cifar(std::vector<std::string> names) {
 
 }  // namespace detail
 
-/// CIFAR-10 from the folder with data_batch_*.bin and test_batch.bin. `Error`: a file missing or of a wrong size.
+/// CIFAR-10 from the folder with data_batch_1.bin, data_batch_2.bin, ... and test_batch.bin. `Error`: a number left
+/// out, another name that begins like them, a file of a wrong size.
 inline dataset_split load_cifar10(const std::filesystem::path& dir) {
   namespace fs = std::filesystem;
-  require(fs::is_directory(dir), dir.string(), ": no such folder");
-  std::vector<fs::path> batches;
-  for (const auto& entry : fs::directory_iterator(dir)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("data_batch_") && name.ends_with(".bin")) batches.push_back(entry.path());
+  require(with_file_errors([&] { return fs::is_directory(dir); }), dir.string(), ": no such folder");
+  const index found = with_file_errors([&] {
+    return std::count_if(fs::directory_iterator(dir), fs::directory_iterator(), [](const fs::directory_entry& entry) {
+      const std::string name = entry.path().filename().string();
+      return name.starts_with("data_batch_") && name.ends_with(".bin");
+    });
+  });
+  require(found > 0, dir.string(), ": expected data_batch_1.bin and so on in it");
+  const auto batch = [&](index i) { return dir / ("data_batch_" + std::to_string(i) + ".bin"); };
+  for (index i = 1; i <= found; ++i) {
+    require(fs::is_regular_file(batch(i)), dir.string(), ": ", found, " files data_batch_*.bin, but no data_batch_", i,
+            ".bin");
   }
-  require(!batches.empty(), dir.string(), ": expected data_batch_1.bin and so on in it");
-  std::sort(batches.begin(), batches.end());
   const auto names = detail::class_names_or_numbers(dir / "batches.meta.txt", 10);
   dataset_split split{detail::empty_cifar(names), detail::empty_cifar(names)};
-  for (const auto& path : batches) detail::append_cifar(path, 1, 0, 10, split.train);
+  for (index i = 1; i <= found; ++i) detail::append_cifar(batch(i), 1, 0, 10, split.train);
   detail::append_cifar(dir / "test_batch.bin", 1, 0, 10, split.test);
   return split;
 }
@@ -9665,12 +9707,12 @@ inline void decode_or_recall(const std::filesystem::path& where, const std::vect
 inline dataset load_class_folders(const std::filesystem::path& where, const folder_options& options = {},
                                   std::vector<std::string> classes = {}) {
   namespace fs = std::filesystem;
-  require(fs::is_directory(where), where.string(), ": no such folder of classes");
+  require(with_file_errors([&] { return fs::is_directory(where); }), where.string(), ": no such folder of classes");
   require(options.size >= 0 && (options.channels == 1 || options.channels == 3), "load_folder: size ", options.size,
           " with ", options.channels, " channels, expected a size of at least 0 and 1 or 3 channels");
-  if (classes.empty()) classes = detail::class_folders(where);
+  if (classes.empty()) classes = with_file_errors([&] { return detail::class_folders(where); });
   require(!classes.empty(), where.string(), ": expected one folder a class, found none");
-  const auto [files, listing] = detail::list_pictures(where, classes);
+  const auto [files, listing] = with_file_errors([&] { return detail::list_pictures(where, classes); });
   require(!files.empty(), where.string(), ": no jpg, jpeg or png files in its class folders");
 
   dataset data;
@@ -9697,7 +9739,7 @@ inline std::string test_part(const std::filesystem::path& dir) {
 /// `classes.tsv` (folder, tab, description), the descriptions become their names. `Error`: see `load_class_folders`.
 inline dataset_split load_folder(const std::filesystem::path& dir, const folder_options& options = {}) {
   namespace fs = std::filesystem;
-  require(fs::is_directory(dir), dir.string(), ": no such folder");
+  require(with_file_errors([&] { return fs::is_directory(dir); }), dir.string(), ": no such folder");
   require(fs::is_directory(dir / "train"), dir.string(), ": expected the folders train and test (or val) in it");
   const fs::path test = dir / test_part(dir);
   dataset_split split;
@@ -9709,6 +9751,7 @@ inline dataset_split load_folder(const std::filesystem::path& dir, const folder_
   if (std::ifstream table(dir / "classes.tsv"); table) {
     std::map<std::string, std::string> described;
     for (std::string line; std::getline(table, line);) {
+      if (!line.empty() && line.back() == '\r') line.pop_back();
       const auto tab = line.find('\t');
       if (tab != std::string::npos) described[line.substr(0, tab)] = line.substr(tab + 1);
     }
@@ -10166,6 +10209,31 @@ inline visual_text load_coco_captions(const std::filesystem::path& captions, con
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/io/json.hpp ====
+// JSON that someone else may have written.
+
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+
+namespace core_tokensets {
+
+/// The JSON value of a text; discarded (`is_discarded()`) where it is none, or nested deeper than anything that is read
+/// here: copying or printing such a value would overflow the stack.
+inline nlohmann::json parse_json(std::string_view text, int deepest = 16) {
+  const auto check = [&](int depth, nlohmann::json::parse_event_t, const nlohmann::json&) {
+    require(depth <= deepest, "JSON: nested too deeply");
+    return true;
+  };
+  try {
+    return nlohmann::json::parse(text, check, false);
+  } catch (const Error&) {
+    return nlohmann::json(nlohmann::json::value_t::discarded);
+  }
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/data/easy_vqa.hpp ====
 // easy-VQA (Zhou 2019): one coloured shape a picture, simple questions with one answer each. The layout of its
 // repository: DIR/{train,test}/images/N.png and DIR/{train,test}/questions.json as [[question, answer, N], ...].
@@ -10197,7 +10265,7 @@ inline std::int32_t easy_vqa_group(std::string_view answer) {
 
 inline visual_text load_easy_vqa_part(const std::filesystem::path& folder, const folder_options& options) {
   const auto file = folder / "questions.json";
-  const auto json = nlohmann::json::parse(read_text(file), nullptr, false);
+  const auto json = parse_json(read_text(file));
   require(json.is_array() && !json.empty(), file.string(), ": expected a JSON list of questions");
   visual_text text;
   text.group_names = {"shape", "colour", "yes/no"};
@@ -10996,7 +11064,7 @@ inline bool is_plural(std::string_view name) {
 }
 
 /// Place and size of the object of picture `i` by the bounding box of its mask; no value where there is no box, or
-/// where the box lies between two answers.
+/// several, or where the box lies between two answers.
 struct photo_facts {
   std::optional<std::size_t> place, size;  ///< in `photo_places` and `photo_sizes`
 };
@@ -11004,6 +11072,7 @@ struct photo_facts {
 inline photo_facts look_at_box(const dataset& data, index i) {
   photo_facts facts;
   const auto mask = data.mask_of(i);
+  if (std::any_of(mask.begin(), mask.end(), [](std::uint8_t object) { return object > 1; })) return facts;
   index top = data.height, left = data.width, bottom = 0, right = 0;
   for (index y = 0; y < data.height && !mask.empty(); ++y) {
     for (index x = 0; x < data.width; ++x) {
@@ -12539,6 +12608,16 @@ struct task_stream {
   }
 };
 
+/// A number by which data and their tasks are told from others.
+inline std::uint64_t checksum(const task_stream& stream) {
+  std::uint64_t sum = checksum(stream.data);
+  for (const task& t : stream.tasks) {
+    sum = fnv1a(std::as_bytes(std::span(t.classes)), fnv1a(t.name, sum));
+    for (const auto* part : {&t.train, &t.test}) sum = fnv1a(std::as_bytes(std::span(*part)), sum);
+  }
+  return sum;
+}
+
 struct class_incremental_options {
   index tasks = 5;
   bool shuffle = false;    ///< deal the classes out in a random order
@@ -12646,6 +12725,16 @@ inline void check(const text_stream& stream) {
     known(t.train, stream.data.train);
     known(t.test, stream.data.test);
   }
+}
+
+/// A number by which data and their tasks are told from others.
+inline std::uint64_t checksum(const text_stream& stream) {
+  std::uint64_t sum = checksum(stream.data);
+  for (const text_task& t : stream.tasks) {
+    sum = fnv1a(t.name, sum);
+    for (const auto* part : {&t.train, &t.test}) sum = fnv1a(std::as_bytes(std::span(*part)), sum);
+  }
+  return sum;
 }
 
 namespace detail {
@@ -13955,11 +14044,9 @@ inline index memory_file_size(const token_arrays& memory, std::string_view codec
 inline std::vector<nlohmann::json> memory_list(const tensor_file& file, const std::string& name) {
   const auto found = file.metadata.find(name);
   require(found != file.metadata.end(), file.path, ": metadata '", name, "' is missing");
-  try {
-    return nlohmann::json::parse("[" + found->second + "]").at(0).get<std::vector<nlohmann::json>>();
-  } catch (const nlohmann::json::exception&) {
-    fail(file.path, ": metadata '", name, "' makes no sense: ", found->second);
-  }
+  const auto list = parse_json(found->second, 1);
+  require(list.is_array(), file.path, ": metadata '", name, "' makes no sense: ", found->second.substr(0, 100));
+  return {list.begin(), list.end()};
 }
 
 inline std::string memory_text(const tensor_file& file, const std::string& name) {
@@ -14107,6 +14194,8 @@ token_arrays load_token_arrays(const std::filesystem::path& path, const Codecs&.
   const std::string codec_name = detail::memory_text(file, "codec");
   require(codec_name != raw_codec::name() || static_cast<index>(coded.size()) == *pixels, file.path,
           ": array 'patches' has ", coded.size(), " bytes, expected ", *pixels);
+  const bool known = codec_name == raw_codec::name() || ((codec_name == Codecs::name()) || ...);
+  require(known, file.path, ": array 'patches' is packed by the codec '", codec_name, "', which was not given");
   memory.patches.resize(static_cast<std::size_t>(*pixels));
   memory.check(file.path);  // before a codec sees positions and offsets
   bool found = false;
@@ -14117,7 +14206,6 @@ token_arrays load_token_arrays(const std::filesystem::path& path, const Codecs&.
   };
   try_codec(raw_codec{});
   (try_codec(codecs), ...);
-  require(found, file.path, ": array 'patches' is packed by the codec '", codec_name, "', which was not given");
   return memory;
 }
 
@@ -14432,6 +14520,8 @@ std::vector<std::string> verify_token_memory(const std::filesystem::path& path, 
     return problems;
   } catch (const Error& e) {
     return {e.what()};
+  } catch (const std::bad_alloc&) {
+    return {path.string() + ": describes more than fits in memory"};
   }
 }
 
@@ -14945,6 +15035,7 @@ namespace core_tokensets {
 struct vit_hints {
   std::optional<index> heads;
   std::optional<image_shape> image;
+  std::uint64_t seed = 0;  ///< of what is not in the file: rows that the head gains later
 };
 
 namespace detail {
@@ -14954,7 +15045,7 @@ namespace detail {
 inline double config_number(const tensor_file& file, const char* key, double fallback, double low, double high) {
   const auto found = file.metadata.find("config");
   if (found == file.metadata.end()) return fallback;
-  const auto config = nlohmann::json::parse(found->second, nullptr, false);
+  const auto config = parse_json(found->second);
   if (!config.is_object() || !config.contains(key) || !config[key].is_number()) return fallback;
   const double value = config[key].get<double>();
   require(value >= low && value <= high, file.path, ": '", key, "' in the metadata 'config' is ", value, ", expected ",
@@ -14984,6 +15075,7 @@ inline vit_config read_config(const tensor_file& file, const vit_hints& hints = 
     return static_cast<index>(detail::config_number(file, key, static_cast<double>(fallback), 1, most));
   };
   vit_config c;
+  c.seed = hints.seed;
   const auto proj = shape("patch_embed.proj.weight", 4), positions = shape("pos_embed", 3),
              head = shape("head.weight", 2), fc1 = shape("blocks.0.mlp.fc1.weight", 2);
   require(proj[2] == proj[3], file.path, ": 'patch_embed.proj.weight' has patches of ", proj[2], "x", proj[3],
@@ -15005,7 +15097,10 @@ inline vit_config read_config(const tensor_file& file, const vit_hints& hints = 
   c.image.channels = proj[1];
   c.layer_norm_eps =
       detail::config_number(file, "layernorm_eps", detail::config_number(file, "layer_norm_eps", 1e-6, 0, 1), 0, 1);
-  c.heads = hints.heads ? *hints.heads : whole("heads", 0);
+  c.heads = whole("heads", 0);
+  require(!hints.heads || c.heads == 0 || c.heads == *hints.heads, file.path, ": the metadata 'config' say ", c.heads,
+          " heads, asked for are ", hints.heads.value_or(0));
+  c.heads = hints.heads.value_or(c.heads);
   require(c.heads >= 1, file.path, ": the number of heads does not follow from the shapes; name it (--heads)");
   require(c.dim % c.heads == 0, file.path, ": ", c.dim, " channels do not divide into ", c.heads, " heads");
   require(c.patches() == patches, file.path, ": 'pos_embed' has places for ", patches, " patches, an image of ",
@@ -15160,7 +15255,7 @@ image_text_model<B> load_image_text(B& b, const tensor_file& file) {
 inline tokenizer tokenizer_of(const tensor_file& file) {
   const auto found = file.metadata.find("tokenizer");
   require(found != file.metadata.end(), file.path, ": the metadata hold no 'tokenizer'");
-  const auto json = nlohmann::json::parse(found->second, nullptr, false);
+  const auto json = parse_json(found->second);
   require(!json.is_discarded(), file.path, ": the metadata 'tokenizer' is not JSON");
   return tokenizer_from_json(json);
 }
@@ -17526,7 +17621,7 @@ inline selection_result select_at_random(const random_selection& method, std::sp
   require(k > 0 && k <= n, "selection: a budget of ", k, " samples, expected 1 to ", n);
   selection_result result;
   const auto draw = [&](std::vector<index> members, index count, std::uint64_t stream) {
-    random_stream random(method.seed, stream);
+    random_stream random(method.seed ^ 0x73656c656374, stream);  // a seed of its own: others count streams from 0, too
     random.shuffle(std::span(members));
     result.indices.insert(result.indices.end(), members.begin(), members.begin() + count);
   };
@@ -18630,6 +18725,9 @@ inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int3
 
 }  // namespace detail
 
+/// The stream of random numbers that deals out the memory; those of epochs and steps begin at 1000.
+inline constexpr std::uint64_t replay_stream = 0x7265706c6179;
+
 /// Where training stands.
 struct epoch_position {
   index epoch = 0, step = 0;
@@ -18715,7 +18813,7 @@ void fit(B& b, vit<B>& model, const dataset& data, std::span<const index> indice
   training_state<B> state;
   state.optimiser.reset(b, model.layout().parameters);
   const bool replay = memory != nullptr && !memory->empty();
-  replay_sampler sampler(replay ? memory->samples() : 1, o.seed, 2);
+  replay_sampler sampler(replay ? memory->samples() : 1, o.seed, replay_stream);
   new_pictures pictures;
   token_batch replayed;
   std::vector<std::int32_t> first;
@@ -18844,7 +18942,7 @@ concept learner = requires(L& l, const L& constant, index t, token_memory& memor
   l.learn(t, known);                                                          ///< task t with replay
   { l.remember(t, index{}, stored, memory) } -> std::same_as<consolidation>;  ///< within so many bytes
   { l.judge(t) } -> std::same_as<task_scores>;
-  { constant.memory_bytes(known, stored) } -> std::same_as<index>;
+  { constant.memory_bytes(known, stored) } -> std::same_as<index>;  ///< what is kept of old tasks, 0 for nothing
   { l.save() } -> std::same_as<tensor_file>;
   l.load(file);
 };
@@ -18951,14 +19049,14 @@ class task_loop {
       result_.accuracy.push_back(std::move(row.accuracy));
       for (auto& [name, values] : row.others) result_.others[name].push_back(std::move(values));
     });
-    result_.memory_bytes = memory_.empty() ? 0 : learner_.memory_bytes(memory_, pictures_);
+    result_.memory_bytes = learner_.memory_bytes(memory_, pictures_);
     result_.memory_tokens = memory_.tokens();
     result_.memory_samples = memory_.samples();
   }
 
   /// Model and memory first, the file that names them last: whenever the program dies, a whole checkpoint is there.
   void checkpoint(index t) {
-    std::filesystem::create_directories(o_.out);
+    detail::make_folders(o_.out);
     const std::string tag = std::to_string(t);
     const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors"),
                memory_path = o_.out / ("checkpoint-memory-" + tag + ".safetensors");
@@ -18975,14 +19073,15 @@ class task_loop {
     write_file(o_.out / "checkpoint.json", std::string_view(state.dump(1)));
     if (t > 0) {
       const std::string old = std::to_string(t - 1);
-      std::filesystem::remove(o_.out / ("checkpoint-model-" + old + ".safetensors"));
-      std::filesystem::remove(o_.out / ("checkpoint-memory-" + old + ".safetensors"));
+      std::error_code ignored;  // they only take space
+      std::filesystem::remove(o_.out / ("checkpoint-model-" + old + ".safetensors"), ignored);
+      std::filesystem::remove(o_.out / ("checkpoint-memory-" + old + ".safetensors"), ignored);
     }
   }
 
   index restore() {
     const auto path = o_.out / "checkpoint.json";
-    const auto state = nlohmann::json::parse(read_text(path), nullptr, false);
+    const auto state = parse_json(read_text(path));
     require(state.is_object() && state.contains("tasks_done") && state.contains("fingerprint"), path.string(),
             ": not a checkpoint");
     require(state.contains("checksum") && state["checksum"] == detail::state_checksum(state), path.string(),
@@ -19055,6 +19154,12 @@ struct core_tokenset {
   double keep = 0.1;
 };
 
+/// `Error` unless the share of tokens is one.
+inline void check(const core_tokenset& recipe) {
+  require(recipe.keep > 0 && recipe.keep <= 1, "core tokenset: keep ", recipe.keep,
+          ", expected more than 0 and at most 1");
+}
+
 /// The seed of everything random in task t.
 inline std::uint64_t seed_of_task(std::uint64_t seed, index t) { return seed * 1000 + static_cast<std::uint64_t>(t); }
 
@@ -19089,6 +19194,14 @@ inline token_memory_format memory_format(const vit_config& c, const pixel_normal
           .mean = n.mean,
           .stddev = n.stddev,
           .relevance = kind == memory_kind::coreset ? relevance_storage::none : relevance_storage::f16};
+}
+
+/// `Error` unless a memory holds patches as the model cuts them.
+inline void check_format(const token_memory_format& f, const vit_config& c) {
+  require(f.image_height == c.image.height && f.image_width == c.image.width && f.channels == c.image.channels &&
+              f.patch == c.patch,
+          "memory: images of ", f.image_height, "x", f.image_width, "x", f.channels, " in patches of ", f.patch,
+          ", the model sees ", c.image.height, "x", c.image.width, "x", c.image.channels, " in patches of ", c.patch);
 }
 
 /// What a whole picture costs in the budget: the file that it came as (JPEG, PNG), which is what a sensible user would
@@ -19132,18 +19245,32 @@ inline index file_price(const dataset& data, index picture) {
   return static_cast<index>(data.source_bytes[static_cast<std::size_t>(picture)]) + picture_overhead;
 }
 
+/// The samples that cost no more than `bytes` on their own, by `price(sample)`. Where there are none: nothing if the
+/// memory holds something, or else an `Error` that names the least price.
+template <class Price>
+std::vector<index> affordable_alone(std::span<const index> samples, index bytes, bool memory_empty,
+                                    const Price& price) {
+  std::vector<index> found;
+  index least = std::numeric_limits<index>::max();
+  for (const index i : samples) {
+    least = std::min(least, price(i));
+    if (price(i) <= bytes) found.push_back(i);
+  }
+  require(!found.empty() || !memory_empty, "memory: a budget of ", bytes,
+          " bytes is too small for one picture: the smallest takes ", least);
+  return found;
+}
+
 /// How many pictures of `indices` on average fit `bytes` when each costs its source file.
 inline index affordable_pictures(const dataset& data, std::span<const index> indices, index bytes) {
   double total = 0;
   for (const index i : indices) total += double(file_price(data, i));
   const double mean = total / static_cast<double>(indices.size());
-  require(mean <= static_cast<double>(bytes), "memory: a budget of ", bytes, " bytes is too small for one picture of ",
-          mean);
   return std::min(static_cast<index>(indices.size()), static_cast<index>(static_cast<double>(bytes) / mean));
 }
 
-/// Leaves out the dearest of what was chosen until the rest costs no more than `bytes`. `alone(i)` is the price of
-/// sample i, `together(indices)` that of all of them, which may share something.
+/// Leaves out the dearest of what was chosen until the rest costs no more than `bytes`; weights have mean 1 again.
+/// `alone(i)` is the price of sample i, `together(indices)` that of all of them, which may share something.
 template <class Alone, class Together>
 void fit_price(selection_result& chosen, index bytes, const Alone& alone, const Together& together) {
   while (!chosen.indices.empty() && together(chosen.indices) > bytes) {
@@ -19152,6 +19279,7 @@ void fit_price(selection_result& chosen, index bytes, const Alone& alone, const 
     chosen.weights.erase(chosen.weights.begin() + (dearest - chosen.indices.begin()));
     chosen.indices.erase(dearest);
   }
+  chosen.weights = normalise_weights(std::vector<double>(chosen.weights.begin(), chosen.weights.end()));
 }
 
 /// k of the samples with these labels `[n]`; `gather()` makes the evidence, which chance does without.
@@ -19173,6 +19301,8 @@ struct kept_tokens {
 /// The `count` tokens of a picture with the largest of `relevance` `[P]`.
 inline kept_tokens cut_tokens(const image_view& picture, std::span<const double> relevance, index count,
                               const token_memory_format& format) {
+  require(static_cast<index>(relevance.size()) == format.grid_tokens() && count > 0 && count <= format.grid_tokens(),
+          "memory: ", count, " of ", relevance.size(), " tokens, its pictures have ", format.grid_tokens());
   kept_tokens kept;
   kept.positions = most_relevant(relevance, count);
   const auto pixels = patchify(picture, format.patch);
@@ -19195,9 +19325,10 @@ consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::s
   const auto seconds = [](clock::time_point from) {
     return std::chrono::duration<double>(clock::now() - from).count();
   };
-  require(recipe.keep > 0 && recipe.keep <= 1, "core tokenset: keep ", recipe.keep,
-          ", expected more than 0 and at most 1");
+  check(recipe);
   check_pictures(data, model.config());
+  check_format(memory.format(), model.config());
+  for (const index i : indices) require(i >= 0 && i < data.n(), "consolidate: picture ", i, " of ", data.n());
   const auto start = clock::now();
   std::vector<std::int32_t> labels;
   for (const index i : indices) labels.push_back(data.labels[static_cast<std::size_t>(i)]);
@@ -19276,6 +19407,7 @@ class class_learner {
  public:
   class_learner(B& b, vit<B>& model, const task_stream& stream, sequence_options options)
       : b_(b), model_(model), stream_(stream), o_(std::move(options)) {
+    check(o_.recipe);
     check_pictures(stream.data.train, model.config());
     check_pictures(stream.data.test, model.config());
     if (stream.data.train.source_bytes.empty()) o_.price = picture_price::raw;
@@ -19289,7 +19421,7 @@ class class_learner {
     return static_cast<index>(train.total_source_bytes()) + picture_overhead * train.n();
   }
 
-  std::uint64_t data_checksum() const { return checksum(stream_.data); }
+  std::uint64_t data_checksum() const { return checksum(stream_); }
 
   token_memory_format format() const { return memory_format(model_.config(), o_.fit.normalisation, o_.memory); }
 
@@ -19325,15 +19457,17 @@ class class_learner {
     const index patches = model_.config().patches();
     const dataset& train = stream_.data.train;
     index k = 0, file_bytes = std::numeric_limits<index>::max();
+    std::vector<index> pictures = now.train;
     if (as_files()) {
       file_bytes = bytes - price_of_files(stored);
-      k = affordable_pictures(train, now.train, file_bytes);
+      pictures = affordable_alone(now.train, file_bytes, memory.empty(), [&](index i) { return file_price(train, i); });
+      k = pictures.empty() ? 0 : affordable_pictures(train, pictures, file_bytes);
     } else {
       const index tokens = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
       k = affordable_samples(memory, tokens, static_cast<index>(now.train.size()), bytes);
     }
     if (k == 0) return {};
-    return consolidate(b_, model_, train, now.train, recipe, k, o_.fit.normalisation, static_cast<std::uint16_t>(t),
+    return consolidate(b_, model_, train, pictures, recipe, k, o_.fit.normalisation, static_cast<std::uint16_t>(t),
                        memory, file_bytes);
   }
 
@@ -19355,7 +19489,9 @@ class class_learner {
   }
 
   index memory_bytes(const token_memory& memory, const std::vector<index>& stored) const {
-    return as_files() ? price_of_files(stored) : memory.bytes_on_disk();
+    if (o_.memory == memory_kind::ncm)  // the means, in single precision
+      return model_.config().classes * model_.config().dim * static_cast<index>(sizeof(float));
+    return memory.empty() ? 0 : as_files() ? price_of_files(stored) : memory.bytes_on_disk();
   }
 
   tensor_file save() { return to_file(b_, model_); }
@@ -19468,7 +19604,7 @@ void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_
   const encoded_texts encoded(data, words, model.config().text.length);
   const samples_by_picture by_picture(data, indices);
   const bool replay = memory != nullptr && !memory->empty();
-  replay_sampler sampler(replay ? memory->samples() : 1, o.seed, 2);
+  replay_sampler sampler(replay ? memory->samples() : 1, o.seed, replay_stream);
   new_pictures pictures;
   token_batch replayed;
   text_batch texts;
@@ -19508,6 +19644,8 @@ void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_
 #include <map>
 #include <set>
 #include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
 
@@ -19536,9 +19674,19 @@ inline index price_of_files(const visual_text& data, std::span<const index> samp
   return total;
 }
 
-/// How many of `samples`, drawn at random, cost no more than `bytes` as files together with those that are `stored`, as
-/// far as one can expect: k of n samples miss the m about a picture with probability C(n - m, k) / C(n, k). `Error`:
-/// not even one fits an empty memory.
+/// The price of one sample alone, as a function: its text, and its picture's file unless a stored sample has paid that.
+inline auto price_after(const visual_text& data, std::span<const index> stored) {
+  std::set<index> paid;
+  for (const index i : stored) paid.insert(data.samples[static_cast<std::size_t>(i)].image);
+  return [&data, paid = std::move(paid)](index i) {
+    const auto& sample = data.samples[static_cast<std::size_t>(i)];
+    return text_bytes(sample) + (paid.contains(sample.image) ? 0 : file_price(data.images, sample.image));
+  };
+}
+
+/// How many of `samples`, each of which is affordable alone, cost no more than `bytes` as files together with those
+/// that are `stored`, if they are drawn at random, as far as one can expect: k of n samples miss the m about a picture
+/// with probability C(n - m, k) / C(n, k).
 inline index affordable_files(const visual_text& data, std::span<const index> samples, std::span<const index> stored,
                               index bytes) {
   const auto sample = [&](index i) -> const visual_text_sample& { return data.samples[static_cast<std::size_t>(i)]; };
@@ -19558,26 +19706,22 @@ inline index affordable_files(const visual_text& data, std::span<const index> sa
     return total;
   };
   const auto left = static_cast<double>(bytes - price_of_files(data, stored));
-  const index k = detail::most_that_fit(static_cast<index>(samples.size()), [&](index m) { return price(m) <= left; });
-  require(k > 0 || !stored.empty(), "memory: a budget of ", bytes,
-          " bytes is too small for one picture with its text of ", price(1));
-  return k;
+  const auto fits = [&](index k) { return price(k) <= left; };
+  return std::max<index>(1, detail::most_that_fit(static_cast<index>(samples.size()), fits));
 }
 
-/// Leaves out those of the chosen samples whose pictures have the largest files until what is `stored` and the rest
-/// cost no more than `bytes`.
+/// Leaves out the dearest of the chosen samples until what is `stored` and the rest cost no more than `bytes`.
 inline void fit_files(const visual_text& data, std::span<const index> samples, std::span<const index> stored,
                       index bytes, selection_result& chosen) {
   const auto number = [&](index i) { return samples[static_cast<std::size_t>(i)]; };
-  const auto alone = [&](index i) {
-    return file_price(data.images, data.samples[static_cast<std::size_t>(number(i))].image);
-  };
+  const auto price = price_after(data, stored);
   const auto together = [&](const std::vector<index>& some) {
     std::vector<index> all(stored.begin(), stored.end());
     for (const index i : some) all.push_back(number(i));
     return price_of_files(data, all);
   };
-  fit_price(chosen, bytes, alone, together);
+  fit_price(
+      chosen, bytes, [&](index i) { return price(number(i)); }, together);
 }
 
 /// How many of `samples` with `tokens` tokens and a text of mean length each may join the memory before its file
@@ -19736,7 +19880,10 @@ std::vector<index> store_texts(B& b, const image_text_model<B>& model, const tok
                                std::span<const index> chosen, std::span<const float> weights,
                                const core_tokenset& recipe, const pixel_normalisation& normalisation,
                                std::uint16_t task_number, index bytes, token_memory& memory) {
+  check(recipe);
   check_pictures(data.images, model.config().image);
+  check_format(memory.format(), model.config().image);
+  require(weights.size() == chosen.size(), "store_texts: ", weights.size(), " weights for ", chosen.size(), " samples");
   const index patches = model.config().image.patches();
   const auto count = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
   const encoded_texts encoded(data, words, model.config().text.length);
@@ -19789,6 +19936,7 @@ class text_learner {
                text_sequence_options options)
       : b_(b), model_(model), words_(words), stream_(stream), o_(std::move(options)) {
     check(stream);
+    check(o_.recipe);
     check_pictures(stream.data.train.images, model.config().image);
     check_pictures(stream.data.test.images, model.config().image);
     require(o_.memory != memory_kind::ncm, "sequence: nearest class mean has no meaning for text");
@@ -19819,7 +19967,7 @@ class text_learner {
                         : static_cast<index>(pictures.total_source_bytes()) + picture_overhead * pictures.n());
   }
 
-  std::uint64_t data_checksum() const { return checksum(stream_.data); }
+  std::uint64_t data_checksum() const { return checksum(stream_); }
 
   token_memory_format format() const {
     auto format = memory_format(model_.config().image, o_.fit.normalisation, o_.memory);
@@ -19847,10 +19995,15 @@ class text_learner {
   consolidation remember(index t, index bytes, const std::vector<index>& stored, token_memory& memory) {
     using clock = std::chrono::steady_clock;
     const visual_text& train = stream_.data.train;
-    const std::vector<index>& now = stream_[t].train;
+    std::vector<index> now = stream_[t].train;
     const core_tokenset recipe = recipe_of(o_.recipe, o_.memory, seed_of_task(o_.fit.seed, t));
     const auto tokens =
         std::max<index>(1, std::lround(recipe.keep * static_cast<double>(model_.config().image.patches())));
+    if (as_files()) {
+      const index left = bytes - price_of_files(train, stored);
+      now = affordable_alone(now, left, memory.empty(), price_after(train, stored));
+      if (now.empty()) return {};
+    }
     const index k =
         as_files() ? affordable_files(train, now, stored, bytes) : affordable_texts(train, now, tokens, bytes, memory);
     if (k == 0) return {};
@@ -19885,7 +20038,7 @@ class text_learner {
   }
 
   index memory_bytes(const token_memory& memory, const std::vector<index>& stored) const {
-    return as_files() ? price_of_files(stream_.data.train, stored) : memory.bytes_on_disk();
+    return memory.empty() ? 0 : as_files() ? price_of_files(stream_.data.train, stored) : memory.bytes_on_disk();
   }
 
   tensor_file save() { return to_file(b_, model_, {{"tokenizer", to_json(words_).dump()}}); }

@@ -65,6 +65,9 @@ TEST_CASE("every method for answers gives relevance to every token, the same on 
     CHECK(close(a.text, b.text, 1e-9));
   }
   CHECK_THROWS_AS(fast.by("rollout"), cts::Error);
+  fast.texts.images = {0, 2, 2, 3};  // two about the first picture, none about the second
+  for (const char* method : {"attention", "random"}) CHECK_THROWS_AS(fast.by(method), cts::Error);
+  fast.texts.images = {0, 1, 2, 3};
   fast.texts.append(words{5}, words{6}, 0, 1);
   for (const char* method : {"attention", "random"}) CHECK_THROWS_AS(fast.by(method), cts::Error);
 }

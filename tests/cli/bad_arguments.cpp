@@ -1,5 +1,7 @@
 // cts sequence with arguments that make no sense: each is told in one line, and nothing is left behind.
 
+#include <nlohmann/json.hpp>
+
 #include "cli/support.hpp"
 #include "support/golden.hpp"
 
@@ -117,8 +119,38 @@ TEST_CASE("weights that do not say their heads are started from by --heads", "[c
   auto next = small_sequence(box / "next");
   next["--weights"] = box / "plain";
   run_well(box, with("sequence", next));
+  const auto results = nlohmann::json::parse(cts::read_text(box.path / "next" / "results.json"));
+  CHECK(results["config"]["heads"] == 2);
   next.erase("--heads");
   check_refused(box, with("sequence", next), {"plain", "--heads"});
+  next["--weights"] = box / "first/model.safetensors";  // says that it has two
+  run_well(box, with("sequence", next));
+  const auto model = [&] { return cts::load_safetensors(box.path / "next" / "model.safetensors"); };
+  const auto head = model().at("head.weight").bytes;
+  next["--learning-rate"] = "1e-30";  // the fresh head as it was drawn
+  run_well(box, with("sequence", next));
+  const auto drawn = model().at("head.weight").bytes;
+  next["--seed"] = "1";
+  run_well(box, with("sequence", next));
+  CHECK(model().at("head.weight").bytes != drawn);
+  CHECK(head != drawn);
+  next["--heads"] = "4";
+  check_refused(box, with("sequence", next), {"model.safetensors", "2 heads", "4"});
+}
+
+TEST_CASE("options that have no meaning for the data are told", "[cli]") {
+  const sandbox box;
+  check_mistakes(box, {{{{"--task", "vqa"}}, {"--classes", "--pictures"}},
+                       {{{"--data", "cifar:" + (box / "data")}, {"--image", "16"}}, {"--image 16", "as they are"}}});
+}
+
+TEST_CASE("a folder that may not be read is told", "[cli]") {
+  if (::geteuid() == 0) return;  // who may read everything
+  const sandbox box;
+  fs::create_directories(box.path / "data/train/a");
+  fs::permissions(box.path / "data/train", fs::perms::none);
+  check_mistakes(box, {{{{"--data", "folder:" + (box / "data")}}, {"Permission denied"}}});
+  fs::permissions(box.path / "data/train", fs::perms::owner_all);
 }
 
 TEST_CASE("a loss that is not a number ends the run", "[cli]") {

@@ -97,6 +97,10 @@ TEST_CASE("questions are learnt task after task, kept, and asked", "[cli][text]"
   auto other_size = quick("vqa", box / "other");
   *(std::find(other_size.begin(), other_size.end(), "--image") + 1) = "16";
   check_refused(box, with(other_size, {"--weights", box / "run/model.safetensors"}), {"32x32x3", "16x16x3"});
+  auto other_heads = quick("vqa", box / "other");
+  *(std::find(other_heads.begin(), other_heads.end(), "--heads") + 1) = "4";
+  check_refused(box, with(other_heads, {"--weights", box / "run/model.safetensors"}),
+                {"2 heads", "--heads asks for 4"});
   std::string long_question(2000, '?');
   check_refused(box, with(ask, {long_question}), {"tokens"});
 }

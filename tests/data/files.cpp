@@ -55,7 +55,7 @@ TEST_CASE("folders: classes by name, formats mixed, grey made colour", "[data]")
   CHECK(cts::image(small.train.view_of(2)) == cts::resize(waves(8, 8, 3, 1), 4, 4));
   CHECK(cts::load_folder(dir.path, {.channels = 1, .cache = false}).train.image_size() == 64);
 
-  cts::write_file(dir.path / "classes.tsv", std::string_view("zebra\tstriped horse\nant\tsmall worker\n"));
+  cts::write_file(dir.path / "classes.tsv", std::string_view("zebra\tstriped horse\r\nant\tsmall worker\n"));
   CHECK(cts::load_folder(dir.path, {.cache = false}).test.class_names ==
         std::vector<std::string>{"small worker", "striped horse"});
 }
@@ -172,6 +172,13 @@ TEST_CASE("CIFAR: planes become pixels, sizes and labels are checked", "[data]")
   CHECK(split.train.pixels[3] == 11);
   CHECK(split.train.source_bytes[0] == 3072);
   CHECK(split.test.n() == 1);
+
+  fs::rename(dir.path / "data_batch_2.bin", dir.path / "data_batch_3.bin");
+  CHECK(has(message_of([&] { cts::load_cifar10(dir.path); }), "no data_batch_2.bin"));
+  fs::rename(dir.path / "data_batch_3.bin", dir.path / "data_batch_2.bin");
+  cts::write_file(dir.path / "data_batch_1 copy.bin", ten);
+  CHECK(has(message_of([&] { cts::load_cifar10(dir.path); }), "3 files"));
+  fs::remove(dir.path / "data_batch_1 copy.bin");
 
   cts::write_file(dir.path / "batches.meta.txt", std::string_view("a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n\n"));
   CHECK(cts::load_cifar10(dir.path).train.class_names[7] == "h");

@@ -76,7 +76,7 @@ TEST_CASE("file errors name the path and the reason") {
   CHECK(message_of([&] { cts::write_file(folder.path, "x"); }).find("not a regular file") != std::string::npos);
   CHECK(message_of([&] { cts::write_file("", "x"); }).find("expected a file name") != std::string::npos);
   // The same is known before there is anything to write.
-  for (const fs::path& path : {missing, folder.path, fs::path("")}) {
+  for (const fs::path& path : {missing, folder.path, fs::path(""), folder.path / std::string(300, 'x')}) {
     const auto told = message_of([&] { cts::check_writable(path); });
     CHECK(!told.empty());
     CHECK(told == message_of([&] { cts::write_file(path, "x"); }));

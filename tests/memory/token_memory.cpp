@@ -408,6 +408,14 @@ TEST_CASE("arrays with right checksums that do not fit each other are refused") 
   CHECK(has(rewritten([](auto& t) { t.metadata["grid"] = "[6e30,8,3,2]"; }), "non-negative integer"));
   CHECK(has(rewritten([](auto& t) { t.metadata["grid"] = "6"; }), "makes no sense"));
   CHECK(has(rewritten([](auto& t) { t.metadata["grid"] = "[6,8,3,2"; }), "makes no sense"));
+  CHECK(has(rewritten([](auto& t) { t.metadata["grid"] = "[6,8,3,[2]]"; }), "makes no sense"));
+  const std::string deep(1'000'000, '[');
+  CHECK(has(rewritten([&](auto& t) { t.metadata["grid"] = deep + std::string(deep.size(), ']'); }), "makes no sense"));
+  CHECK(has(rewritten([](auto& t) {  // 16 GiB, if anything were unpacked before the codec is known
+              t.metadata["grid"] = "[65536,65536,4,65536]", t.metadata["codec"] = "x";
+              t.metadata["mean"] = t.metadata["stddev"] = "[1,1,1,1]";
+            }),
+            "packed by the codec 'x'"));
   CHECK(has(rewritten([](auto& t) { t.metadata.erase("grid"); }), "'grid' is missing"));
   CHECK(has(rewritten([](auto& t) { t.metadata["mean"] = "[\"x\"]"; }), "expected numbers"));
   CHECK(has(rewritten([](auto& t) { t.metadata["version"] = "2"; }), "version 1"));

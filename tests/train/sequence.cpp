@@ -127,6 +127,12 @@ TEST_CASE("a coreset at the price of its files weighs what the chosen files weig
   CHECK(weight <= 1300);
   CHECK(weight > 1000);
   CHECK(static_cast<cts::index>(runner.pictures().size()) == runner.memory().samples());
+
+  // A task whose files are all too large for what is left adds nothing, and is no error.
+  for (const auto i : stream[1].train) stream.data.train.source_bytes[static_cast<std::size_t>(i)] = 5000;
+  const auto first_only = run(stream, options);
+  CHECK(first_only.result.memory_samples > 0);
+  CHECK(first_only.result.memory_bytes <= 650);
 }
 
 TEST_CASE("a run is the same to the bit for any number of threads, and after a resume", "[sequence]") {
@@ -153,6 +159,28 @@ TEST_CASE("a run is the same to the bit for any number of threads, and after a r
   cts::vit<backend> model(b, {.image = {16, 16, 3}, .patch = 4, .dim = 16, .depth = 2, .heads = 2, .classes = 2});
   cts::sequence_runner<backend> other(b, model, stream, options, "another run");
   CHECK_THROWS_AS(other.run(), cts::Error);
+}
+
+TEST_CASE("class means count as memory", "[sequence]") {
+  const auto got = run(small_stream(), quick(cts::memory_kind::ncm));
+  CHECK(got.result.memory_bytes == 4 * 16 * 4);  // classes, channels, bytes of a float
+  CHECK(got.result.memory_samples == 0);
+  CHECK(run(small_stream(), quick(cts::memory_kind::none)).result.memory_bytes == 0);
+}
+
+TEST_CASE("a memory of another model's patches is refused", "[sequence]") {
+  const auto stream = small_stream();
+  backend b;
+  cts::vit<backend> model(b, {.image = {16, 16, 3}, .patch = 4, .dim = 16, .depth = 1, .heads = 2, .classes = 4});
+  cts::token_memory memory({.image_height = 16, .image_width = 16, .channels = 3, .patch = 8});
+  const auto told = [&](std::vector<cts::index> indices) {
+    return support::message_of(
+        [&] { cts::consolidate(b, model, stream.data.train, indices, cts::core_tokenset{}, 1, {}, 0, memory); });
+  };
+  CHECK(support::has(told({0}), "in patches of 8, the model sees"));
+  memory = cts::token_memory({.image_height = 16, .image_width = 16, .channels = 3, .patch = 4});
+  CHECK(support::has(told({stream.data.train.n()}), "consolidate: picture"));
+  CHECK(told({0}).empty());
 }
 
 TEST_CASE("a budget that holds no token and unknown names are errors", "[sequence]") {

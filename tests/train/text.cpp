@@ -188,21 +188,44 @@ TEST_CASE("prices of files, worked out by hand", "[text][sequence]") {
   CHECK(cts::affordable_files(data, all, none, 340) == 4);
   CHECK(cts::affordable_files(data, all, none, 339) == 3);
   CHECK(cts::affordable_files(data, all, none, 330) == 3);
-  CHECK(cts::affordable_files(data, all, none, 270) == 2);
+  CHECK(cts::affordable_files(data, all, none, 271) == 2);
   CHECK(cts::affordable_files(data, all, none, 269) == 1);
-  CHECK_THROWS_AS(cts::affordable_files(data, all, none, 159), cts::Error);
-  // The first picture is paid for: all but the second one come for their texts.
-  CHECK(cts::affordable_files(data, std::vector<cts::index>{1}, first, 120) == 1);
-  CHECK(cts::affordable_files(data, std::vector<cts::index>{1}, first, 119) == 0);
+  CHECK(cts::affordable_files(data, all, none, 110) == 1);  // that it is affordable alone was seen to before
+  CHECK(cts::affordable_alone(all, 209, true, cts::price_after(data, none)) == std::vector<cts::index>{0, 1});
+  CHECK(cts::affordable_alone(all, 210, true, cts::price_after(data, none)) == all);
+  CHECK(cts::affordable_alone(all, 109, false, cts::price_after(data, none)).empty());
+  CHECK(support::has(support::message_of([&] { cts::affordable_alone(all, 109, true, cts::price_after(data, none)); }),
+                     "the smallest takes 110"));
+  // The first picture is paid for: what is about it comes for its text.
+  CHECK(cts::affordable_alone(all, 10, false, cts::price_after(data, first)) == std::vector<cts::index>{0, 1});
+  CHECK(cts::affordable_files(data, std::vector<cts::index>{1, 2}, first, 330) == 2);
 
-  cts::selection_result chosen{{3, 1, 0}, {0.5f, 1, 2}};
+  cts::selection_result chosen{{3, 1, 0}, {0.5f, 1, 1}};
   cts::fit_files(data, all, none, 330, chosen);
   CHECK(chosen.indices.size() == 3);
   cts::fit_files(data, all, none, 329, chosen);
   CHECK(chosen.indices == std::vector<cts::index>{1, 0});
-  CHECK(chosen.weights == std::vector<float>{1, 2});
+  CHECK(chosen.weights == std::vector<float>{1, 1});
   cts::fit_files(data, all, none, 100, chosen);
   CHECK(chosen.indices.empty());
+  chosen = {{1, 3, 2}, {3, 1, 1}};  // the one about the stored picture stays
+  cts::fit_files(data, all, first, 329, chosen);
+  CHECK(chosen.indices == std::vector<cts::index>{1});
+  CHECK(chosen.weights == std::vector<float>{1});
+}
+
+TEST_CASE("files that are too large for the budget are passed over", "[text][sequence]") {
+  auto data = coloured(16, 5);
+  for (std::size_t i = 0; i < 16; ++i) data.images.source_bytes[i] = i % 2 ? 5000 : 120;  // their mean does not fit
+  const auto stream = cts::groups_as_tasks({data, coloured(6, 6)});
+  auto o = quick(cts::memory_kind::coreset);
+  o.price = cts::picture_price::source;
+  o.budget = cts::bytes(1000);
+  const auto got = run(stream, o);
+  CHECK(got.result.memory_bytes <= 1000);
+  CHECK(got.result.memory_samples >= 5);
+  o.budget = cts::bytes(200);
+  CHECK(support::has(support::message_of([&] { run(stream, o); }), "the smallest takes"));
 }
 
 TEST_CASE("what a learner of text cannot do is told before any work", "[text][sequence]") {
@@ -213,6 +236,11 @@ TEST_CASE("what a learner of text cannot do is told before any work", "[text][se
     return support::message_of([&] { cts::text_learner<backend>(it.b, it.model, it.words, of, o); });
   };
   CHECK(refused(stream, quick(cts::memory_kind::none)).empty());
+  for (const double keep : {0.0, -1.0, 1.5}) {
+    auto o = quick(cts::memory_kind::core_tokens);
+    o.recipe.keep = keep;
+    CHECK(support::has(refused(stream, o), "keep"));
+  }
   auto small = stream;
   small.data.test.images.height = 8;
   small.data.test.images.pixels.resize(6 * 8 * 16 * 3);
@@ -236,6 +264,7 @@ TEST_CASE("a checkpoint of other data or of another tokenizer is refused", "[tex
   auto other = stream;
   other.data.test.images.pixels[0] ^= 1;
   CHECK(support::has(support::message_of([&] { run(other, o); }), "other data"));
+  CHECK(support::has(support::message_of([&] { run(cts::groups_as_tasks(stream.data, 1), o); }), "other data"));
 
   learnt it(stream.data.train);
   cts::text_learner<backend> learner(it.b, it.model, it.words, stream, o);

@@ -40,6 +40,11 @@ void settle_answers(const text_plan<B>& plan, std::vector<std::vector<index>>& e
 inline void check_one_text_each(const token_batch& images, const text_batch& texts) {
   require(texts.texts() == texts.pictures() && texts.pictures() == images.samples(), "attribution: ", texts.texts(),
           " texts about ", texts.pictures(), " of ", images.samples(), " pictures, expected one each");
+  for (index s = 0; s < texts.pictures(); ++s) {
+    const auto at = static_cast<std::size_t>(s);
+    require(texts.images[at + 1] - texts.images[at] == 1, "attribution: ", texts.images[at + 1] - texts.images[at],
+            " texts about picture ", s, ", expected one each");
+  }
 }
 
 /// Runs the forward pass with everything that gradients and relevance need, and settles what is explained.

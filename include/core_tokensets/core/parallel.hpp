@@ -21,6 +21,14 @@ inline int default_threads() {
 #endif
 }
 
+/// Changes that number for this thread and the loops that it starts (0: leaves it), as OMP_NUM_THREADS does for a
+/// whole program.
+inline void set_default_threads([[maybe_unused]] int threads) {
+#ifdef _OPENMP
+  if (threads > 0) omp_set_num_threads(threads);
+#endif
+}
+
 /// Number of the calling thread inside the current parallel loop, 0 outside of one.
 inline int thread_index() {
 #ifdef _OPENMP

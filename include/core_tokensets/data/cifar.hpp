@@ -70,20 +70,26 @@ inline dataset empty_cifar(std::vector<std::string> names) {
 
 }  // namespace detail
 
-/// CIFAR-10 from the folder with data_batch_*.bin and test_batch.bin. `Error`: a file missing or of a wrong size.
+/// CIFAR-10 from the folder with data_batch_1.bin, data_batch_2.bin, ... and test_batch.bin. `Error`: a number left
+/// out, another name that begins like them, a file of a wrong size.
 inline dataset_split load_cifar10(const std::filesystem::path& dir) {
   namespace fs = std::filesystem;
-  require(fs::is_directory(dir), dir.string(), ": no such folder");
-  std::vector<fs::path> batches;
-  for (const auto& entry : fs::directory_iterator(dir)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("data_batch_") && name.ends_with(".bin")) batches.push_back(entry.path());
+  require(with_file_errors([&] { return fs::is_directory(dir); }), dir.string(), ": no such folder");
+  const index found = with_file_errors([&] {
+    return std::count_if(fs::directory_iterator(dir), fs::directory_iterator(), [](const fs::directory_entry& entry) {
+      const std::string name = entry.path().filename().string();
+      return name.starts_with("data_batch_") && name.ends_with(".bin");
+    });
+  });
+  require(found > 0, dir.string(), ": expected data_batch_1.bin and so on in it");
+  const auto batch = [&](index i) { return dir / ("data_batch_" + std::to_string(i) + ".bin"); };
+  for (index i = 1; i <= found; ++i) {
+    require(fs::is_regular_file(batch(i)), dir.string(), ": ", found, " files data_batch_*.bin, but no data_batch_", i,
+            ".bin");
   }
-  require(!batches.empty(), dir.string(), ": expected data_batch_1.bin and so on in it");
-  std::sort(batches.begin(), batches.end());
   const auto names = detail::class_names_or_numbers(dir / "batches.meta.txt", 10);
   dataset_split split{detail::empty_cifar(names), detail::empty_cifar(names)};
-  for (const auto& path : batches) detail::append_cifar(path, 1, 0, 10, split.train);
+  for (index i = 1; i <= found; ++i) detail::append_cifar(batch(i), 1, 0, 10, split.train);
   detail::append_cifar(dir / "test_batch.bin", 1, 0, 10, split.test);
   return split;
 }

@@ -148,7 +148,7 @@ inline dataset limit_per_class(const dataset& from, index limit, std::uint64_t s
       if (from.labels[static_cast<std::size_t>(i)] == k) members.push_back(i);
     }
     if (static_cast<index>(members.size()) > limit) {
-      random_stream(seed, static_cast<std::uint64_t>(k)).shuffle(std::span(members));
+      random_stream(seed ^ 0x6c696d6974, static_cast<std::uint64_t>(k)).shuffle(std::span(members));
       members.resize(static_cast<std::size_t>(limit));
     }
     kept.insert(kept.end(), members.begin(), members.end());

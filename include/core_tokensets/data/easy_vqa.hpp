@@ -18,6 +18,7 @@
 #include "core_tokensets/data/picture_list.hpp"
 #include "core_tokensets/data/visual_text.hpp"
 #include "core_tokensets/io/atomic_file.hpp"
+#include "core_tokensets/io/json.hpp"
 
 namespace core_tokensets {
 
@@ -34,7 +35,7 @@ inline std::int32_t easy_vqa_group(std::string_view answer) {
 
 inline visual_text load_easy_vqa_part(const std::filesystem::path& folder, const folder_options& options) {
   const auto file = folder / "questions.json";
-  const auto json = nlohmann::json::parse(read_text(file), nullptr, false);
+  const auto json = parse_json(read_text(file));
   require(json.is_array() && !json.empty(), file.string(), ": expected a JSON list of questions");
   visual_text text;
   text.group_names = {"shape", "colour", "yes/no"};

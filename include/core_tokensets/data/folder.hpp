@@ -147,12 +147,12 @@ inline void decode_or_recall(const std::filesystem::path& where, const std::vect
 inline dataset load_class_folders(const std::filesystem::path& where, const folder_options& options = {},
                                   std::vector<std::string> classes = {}) {
   namespace fs = std::filesystem;
-  require(fs::is_directory(where), where.string(), ": no such folder of classes");
+  require(with_file_errors([&] { return fs::is_directory(where); }), where.string(), ": no such folder of classes");
   require(options.size >= 0 && (options.channels == 1 || options.channels == 3), "load_folder: size ", options.size,
           " with ", options.channels, " channels, expected a size of at least 0 and 1 or 3 channels");
-  if (classes.empty()) classes = detail::class_folders(where);
+  if (classes.empty()) classes = with_file_errors([&] { return detail::class_folders(where); });
   require(!classes.empty(), where.string(), ": expected one folder a class, found none");
-  const auto [files, listing] = detail::list_pictures(where, classes);
+  const auto [files, listing] = with_file_errors([&] { return detail::list_pictures(where, classes); });
   require(!files.empty(), where.string(), ": no jpg, jpeg or png files in its class folders");
 
   dataset data;
@@ -179,7 +179,7 @@ inline std::string test_part(const std::filesystem::path& dir) {
 /// `classes.tsv` (folder, tab, description), the descriptions become their names. `Error`: see `load_class_folders`.
 inline dataset_split load_folder(const std::filesystem::path& dir, const folder_options& options = {}) {
   namespace fs = std::filesystem;
-  require(fs::is_directory(dir), dir.string(), ": no such folder");
+  require(with_file_errors([&] { return fs::is_directory(dir); }), dir.string(), ": no such folder");
   require(fs::is_directory(dir / "train"), dir.string(), ": expected the folders train and test (or val) in it");
   const fs::path test = dir / test_part(dir);
   dataset_split split;
@@ -191,6 +191,7 @@ inline dataset_split load_folder(const std::filesystem::path& dir, const folder_
   if (std::ifstream table(dir / "classes.tsv"); table) {
     std::map<std::string, std::string> described;
     for (std::string line; std::getline(table, line);) {
+      if (!line.empty() && line.back() == '\r') line.pop_back();
       const auto tab = line.find('\t');
       if (tab != std::string::npos) described[line.substr(0, tab)] = line.substr(tab + 1);
     }

@@ -40,7 +40,7 @@ inline bool is_plural(std::string_view name) {
 }
 
 /// Place and size of the object of picture `i` by the bounding box of its mask; no value where there is no box, or
-/// where the box lies between two answers.
+/// several, or where the box lies between two answers.
 struct photo_facts {
   std::optional<std::size_t> place, size;  ///< in `photo_places` and `photo_sizes`
 };
@@ -48,6 +48,7 @@ struct photo_facts {
 inline photo_facts look_at_box(const dataset& data, index i) {
   photo_facts facts;
   const auto mask = data.mask_of(i);
+  if (std::any_of(mask.begin(), mask.end(), [](std::uint8_t object) { return object > 1; })) return facts;
   index top = data.height, left = data.width, bottom = 0, right = 0;
   for (index y = 0; y < data.height && !mask.empty(); ++y) {
     for (index x = 0; x < data.width; ++x) {

@@ -41,6 +41,16 @@ struct task_stream {
   }
 };
 
+/// A number by which data and their tasks are told from others.
+inline std::uint64_t checksum(const task_stream& stream) {
+  std::uint64_t sum = checksum(stream.data);
+  for (const task& t : stream.tasks) {
+    sum = fnv1a(std::as_bytes(std::span(t.classes)), fnv1a(t.name, sum));
+    for (const auto* part : {&t.train, &t.test}) sum = fnv1a(std::as_bytes(std::span(*part)), sum);
+  }
+  return sum;
+}
+
 struct class_incremental_options {
   index tasks = 5;
   bool shuffle = false;    ///< deal the classes out in a random order

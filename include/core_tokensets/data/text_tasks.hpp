@@ -42,6 +42,16 @@ inline void check(const text_stream& stream) {
   }
 }
 
+/// A number by which data and their tasks are told from others.
+inline std::uint64_t checksum(const text_stream& stream) {
+  std::uint64_t sum = checksum(stream.data);
+  for (const text_task& t : stream.tasks) {
+    sum = fnv1a(t.name, sum);
+    for (const auto* part : {&t.train, &t.test}) sum = fnv1a(std::as_bytes(std::span(*part)), sum);
+  }
+  return sum;
+}
+
 namespace detail {
 
 /// Groups of the same name get the same number in both parts.

@@ -81,6 +81,7 @@ inline write_place place_of(const std::filesystem::path& path) {
     fail("'", path.string(), "': cannot write: expected a file name");
   struct stat old {};
   place.replaces = ::stat(place.target.c_str(), &old) == 0;
+  if (!place.replaces && errno != ENOENT) fail_file(path, "write");
   place.permissions = old.st_mode & 07777;
   require(!place.replaces || S_ISREG(old.st_mode), path.string(), ": cannot write: exists and is not a regular file");
   place.folder = place.target.has_parent_path() ? place.target.parent_path() : fs::path(".");
@@ -88,6 +89,16 @@ inline write_place place_of(const std::filesystem::path& path) {
 }
 
 }  // namespace detail
+
+/// What `work()` returns; an error of the file system becomes an `Error` with the path and the reason.
+template <class Work>
+auto with_file_errors(const Work& work) {
+  try {
+    return work();
+  } catch (const std::filesystem::filesystem_error& e) {
+    fail(e.path1().string(), ": ", e.code().message());
+  }
+}
 
 /// `Error` with the reason where `write_file` could not write there: to be told before long work, not behind it.
 inline void check_writable(const std::filesystem::path& path) {

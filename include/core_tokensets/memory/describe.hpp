@@ -72,6 +72,8 @@ std::vector<std::string> verify_token_memory(const std::filesystem::path& path, 
     return problems;
   } catch (const Error& e) {
     return {e.what()};
+  } catch (const std::bad_alloc&) {
+    return {path.string() + ": describes more than fits in memory"};
   }
 }
 

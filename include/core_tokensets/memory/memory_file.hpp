@@ -21,6 +21,7 @@
 
 #include "core_tokensets/core/error.hpp"
 #include "core_tokensets/io/checksum.hpp"
+#include "core_tokensets/io/json.hpp"
 #include "core_tokensets/io/safetensors.hpp"
 #include "core_tokensets/memory/codec.hpp"
 #include "core_tokensets/memory/format.hpp"
@@ -110,11 +111,9 @@ inline index memory_file_size(const token_arrays& memory, std::string_view codec
 inline std::vector<nlohmann::json> memory_list(const tensor_file& file, const std::string& name) {
   const auto found = file.metadata.find(name);
   require(found != file.metadata.end(), file.path, ": metadata '", name, "' is missing");
-  try {
-    return nlohmann::json::parse("[" + found->second + "]").at(0).get<std::vector<nlohmann::json>>();
-  } catch (const nlohmann::json::exception&) {
-    fail(file.path, ": metadata '", name, "' makes no sense: ", found->second);
-  }
+  const auto list = parse_json(found->second, 1);
+  require(list.is_array(), file.path, ": metadata '", name, "' makes no sense: ", found->second.substr(0, 100));
+  return {list.begin(), list.end()};
 }
 
 inline std::string memory_text(const tensor_file& file, const std::string& name) {
@@ -262,6 +261,8 @@ token_arrays load_token_arrays(const std::filesystem::path& path, const Codecs&.
   const std::string codec_name = detail::memory_text(file, "codec");
   require(codec_name != raw_codec::name() || static_cast<index>(coded.size()) == *pixels, file.path,
           ": array 'patches' has ", coded.size(), " bytes, expected ", *pixels);
+  const bool known = codec_name == raw_codec::name() || ((codec_name == Codecs::name()) || ...);
+  require(known, file.path, ": array 'patches' is packed by the codec '", codec_name, "', which was not given");
   memory.patches.resize(static_cast<std::size_t>(*pixels));
   memory.check(file.path);  // before a codec sees positions and offsets
   bool found = false;
@@ -272,7 +273,6 @@ token_arrays load_token_arrays(const std::filesystem::path& path, const Codecs&.
   };
   try_codec(raw_codec{});
   (try_codec(codecs), ...);
-  require(found, file.path, ": array 'patches' is packed by the codec '", codec_name, "', which was not given");
   return memory;
 }
 

@@ -2,6 +2,7 @@
 // Image-text models in and out as safetensors: configuration and free texts (the tokenizer) in the metadata.
 
 #include "core_tokensets/data/tokenizer.hpp"
+#include "core_tokensets/io/json.hpp"
 #include "core_tokensets/model/image_text.hpp"
 #include "core_tokensets/model/vit_weights.hpp"
 
@@ -71,7 +72,7 @@ image_text_model<B> load_image_text(B& b, const tensor_file& file) {
 inline tokenizer tokenizer_of(const tensor_file& file) {
   const auto found = file.metadata.find("tokenizer");
   require(found != file.metadata.end(), file.path, ": the metadata hold no 'tokenizer'");
-  const auto json = nlohmann::json::parse(found->second, nullptr, false);
+  const auto json = parse_json(found->second);
   require(!json.is_discarded(), file.path, ": the metadata 'tokenizer' is not JSON");
   return tokenizer_from_json(json);
 }

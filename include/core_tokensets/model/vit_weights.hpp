@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "core_tokensets/io/json.hpp"
 #include "core_tokensets/io/safetensors.hpp"
 #include "core_tokensets/model/vit.hpp"
 
@@ -18,6 +19,7 @@ namespace core_tokensets {
 struct vit_hints {
   std::optional<index> heads;
   std::optional<image_shape> image;
+  std::uint64_t seed = 0;  ///< of what is not in the file: rows that the head gains later
 };
 
 namespace detail {
@@ -27,7 +29,7 @@ namespace detail {
 inline double config_number(const tensor_file& file, const char* key, double fallback, double low, double high) {
   const auto found = file.metadata.find("config");
   if (found == file.metadata.end()) return fallback;
-  const auto config = nlohmann::json::parse(found->second, nullptr, false);
+  const auto config = parse_json(found->second);
   if (!config.is_object() || !config.contains(key) || !config[key].is_number()) return fallback;
   const double value = config[key].get<double>();
   require(value >= low && value <= high, file.path, ": '", key, "' in the metadata 'config' is ", value, ", expected ",
@@ -57,6 +59,7 @@ inline vit_config read_config(const tensor_file& file, const vit_hints& hints = 
     return static_cast<index>(detail::config_number(file, key, static_cast<double>(fallback), 1, most));
   };
   vit_config c;
+  c.seed = hints.seed;
   const auto proj = shape("patch_embed.proj.weight", 4), positions = shape("pos_embed", 3),
              head = shape("head.weight", 2), fc1 = shape("blocks.0.mlp.fc1.weight", 2);
   require(proj[2] == proj[3], file.path, ": 'patch_embed.proj.weight' has patches of ", proj[2], "x", proj[3],
@@ -78,7 +81,10 @@ inline vit_config read_config(const tensor_file& file, const vit_hints& hints = 
   c.image.channels = proj[1];
   c.layer_norm_eps =
       detail::config_number(file, "layernorm_eps", detail::config_number(file, "layer_norm_eps", 1e-6, 0, 1), 0, 1);
-  c.heads = hints.heads ? *hints.heads : whole("heads", 0);
+  c.heads = whole("heads", 0);
+  require(!hints.heads || c.heads == 0 || c.heads == *hints.heads, file.path, ": the metadata 'config' say ", c.heads,
+          " heads, asked for are ", hints.heads.value_or(0));
+  c.heads = hints.heads.value_or(c.heads);
   require(c.heads >= 1, file.path, ": the number of heads does not follow from the shapes; name it (--heads)");
   require(c.dim % c.heads == 0, file.path, ": ", c.dim, " channels do not divide into ", c.heads, " heads");
   require(c.patches() == patches, file.path, ": 'pos_embed' has places for ", patches, " patches, an image of ",

@@ -23,7 +23,7 @@ inline selection_result select_at_random(const random_selection& method, std::sp
   require(k > 0 && k <= n, "selection: a budget of ", k, " samples, expected 1 to ", n);
   selection_result result;
   const auto draw = [&](std::vector<index> members, index count, std::uint64_t stream) {
-    random_stream random(method.seed, stream);
+    random_stream random(method.seed ^ 0x73656c656374, stream);  // a seed of its own: others count streams from 0, too
     random.shuffle(std::span(members));
     result.indices.insert(result.indices.end(), members.begin(), members.begin() + count);
   };

@@ -95,6 +95,9 @@ inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int3
 
 }  // namespace detail
 
+/// The stream of random numbers that deals out the memory; those of epochs and steps begin at 1000.
+inline constexpr std::uint64_t replay_stream = 0x7265706c6179;
+
 /// Where training stands.
 struct epoch_position {
   index epoch = 0, step = 0;
@@ -180,7 +183,7 @@ void fit(B& b, vit<B>& model, const dataset& data, std::span<const index> indice
   training_state<B> state;
   state.optimiser.reset(b, model.layout().parameters);
   const bool replay = memory != nullptr && !memory->empty();
-  replay_sampler sampler(replay ? memory->samples() : 1, o.seed, 2);
+  replay_sampler sampler(replay ? memory->samples() : 1, o.seed, replay_stream);
   new_pictures pictures;
   token_batch replayed;
   std::vector<std::int32_t> first;

@@ -36,6 +36,12 @@ struct core_tokenset {
   double keep = 0.1;
 };
 
+/// `Error` unless the share of tokens is one.
+inline void check(const core_tokenset& recipe) {
+  require(recipe.keep > 0 && recipe.keep <= 1, "core tokenset: keep ", recipe.keep,
+          ", expected more than 0 and at most 1");
+}
+
 /// The seed of everything random in task t.
 inline std::uint64_t seed_of_task(std::uint64_t seed, index t) { return seed * 1000 + static_cast<std::uint64_t>(t); }
 
@@ -70,6 +76,14 @@ inline token_memory_format memory_format(const vit_config& c, const pixel_normal
           .mean = n.mean,
           .stddev = n.stddev,
           .relevance = kind == memory_kind::coreset ? relevance_storage::none : relevance_storage::f16};
+}
+
+/// `Error` unless a memory holds patches as the model cuts them.
+inline void check_format(const token_memory_format& f, const vit_config& c) {
+  require(f.image_height == c.image.height && f.image_width == c.image.width && f.channels == c.image.channels &&
+              f.patch == c.patch,
+          "memory: images of ", f.image_height, "x", f.image_width, "x", f.channels, " in patches of ", f.patch,
+          ", the model sees ", c.image.height, "x", c.image.width, "x", c.image.channels, " in patches of ", c.patch);
 }
 
 /// What a whole picture costs in the budget: the file that it came as (JPEG, PNG), which is what a sensible user would
@@ -113,18 +127,32 @@ inline index file_price(const dataset& data, index picture) {
   return static_cast<index>(data.source_bytes[static_cast<std::size_t>(picture)]) + picture_overhead;
 }
 
+/// The samples that cost no more than `bytes` on their own, by `price(sample)`. Where there are none: nothing if the
+/// memory holds something, or else an `Error` that names the least price.
+template <class Price>
+std::vector<index> affordable_alone(std::span<const index> samples, index bytes, bool memory_empty,
+                                    const Price& price) {
+  std::vector<index> found;
+  index least = std::numeric_limits<index>::max();
+  for (const index i : samples) {
+    least = std::min(least, price(i));
+    if (price(i) <= bytes) found.push_back(i);
+  }
+  require(!found.empty() || !memory_empty, "memory: a budget of ", bytes,
+          " bytes is too small for one picture: the smallest takes ", least);
+  return found;
+}
+
 /// How many pictures of `indices` on average fit `bytes` when each costs its source file.
 inline index affordable_pictures(const dataset& data, std::span<const index> indices, index bytes) {
   double total = 0;
   for (const index i : indices) total += double(file_price(data, i));
   const double mean = total / static_cast<double>(indices.size());
-  require(mean <= static_cast<double>(bytes), "memory: a budget of ", bytes, " bytes is too small for one picture of ",
-          mean);
   return std::min(static_cast<index>(indices.size()), static_cast<index>(static_cast<double>(bytes) / mean));
 }
 
-/// Leaves out the dearest of what was chosen until the rest costs no more than `bytes`. `alone(i)` is the price of
-/// sample i, `together(indices)` that of all of them, which may share something.
+/// Leaves out the dearest of what was chosen until the rest costs no more than `bytes`; weights have mean 1 again.
+/// `alone(i)` is the price of sample i, `together(indices)` that of all of them, which may share something.
 template <class Alone, class Together>
 void fit_price(selection_result& chosen, index bytes, const Alone& alone, const Together& together) {
   while (!chosen.indices.empty() && together(chosen.indices) > bytes) {
@@ -133,6 +161,7 @@ void fit_price(selection_result& chosen, index bytes, const Alone& alone, const 
     chosen.weights.erase(chosen.weights.begin() + (dearest - chosen.indices.begin()));
     chosen.indices.erase(dearest);
   }
+  chosen.weights = normalise_weights(std::vector<double>(chosen.weights.begin(), chosen.weights.end()));
 }
 
 /// k of the samples with these labels `[n]`; `gather()` makes the evidence, which chance does without.
@@ -154,6 +183,8 @@ struct kept_tokens {
 /// The `count` tokens of a picture with the largest of `relevance` `[P]`.
 inline kept_tokens cut_tokens(const image_view& picture, std::span<const double> relevance, index count,
                               const token_memory_format& format) {
+  require(static_cast<index>(relevance.size()) == format.grid_tokens() && count > 0 && count <= format.grid_tokens(),
+          "memory: ", count, " of ", relevance.size(), " tokens, its pictures have ", format.grid_tokens());
   kept_tokens kept;
   kept.positions = most_relevant(relevance, count);
   const auto pixels = patchify(picture, format.patch);
@@ -176,9 +207,10 @@ consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::s
   const auto seconds = [](clock::time_point from) {
     return std::chrono::duration<double>(clock::now() - from).count();
   };
-  require(recipe.keep > 0 && recipe.keep <= 1, "core tokenset: keep ", recipe.keep,
-          ", expected more than 0 and at most 1");
+  check(recipe);
   check_pictures(data, model.config());
+  check_format(memory.format(), model.config());
+  for (const index i : indices) require(i >= 0 && i < data.n(), "consolidate: picture ", i, " of ", data.n());
   const auto start = clock::now();
   std::vector<std::int32_t> labels;
   for (const index i : indices) labels.push_back(data.labels[static_cast<std::size_t>(i)]);

@@ -31,6 +31,7 @@ class class_learner {
  public:
   class_learner(B& b, vit<B>& model, const task_stream& stream, sequence_options options)
       : b_(b), model_(model), stream_(stream), o_(std::move(options)) {
+    check(o_.recipe);
     check_pictures(stream.data.train, model.config());
     check_pictures(stream.data.test, model.config());
     if (stream.data.train.source_bytes.empty()) o_.price = picture_price::raw;
@@ -44,7 +45,7 @@ class class_learner {
     return static_cast<index>(train.total_source_bytes()) + picture_overhead * train.n();
   }
 
-  std::uint64_t data_checksum() const { return checksum(stream_.data); }
+  std::uint64_t data_checksum() const { return checksum(stream_); }
 
   token_memory_format format() const { return memory_format(model_.config(), o_.fit.normalisation, o_.memory); }
 
@@ -80,15 +81,17 @@ class class_learner {
     const index patches = model_.config().patches();
     const dataset& train = stream_.data.train;
     index k = 0, file_bytes = std::numeric_limits<index>::max();
+    std::vector<index> pictures = now.train;
     if (as_files()) {
       file_bytes = bytes - price_of_files(stored);
-      k = affordable_pictures(train, now.train, file_bytes);
+      pictures = affordable_alone(now.train, file_bytes, memory.empty(), [&](index i) { return file_price(train, i); });
+      k = pictures.empty() ? 0 : affordable_pictures(train, pictures, file_bytes);
     } else {
       const index tokens = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
       k = affordable_samples(memory, tokens, static_cast<index>(now.train.size()), bytes);
     }
     if (k == 0) return {};
-    return consolidate(b_, model_, train, now.train, recipe, k, o_.fit.normalisation, static_cast<std::uint16_t>(t),
+    return consolidate(b_, model_, train, pictures, recipe, k, o_.fit.normalisation, static_cast<std::uint16_t>(t),
                        memory, file_bytes);
   }
 
@@ -110,7 +113,9 @@ class class_learner {
   }
 
   index memory_bytes(const token_memory& memory, const std::vector<index>& stored) const {
-    return as_files() ? price_of_files(stored) : memory.bytes_on_disk();
+    if (o_.memory == memory_kind::ncm)  // the means, in single precision
+      return model_.config().classes * model_.config().dim * static_cast<index>(sizeof(float));
+    return memory.empty() ? 0 : as_files() ? price_of_files(stored) : memory.bytes_on_disk();
   }
 
   tensor_file save() { return to_file(b_, model_); }

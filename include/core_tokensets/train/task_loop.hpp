@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "core_tokensets/io/atomic_file.hpp"
+#include "core_tokensets/io/atomic_folder.hpp"
 #include "core_tokensets/io/checksum.hpp"
+#include "core_tokensets/io/json.hpp"
 #include "core_tokensets/io/safetensors.hpp"
 #include "core_tokensets/memory/budget.hpp"
 #include "core_tokensets/memory/token_memory.hpp"
@@ -66,7 +68,7 @@ concept learner = requires(L& l, const L& constant, index t, token_memory& memor
   l.learn(t, known);                                                          ///< task t with replay
   { l.remember(t, index{}, stored, memory) } -> std::same_as<consolidation>;  ///< within so many bytes
   { l.judge(t) } -> std::same_as<task_scores>;
-  { constant.memory_bytes(known, stored) } -> std::same_as<index>;
+  { constant.memory_bytes(known, stored) } -> std::same_as<index>;  ///< what is kept of old tasks, 0 for nothing
   { l.save() } -> std::same_as<tensor_file>;
   l.load(file);
 };
@@ -173,14 +175,14 @@ class task_loop {
       result_.accuracy.push_back(std::move(row.accuracy));
       for (auto& [name, values] : row.others) result_.others[name].push_back(std::move(values));
     });
-    result_.memory_bytes = memory_.empty() ? 0 : learner_.memory_bytes(memory_, pictures_);
+    result_.memory_bytes = learner_.memory_bytes(memory_, pictures_);
     result_.memory_tokens = memory_.tokens();
     result_.memory_samples = memory_.samples();
   }
 
   /// Model and memory first, the file that names them last: whenever the program dies, a whole checkpoint is there.
   void checkpoint(index t) {
-    std::filesystem::create_directories(o_.out);
+    detail::make_folders(o_.out);
     const std::string tag = std::to_string(t);
     const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors"),
                memory_path = o_.out / ("checkpoint-memory-" + tag + ".safetensors");
@@ -197,14 +199,15 @@ class task_loop {
     write_file(o_.out / "checkpoint.json", std::string_view(state.dump(1)));
     if (t > 0) {
       const std::string old = std::to_string(t - 1);
-      std::filesystem::remove(o_.out / ("checkpoint-model-" + old + ".safetensors"));
-      std::filesystem::remove(o_.out / ("checkpoint-memory-" + old + ".safetensors"));
+      std::error_code ignored;  // they only take space
+      std::filesystem::remove(o_.out / ("checkpoint-model-" + old + ".safetensors"), ignored);
+      std::filesystem::remove(o_.out / ("checkpoint-memory-" + old + ".safetensors"), ignored);
     }
   }
 
   index restore() {
     const auto path = o_.out / "checkpoint.json";
-    const auto state = nlohmann::json::parse(read_text(path), nullptr, false);
+    const auto state = parse_json(read_text(path));
     require(state.is_object() && state.contains("tasks_done") && state.contains("fingerprint"), path.string(),
             ": not a checkpoint");
     require(state.contains("checksum") && state["checksum"] == detail::state_checksum(state), path.string(),

@@ -64,7 +64,7 @@ void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_
   const encoded_texts encoded(data, words, model.config().text.length);
   const samples_by_picture by_picture(data, indices);
   const bool replay = memory != nullptr && !memory->empty();
-  replay_sampler sampler(replay ? memory->samples() : 1, o.seed, 2);
+  replay_sampler sampler(replay ? memory->samples() : 1, o.seed, replay_stream);
   new_pictures pictures;
   token_batch replayed;
   text_batch texts;

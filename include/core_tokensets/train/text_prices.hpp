@@ -5,6 +5,8 @@
 #include <map>
 #include <set>
 #include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "core_tokensets/data/visual_text.hpp"
@@ -35,9 +37,19 @@ inline index price_of_files(const visual_text& data, std::span<const index> samp
   return total;
 }
 
-/// How many of `samples`, drawn at random, cost no more than `bytes` as files together with those that are `stored`, as
-/// far as one can expect: k of n samples miss the m about a picture with probability C(n - m, k) / C(n, k). `Error`:
-/// not even one fits an empty memory.
+/// The price of one sample alone, as a function: its text, and its picture's file unless a stored sample has paid that.
+inline auto price_after(const visual_text& data, std::span<const index> stored) {
+  std::set<index> paid;
+  for (const index i : stored) paid.insert(data.samples[static_cast<std::size_t>(i)].image);
+  return [&data, paid = std::move(paid)](index i) {
+    const auto& sample = data.samples[static_cast<std::size_t>(i)];
+    return text_bytes(sample) + (paid.contains(sample.image) ? 0 : file_price(data.images, sample.image));
+  };
+}
+
+/// How many of `samples`, each of which is affordable alone, cost no more than `bytes` as files together with those
+/// that are `stored`, if they are drawn at random, as far as one can expect: k of n samples miss the m about a picture
+/// with probability C(n - m, k) / C(n, k).
 inline index affordable_files(const visual_text& data, std::span<const index> samples, std::span<const index> stored,
                               index bytes) {
   const auto sample = [&](index i) -> const visual_text_sample& { return data.samples[static_cast<std::size_t>(i)]; };
@@ -57,26 +69,22 @@ inline index affordable_files(const visual_text& data, std::span<const index> sa
     return total;
   };
   const auto left = static_cast<double>(bytes - price_of_files(data, stored));
-  const index k = detail::most_that_fit(static_cast<index>(samples.size()), [&](index m) { return price(m) <= left; });
-  require(k > 0 || !stored.empty(), "memory: a budget of ", bytes,
-          " bytes is too small for one picture with its text of ", price(1));
-  return k;
+  const auto fits = [&](index k) { return price(k) <= left; };
+  return std::max<index>(1, detail::most_that_fit(static_cast<index>(samples.size()), fits));
 }
 
-/// Leaves out those of the chosen samples whose pictures have the largest files until what is `stored` and the rest
-/// cost no more than `bytes`.
+/// Leaves out the dearest of the chosen samples until what is `stored` and the rest cost no more than `bytes`.
 inline void fit_files(const visual_text& data, std::span<const index> samples, std::span<const index> stored,
                       index bytes, selection_result& chosen) {
   const auto number = [&](index i) { return samples[static_cast<std::size_t>(i)]; };
-  const auto alone = [&](index i) {
-    return file_price(data.images, data.samples[static_cast<std::size_t>(number(i))].image);
-  };
+  const auto price = price_after(data, stored);
   const auto together = [&](const std::vector<index>& some) {
     std::vector<index> all(stored.begin(), stored.end());
     for (const index i : some) all.push_back(number(i));
     return price_of_files(data, all);
   };
-  fit_price(chosen, bytes, alone, together);
+  fit_price(
+      chosen, bytes, [&](index i) { return price(number(i)); }, together);
 }
 
 /// How many of `samples` with `tokens` tokens and a text of mean length each may join the memory before its file

@@ -41,7 +41,10 @@ std::vector<index> store_texts(B& b, const image_text_model<B>& model, const tok
                                std::span<const index> chosen, std::span<const float> weights,
                                const core_tokenset& recipe, const pixel_normalisation& normalisation,
                                std::uint16_t task_number, index bytes, token_memory& memory) {
+  check(recipe);
   check_pictures(data.images, model.config().image);
+  check_format(memory.format(), model.config().image);
+  require(weights.size() == chosen.size(), "store_texts: ", weights.size(), " weights for ", chosen.size(), " samples");
   const index patches = model.config().image.patches();
   const auto count = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
   const encoded_texts encoded(data, words, model.config().text.length);
@@ -94,6 +97,7 @@ class text_learner {
                text_sequence_options options)
       : b_(b), model_(model), words_(words), stream_(stream), o_(std::move(options)) {
     check(stream);
+    check(o_.recipe);
     check_pictures(stream.data.train.images, model.config().image);
     check_pictures(stream.data.test.images, model.config().image);
     require(o_.memory != memory_kind::ncm, "sequence: nearest class mean has no meaning for text");
@@ -124,7 +128,7 @@ class text_learner {
                         : static_cast<index>(pictures.total_source_bytes()) + picture_overhead * pictures.n());
   }
 
-  std::uint64_t data_checksum() const { return checksum(stream_.data); }
+  std::uint64_t data_checksum() const { return checksum(stream_); }
 
   token_memory_format format() const {
     auto format = memory_format(model_.config().image, o_.fit.normalisation, o_.memory);
@@ -152,10 +156,15 @@ class text_learner {
   consolidation remember(index t, index bytes, const std::vector<index>& stored, token_memory& memory) {
     using clock = std::chrono::steady_clock;
     const visual_text& train = stream_.data.train;
-    const std::vector<index>& now = stream_[t].train;
+    std::vector<index> now = stream_[t].train;
     const core_tokenset recipe = recipe_of(o_.recipe, o_.memory, seed_of_task(o_.fit.seed, t));
     const auto tokens =
         std::max<index>(1, std::lround(recipe.keep * static_cast<double>(model_.config().image.patches())));
+    if (as_files()) {
+      const index left = bytes - price_of_files(train, stored);
+      now = affordable_alone(now, left, memory.empty(), price_after(train, stored));
+      if (now.empty()) return {};
+    }
     const index k =
         as_files() ? affordable_files(train, now, stored, bytes) : affordable_texts(train, now, tokens, bytes, memory);
     if (k == 0) return {};
@@ -190,7 +199,7 @@ class text_learner {
   }
 
   index memory_bytes(const token_memory& memory, const std::vector<index>& stored) const {
-    return as_files() ? price_of_files(stream_.data.train, stored) : memory.bytes_on_disk();
+    return memory.empty() ? 0 : as_files() ? price_of_files(stream_.data.train, stored) : memory.bytes_on_disk();
   }
 
   tensor_file save() { return to_file(b_, model_, {{"tokenizer", to_json(words_).dump()}}); }

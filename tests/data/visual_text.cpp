@@ -218,7 +218,8 @@ TEST_CASE("checksums tell data from others", "[text]") {
   CHECK(changed([](auto& t) { t.samples[2].group = 1; }));
   CHECK(changed([](auto& t) { std::swap(t.samples[0], t.samples[1]); }));
   CHECK(changed([](auto& t) { t.group_names = {"colou", "rshape"}; }));
-  CHECK(cts::checksum({base, small_text()}) == cts::checksum(cts::visual_text_split{small_text(), base}));
+  CHECK(cts::checksum(cts::visual_text_split{base, small_text()}) ==
+        cts::checksum(cts::visual_text_split{small_text(), base}));
 }
 
 TEST_CASE("easy-VQA: small files in its layout", "[text]") {

@@ -265,6 +265,9 @@ TEST_CASE("a checkpoint of other data or of another tokenizer is refused", "[tex
   other.data.test.images.pixels[0] ^= 1;
   CHECK(support::has(support::message_of([&] { run(other, o); }), "other data"));
   CHECK(support::has(support::message_of([&] { run(cts::groups_as_tasks(stream.data, 1), o); }), "other data"));
+  auto dealt = stream;  // the same data and names
+  std::swap(dealt.tasks[0].train, dealt.tasks[1].train);
+  CHECK(support::has(support::message_of([&] { run(dealt, o); }), "other data"));
 
   learnt it(stream.data.train);
   cts::text_learner<backend> learner(it.b, it.model, it.words, stream, o);

@@ -31,6 +31,10 @@ std::string option_text(const T& value) {
     return words<T>[static_cast<std::size_t>(value)];
   } else if constexpr (std::same_as<T, bool>) {
     return value ? "true" : "false";
+  } else if constexpr (std::floating_point<T>) {  // as few digits as the same number is read back from
+    char digits[64];
+    const auto end = std::to_chars(digits, digits + sizeof digits, value, std::chars_format::general).ptr;
+    return {digits, end};
   } else {
     std::ostringstream out;
     out << value;
@@ -61,7 +65,9 @@ T parse_option(std::string_view text, const std::string& where) {
   } else {
     T value{};
     const auto [end, bad] = std::from_chars(text.data(), text.data() + text.size(), value);
-    require(bad == std::errc() && end == text.data() + text.size(), where, ": '", text, "', expected a number");
+    // A value that differs from itself is NaN.
+    require(bad == std::errc() && end == text.data() + text.size() && value == value, where, ": '", text,
+            "', expected a number");
     return value;
   }
 }

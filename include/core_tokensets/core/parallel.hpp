@@ -3,6 +3,7 @@
 // caller's data and never by the number of threads, so results are the same to the bit for any number of them.
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <exception>
 
@@ -47,31 +48,73 @@ inline bool in_parallel() {
 #endif
 }
 
-/// Calls `body(i)` for i in [0, n), at most `threads` at a time (0: default). Nested loops run serially. The first
-/// exception thrown by a body is rethrown to the caller once the loop has ended.
-template <class Body>
-void parallel_for(int threads, std::ptrdiff_t n, const Body& body) {
-  if (threads <= 0) threads = default_threads();
-  if (threads == 1 || n <= 1 || in_parallel()) {
-    for (std::ptrdiff_t i = 0; i < n; ++i) body(i);
-    return;
-  }
+namespace detail {
+
+/// A call `body(i)` whose type the loop need not know, so that there is one parallel loop and not one for each body.
+struct loop_body {
+  const void* body;
+  void (*call)(const void* body, std::ptrdiff_t i);
+};
+
+inline void run_loop(int threads, std::ptrdiff_t n, loop_body body) {
 #ifdef _OPENMP
+  std::atomic<std::ptrdiff_t> failed{n};  // the smallest so far
   std::exception_ptr error;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
   for (std::ptrdiff_t i = 0; i < n; ++i) {
+    if (i > failed.load(std::memory_order_relaxed)) continue;
     try {
-      body(i);
+      body.call(body.body, i);
     } catch (...) {
 #pragma omp critical(core_tokensets_parallel_for)
-      if (!error) error = std::current_exception();
+      if (i < failed.load(std::memory_order_relaxed)) {
+        error = std::current_exception();
+        failed.store(i, std::memory_order_relaxed);
+      }
     }
   }
   if (error) std::rethrow_exception(error);
 #else
-  for (std::ptrdiff_t i = 0; i < n; ++i) body(i);
+  (void)threads;
+  for (std::ptrdiff_t i = 0; i < n; ++i) body.call(body.body, i);
 #endif
 }
+
+}  // namespace detail
+
+/// Calls `body(i)` for i in [0, n), at most `threads` at a time (0: default). Nested loops run serially. Where bodies
+/// throw, the exception of the smallest i is rethrown once the loop has ended, as a serial loop would; bodies of larger
+/// i may have run or not.
+template <class Body>
+void parallel_for(int threads, std::ptrdiff_t n, const Body& body) {
+  const detail::loop_body erased{&body,
+                                 [](const void* self, std::ptrdiff_t i) { (*static_cast<const Body*>(self))(i); }};
+  if (threads <= 0) threads = default_threads();
+  if (threads == 1 || n <= 1 || in_parallel()) {
+    for (std::ptrdiff_t i = 0; i < n; ++i) erased.call(erased.body, i);
+    return;
+  }
+  detail::run_loop(threads, n, erased);
+}
+
+#ifdef __clang__  // warns of loops that stay scalar, as those with a square root that sets errno do
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wpass-failed"
+#endif
+/// `body(i)` for i in [begin, end) with vector instructions: bodies may run side by side, and what they read and write
+/// is the same memory or apart. Always inlined, so that the loop is as good as one that is written out.
+template <class Body>
+[[gnu::always_inline]] inline void simd_for(std::ptrdiff_t begin, std::ptrdiff_t end, const Body& body) {
+#if defined(_OPENMP)
+#pragma omp simd
+#elif defined(__GNUC__) && !defined(__clang__)
+#pragma GCC ivdep
+#endif
+  for (std::ptrdiff_t i = begin; i < end; ++i) body(i);
+}
+#ifdef __clang__
+#pragma clang diagnostic pop
+#endif
 
 /// Cuts [0, n) into pieces of `grain` (the last may be shorter) and calls `body(begin, end)` for each.
 template <class Body>

@@ -9,7 +9,6 @@
 #include <cstring>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <span>
 #include <string>
@@ -20,6 +19,7 @@
 #include "core_tokensets/core/error.hpp"
 #include "core_tokensets/io/atomic_file.hpp"
 #include "core_tokensets/io/host_array.hpp"
+#include "core_tokensets/io/parse_json.hpp"
 
 namespace core_tokensets {
 
@@ -80,27 +80,43 @@ struct array_view {
 /// names, types and shapes only.
 inline std::string safetensors_header(std::span<const array_view> arrays,
                                       const std::map<std::string, std::string>& metadata) {
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
-  std::set<std::string_view> names{"__metadata__"};
+  std::string text(8, '\0');
+  const auto put_text = [&](std::string_view name) {
+    require(detail::is_utf8(name), "safetensors: a name or a metadata text is not UTF-8");
+    detail::append_json_text(text, name);
+  };
+  std::vector<std::string_view> names{"__metadata__"};
+  for (const auto& array : arrays) names.push_back(array.name);
+  std::sort(names.begin(), names.end());
+  const auto twice = std::adjacent_find(names.begin(), names.end());
+  require(twice == names.end(), "safetensors: two arrays named '", twice == names.end() ? "" : *twice, "'");
+  text += '{';
+  if (!metadata.empty()) {
+    text += "\"__metadata__\":{";
+    for (const auto& [key, value] : metadata) {
+      put_text(key);
+      text += ':';
+      put_text(value);
+      text += ',';
+    }
+    text.back() = '}';
+    text += ',';
+  }
   index offset = 0;
   for (const auto& array : arrays) {
-    require(names.insert(array.name).second, "safetensors: two arrays named '", array.name, "'");
     const auto bytes = checked_byte_count(array.type, array.shape);
     require(bytes && *bytes <= std::numeric_limits<index>::max() - offset, "safetensors: array '", array.name,
             "': impossible shape ", shape_text(array.shape));
-    auto& entry = header[array.name];
-    entry["dtype"] = dtype_name(array.type);
-    entry["shape"] = array.shape;
-    entry["data_offsets"] = {offset, offset + *bytes};
+    put_text(array.name);
+    text += ":{\"dtype\":\"";
+    text += dtype_name(array.type);
+    text += "\",\"shape\":[";
+    for (std::size_t i = 0; i < array.shape.size(); ++i) text += (i > 0 ? "," : "") + std::to_string(array.shape[i]);
+    text += "],\"data_offsets\":[" + std::to_string(offset) + "," + std::to_string(offset + *bytes) + "]},";
     offset += *bytes;
   }
-  std::string text(8, '\0');
-  try {
-    text += header.dump();
-  } catch (const nlohmann::json::exception&) {
-    fail("safetensors: a name or a metadata text is not UTF-8");
-  }
+  if (text.back() == ',') text.pop_back();
+  text += '}';
   text.resize((text.size() + 7) / 8 * 8, ' ');
   const std::uint64_t length = text.size() - 8;
   require(length <= std::uint64_t{safetensors_header_limit}, "safetensors: a header of ", length,
@@ -149,36 +165,19 @@ struct safetensors_layout {
 };
 
 /// JSON of an untrusted header: an object without repeated keys, not deep.
-inline nlohmann::json parse_header_json(std::string_view text, const std::string& path) {
+inline json parse_header_json(std::string_view text, const std::string& path) {
   require(!text.empty() && text.front() == '{', path, ": the header does not begin with '{'");
   require(text.find('\0') == std::string_view::npos, path, ": the header holds a zero byte");
-  std::vector<std::set<std::string>> keys(8);
-  const auto check = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& value) {
-    require(depth < 7, path, ": the header is nested too deeply");
-    const auto level = static_cast<std::size_t>(depth);
-    if (event == nlohmann::json::parse_event_t::object_start) keys[level + 1].clear();
-    if (event == nlohmann::json::parse_event_t::key) {
-      require(keys[level].insert(value.get<std::string>()).second, path, ": the header names '",
-              value.get<std::string>(), "' twice");
-    }
-    return true;
-  };
-  try {
-    return nlohmann::json::parse(text, check);
-  } catch (const nlohmann::json::exception& e) {
-    fail(path, ": the header is not valid JSON: ", e.what());
-  }
+  return parse_json(text, path + ": the header", 6);
 }
 
 /// A non-negative integer that fits `index`.
-inline index header_number(const nlohmann::json& value, const std::string& what) {
-  require(value.is_number_unsigned() &&
-              value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<index>::max()),
-          what, ": expected a non-negative integer");
-  return static_cast<index>(value.get<std::uint64_t>());
+inline index header_number(const json& value, const std::string& what) {
+  require(value.holds<index>() && value.get<index>() >= 0, what, ": expected a non-negative integer");
+  return value.get<index>();
 }
 
-inline array_place parse_place(const std::string& name, const nlohmann::json& entry, const std::string& what) {
+inline array_place parse_place(const std::string& name, const json& entry, const std::string& what) {
   require(entry.is_object() && entry.size() == 3 && entry.contains("dtype") && entry.contains("shape") &&
               entry.contains("data_offsets"),
           what, ": expected dtype, shape and data_offsets and nothing else");
@@ -186,8 +185,8 @@ inline array_place parse_place(const std::string& name, const nlohmann::json& en
   place.name = name;
   const auto& type_name = entry.at("dtype");
   require(type_name.is_string(), what, ": dtype is not a string");
-  const auto type = dtype_named(type_name.get_ref<const std::string&>());
-  require(type.has_value(), what, ": unknown dtype ", type_name.get_ref<const std::string&>());
+  const auto type = dtype_named(type_name.text());
+  require(type.has_value(), what, ": unknown dtype ", type_name.text());
   place.type = *type;
   require(entry.at("shape").is_array(), what, ": shape is not a list");
   for (const auto& extent : entry.at("shape")) place.shape.push_back(header_number(extent, what + ": shape"));
@@ -204,13 +203,14 @@ inline array_place parse_place(const std::string& name, const nlohmann::json& en
 
 /// Reads and checks a header for a file with `data_bytes` bytes behind it: every byte belongs to exactly one array.
 inline safetensors_layout parse_safetensors_header(std::string_view text, index data_bytes, const std::string& path) {
-  const auto header = parse_header_json(text, path);
+  const json header = parse_header_json(text, path);
   safetensors_layout layout;
   for (const auto& [name, entry] : header.items()) {
     if (name != "__metadata__") {
       layout.arrays.push_back(parse_place(name, entry, path + ": array '" + name + "'"));
       continue;
     }
+    if (entry.is_null()) continue;
     require(entry.is_object(), path, ": __metadata__ is not an object");
     for (const auto& [key, value] : entry.items()) {
       require(value.is_string(), path, ": metadata '", key, "' is not a string");
@@ -232,12 +232,28 @@ inline safetensors_layout parse_safetensors_header(std::string_view text, index 
   return layout;
 }
 
+/// What a file is that begins like this, if it is something that is often taken for a file of arrays; else null.
+inline const char* kind_of_file(std::string_view begin) {
+  if (begin.starts_with('<')) return "a web page, as a failed download leaves it";
+  if (begin.starts_with("version https://git-lfs"))
+    return "a pointer of Git LFS; 'git lfs pull' fetches the file itself";
+  if (begin.starts_with("PK\3\4")) return "a zip archive, as PyTorch writes .pt and .pth; save it as safetensors there";
+  if (begin.size() > 1 && begin[0] == '\x80' && begin[1] >= 2 && begin[1] <= 5)
+    return "a Python pickle, as PyTorch wrote .pth; save it as safetensors there";
+  return nullptr;
+}
+
 /// Reads a file of `size` bytes through `read(offset, out)`.
 template <class Read>
 tensor_file read_safetensors(index size, const std::string& path, const Read& read) {
   require(size >= 8, path, ": not a safetensors file: ", size, " bytes, expected at least 8");
+  std::string begin(static_cast<std::size_t>(std::min<index>(size, 32)), ' ');
+  read(index{0}, std::as_writable_bytes(std::span(begin)));
   std::uint64_t length = 0;
-  read(index{0}, std::as_writable_bytes(std::span(&length, 1)));
+  std::memcpy(&length, begin.data(), 8);
+  if (length >= static_cast<std::uint64_t>(size) || begin[8] != '{') {
+    if (const char* kind = kind_of_file(begin)) fail(path, ": not a safetensors file, but ", kind);
+  }
   require(length <= std::uint64_t{safetensors_header_limit}, path, ": not a safetensors file: a header of ", length,
           " bytes, expected at most ", safetensors_header_limit);
   const auto data_begin = 8 + static_cast<index>(length);

@@ -7,12 +7,15 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "core_tokensets/tensor/backend.hpp"
 #include "core_tokensets/tensor/host_buffer.hpp"
 #include "core_tokensets/tensor/host_kernels.hpp"
 #include "core_tokensets/tensor/sequences.hpp"
+#include "core_tokensets/tensor/tensor.hpp"
 #include "core_tokensets/tensor/workspace.hpp"
 
 namespace core_tokensets {
@@ -35,11 +38,69 @@ const_map_of<T> const_map(const view<const T>& v) {
   return {v.data, v.rows, v.cols, Eigen::OuterStride<>(v.ld)};
 }
 
-/// c (+)= alpha op(a) op(b) on the calling thread. Not inlined: one instance of each product a program.
+/// How Eigen blocks a product, with the memory for packed factors from a stack that is reused; left to itself it takes
+/// them from malloc wherever they are larger than 128 KiB.
 template <class T>
-[[gnu::noinline]] void product(bool ta, bool tb, T alpha, T beta, view<const T> av, view<const T> bv, view<T> cv) {
+class packing : public Eigen::internal::gemm_blocking_space<Eigen::RowMajor, T, T, Eigen::Dynamic, Eigen::Dynamic,
+                                                            Eigen::Dynamic, 1, false> {
+ public:
+  packing(block_stack<>& stack, index rows, index cols, index depth)
+      : packing::gemm_blocking_space(rows, cols, depth, 1, true), stack_(stack) {
+    constexpr index line = 64 / sizeof(T);
+    const index of_a = (this->kc() * this->mc() + line - 1) / line * line, of_b = this->kc() * this->nc();
+    this->m_blockA = stack.template take<T>(of_a + of_b);
+    this->m_blockB = this->m_blockA + of_a;
+  }
+  ~packing() {
+    this->m_blockA = this->m_blockB = nullptr;  // not Eigen's to free
+    stack_.release();
+  }
+  packing(const packing&) = delete;
+  packing& operator=(const packing&) = delete;
+
+ private:
+  block_stack<>& stack_;
+};
+
+/// c += alpha op(a) op(b), both orders known. What Eigen has other ways for (vectors, and matrices of a few numbers) is
+/// an expression; the rest is its product called directly, on the calling thread only and with memory of ours.
+template <bool TransposeA, bool TransposeB, class T>
+void add_product(block_stack<>& memory, T alpha, const view<const T>& av, const view<const T>& bv, const view<T>& cv) {
+  constexpr auto order = [](bool transpose) { return transpose ? Eigen::ColMajor : Eigen::RowMajor; };
+  const auto op = []<bool Transpose>(std::bool_constant<Transpose>, const auto& m) {
+    if constexpr (Transpose) {
+      return m.transpose();
+    } else {
+      return m;
+    }
+  };
+  const auto am = const_map<T>(av), bm = const_map<T>(bv);
+  const auto a = op(std::bool_constant<TransposeA>(), am);
+  const auto b = op(std::bool_constant<TransposeB>(), bm);
+  auto c = mutable_map<T>(cv);
+  const index rows = cv.rows, cols = cv.cols, depth = a.cols();
+  constexpr index few = EIGEN_GEMM_TO_COEFFBASED_THRESHOLD;
+  if (depth == 0) return;
+  if (rows + cols + depth < few) {
+    c.noalias() += alpha * a.lazyProduct(b);
+  } else if (cols == 1) {
+    c.col(0).noalias() += alpha * a * b.col(0);
+  } else if (rows == 1) {
+    c.row(0).noalias() += alpha * a.row(0) * b;
+  } else {
+    packing<T> blocking(memory, rows, cols, depth);
+    Eigen::internal::general_matrix_matrix_product<index, T, order(TransposeA), false, T, order(TransposeB), false,
+                                                   Eigen::RowMajor, 1>::run(rows, cols, depth, av.data, av.ld, bv.data,
+                                                                            bv.ld, cv.data, 1, cv.ld, alpha, blocking);
+  }
+}
+
+/// c = alpha op(a) op(b) + beta c on the calling thread; packed factors lie in `memory` meanwhile. Not inlined: one
+/// instance of each product a program.
+template <class T>
+[[gnu::noinline]] void product(block_stack<>& memory, bool ta, bool tb, T alpha, T beta, view<const T> a,
+                               view<const T> b, view<T> cv) {
   if (cv.rows == 0 || cv.cols == 0) return;
-  const auto a = const_map<T>(av), b = const_map<T>(bv);
   auto c = mutable_map<T>(cv);
   if (beta == T(0)) {
     c.setZero();
@@ -47,37 +108,23 @@ template <class T>
     c *= beta;
   }
   if (ta && tb) {
-    c.noalias() += alpha * a.transpose() * b.transpose();
+    add_product<true, true>(memory, alpha, a, b, cv);
   } else if (ta) {
-    c.noalias() += alpha * a.transpose() * b;
+    add_product<true, false>(memory, alpha, a, b, cv);
   } else if (tb) {
-    c.noalias() += alpha * a * b.transpose();
+    add_product<false, true>(memory, alpha, a, b, cv);
   } else {
-    c.noalias() += alpha * a * b;
+    add_product<false, false>(memory, alpha, a, b, cv);
   }
 }
-
-/// While it lives, Eigen's own threading is off for the calling thread (it would make results depend on their number).
-class serial_eigen {
- public:
-#ifdef _OPENMP
-  serial_eigen() : threads_(omp_get_max_threads()) { omp_set_num_threads(1); }
-  ~serial_eigen() { omp_set_num_threads(threads_); }
-
- private:
-  int threads_;
-#endif
-};
 
 /// Softmax of one row of n numbers, scaled by `scale` before the exponential.
 template <class T>
 void softmax_row(T* x, index n, T scale) {
   const T top = host::fold<T>(n, fn::maximum{}, [x](index c) { return x[c]; });
-#pragma omp simd
-  for (index c = 0; c < n; ++c) x[c] = fn::exp((x[c] - top) * scale);
+  simd_for(0, n, [=](index c) { x[c] = fn::exp((x[c] - top) * scale); });
   const T factor = T(1) / host::fold<T>(n, fn::plus{}, [x](index c) { return x[c]; });
-#pragma omp simd
-  for (index c = 0; c < n; ++c) x[c] *= factor;
+  simd_for(0, n, [=](index c) { x[c] *= factor; });
 }
 
 }  // namespace eigen_detail
@@ -90,16 +137,18 @@ class eigen_backend {
   using scalar = T;
 
   /// `threads`: how many may work at once, 0 for OpenMP's default.
-  explicit eigen_backend(int threads = 0) : threads_(threads > 0 ? threads : default_threads()) { make_workspaces(); }
-  eigen_backend(const eigen_backend& other) : threads_(other.threads_) { make_workspaces(); }
-  eigen_backend& operator=(const eigen_backend& other) {
-    threads_ = other.threads_;
-    make_workspaces();
+  explicit eigen_backend(int threads = 0) : threads_(threads > 0 ? threads : default_threads()) {
+    for (int i = 0; i < threads_; ++i) workspaces_.push_back(std::make_unique<block_stack<>>());
+  }
+  eigen_backend(const eigen_backend& other) : eigen_backend(other.threads_) {}
+  eigen_backend& operator=(eigen_backend other) noexcept {
+    std::swap(threads_, other.threads_);
+    std::swap(workspaces_, other.workspaces_);
     return *this;
   }
 
   int threads() const { return threads_; }
-  stack_workspace& workspace() {
+  block_stack<>& workspace() {
     const auto i = static_cast<std::size_t>(in_parallel() ? thread_index() : 0);
     return *workspaces_[std::min(i, workspaces_.size() - 1)];
   }
@@ -123,10 +172,7 @@ class eigen_backend {
   /// `body(i)` for i in [0, n) on the backend's threads; inside, operations run serially.
   template <class Body>
   void parallel(index n, const Body& body) {
-    parallel_for(threads_, n, [&](index i) {
-      [[maybe_unused]] const eigen_detail::serial_eigen guard;
-      body(i);
-    });
+    parallel_for(threads_, n, body);
   }
 
   void gemm(const_view<T> a, const_view<T> b, view<T> c, gemm_options o = {}) {
@@ -141,7 +187,7 @@ class eigen_backend {
       const auto [c0, c1] = cut(c.cols, col_tiles, tile % col_tiles);
       const auto am = a.matrix(a.n0 == 1 ? 0 : i, a.n1 == 1 ? 0 : j),
                  bm = b.matrix(b.n0 == 1 ? 0 : i, b.n1 == 1 ? 0 : j);
-      eigen_detail::product<T>(o.transpose_a, o.transpose_b, T(o.alpha), T(o.beta),
+      eigen_detail::product<T>(workspace(), o.transpose_a, o.transpose_b, T(o.alpha), T(o.beta),
                                o.transpose_a ? am.slice_cols(r0, r1 - r0) : am.slice_rows(r0, r1 - r0),
                                o.transpose_b ? bm.slice_rows(c0, c1 - c0) : bm.slice_cols(c0, c1 - c0),
                                c.matrix(i, j).slice_rows(r0, r1 - r0).slice_cols(c0, c1 - c0));
@@ -189,8 +235,7 @@ class eigen_backend {
         const T var = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return (in[c] - m) * (in[c] - m); }) / n;
         const T s = T(1) / std::sqrt(var + eps);
         T* out = y.row(r);
-#pragma omp simd
-        for (index c = 0; c < x.cols; ++c) out[c] = (in[c] - m) * s * g[c] + o[c];
+        simd_for(0, x.cols, [=](index c) { out[c] = (in[c] - m) * s * g[c] + o[c]; });
         mean(r, 0) = m;
         rstd(r, 0) = s;
       }
@@ -206,8 +251,7 @@ class eigen_backend {
         const T s1 = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return pd[c] * pg[c]; }) / n;
         const T s2 = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return pd[c] * pg[c] * (px[c] - m); }) * s / n;
         T* out = dx.row(r);
-#pragma omp simd
-        for (index c = 0; c < x.cols; ++c) out[c] = s * (pd[c] * pg[c] - (s1 + (px[c] - m) * s * s2));
+        simd_for(0, x.cols, [=](index c) { out[c] = s * (pd[c] * pg[c] - (s1 + (px[c] - m) * s * s2)); });
       }
     });
   }
@@ -221,7 +265,7 @@ class eigen_backend {
       } else if (start) {
         host::map(1, fn::copy{}, out, residual.empty() ? bias : residual.slice_rows(r, n));
       }
-      eigen_detail::product<T>(false, true, T(1), start ? T(1) : T(0), x.slice_rows(r, n), weight, out);
+      eigen_detail::product<T>(workspace(), false, true, T(1), start ? T(1) : T(0), x.slice_rows(r, n), weight, out);
     });
   }
 
@@ -229,7 +273,8 @@ class eigen_backend {
     row_tiles_of(y.rows, [&](index r, index n) {
       const auto out = pre.slice_rows(r, n);
       if (!bias.empty()) host::map(1, fn::copy{}, out, bias);
-      eigen_detail::product<T>(false, true, T(1), bias.empty() ? T(0) : T(1), x.slice_rows(r, n), weight, out);
+      eigen_detail::product<T>(workspace(), false, true, T(1), bias.empty() ? T(0) : T(1), x.slice_rows(r, n), weight,
+                               out);
       host::map(1, fn::apply_gelu{}, y.slice_rows(r, n), view<const T>(out));
     });
   }
@@ -237,7 +282,7 @@ class eigen_backend {
   void linear_gelu_backward_input(const_view<T> dy, const_view<T> weight, const_view<T> pre, view<T> dpre) {
     row_tiles_of(dy.rows, [&](index r, index n) {
       const auto out = dpre.slice_rows(r, n);
-      eigen_detail::product<T>(false, false, T(1), T(0), dy.slice_rows(r, n), weight, out);
+      eigen_detail::product<T>(workspace(), false, false, T(1), T(0), dy.slice_rows(r, n), weight, out);
       host::map(1, fn::multiply_gelu_derivative{}, out, pre.slice_rows(r, n));
     });
   }
@@ -257,20 +302,17 @@ class eigen_backend {
     parallel(rows.count() * q.n1, [&](index piece) {
       const index s = piece / q.n1, h = piece % q.n1, nq = rows.queries().length(s), nk = rows.keys().length(s);
       if (nq == 0) return;
-      stack_workspace& ws = workspace();
-      T* memory =
-          probabilities ? rows.matrices(probabilities, s, q.n1).matrix(0, h).data : ws.template take<T>(nq * nk);
-      const view<T> a(memory, nq, nk);
+      const scratch<eigen_backend> memory(*this, probabilities ? 0 : nq, nk);
+      const view<T> a = probabilities ? rows.matrices(probabilities, s, q.n1).matrix(0, h) : *memory;
       const auto of_query = [&](auto x) { return x.matrix(0, h).slice_rows(rows.queries().begin(s), nq); };
       const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
-      eigen_detail::product<T>(false, true, T(1), T(0), of_query(q), of_key(k), a);
+      eigen_detail::product<T>(workspace(), false, true, T(1), T(0), of_query(q), of_key(k), a);
       for (index r = 0; r < nq; ++r) {
         const index seen = rows.visible(s, r);
         eigen_detail::softmax_row(a.row(r), seen, scale);
         std::fill(a.row(r) + seen, a.row(r) + nk, T(0));
       }
-      eigen_detail::product<T>(false, false, T(1), T(0), a, of_key(v), of_query(out));
-      if (!probabilities) ws.release();
+      eigen_detail::product<T>(workspace(), false, false, T(1), T(0), a, of_key(v), of_query(out));
     });
   }
 
@@ -279,35 +321,29 @@ class eigen_backend {
                           T* dprobabilities) {
     parallel(rows.count() * q.n1, [&](index piece) {
       const index s = piece / q.n1, h = piece % q.n1, nq = rows.queries().length(s), nk = rows.keys().length(s);
-      stack_workspace& ws = workspace();
+      const scratch<eigen_backend> memory(*this, nq, nk);
       const auto of_query = [&](auto x) { return x.matrix(0, h).slice_rows(rows.queries().begin(s), nq); };
       const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
       const view<const T> a = rows.matrices(probabilities, s, q.n1).matrix(0, h);
-      const view<T> ds(ws.template take<T>(nq * nk), nq, nk);
-      eigen_detail::product<T>(true, false, T(1), T(0), a, of_query(dout), of_key(dv));
-      eigen_detail::product<T>(false, true, T(1), T(0), of_query(dout), of_key(v), ds);
+      const view<T> ds = *memory;
+      eigen_detail::product<T>(workspace(), true, false, T(1), T(0), a, of_query(dout), of_key(dv));
+      eigen_detail::product<T>(workspace(), false, true, T(1), T(0), of_query(dout), of_key(v), ds);
       if (dprobabilities)
         host::map(1, fn::copy{}, rows.matrices(dprobabilities, s, q.n1).matrix(0, h), view<const T>(ds));
       for (index r = 0; r < nq; ++r) {
         const T* pa = a.row(r);
         T* pd = ds.row(r);
         const T inner = host::fold<T>(nk, fn::plus{}, [&](index c) { return pa[c] * pd[c]; });
-#pragma omp simd
-        for (index c = 0; c < nk; ++c) pd[c] = pa[c] * (pd[c] - inner) * scale;
+        simd_for(0, nk, [=](index c) { pd[c] = pa[c] * (pd[c] - inner) * scale; });
       }
-      eigen_detail::product<T>(false, false, T(1), T(0), ds, of_key(k), of_query(dq));
-      eigen_detail::product<T>(true, false, T(1), T(0), ds, of_query(q), of_key(dk));
-      ws.release();
+      eigen_detail::product<T>(workspace(), false, false, T(1), T(0), ds, of_key(k), of_query(dq));
+      eigen_detail::product<T>(workspace(), true, false, T(1), T(0), ds, of_query(q), of_key(dk));
     });
   }
 
  private:
   static constexpr index row_tile = 256, row_grain = 64;
 
-  void make_workspaces() {
-    workspaces_.clear();
-    for (int i = 0; i < threads_; ++i) workspaces_.push_back(std::make_unique<stack_workspace>());
-  }
   /// An even number of pieces of at most `row_tile` rows, so that they divide well among threads; small extents stay
   /// whole.
   static index tiles(index extent) { return extent < 64 ? 1 : 2 * ((extent + 2 * row_tile - 1) / (2 * row_tile)); }
@@ -326,7 +362,7 @@ class eigen_backend {
   }
 
   int threads_;
-  std::vector<std::unique_ptr<stack_workspace>> workspaces_;
+  std::vector<std::unique_ptr<block_stack<>>> workspaces_;
 };
 
 }  // namespace core_tokensets

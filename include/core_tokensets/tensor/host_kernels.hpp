@@ -14,6 +14,11 @@
 #include "core_tokensets/core/parallel.hpp"
 #include "core_tokensets/core/view.hpp"
 
+#ifdef __clang__  // see simd_for; without debug information the warning is that of the function around the loop
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wpass-failed"
+#endif
+
 namespace core_tokensets::host {
 
 /// Elements that are worth a thread of their own.
@@ -52,16 +57,14 @@ template <class F, class... T>
   bool dense = true;
   for (std::size_t i = 0; i < last; ++i) dense = dense && steps[i] == 1;
   if (dense && steps[last] == 1) {
-#pragma omp simd
-    for (index c = 0; c < cols; ++c) f(p[c]...);
+    simd_for(0, cols, [&](index c) { f(p[c]...); });
     return;
   }
   [&]<std::size_t... I>(std::index_sequence<I...>) {
     if constexpr (last > 0) {
       if (dense) {
         const auto repeated = *std::get<last>(std::tuple(p...));
-#pragma omp simd
-        for (index c = 0; c < cols; ++c) f(pick<I == last>(p + c, repeated)...);
+        simd_for(0, cols, [&](index c) { f(pick<I == last>(p + c, repeated)...); });
         return;
       }
     }
@@ -79,8 +82,7 @@ template <class T, class Op, class F>
   for (T& p : partial) p = Op::template identity<T>();
   index c = 0;
   for (; c + lanes <= n; c += lanes) {
-#pragma omp simd
-    for (index lane = 0; lane < lanes; ++lane) partial[lane] = op(partial[lane], T(term(c + lane)));
+    simd_for(0, lanes, [&](index lane) { partial[lane] = op(partial[lane], T(term(c + lane))); });
   }
   for (index lane = 0; c < n; ++c, ++lane) partial[lane] = op(partial[lane], T(term(c)));
   for (index width = lanes / 2; width > 0; width /= 2) {
@@ -89,31 +91,52 @@ template <class T, class Op, class F>
   return partial[0];
 }
 
+/// How an operation walks over the rows of its first operand: `rows` of `cols` elements, cut into pieces that depend on
+/// the shape only.
+struct row_walk {
+  index n1 = 1, rows_of_matrix = 0, rows = 0, cols = 0;
+
+  template <class T>
+  explicit row_walk(const view<T>& v) : n1(v.n1), rows_of_matrix(v.rows), rows(v.n0 * v.n1 * v.rows), cols(v.cols) {}
+
+  /// Matrix (i, j) and row r of row n.
+  struct place {
+    index i, j, r;
+  };
+  place of(index n) const {
+    const index batch = n / rows_of_matrix;
+    return {batch / n1, batch % n1, n % rows_of_matrix};
+  }
+
+  /// Calls `body(n, from, cols)` for pieces of rows; few long rows are cut.
+  template <class Body>
+  void for_each_piece(int threads, const Body& body) const {
+    const bool cut = cols >= 2 * grain_elements;
+    const index pieces = cut ? (cols + grain_elements - 1) / grain_elements : 1;
+    const index together = cut ? 1 : grain_elements / cols + 1;
+    parallel_chunks(threads, rows * pieces, together, [&](index begin, index end) {
+      for (index n = begin; n < end; ++n) {
+        const index from = n % pieces * grain_elements;
+        body(n / pieces, cut ? from : 0, cut ? std::min(grain_elements, cols - from) : cols);
+      }
+    });
+  }
+};
+
 template <class F, class First, class... Rest>
 void map(int threads, const F& f, const view<First>& first, const view<Rest>&... rest) {
   (check_operand(first, rest, "map"), ...);
   if (first.empty()) return;
   const std::array<index, 1 + sizeof...(Rest)> steps{1, (rest.cols == 1 && first.cols != 1 ? index{0} : index{1})...};
-  const auto row = [&](index n, index from, index cols) {
-    const index r = n % first.rows, batch = n / first.rows;
-    const index i = batch / first.n1, j = batch % first.n1;
+  const row_walk walk(first);
+  walk.for_each_piece(threads, [&](index n, index from, index cols) {
+    const row_walk::place at = walk.of(n);
     [&]<std::size_t... I>(std::index_sequence<I...>) {
-      map_row(f, cols, steps, row_begin(first, i, j, r) + from, row_begin(rest, i, j, r) + from * steps[I + 1]...);
+      map_row(f, cols, steps, row_begin(first, at.i, at.j, at.r) + from,
+              row_begin(rest, at.i, at.j, at.r) + from * steps[I + 1]...);
     }
     (std::index_sequence_for<Rest...>{});
-  };
-  const index rows = first.n0 * first.n1 * first.rows;
-  if (first.cols >= 2 * grain_elements) {  // few long rows: pieces of rows
-    const index pieces = (first.cols + grain_elements - 1) / grain_elements;
-    parallel_for(threads, rows * pieces, [&](index piece) {
-      const index from = piece % pieces * grain_elements;
-      row(piece / pieces, from, std::min(grain_elements, first.cols - from));
-    });
-  } else {
-    parallel_chunks(threads, rows, grain_elements / first.cols + 1, [&](index begin, index end) {
-      for (index n = begin; n < end; ++n) row(n, 0, first.cols);
-    });
-  }
+  });
 }
 
 /// out[r] = op over c of term(in[r, c]...), in the order of `fold`; a long row is folded in pieces first.
@@ -174,13 +197,12 @@ void col_reduce(int threads, const Op& op, const F& term, std::type_identity_t<T
     for (T& p : partial) p = Op::template identity<T>();
     const auto row = [&](auto*... p) {
       if (dense) {
-#pragma omp simd
-        for (index c = begin; c < end; ++c) partial[c - begin] = op(partial[c - begin], T(term(p[c]...)));
+        simd_for(begin, end, [&](index c) { partial[c - begin] = op(partial[c - begin], T(term(p[c]...))); });
         return;
       }
       [&]<std::size_t... I>(std::index_sequence<I...>) {
-#pragma omp simd
-        for (index c = begin; c < end; ++c) partial[c - begin] = op(partial[c - begin], T(term(p[c * steps[I]]...)));
+        simd_for(begin, end,
+                 [&](index c) { partial[c - begin] = op(partial[c - begin], T(term(p[c * steps[I]]...))); });
       }
       (std::index_sequence_for<First, Rest...>{});
     };
@@ -208,8 +230,7 @@ void scatter_add_rows(int threads, const view<T>& out, const view<const T>& in, 
     for (index i = 0; i < in.rows; ++i) {
       T* to = out.row(rows[i]);
       const T* from = in.row(i);
-#pragma omp simd
-      for (index c = begin; c < end; ++c) to[c] += from[c];
+      simd_for(begin, end, [=](index c) { to[c] += from[c]; });
     }
   });
 }
@@ -247,3 +268,7 @@ void check_gemm(const view<const T>& a, const view<const T>& b, const view<T>& c
 }
 
 }  // namespace core_tokensets::host
+
+#ifdef __clang__
+#pragma clang diagnostic pop
+#endif

@@ -76,17 +76,16 @@ class row_list {
 
 /// Memory that lives as long as this object: from the backend's workspace where it has one (`take`, `release`), freshly
 /// allocated elsewhere.
-template <tensor_backend B>
+template <tensor_backend B, class U = typename B::scalar>
 class scratch {
  public:
-  using scalar = typename B::scalar;
   static constexpr bool pooled = requires(B & b) { b.workspace(); };
 
   scratch(B& b, index rows, index cols) : backend_(b), rows_(rows), cols_(cols) {
     if constexpr (pooled) {
-      data_ = b.workspace().template take<scalar>(rows * cols);
+      data_ = b.workspace().template take<U>(rows * cols);
     } else {
-      own_ = b.template allocate<scalar>(rows * cols);
+      own_ = b.template allocate<U>(rows * cols);
       data_ = own_.data();
     }
   }
@@ -96,13 +95,13 @@ class scratch {
   scratch(const scratch&) = delete;
   scratch& operator=(const scratch&) = delete;
 
-  scalar* data() const { return data_; }
-  view<scalar> operator*() const { return {data_, rows_, cols_}; }
+  U* data() const { return data_; }
+  view<U> operator*() const { return {data_, rows_, cols_}; }
 
  private:
   B& backend_;
-  buffer_of<B, scalar> own_;
-  scalar* data_ = nullptr;
+  buffer_of<B, U> own_;
+  U* data_ = nullptr;
   index rows_, cols_;
 };
 

@@ -98,8 +98,7 @@ void exp_minus(T* x, index n, T top) {
   step(rest);
   std::copy_n(rest, n - c, x + c);
 #else
-#pragma omp simd
-  for (index c = 0; c < n; ++c) x[c] = fn::exp(x[c] - top);
+  simd_for(0, n, [=](index c) { x[c] = fn::exp(x[c] - top); });
 #endif
 }
 
@@ -134,7 +133,7 @@ class xtensor_backend {
 
   /// `threads`: how many may work at once, 0 for OpenMP's default.
   explicit xtensor_backend(int threads = 0) : threads_(threads > 0 ? threads : default_threads()) {
-    for (int i = 0; i < threads_; ++i) workspaces_.push_back(std::make_unique<stack_workspace>());
+    for (int i = 0; i < threads_; ++i) workspaces_.push_back(std::make_unique<block_stack<>>());
   }
   xtensor_backend(const xtensor_backend& other) : xtensor_backend(other.threads_) {}
   xtensor_backend(xtensor_backend&&) noexcept = default;
@@ -145,7 +144,7 @@ class xtensor_backend {
   }
 
   int threads() const { return threads_; }
-  stack_workspace& workspace() {
+  block_stack<>& workspace() {
     const auto i = static_cast<std::size_t>(in_parallel() ? thread_index() : 0);
     return *workspaces_[std::min(i, workspaces_.size() - 1)];
   }
@@ -170,7 +169,7 @@ class xtensor_backend {
   template <class Body>
   void parallel(index n, const Body& body) {
     parallel_for(threads_, n, [&](index i) {
-      const xtensor_detail::one_openmp_thread guard;
+      [[maybe_unused]] const xtensor_detail::one_openmp_thread guard;
       body(i);
     });
   }
@@ -227,8 +226,7 @@ class xtensor_backend {
         T* p = host::row_begin(x, batch / x.n1, batch % x.n1, n % x.rows);
         xtensor_detail::exp_minus(p, x.cols, host::fold<T>(x.cols, fn::maximum{}, [p](index c) { return p[c]; }));
         const T factor = T(1) / host::fold<T>(x.cols, fn::plus{}, [p](index c) { return p[c]; });
-#pragma omp simd
-        for (index c = 0; c < x.cols; ++c) p[c] *= factor;
+        simd_for(0, x.cols, [=](index c) { p[c] *= factor; });
       }
     });
   }
@@ -238,7 +236,7 @@ class xtensor_backend {
   static index pieces(index extent) { return (extent + piece_length - 1) / piece_length; }
 
   int threads_;
-  std::vector<std::unique_ptr<stack_workspace>> workspaces_;
+  std::vector<std::unique_ptr<block_stack<>>> workspaces_;
 };
 
 }  // namespace core_tokensets

@@ -23,10 +23,11 @@ namespace cuda {
 /// All that a backend and its copies share: one stream and what lives on it.
 template <class Device>
 struct device_state {
-  explicit device_state(const cuda_options& o) : device(o.device), commands(device), stack(device), plans(device) {}
+  explicit device_state(const cuda_options& o)
+      : device(o.device), commands(device), stack(device_blocks<Device>{&device}), plans(device) {}
   Device device;
   queue<Device> commands;
-  device_stack<Device> stack;
+  block_stack<device_blocks<Device>> stack;
   attention_plans<Device> plans;
 };
 
@@ -47,7 +48,7 @@ class device_backend {
   const cuda_options& options() const { return options_; }
   Device& device() { return state_->device; }
   cuda::queue<Device>& commands() { return state_->commands; }
-  cuda::device_stack<Device>& workspace() { return state_->stack; }
+  block_stack<cuda::device_blocks<Device>>& workspace() { return state_->stack; }
 
   /// Runs `body`, whose work on the device is captured and replayed as one graph where `key` and the work repeat.
   template <class Body>
@@ -144,13 +145,12 @@ class device_backend {
 
   void scatter_add_rows(view<float> out, cview in, const std::int32_t* rows) {
     if (in.rows == 0 || out.cols == 0) return;
-    auto* marks = workspace().template take<std::int32_t>(2 * out.rows);
-    run(cuda::clear_marks_kernel{marks, 2 * out.rows}, cuda::blocks_for(2 * out.rows, 256));
-    run(cuda::mark_rows_kernel{rows, marks, in.rows, out.rows}, cuda::blocks_for(in.rows, 256));
+    const scratch<device_backend, std::int32_t> marks(*this, 2, out.rows);
+    run(cuda::clear_marks_kernel{marks.data(), 2 * out.rows}, cuda::blocks_for(2 * out.rows, 256));
+    run(cuda::mark_rows_kernel{rows, marks.data(), in.rows, out.rows}, cuda::blocks_for(in.rows, 256));
     const index groups = cuda::blocks_for(out.cols, cuda::warp_size);
-    run(cuda::scatter_add_kernel{{out, out}, {in, in}, rows, marks, in.rows, out.rows, out.cols, groups},
+    run(cuda::scatter_add_kernel{{out, out}, {in, in}, rows, marks.data(), in.rows, out.rows, out.cols, groups},
         cuda::blocks_for(out.rows * groups, cuda::scatter_add_kernel::warps));
-    workspace().release();
   }
 
   // ---- overrides ------------------------------------------------------------------------------------------------
@@ -335,30 +335,31 @@ class device_backend {
   void multiply(cview a, cview b, view<float> c, cuda::product p) {
     p.how = options_.arithmetic;
     const auto give = [&](const cuda::product& one) { commands().multiply(one); };
-    cuda::matrices am(a), bm(b);
     if (options_.arithmetic != cuda::arithmetic::bf16) {
-      cuda::for_each_batch(p, am, bm, cuda::matrices(c), sizeof(float), give);
+      cuda::for_each_batch(p, cuda::matrices(a), cuda::matrices(b), cuda::matrices(c), sizeof(float), give);
       return;
     }
     p.narrow = true;
-    narrow(a, am);
-    narrow(b, bm);
-    cuda::for_each_batch(p, am, bm, cuda::matrices(c), sizeof(cuda::bfloat), give);
-    workspace().release();
-    workspace().release();
+    const narrowed na(*this, a), nb(*this, b);
+    cuda::for_each_batch(p, na.rounded, nb.rounded, cuda::matrices(c), sizeof(cuda::bfloat), give);
   }
 
-  /// Makes `m` the matrices of `v` rounded to bfloat16, in memory taken from the workspace.
-  void narrow(const cview& v, cuda::matrices& m) {
-    const cuda::row_shape shape(v);
-    const index ld = cuda::blocks_for(v.cols, 8) * 8;
-    auto* memory = workspace().template take<cuda::bfloat>(shape.total * ld);
-    run(cuda::narrow_kernel{{v, v}, shape, v.cols, ld, memory}, cuda::blocks_for(shape.total * ld, 256));
-    m.data = memory;
-    m.ld = ld;
-    m.s1 = v.n1 == 1 ? 0 : v.rows * ld;
-    m.s0 = v.n0 == 1 ? 0 : v.n1 * v.rows * ld;
-  }
+  /// The matrices of a view rounded to bfloat16, in scratch memory.
+  struct narrowed {
+    index ld;
+    scratch<device_backend, cuda::bfloat> memory;
+    cuda::matrices rounded;
+
+    narrowed(device_backend& b, const cview& v)
+        : ld(cuda::blocks_for(v.cols, 8) * 8), memory(b, cuda::row_shape(v).total, ld), rounded(v) {
+      const cuda::row_shape shape(v);
+      b.run(cuda::narrow_kernel{{v, v}, shape, v.cols, ld, memory.data()}, cuda::blocks_for(shape.total * ld, 256));
+      rounded.data = memory.data();
+      rounded.ld = ld;
+      rounded.s1 = v.n1 == 1 ? 0 : v.rows * ld;
+      rounded.s0 = v.n0 == 1 ? 0 : v.n1 * v.rows * ld;
+    }
+  };
 
   cuda::attention_operands operands(const attention_rows& rows, cview q, cview k, cview v, float scale,
                                     const cuda::attention_tables& tables) const {

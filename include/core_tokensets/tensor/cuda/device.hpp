@@ -5,16 +5,22 @@
 
 #include <cuda_runtime.h>
 
-#include <string>
+#include <memory>
+#include <optional>
+#include <type_traits>
+#include <utility>
 
 #include "core_tokensets/tensor/cuda/backend.hpp"
 #include "core_tokensets/tensor/cuda/cublas.hpp"
 
 namespace core_tokensets::cuda {
 
-/// Throws with the name of the call and what the driver says, unless it succeeded.
+/// Throws with the name of the call and what the driver says, unless it succeeded. The driver forgets the error, which
+/// would else be that of the next launch too.
 inline void check(cudaError_t result, const char* call) {
-  if (result != cudaSuccess) fail("cuda: ", call, ": ", cudaGetErrorString(result));
+  if (result == cudaSuccess) return;
+  cudaGetLastError();
+  fail("cuda: ", call, ": ", cudaGetErrorString(result));
 }
 
 /// What a kernel sees of a thread on the device.
@@ -47,43 +53,40 @@ __global__ void __launch_bounds__(K::threads) run_kernel(const __grid_constant__
   k(device_thread{});
 }
 
-/// A mark in the stream that the host can ask about.
-class device_event {
- public:
-  device_event() = default;
-  explicit device_event(unsigned flags) { check(cudaEventCreateWithFlags(&event_, flags), "cudaEventCreateWithFlags"); }
-  ~device_event() {
-    if (event_ != nullptr) cudaEventDestroy(event_);
+/// Owner of something that the driver made and `Destroy` gives back.
+template <auto Destroy>
+struct give_back {
+  template <class T>
+  void operator()(T* p) const {
+    Destroy(p);
   }
-  device_event(device_event&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
-  device_event& operator=(device_event&& other) noexcept {
-    std::swap(event_, other.event_);
-    return *this;
-  }
-  cudaEvent_t get() const { return event_; }
-
- private:
-  cudaEvent_t event_ = nullptr;
 };
+template <class Handle, auto Destroy>
+using owner = std::unique_ptr<std::remove_pointer_t<Handle>, give_back<Destroy>>;
+
+/// What `make(&handle)` made, with an owner.
+template <class Handle, auto Destroy, class Make>
+owner<Handle, Destroy> own(const Make& make, const char* call) {
+  Handle handle = nullptr;
+  check(make(&handle), call);
+  return owner<Handle, Destroy>(handle);
+}
+
+/// A mark in the stream that the host can ask about.
+using device_event = owner<cudaEvent_t, cudaEventDestroy>;
 
 /// Captured work, ready to be launched as often as one likes.
 class device_graph {
  public:
-  explicit device_graph(cudaGraph_t graph) : graph_(graph) {
-    check(cudaGraphInstantiate(&executable_, graph_, 0), "cudaGraphInstantiate");
-  }
-  ~device_graph() {
-    if (executable_ != nullptr) cudaGraphExecDestroy(executable_);
-    if (graph_ != nullptr) cudaGraphDestroy(graph_);
-  }
-  device_graph(device_graph&& other) noexcept
-      : graph_(std::exchange(other.graph_, nullptr)), executable_(std::exchange(other.executable_, nullptr)) {}
-  device_graph& operator=(device_graph&&) = delete;
-  cudaGraphExec_t get() const { return executable_; }
+  explicit device_graph(owner<cudaGraph_t, cudaGraphDestroy> graph)
+      : graph_(std::move(graph)),
+        executable_(own<cudaGraphExec_t, cudaGraphExecDestroy>(
+            [&](cudaGraphExec_t* e) { return cudaGraphInstantiate(e, graph_.get(), 0); }, "cudaGraphInstantiate")) {}
+  cudaGraphExec_t get() const { return executable_.get(); }
 
  private:
-  cudaGraph_t graph_ = nullptr;
-  cudaGraphExec_t executable_ = nullptr;
+  owner<cudaGraph_t, cudaGraphDestroy> graph_;
+  owner<cudaGraphExec_t, cudaGraphExecDestroy> executable_;
 };
 
 /// One stream of one device, with its own pool of memory. The device must stay current for the thread that uses it.
@@ -96,36 +99,43 @@ class device {
 
   explicit device(int number) : number_(number) {
     check(cudaSetDevice(number), "cudaSetDevice");
-    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    stream_ = own<cudaStream_t, cudaStreamDestroy>(
+        [](cudaStream_t* s) { return cudaStreamCreateWithFlags(s, cudaStreamNonBlocking); },
+        "cudaStreamCreateWithFlags");
     cudaMemPoolProps properties{};
     properties.allocType = cudaMemAllocationTypePinned;
     properties.location.type = cudaMemLocationTypeDevice;
     properties.location.id = number;
-    check(cudaMemPoolCreate(&pool_, &properties), "cudaMemPoolCreate");
+    pool_ = own<cudaMemPool_t, cudaMemPoolDestroy>([&](cudaMemPool_t* p) { return cudaMemPoolCreate(p, &properties); },
+                                                   "cudaMemPoolCreate");
     std::uint64_t keep_all = ~std::uint64_t{0};
-    check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep_all), "cudaMemPoolSetAttribute");
-    products_.emplace(allocate(product_library::workspace_bytes));
+    check(cudaMemPoolSetAttribute(pool_.get(), cudaMemPoolAttrReleaseThreshold, &keep_all), "cudaMemPoolSetAttribute");
+    void* workspace = allocate(product_library::workspace_bytes);
+    try {
+      products_.emplace(workspace);
+    } catch (...) {
+      release(workspace);
+      throw;
+    }
   }
   ~device() {
     release(products_->workspace());
-    cudaStreamSynchronize(stream_);
-    products_.reset();
-    cudaMemPoolDestroy(pool_);
-    cudaStreamDestroy(stream_);
+    cudaStreamSynchronize(stream());
   }
   device(const device&) = delete;
   device& operator=(const device&) = delete;
 
-  cudaStream_t stream() const { return stream_; }
+  cudaStream_t stream() const { return stream_.get(); }
   int number() const { return number_; }
 
   void* allocate(index bytes) {
     void* p = nullptr;
-    check(cudaMallocFromPoolAsync(&p, static_cast<std::size_t>(bytes), pool_, stream_), "cudaMallocFromPoolAsync");
+    check(cudaMallocFromPoolAsync(&p, static_cast<std::size_t>(bytes), pool_.get(), stream()),
+          "cudaMallocFromPoolAsync");
     return p;
   }
   /// Called from destructors: an error shows at the next call.
-  void release(void* p) noexcept { cudaFreeAsync(p, stream_); }
+  void release(void* p) noexcept { cudaFreeAsync(p, stream()); }
   std::byte* allocate_pinned(index bytes) {
     void* p = nullptr;
     check(cudaMallocHost(&p, static_cast<std::size_t>(bytes)), "cudaMallocHost");
@@ -133,8 +143,11 @@ class device {
   }
   void free_pinned(std::byte* p) noexcept { cudaFreeHost(p); }
 
-  event make_event() { return event(cudaEventDisableTiming); }
-  void record(event& e) { check(cudaEventRecord(e.get(), stream_), "cudaEventRecord"); }
+  event make_event() {
+    return own<cudaEvent_t, cudaEventDestroy>(
+        [](cudaEvent_t* e) { return cudaEventCreateWithFlags(e, cudaEventDisableTiming); }, "cudaEventCreateWithFlags");
+  }
+  void record(event& e) { check(cudaEventRecord(e.get(), stream()), "cudaEventRecord"); }
   bool ready(const event& e) {
     const cudaError_t result = cudaEventQuery(e.get());
     if (result == cudaErrorNotReady) return false;
@@ -142,14 +155,14 @@ class device {
     return true;
   }
   void wait(event& e) { check(cudaEventSynchronize(e.get()), "cudaEventSynchronize"); }
-  void synchronise() { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+  void synchronise() { check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize"); }
 
   void copy_to_device(void* to, const void* from, index bytes) {
-    check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice, stream_),
+    check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice, stream()),
           "cudaMemcpyAsync");
   }
   void copy_to_host(void* to, const void* from, index bytes) {
-    check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToHost, stream_),
+    check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToHost, stream()),
           "cudaMemcpyAsync");
     synchronise();
   }
@@ -162,15 +175,15 @@ class device {
                                  static_cast<int>(shape.shared_bytes)),
             "cudaFuncSetAttribute");
     }
-    run_kernel<K><<<grid(shape), K::threads, static_cast<std::size_t>(shape.shared_bytes), stream_>>>(k);
+    run_kernel<K><<<grid(shape), K::threads, static_cast<std::size_t>(shape.shared_bytes), stream()>>>(k);
     check(cudaGetLastError(), "kernel launch");
   }
-  void multiply(const product& p) { products_->multiply(p, stream_); }
+  void multiply(const product& p) { products_->multiply(p, stream()); }
 
   // ---- graphs ---------------------------------------------------------------------------------------------------
 
   void begin_capture() {
-    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
+    check(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
   }
   /// The node that the last command was captured as: what the next one would wait for.
   node last_node() {
@@ -178,22 +191,21 @@ class device {
     const cudaGraphNode_t* last = nullptr;
     std::size_t count = 0;
 #if CUDART_VERSION >= 13000
-    check(cudaStreamGetCaptureInfo(stream_, &status, nullptr, nullptr, &last, nullptr, &count),
+    check(cudaStreamGetCaptureInfo(stream(), &status, nullptr, nullptr, &last, nullptr, &count),
           "cudaStreamGetCaptureInfo");
 #else
-    check(cudaStreamGetCaptureInfo_v2(stream_, &status, nullptr, nullptr, &last, &count), "cudaStreamGetCaptureInfo");
+    check(cudaStreamGetCaptureInfo_v2(stream(), &status, nullptr, nullptr, &last, &count), "cudaStreamGetCaptureInfo");
 #endif
     require(status == cudaStreamCaptureStatusActive && count == 1, "cuda: the capture of a step was lost");
     return *last;
   }
   graph end_capture() {
-    cudaGraph_t captured = nullptr;
-    check(cudaStreamEndCapture(stream_, &captured), "cudaStreamEndCapture");
-    return graph(captured);
+    return graph(own<cudaGraph_t, cudaGraphDestroy>(
+        [this](cudaGraph_t* g) { return cudaStreamEndCapture(stream(), g); }, "cudaStreamEndCapture"));
   }
   void cancel_capture() noexcept {
     cudaGraph_t captured = nullptr;
-    cudaStreamEndCapture(stream_, &captured);
+    cudaStreamEndCapture(stream(), &captured);
     if (captured != nullptr) cudaGraphDestroy(captured);
     cudaGetLastError();
   }
@@ -213,7 +225,7 @@ class device {
     return succeeded(cudaGraphExecMemcpyNodeSetParams1D(g.get(), n, to, from, static_cast<std::size_t>(bytes),
                                                         cudaMemcpyHostToDevice));
   }
-  void launch(graph& g) { check(cudaGraphLaunch(g.get(), stream_), "cudaGraphLaunch"); }
+  void launch(graph& g) { check(cudaGraphLaunch(g.get(), stream()), "cudaGraphLaunch"); }
 
  private:
   static dim3 grid(const launch_shape& shape) {
@@ -227,8 +239,8 @@ class device {
   }
 
   int number_;
-  cudaStream_t stream_ = nullptr;
-  cudaMemPool_t pool_ = nullptr;
+  owner<cudaStream_t, cudaStreamDestroy> stream_;
+  owner<cudaMemPool_t, cudaMemPoolDestroy> pool_;
   std::optional<product_library> products_;
 };
 

@@ -1,13 +1,12 @@
 #pragma once
-// Device memory: the owner that a backend hands out, and the stack of scratch memory.
+// Device memory: the owner that a backend hands out, and the blocks of its scratch memory.
 
-#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <utility>
-#include <vector>
 
 #include "core_tokensets/tensor/cuda/queue.hpp"
+#include "core_tokensets/tensor/workspace.hpp"
 
 namespace core_tokensets::cuda {
 
@@ -39,57 +38,31 @@ class device_buffer {
   U* data_ = nullptr;
 };
 
-/// Scratch memory, released in the opposite order of taking. What is released may be taken again at once, since work on
-/// the stream is done in order. A full block is followed by a larger one; blocks stay, so a warm step allocates
-/// nothing.
+/// Blocks of device memory for a `block_stack`. What is released there may be taken again at once, since work on the
+/// stream is done in order.
 template <class Device>
-class device_stack {
- public:
-  explicit device_stack(Device& device) : device_(device) {}
-  ~device_stack() {
-    for (const block& b : blocks_) device_.release(b.memory);
-  }
-  device_stack(const device_stack&) = delete;
-  device_stack& operator=(const device_stack&) = delete;
+struct device_blocks {
+  static constexpr index alignment = 256, least = Device::stack_bytes;
+  Device* device;
 
-  template <class T>
-  T* take(index count) {
-    const index bytes = (count * static_cast<index>(sizeof(T)) + 255) / 256 * 256;
-    marks_.push_back({current_, top_});
-    while (current_ < blocks_.size() && top_ + bytes > blocks_[current_].size) {
-      ++current_;
-      top_ = 0;
+  class block {
+   public:
+    block(Device& device, index bytes) : device_(&device), data_(static_cast<std::byte*>(device.allocate(bytes))) {}
+    ~block() {
+      if (data_ != nullptr) device_->release(data_);
     }
-    if (current_ == blocks_.size()) {
-      const index size = std::max({bytes, Device::stack_bytes, blocks_.empty() ? 0 : 2 * blocks_.back().size});
-      blocks_.push_back({static_cast<std::byte*>(device_.allocate(size)), size});
-    }
-    std::byte* memory = blocks_[current_].memory + top_;
-    top_ += bytes;
-    if constexpr (requires { device_.poison(memory, bytes); }) device_.poison(memory, bytes);
-    return reinterpret_cast<T*>(memory);
-  }
+    block(block&& other) noexcept : device_(other.device_), data_(std::exchange(other.data_, nullptr)) {}
+    block& operator=(block&&) = delete;
+    std::byte* data() const { return data_; }
 
-  void release() {
-    current_ = marks_.back().block;
-    top_ = marks_.back().top;
-    marks_.pop_back();
-  }
+   private:
+    Device* device_;
+    std::byte* data_;
+  };
 
- private:
-  struct block {
-    std::byte* memory;
-    index size;
-  };
-  struct mark {
-    std::size_t block;
-    index top;
-  };
-  Device& device_;
-  std::vector<block> blocks_;
-  std::vector<mark> marks_;
-  std::size_t current_ = 0;
-  index top_ = 0;
+  block allocate(index bytes) { return {*device, bytes}; }
+  void poison(void* p, index bytes) requires requires(Device& d) { d.poison(p, bytes); }
+  { device->poison(p, bytes); }
 };
 
 }  // namespace core_tokensets::cuda

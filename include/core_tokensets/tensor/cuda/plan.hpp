@@ -77,9 +77,11 @@ class attention_plans {
     for (index s = 0; s < rows.count(); ++s) add_tiles(s, rows.keys().length(s), tiles_);
     const auto sample_bytes = static_cast<index>(samples_.size() * sizeof(attention_sample));
     const auto tile_bytes = static_cast<index>(tiles_.size() * sizeof(attention_tile));
+    e.last_use = 0;  // whatever fails from here on, nobody finds half an entry
     if (sample_bytes + tile_bytes > e.capacity) {
+      void* larger = device_.allocate(sample_bytes + tile_bytes);
       if (e.memory != nullptr) commands.release(e.memory);
-      e.memory = static_cast<std::byte*>(device_.allocate(sample_bytes + tile_bytes));
+      e.memory = static_cast<std::byte*>(larger);
       e.capacity = sample_bytes + tile_bytes;
     }
     commands.upload(e.memory, samples_.data(), sample_bytes);

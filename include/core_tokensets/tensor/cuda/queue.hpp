@@ -110,7 +110,10 @@ class queue {
       body();
       finish();
     } catch (...) {
-      if (mode_ == mode::replaying) diverge();
+      try {
+        if (mode_ == mode::replaying) diverge();
+      } catch (...) {  // the first error is the one to report
+      }
       mode_ = mode::direct;
       scripts_.erase(key);
       throw;

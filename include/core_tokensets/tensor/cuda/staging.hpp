@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 #include "core_tokensets/core/view.hpp"
@@ -53,9 +54,12 @@ class staging {
     bool deferred = false;  ///< holds copies that have not been issued
   };
 
+  /// The memory comes last, so that it has an owner as soon as it is there.
   void add_block(std::size_t at) {
-    blocks_.insert(blocks_.begin() + static_cast<std::ptrdiff_t>(at),
-                   block{device_.allocate_pinned(block_bytes), device_.make_event()});
+    blocks_.reserve(blocks_.size() + 1);
+    block b{nullptr, device_.make_event()};
+    b.memory = device_.allocate_pinned(block_bytes);
+    blocks_.insert(blocks_.begin() + static_cast<std::ptrdiff_t>(at), std::move(b));
   }
 
   void next_block() {
@@ -66,7 +70,8 @@ class staging {
     const block& candidate = blocks_[next];
     const bool busy = candidate.closed && (candidate.deferred || !device_.ready(candidate.done));
     if (busy && (candidate.deferred || blocks_.size() < most_blocks)) {
-      add_block(++current_);
+      add_block(current_ + 1);
+      ++current_;
       return;
     }
     current_ = next;

@@ -15,6 +15,7 @@
 #include "core_tokensets/core/random.hpp"
 #include "core_tokensets/core/view.hpp"
 #include "core_tokensets/data/image.hpp"
+#include "core_tokensets/data/split.hpp"
 #include "core_tokensets/io/checksum.hpp"
 
 namespace core_tokensets {
@@ -34,6 +35,7 @@ struct dataset {
   /// Bytes of one picture in `pixels`.
   index image_size() const { return height * width * channels; }
   image_view view_of(index i) const { return {height, width, channels, pixels.data() + i * image_size()}; }
+  std::int32_t label(index i) const { return labels[static_cast<std::size_t>(i)]; }
   /// The mask of picture i, `[height, width]`; empty if there are none.
   std::span<const std::uint8_t> mask_of(index i) const {
     if (masks.empty()) return {};
@@ -60,9 +62,7 @@ struct dataset {
 };
 
 /// Pictures to learn from and pictures to measure on, with the same classes.
-struct dataset_split {
-  dataset train, test;
-};
+using dataset_split = data_split<dataset>;
 
 /// A number by which pictures, labels and sizes are told from others; hand in that of what came before.
 inline std::uint64_t checksum(const dataset& d, std::uint64_t before = fnv1a({})) {

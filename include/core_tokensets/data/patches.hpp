@@ -12,37 +12,10 @@
 #include "core_tokensets/data/dataset.hpp"
 #include "core_tokensets/data/image.hpp"
 #include "core_tokensets/data/normalise.hpp"
-#include "core_tokensets/data/patchify.hpp"
+#include "core_tokensets/data/patch_grid.hpp"
 #include "core_tokensets/data/token_batch.hpp"
 
 namespace core_tokensets {
-
-/// How pictures are cut.
-struct patch_grid {
-  index height = 0, width = 0, channels = 0, patch = 0;
-
-  index rows() const { return height / patch; }
-  index cols() const { return width / patch; }
-  index tokens() const { return rows() * cols(); }
-  index patch_dim() const { return channels * patch * patch; }
-  /// `Error` unless patches tile the picture.
-  void check() const {
-    require(height > 0 && width > 0 && channels > 0 && patch > 0 && height % patch == 0 && width % patch == 0,
-            "patches of ", patch, " do not tile a picture of ", height, " x ", width, " x ", channels);
-  }
-  /// Calls `visit(y, x, c)` for the elements of a whole picture in the order of its patches.
-  template <class Visit>
-  void for_each(const Visit& visit) const {
-    for (index k = 0; k < tokens(); ++k) {
-      const index top = k / cols() * patch, left = k % cols() * patch;
-      for (index c = 0; c < channels; ++c) {
-        for (index y = top; y < top + patch; ++y) {
-          for (index x = left; x < left + patch; ++x) visit(y, x, c);
-        }
-      }
-    }
-  }
-};
 
 /// Patches `[P, C p p]` of a picture as bytes.
 inline std::vector<std::uint8_t> patchify(const image_view& from, index patch) {
@@ -76,10 +49,9 @@ inline image unpatchify(std::span<const std::uint8_t> patches, std::span<const s
   const std::uint8_t* p = patches.data();
   for (const index k : positions) {
     require(k >= 0 && k < grid.tokens(), "unpatchify: position ", k, " of ", grid.tokens());
-    const index top = k / grid.cols() * grid.patch, left = k % grid.cols() * grid.patch;
     for (index c = 0; c < grid.channels; ++c) {
-      for (index y = top; y < top + grid.patch; ++y) {
-        for (index x = left; x < left + grid.patch; ++x) to.at(y, x)[c] = *p++;
+      for (index y = grid.top(k); y < grid.top(k) + grid.patch; ++y) {
+        for (index x = grid.left(k); x < grid.left(k) + grid.patch; ++x) to.at(y, x)[c] = *p++;
       }
     }
   }
@@ -129,13 +101,20 @@ inline void shape_whole_batch(const patch_grid& grid, index samples, token_batch
 
 }  // namespace detail
 
-/// Numbers `[B, C, H, W]` as a batch of whole pictures, taken as they are.
+/// Numbers `[S, C, H, W]` as a batch of whole pictures, taken as they are. `Error`: another number of them.
 inline token_batch patchify(std::span<const float> images, const patch_grid& grid) {
-  grid.check();
-  const index size = grid.height * grid.width * grid.channels, samples = static_cast<index>(images.size()) / size;
-  require(samples * size == static_cast<index>(images.size()), "patchify: ", images.size(),
-          " numbers, expected a multiple of ", size);
-  return patchify(images, samples, grid, grid.patch);
+  grid.check("patchify");
+  const index samples = static_cast<index>(images.size()) / grid.size();
+  require(samples * grid.size() == static_cast<index>(images.size()), "patchify: ", images.size(),
+          " numbers, expected a multiple of ", grid.size());
+  token_batch batch;
+  detail::shape_whole_batch(grid, samples, batch);
+  float* to = batch.patches.data();
+  for (index s = 0; s < samples; ++s) {
+    const float* from = images.data() + s * grid.size();
+    grid.for_each([&](index y, index x, index c) { *to++ = from[(c * grid.height + y) * grid.width + x]; });
+  }
+  return batch;
 }
 
 /// A batch of whole pictures back to numbers `[B, C, H, W]`; patches may come in any order.
@@ -143,7 +122,7 @@ inline std::vector<float> unpatchify(const token_batch& batch, const patch_grid&
   grid.check();
   require(batch.patch_dim == grid.patch_dim(), "unpatchify: patches of ", batch.patch_dim, ", expected ",
           grid.patch_dim());
-  const index area = grid.patch * grid.patch, size = grid.height * grid.width * grid.channels;
+  const index area = grid.patch * grid.patch, size = grid.size();
   std::vector<float> images(static_cast<std::size_t>(batch.samples() * size), 0.0f);
   for (index s = 0; s < batch.samples(); ++s) {
     for (index t = batch.offsets.data()[s]; t < batch.offsets.data()[s + 1]; ++t) {

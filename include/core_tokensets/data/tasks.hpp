@@ -15,38 +15,48 @@
 
 namespace core_tokensets {
 
-/// One task: its classes, numbered in order of appearance over the whole stream, and its pictures by index.
-struct task {
-  std::string name;
-  std::vector<std::int32_t> classes;
-  std::vector<index> train, test;  ///< indices into the stream's train and test pictures
-};
+/// One task of classes. The classes of a stream are numbered in order of appearance.
+using task = basic_task<dataset>;
+/// Tasks of classes in order.
+using task_stream = basic_stream<dataset>;
 
-/// Tasks in order and the pictures that they index. The classes seen up to task t are 0 .. seen_classes(t) - 1.
-struct task_stream {
-  dataset_split data;
-  std::vector<task> tasks;
+/// The number of classes seen up to a task of a stream, itself included.
+inline index seen_classes(const task& t) {
+  require(!t.classes.empty(), "task '", t.name, "': it has no classes");
+  return *std::max_element(t.classes.begin(), t.classes.end()) + 1;
+}
 
-  index size() const { return static_cast<index>(tasks.size()); }
-  const task& operator[](index t) const { return tasks[static_cast<std::size_t>(t)]; }
-  auto begin() const { return tasks.begin(); }
-  auto end() const { return tasks.end(); }
-  index classes() const { return data.train.classes(); }
-  index seen_classes(index t) const { return (*this)[t].classes.back() + 1; }
-  /// Test pictures of the tasks 0 .. t.
-  std::vector<index> seen_test(index t) const {
-    std::vector<index> all;
-    for (index i = 0; i <= t; ++i) all.insert(all.end(), (*this)[i].test.begin(), (*this)[i].test.end());
-    return all;
-  }
-};
+/// The names of classes 0 .. n-1 of the data of a task; none where the data have none.
+inline std::vector<std::string> class_names_of(const task& t, index n) {
+  const auto& names = t.data->train.class_names;
+  if (static_cast<index>(names.size()) < n) return {};
+  return {names.begin(), names.begin() + n};
+}
+
+/// A whole data set as one task, to be learnt by itself: all of its classes are new.
+inline task whole_task(dataset_split split, std::string name = "task") {
+  split.train.check("task: train");
+  split.test.check("task: test");
+  task all{.of = 1, .name = std::move(name), .data = std::make_shared<const dataset_split>(std::move(split))};
+  all.train_indices = sample_view<dataset>(all.data->train).indices;
+  all.test_indices = sample_view<dataset>(all.data->test).indices;
+  for (index k = 0; k < all.data->train.classes(); ++k) all.classes.push_back(static_cast<std::int32_t>(k));
+  return all;
+}
+/// The same with nothing to measure on.
+inline task whole_task(dataset data, std::string name = "task") {
+  dataset none;
+  none.height = data.height, none.width = data.width, none.channels = data.channels;
+  none.class_names = data.class_names;
+  return whole_task(dataset_split{std::move(data), std::move(none)}, std::move(name));
+}
 
 /// A number by which data and their tasks are told from others.
 inline std::uint64_t checksum(const task_stream& stream) {
-  std::uint64_t sum = checksum(stream.data);
+  std::uint64_t sum = checksum(stream.data());
   for (const task& t : stream.tasks) {
     sum = fnv1a(std::as_bytes(std::span(t.classes)), fnv1a(t.name, sum));
-    for (const auto* part : {&t.train, &t.test}) sum = fnv1a(std::as_bytes(std::span(*part)), sum);
+    for (const auto* part : {&t.train_indices, &t.test_indices}) sum = fnv1a(std::as_bytes(std::span(*part)), sum);
   }
   return sum;
 }
@@ -87,30 +97,29 @@ inline task_stream class_incremental(dataset_split split, const class_incrementa
     renumber_classes(split.train, number);
     renumber_classes(split.test, number);
   }
-  task_stream stream{std::move(split), {}};
+  task_stream stream{std::make_shared<const dataset_split>(std::move(split)), {}};
+  const dataset_split& data = stream.data();
   const index each = classes / options.tasks;
   for (index t = 0; t < options.tasks; ++t) {
-    task next;
-    next.name = "task " + std::to_string(t + 1);
+    task next{.number = t, .of = options.tasks, .name = "task " + std::to_string(t + 1), .data = stream.split};
     for (index k = t * each; k < (t + 1) * each; ++k) next.classes.push_back(static_cast<std::int32_t>(k));
     stream.tasks.push_back(std::move(next));
   }
   std::vector<index> counts(static_cast<std::size_t>(classes), 0);
-  for (index i = 0; i < stream.data.train.n(); ++i) {
-    const auto label = static_cast<std::size_t>(stream.data.train.labels[static_cast<std::size_t>(i)]);
-    stream.tasks[label / static_cast<std::size_t>(each)].train.push_back(i);
-    ++counts[label];
+  const auto task_of = [&](const dataset& from, index i) -> task& {
+    return stream.tasks[static_cast<std::size_t>(from.label(i) / each)];
+  };
+  for (index i = 0; i < data.train.n(); ++i) {
+    task_of(data.train, i).train_indices.push_back(i);
+    ++counts[static_cast<std::size_t>(data.train.label(i))];
   }
-  for (index i = 0; i < stream.data.test.n(); ++i) {
-    const auto label = static_cast<std::size_t>(stream.data.test.labels[static_cast<std::size_t>(i)]);
-    stream.tasks[label / static_cast<std::size_t>(each)].test.push_back(i);
-  }
+  for (index i = 0; i < data.test.n(); ++i) task_of(data.test, i).test_indices.push_back(i);
   for (std::size_t k = 0; k < counts.size(); ++k) {
-    require(counts[k] > 0, "class_incremental: class '", stream.data.train.class_names[k], "' has no train pictures");
+    require(counts[k] > 0, "class_incremental: class '", data.train.class_names[k], "' has no train pictures");
   }
   for (const task& t : stream.tasks) {
-    require(!t.test.empty(), "class_incremental: no test pictures for ", t.name, ", whose classes begin with '",
-            stream.data.test.class_names[static_cast<std::size_t>(t.classes.front())], "'");
+    require(!t.test_indices.empty(), "class_incremental: no test pictures for ", t.name, ", whose classes begin with '",
+            data.test.class_names[static_cast<std::size_t>(t.classes.front())], "'");
   }
   return stream;
 }

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "core_tokensets/core/error.hpp"
+#include "core_tokensets/core/options.hpp"
 #include "core_tokensets/core/view.hpp"
 
 namespace core_tokensets {
@@ -24,6 +24,23 @@ struct token_batch {
 
   index samples() const { return static_cast<index>(offsets.size()) - 1; }
   index tokens() const { return offsets.back(); }
+
+  /// `Error` naming `what` unless the offsets begin with 0 and never fall (a sample may have no token), and all arrays
+  /// have as many rows as they say.
+  void check(const char* what = "token batch") const {
+    require(!offsets.empty() && offsets.front() == 0, what, ": the offsets of a batch must begin with 0");
+    for (std::size_t s = 1; s < offsets.size(); ++s) {
+      require(offsets[s - 1] <= offsets[s], what, ": offsets of sample ", s - 1, " go from ", offsets[s - 1], " to ",
+              offsets[s], ", expected no fall");
+    }
+    const auto rows = static_cast<std::size_t>(tokens()), count = static_cast<std::size_t>(samples());
+    require(patch_dim > 0 && patches.size() == rows * static_cast<std::size_t>(patch_dim) && positions.size() == rows,
+            what, ": the batch holds ", patches.size(), " numbers and ", positions.size(), " positions for ", rows,
+            " patches of ", patch_dim);
+    require(scale.empty() || scale.size() == rows, what, ": ", scale.size(), " scales for ", rows, " patches");
+    require((targets.empty() || targets.size() == count) && (weights.empty() || weights.size() == count), what, ": ",
+            targets.size(), " targets and ", weights.size(), " weights for ", count, " samples");
+  }
 };
 
 /// Appends the samples of `more` to `batch`.
@@ -50,5 +67,8 @@ inline void append(token_batch& batch, const token_batch& more) {
 /// What happens to a left-out token: it leaves the sequence (MAE, PatchDropout), or its embedding becomes 0 and only
 /// its position stays (the paper), or that with the survivors scaled by 1/(1-p) (the authors' training code).
 enum class missing_tokens { drop, zero, rescaled };
+
+template <>
+inline constexpr std::array words<missing_tokens>{"drop", "zero", "rescaled"};
 
 }  // namespace core_tokensets

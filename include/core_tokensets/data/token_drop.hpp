@@ -87,11 +87,14 @@ inline std::vector<std::uint8_t> random_token_mask(const token_batch& whole, std
   return keep;
 }
 
-/// Positions of the `count` largest values, rising; equal ones: the earlier first.
-inline std::vector<std::uint16_t> most_relevant(std::span<const double> relevance, index count) {
-  std::vector<std::uint16_t> order(relevance.size());
-  std::iota(order.begin(), order.end(), std::uint16_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](auto a, auto c) { return relevance[a] > relevance[c]; });
+/// Positions of the `count` largest values, rising; equal ones: the earlier first. `Error`: more than there are.
+inline std::vector<index> most_relevant(std::span<const double> relevance, index count) {
+  require(count >= 0 && count <= static_cast<index>(relevance.size()), "token drop: keep ", count, " of ",
+          relevance.size(), " tokens");
+  std::vector<index> order(relevance.size());
+  std::iota(order.begin(), order.end(), index{0});
+  const double* value = relevance.data();
+  std::stable_sort(order.begin(), order.end(), [value](index a, index c) { return value[a] > value[c]; });
   order.resize(static_cast<std::size_t>(count));
   std::sort(order.begin(), order.end());
   return order;
@@ -107,12 +110,11 @@ inline std::vector<std::uint8_t> relevant_token_mask(const token_batch& whole, s
       whole.tokens(), " tokens");
   std::vector<std::uint8_t> keep(relevance.size(), 0);
   for (std::size_t s = 0; s < counts.size(); ++s) {
-    const auto begin = static_cast<std::size_t>(whole.offsets[s]);
-    const index tokens = whole.offsets[s + 1] - whole.offsets[s];
+    const index begin = whole.offsets[s], tokens = whole.offsets[s + 1] - begin;
     require(counts[s] >= 1 && counts[s] <= tokens, "token drop: keep ", counts[s], " of the ", tokens,
             " tokens of sample ", s);
-    for (const auto p : most_relevant(relevance.subspan(begin, static_cast<std::size_t>(tokens)), counts[s]))
-      keep[begin + p] = 1;
+    const auto of_sample = relevance.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(tokens));
+    for (const index p : most_relevant(of_sample, counts[s])) keep.data()[begin + p] = 1;
   }
   return keep;
 }

@@ -294,6 +294,7 @@ std::vector<generated_text> generate(B& b, const image_text_model<B>& model, con
   const text_config& c = model.config().text;
   require(o.beams > 0 && o.length > 0 && o.beams < c.vocabulary, "generate: ", o.beams, " beams and ", o.length,
           " tokens, expected more than 0 and fewer beams than the ", c.vocabulary, " tokens");
+  require_finite("generate: length_penalty", o.length_penalty);
   std::vector<index> lengths;
   for (index q = 0; q < prompts.texts(); ++q) {
     const index used = prompts.offsets[static_cast<std::size_t>(q + 1)] - prompts.offsets[static_cast<std::size_t>(q)];

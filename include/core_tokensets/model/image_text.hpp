@@ -2,7 +2,8 @@
 // One model for questions and captions: a Vision Transformer encodes the picture, a causal decoder writes text while it
 // looks at the picture. A caption is what follows an empty prompt, an answer what follows the question.
 
-#include "core_tokensets/data/text_batch.hpp"
+#include "core_tokensets/data/text/text_batch.hpp"
+#include "core_tokensets/data/text/tokenizer.hpp"
 #include "core_tokensets/model/vit.hpp"
 #include "core_tokensets/nn/decoder_block.hpp"
 #include "core_tokensets/nn/text_embedding.hpp"
@@ -29,8 +30,10 @@ struct image_text_config {
 inline void check(const image_text_config& c) {
   check(c.image);
   const text_config& t = c.text;
-  require(t.vocabulary > 2 && t.length > 1 && t.dim > 0 && t.depth > 0 && t.heads > 0 && t.hidden() > 0,
+  require(t.vocabulary > 2 && t.length > 1 && t.dim > 0 && t.depth > 0 && t.heads > 0,
           "image_text: vocabulary, length, dim, depth and heads must be positive (vocabulary 3, length 2 or more)");
+  require(t.mlp_ratio > 0 && t.mlp_ratio <= 1024 && t.hidden() > 0, "image_text: mlp_ratio ", t.mlp_ratio,
+          ", expected more than 0 and at most 1024, with at least one hidden channel");
   require(t.dim % t.heads == 0, "image_text: ", t.dim, " channels do not divide into ", t.heads, " heads");
 }
 
@@ -67,13 +70,15 @@ inline image_text_layout make_layout(const image_text_config& c) {
   return l;
 }
 
-/// The model: its configuration, the places of its parameters and the parameters themselves.
+/// The model: its configuration, the places of its parameters, the parameters themselves, and the tokenizer by which it
+/// reads and writes.
 template <tensor_backend B>
 class image_text_model {
  public:
   using scalar = typename B::scalar;
 
-  image_text_model(B& b, const image_text_config& c) : config_(c), layout_(make_layout(c)) {
+  image_text_model(B& b, const image_text_config& c, tokenizer words = tokenizer())
+      : config_(c), layout_(make_layout(c)), words_(std::move(words)) {
     const auto values = initial_parameters<scalar>(c.seed, layout_.parameters);
     parameters_.assign(b, 1, layout_.parameters.size(), values.data());
   }
@@ -84,11 +89,40 @@ class image_text_model {
   const tensor<B>& parameters() const { return parameters_; }
   parameter_view<const scalar> view_parameters() const { return {parameters_.data()}; }
 
+  /// The tokenizer. `Error`: it knows more tokens than the model.
+  const tokenizer& words() const {
+    require(words_.size() <= config_.text.vocabulary, "image_text: a tokenizer of ", words_.size(),
+            " tokens for a model of ", config_.text.vocabulary);
+    return words_;
+  }
+  bool has_words() const { return words_.size() <= config_.text.vocabulary; }
+  void set_words(tokenizer words) { words_ = std::move(words); }
+  void set_normalisation(pixel_normalisation n) {
+    config_.image.normalisation = n.for_channels(config_.image.grid.channels);
+  }
+
+  /// The same model again, with parameters of its own.
+  image_text_model copy(B& b) const {
+    image_text_model other;
+    other.config_ = config_, other.layout_ = layout_, other.words_ = words_;
+    other.parameters_.resize(b, 1, parameters_.size());
+    b.map(fn::copy{}, *other.parameters_, *parameters_);
+    return other;
+  }
+
  private:
+  image_text_model() = default;
+
   image_text_config config_;
   image_text_layout layout_;
   tensor<B> parameters_;
+  tokenizer words_;
 };
+
+template <tensor_backend B>
+const vit_config& image_config(const image_text_model<B>& model) {
+  return model.config().image;
+}
 
 /// Where the texts of one batch go. Its memory is reused from batch to batch.
 template <tensor_backend B>

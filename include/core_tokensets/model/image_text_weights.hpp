@@ -1,20 +1,20 @@
 #pragma once
 // Image-text models in and out as safetensors: configuration and free texts (the tokenizer) in the metadata.
 
-#include "core_tokensets/data/tokenizer.hpp"
-#include "core_tokensets/io/json.hpp"
+#include "core_tokensets/data/text/tokenizer.hpp"
+#include "core_tokensets/io/parse_json.hpp"
 #include "core_tokensets/model/image_text.hpp"
 #include "core_tokensets/model/vit_weights.hpp"
 
 namespace core_tokensets {
 
-/// The model as a file; `texts` join its metadata (the tokenizer's JSON under "tokenizer").
+/// The model as a file, its tokenizer as JSON in the metadata `tokenizer`.
 template <tensor_backend B>
-tensor_file to_file(B& b, const image_text_model<B>& model, const std::map<std::string, std::string>& texts = {}) {
+tensor_file to_file(B& b, const image_text_model<B>& model) {
   tensor_file file;
   put_parameters(b, model, model.parameters(), "", file);
   const text_config& t = model.config().text;
-  nlohmann::json config = config_json(model.config().image);
+  json config = config_json(model.config().image);
   config.update({{"vocabulary", t.vocabulary},
                  {"text_length", t.length},
                  {"text_dim", t.dim},
@@ -22,8 +22,8 @@ tensor_file to_file(B& b, const image_text_model<B>& model, const std::map<std::
                  {"text_heads", t.heads},
                  {"text_mlp_ratio", t.mlp_ratio},
                  {"tied", t.tied}});
-  file.metadata = texts;
   file.metadata["kind"] = "image_text";
+  if (model.has_words()) file.metadata["tokenizer"] = to_json(model.words()).dump();
   file.metadata["config"] = config.dump();
   return file;
 }
@@ -41,8 +41,7 @@ inline image_text_config read_image_text_config(const tensor_file& file) {
   };
   const auto whole = [&](const char* key) { return static_cast<index>(number(key, 1, most)); };
   image_text_config c;
-  c.image = {.image = {whole("H"), whole("W"), whole("chans")},
-             .patch = whole("patch"),
+  c.image = {.grid = {whole("H"), whole("W"), whole("chans"), whole("patch")},
              .dim = whole("dim"),
              .depth = whole("depth"),
              .heads = whole("heads"),
@@ -56,25 +55,29 @@ inline image_text_config read_image_text_config(const tensor_file& file) {
             .heads = whole("text_heads"),
             .mlp_ratio = number("text_mlp_ratio", 1e-3, 1024),
             .tied = !file.contains("decoder.output.weight")};
+  c.image.normalisation = detail::read_normalisation(file, c.image.grid.channels);
   check(c);
   return c;
-}
-
-/// The image-text model stored in a file.
-template <tensor_backend B>
-image_text_model<B> load_image_text(B& b, const tensor_file& file) {
-  image_text_model<B> model(b, read_image_text_config(file));
-  load_parameters(b, model, file);
-  return model;
 }
 
 /// The tokenizer in the metadata of a model's file. `Error`: there is none, or it makes no sense.
 inline tokenizer tokenizer_of(const tensor_file& file) {
   const auto found = file.metadata.find("tokenizer");
   require(found != file.metadata.end(), file.path, ": the metadata hold no 'tokenizer'");
-  const auto json = parse_json(found->second);
-  require(!json.is_discarded(), file.path, ": the metadata 'tokenizer' is not JSON");
-  return tokenizer_from_json(json);
+  return tokenizer_from_json(parse_json(found->second, file.path + ": the metadata 'tokenizer'"));
+}
+
+/// The image-text model stored in a file, with its tokenizer where the file holds one.
+template <tensor_backend B>
+image_text_model<B> load_image_text(B& b, const tensor_file& file) {
+  image_text_model<B> model(b, read_image_text_config(file));
+  load_parameters(b, model, file);
+  if (file.metadata.contains("tokenizer")) model.set_words(tokenizer_of(file));
+  return model;
+}
+template <tensor_backend B>
+image_text_model<B> load_image_text(B& b, const std::filesystem::path& path) {
+  return load_image_text(b, load_safetensors(path));
 }
 
 /// Starts the encoder from a Vision Transformer that was trained elsewhere, under timm's names; its head is left out.

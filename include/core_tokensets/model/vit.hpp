@@ -8,46 +8,49 @@
 
 #include "core_tokensets/core/random.hpp"
 #include "core_tokensets/data/dataset.hpp"
+#include "core_tokensets/data/normalise.hpp"
+#include "core_tokensets/data/patch_grid.hpp"
 #include "core_tokensets/data/token_batch.hpp"
 #include "core_tokensets/nn/class_block.hpp"
 #include "core_tokensets/nn/patch_embedding.hpp"
 
 namespace core_tokensets {
 
-struct image_shape {
-  index height = 32, width = 32, channels = 3;
-};
-
+/// Sizes of a Vision Transformer, and what belongs to its inputs and outputs: how pictures are cut and normalised, and
+/// what its classes are called. All of it is kept in its file.
 struct vit_config {
-  image_shape image = {};
-  index patch = 4, dim = 192, depth = 6, heads = 3, classes = 10;
+  patch_grid grid = {32, 32, 3, 4};
+  index dim = 192, depth = 6, heads = 3, classes = 10;
   double mlp_ratio = 4;
   bool qkv_bias = true;
   double layer_norm_eps = 1e-6;
-  std::uint64_t seed = 0;  ///< of the initial weights
+  std::uint64_t seed = 0;                     ///< of the initial weights
+  pixel_normalisation normalisation = {};     ///< of the pictures that it sees
+  std::vector<std::string> class_names = {};  ///< [classes], or empty: not known
 
-  index grid_height() const { return image.height / patch; }
-  index grid_width() const { return image.width / patch; }
-  index patches() const { return grid_height() * grid_width(); }
-  index patch_dim() const { return image.channels * patch * patch; }
   index hidden() const { return static_cast<index>(std::llround(mlp_ratio * static_cast<double>(dim))); }
 };
 
 /// Throws where the sizes do not fit together.
 inline void check(const vit_config& c) {
-  require(c.patch > 0 && c.dim > 0 && c.depth > 0 && c.heads > 0 && c.classes > 0 && c.image.channels > 0,
-          "vit: patch, dim, depth, heads, classes and channels must be positive");
-  require(c.image.height > 0 && c.image.width > 0 && c.image.height % c.patch == 0 && c.image.width % c.patch == 0,
-          "vit: an image of ", c.image.height, "x", c.image.width, " is not made of whole patches of ", c.patch, "x",
-          c.patch);
+  require(c.dim > 0 && c.depth > 0 && c.heads > 0 && c.classes > 0,
+          "vit: dim, depth, heads and classes must be positive");
+  c.grid.check("vit");
   require(c.dim % c.heads == 0, "vit: ", c.dim, " channels do not divide into ", c.heads, " heads");
+  require(c.mlp_ratio > 0 && c.mlp_ratio <= 1024 && c.hidden() > 0, "vit: mlp_ratio ", c.mlp_ratio,
+          ", expected more than 0 and at most 1024, with at least one hidden channel");
+  require(c.layer_norm_eps >= 0 && c.layer_norm_eps <= 1, "vit: layer_norm_eps ", c.layer_norm_eps,
+          ", expected 0 to 1");
+  require(c.class_names.empty() || static_cast<index>(c.class_names.size()) == c.classes, "vit: ", c.class_names.size(),
+          " class names for ", c.classes, " classes");
+  (void)c.normalisation.for_channels(c.grid.channels);
 }
 
 /// `Error` unless the pictures are of the size that a model of this configuration sees.
 inline void check_pictures(const dataset& data, const vit_config& c) {
-  require(data.height == c.image.height && data.width == c.image.width && data.channels == c.image.channels,
-          "the model sees images of ", c.image.height, "x", c.image.width, "x", c.image.channels, ", the data have ",
-          data.height, "x", data.width, "x", data.channels);
+  require(data.height == c.grid.height && data.width == c.grid.width && data.channels == c.grid.channels,
+          "the model sees images of ", c.grid.height, " x ", c.grid.width, " x ", c.grid.channels, ", the data have ",
+          data.height, " x ", data.width, " x ", data.channels);
 }
 
 /// The places of all parameters, under timm's names.
@@ -63,11 +66,11 @@ struct vit_layout {
 template <class Layers>
 void add_encoder(Layers& l, parameter_layout& parameters, const vit_config& c, const std::string& prefix = "") {
   l.embedding.class_token = parameters.add(prefix + "cls_token", {1, 1, c.dim}, false);
-  l.embedding.positions = parameters.add(prefix + "pos_embed", {1, c.patches() + 1, c.dim}, false);
-  l.embedding.positions.rows = c.patches() + 1;
+  l.embedding.positions = parameters.add(prefix + "pos_embed", {1, c.grid.tokens() + 1, c.dim}, false);
+  l.embedding.positions.rows = c.grid.tokens() + 1;
   l.embedding.positions.cols = c.dim;
   l.embedding.proj.weight =
-      parameters.add(prefix + "patch_embed.proj.weight", {c.dim, c.image.channels, c.patch, c.patch}, true);
+      parameters.add(prefix + "patch_embed.proj.weight", {c.dim, c.grid.channels, c.grid.patch, c.grid.patch}, true);
   l.embedding.proj.bias = parameters.add(prefix + "patch_embed.proj.bias", {c.dim}, false);
   for (index i = 0; i < c.depth; ++i) {
     l.blocks.push_back(add_block(parameters, prefix + "blocks." + std::to_string(i), c.dim, c.heads, c.hidden(),
@@ -117,24 +120,47 @@ class vit {
   const tensor<B>& parameters() const { return parameters_; }
   parameter_view<const scalar> view_parameters() const { return {parameters_.data()}; }
 
-  /// Gives the head room for `classes`; rows of old classes are kept, new ones start at small random numbers.
-  void grow_head(B& b, index classes) {
+  /// The same model again, with parameters of its own.
+  vit copy(B& b) const {
+    vit other;
+    other.config_ = config_, other.layout_ = layout_;
+    other.parameters_.resize(b, 1, parameters_.size());
+    b.map(fn::copy{}, *other.parameters_, *parameters_);
+    return other;
+  }
+
+  void set_normalisation(pixel_normalisation n) { config_.normalisation = n.for_channels(config_.grid.channels); }
+  /// What the classes are called; none: not known. `Error`: another number of names.
+  void set_class_names(std::vector<std::string> names) {
+    require(names.empty() || static_cast<index>(names.size()) == config_.classes, "vit: ", names.size(),
+            " class names for ", config_.classes, " classes");
+    config_.class_names = std::move(names);
+  }
+
+  /// Gives the head room for `classes`; rows of old classes are kept, new ones start at small random numbers. `names`
+  /// are those of all classes, or none.
+  void grow_head(B& b, index classes, std::vector<std::string> names = {}) {
     require(classes >= config_.classes, "vit: the head has ", config_.classes, " classes and cannot shrink to ",
             classes);
     if (classes != config_.classes) rebuild(b, classes, [](const parameter&) { return true; });
+    set_class_names(std::move(names));
   }
 
   /// Gives the model a fresh head of `classes`; everything below it is kept.
-  void replace_head(B& b, index classes) {
+  void replace_head(B& b, index classes, std::vector<std::string> names = {}) {
     rebuild(b, classes, [](const parameter& p) { return !p.name.starts_with("head."); });
+    set_class_names(std::move(names));
   }
 
  private:
+  vit() = default;
+
   /// A fresh model of so many classes, into which the parameters that `keep` names are copied.
   template <class Keep>
   void rebuild(B& b, index classes, const Keep& keep) {
     vit_config c = config_;
     c.classes = classes;
+    c.class_names.clear();
     vit other(b, c);
     auto values = other.parameters_.to_host(b);
     const auto old = parameters_.to_host(b);
@@ -151,6 +177,12 @@ class vit {
   vit_layout layout_;
   tensor<B> parameters_;
 };
+
+/// What of a model sees pictures: its grid, its normalisation.
+template <tensor_backend B>
+const vit_config& image_config(const vit<B>& model) {
+  return model.config();
+}
 
 /// What a forward pass keeps: `logits` only; the `attention` of all blocks; what `gradients` of the parameters need; or
 /// `everything`: all activations, those of the last block for all tokens too. All but the last compute the last block
@@ -175,15 +207,12 @@ struct vit_tape {
 namespace detail {
 
 inline void check_batch(const token_batch& batch, const vit_config& c) {
-  require(batch.patch_dim == c.patch_dim(), "vit: patches of ", batch.patch_dim, " numbers, the model expects ",
-          c.patch_dim());
-  require(static_cast<index>(batch.patches.size()) == batch.tokens() * batch.patch_dim &&
-              static_cast<index>(batch.positions.size()) == batch.tokens(),
-          "vit: the batch holds ", batch.patches.size(), " numbers and ", batch.positions.size(), " positions for ",
-          batch.tokens(), " patches");
+  batch.check("vit");
+  require(batch.patch_dim == c.grid.patch_dim(), "vit: patches of ", batch.patch_dim, " numbers, the model expects ",
+          c.grid.patch_dim());
   for (const std::int32_t position : batch.positions) {
-    require(position >= 0 && position < c.patches(), "vit: position ", position, " is outside of the grid of ",
-            c.patches(), " patches");
+    require(position >= 0 && position < c.grid.tokens(), "vit: position ", position, " is outside of the grid of ",
+            c.grid.tokens(), " patches");
   }
 }
 

@@ -4,11 +4,10 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
-#include "core_tokensets/io/json.hpp"
+#include "core_tokensets/io/parse_json.hpp"
 #include "core_tokensets/io/safetensors.hpp"
 #include "core_tokensets/model/vit.hpp"
 
@@ -18,7 +17,7 @@ namespace core_tokensets {
 /// heads is an error and the image is taken to be square.
 struct vit_hints {
   std::optional<index> heads;
-  std::optional<image_shape> image;
+  std::optional<index> height, width;
   std::uint64_t seed = 0;  ///< of what is not in the file: rows that the head gains later
 };
 
@@ -29,12 +28,60 @@ namespace detail {
 inline double config_number(const tensor_file& file, const char* key, double fallback, double low, double high) {
   const auto found = file.metadata.find("config");
   if (found == file.metadata.end()) return fallback;
-  const auto config = parse_json(found->second);
+  const json config = parse_json_or_null(found->second);
   if (!config.is_object() || !config.contains(key) || !config[key].is_number()) return fallback;
   const double value = config[key].get<double>();
   require(value >= low && value <= high, file.path, ": '", key, "' in the metadata 'config' is ", value, ", expected ",
           low, " to ", high);
   return value;
+}
+
+}  // namespace detail
+
+namespace detail {
+
+/// The metadata `config` as JSON, an empty object where there is none.
+inline json config_of(const tensor_file& file) {
+  const auto found = file.metadata.find("config");
+  json config = found == file.metadata.end() ? json::object() : parse_json_or_null(found->second);
+  return config.is_object() ? config : json::object();
+}
+
+/// How pictures are normalised, as the metadata `config` say: lists `mean` and `std`, one number for each channel or
+/// one for all, as timm has them. `Error`: lists that make no sense.
+inline pixel_normalisation read_normalisation(const tensor_file& file, index channels) {
+  const json config = config_of(file);
+  pixel_normalisation n;
+  const auto read = [&](const char* key, std::vector<float>& values) {
+    const json* found = config.find(key);
+    if (found == nullptr) return;
+    require(found->is_array() && !found->empty(), file.path, ": '", key, "' in the metadata 'config' is no list");
+    values.clear();
+    for (const json& x : *found) {
+      require(x.is_number(), file.path, ": '", key, "' in the metadata 'config' holds something else than numbers");
+      values.push_back(static_cast<float>(x.get<double>()));
+    }
+  };
+  read("mean", n.mean);
+  read("std", n.stddev);
+  try {
+    return n.for_channels(channels);
+  } catch (const Error& e) {
+    fail(file.path, ": metadata 'config': ", e.what());
+  }
+}
+
+/// The names of the classes in the metadata `config`; none where there is no list of so many texts.
+inline std::vector<std::string> read_class_names(const tensor_file& file, index classes) {
+  const json config = config_of(file);
+  const json* found = config.find("class_names");
+  std::vector<std::string> names;
+  if (found == nullptr || !found->is_array() || static_cast<index>(found->size()) != classes) return names;
+  for (const json& name : *found) {
+    if (!name.is_string()) return {};
+    names.push_back(name.get<std::string>());
+  }
+  return names;
 }
 
 }  // namespace detail
@@ -65,7 +112,7 @@ inline vit_config read_config(const tensor_file& file, const vit_hints& hints = 
   require(proj[2] == proj[3], file.path, ": 'patch_embed.proj.weight' has patches of ", proj[2], "x", proj[3],
           ", expected square ones");
   c.dim = proj[0];
-  c.patch = proj[2];
+  c.grid.patch = proj[2];
   c.classes = head[0];
   c.mlp_ratio = static_cast<double>(fc1[0]) / static_cast<double>(c.dim);
   c.qkv_bias = file.contains("blocks.0.attn.qkv.bias");
@@ -76,9 +123,10 @@ inline vit_config read_config(const tensor_file& file, const vit_hints& hints = 
   for (c.depth = 0; has_block(c.depth);) ++c.depth;
 
   const index patches = positions[1] - 1;
-  const auto side = std::max<index>(1, std::llround(std::sqrt(static_cast<double>(patches)))) * c.patch;
-  c.image = hints.image.value_or(image_shape{whole("H", side), whole("W", side), proj[1]});
-  c.image.channels = proj[1];
+  const auto side = std::max<index>(1, std::llround(std::sqrt(static_cast<double>(patches)))) * c.grid.patch;
+  c.grid.height = hints.height.value_or(whole("H", side));
+  c.grid.width = hints.width.value_or(whole("W", side));
+  c.grid.channels = proj[1];
   c.layer_norm_eps =
       detail::config_number(file, "layernorm_eps", detail::config_number(file, "layer_norm_eps", 1e-6, 0, 1), 0, 1);
   c.heads = whole("heads", 0);
@@ -87,8 +135,10 @@ inline vit_config read_config(const tensor_file& file, const vit_hints& hints = 
   c.heads = hints.heads.value_or(c.heads);
   require(c.heads >= 1, file.path, ": the number of heads does not follow from the shapes; name it (--heads)");
   require(c.dim % c.heads == 0, file.path, ": ", c.dim, " channels do not divide into ", c.heads, " heads");
-  require(c.patches() == patches, file.path, ": 'pos_embed' has places for ", patches, " patches, an image of ",
-          c.image.height, "x", c.image.width, " has ", c.patches(), "; name the image size");
+  require(c.grid.tokens() == patches, file.path, ": 'pos_embed' has places for ", patches, " patches, an image of ",
+          c.grid.height, "x", c.grid.width, " has ", c.grid.tokens(), "; name the image size");
+  c.normalisation = detail::read_normalisation(file, c.grid.channels);
+  c.class_names = detail::read_class_names(file, c.classes);
   check(c);
   return c;
 }
@@ -143,17 +193,20 @@ void put_parameters(B& b, const Model& model, const tensor<B>& values, const std
 }
 
 /// What shapes cannot tell, and the rest of a configuration but the classes, as the metadata `config` holds it.
-inline nlohmann::json config_json(const vit_config& c) {
-  return {{"H", c.image.height},
-          {"W", c.image.width},
-          {"chans", c.image.channels},
-          {"patch", c.patch},
+inline json config_json(const vit_config& c) {
+  const pixel_normalisation n = c.normalisation.for_channels(c.grid.channels);
+  return {{"H", c.grid.height},
+          {"W", c.grid.width},
+          {"chans", c.grid.channels},
+          {"patch", c.grid.patch},
           {"dim", c.dim},
           {"depth", c.depth},
           {"heads", c.heads},
           {"mlp_ratio", c.mlp_ratio},
           {"qkv_bias", c.qkv_bias},
-          {"layernorm_eps", c.layer_norm_eps}};
+          {"layernorm_eps", c.layer_norm_eps},
+          {"mean", n.mean},
+          {"std", n.stddev}};
 }
 
 /// The model as a file that timm, and `load_vit`, can open.
@@ -161,10 +214,18 @@ template <tensor_backend B>
 tensor_file to_file(B& b, const vit<B>& model) {
   tensor_file file;
   put_parameters(b, model, model.parameters(), "", file);
-  nlohmann::json config = config_json(model.config());
+  json config = config_json(model.config());
   config["classes"] = model.config().classes;
+  if (!model.config().class_names.empty()) config["class_names"] = model.config().class_names;
   file.metadata["config"] = config.dump();
   return file;
 }
+
+/// Writes a model, all or nothing; `load_vit` and `load_image_text` read it, and PyTorch does under timm's names.
+template <tensor_backend B, class Model>
+void save(B& b, const Model& model, const std::filesystem::path& path) requires requires {
+  to_file(b, model);
+}
+{ save_safetensors(path, to_file(b, model)); }
 
 }  // namespace core_tokensets

@@ -17,7 +17,9 @@ struct layer_norm_tape {
   tensor<B> y, mean, rstd;
 };
 
+/// `Error`: an eps outside of 0 .. 1.
 inline layer_norm add_layer_norm(parameter_layout& layout, const std::string& name, index dim, double eps) {
+  require_within("layer norm: eps", eps, 0, 1);
   return {layout.add(name + ".weight", {dim}, false), layout.add(name + ".bias", {dim}, false), eps};
 }
 

@@ -24,16 +24,19 @@ struct loss_tape {
   tensor<B> losses;   ///< [S, 1] of each sample, without its weight
   tensor<B> dlogits;  ///< [S, K] gradient of the mean over the batch of weight times loss
   row_list<B> targets, first_class;
-  tensor<B> weights;                         ///< [S, 1] or empty
-  std::vector<typename B::scalar> on_host_;  ///< weights, then losses, on their way
+  tensor<B> weights;                        ///< [S, 1] or empty
+  std::vector<typename B::scalar> on_host;  ///< weights, then losses, on their way
+  std::vector<std::int32_t> competing;      ///< [S] for objectives that choose which classes compete
+  tensor<B> stored;                         ///< for objectives that bring numbers of their own
 };
 
 /// logits `[S, K]`, targets `[S]` below K, weights `[S]` or empty, to `tape.losses` and `tape.dlogits`. Throws where a
-/// target is not among the competing classes.
+/// target is not among the competing classes, or the smoothing no share.
 template <tensor_backend B, class T = typename B::scalar>
 void cross_entropy(B& b, const_view<T> logits, std::span<const std::int32_t> targets, loss_tape<B>& tape,
                    std::span<const float> weights = {}, const cross_entropy_options& options = {}) {
   const index samples = logits.rows, classes = logits.cols;
+  require_within("cross_entropy: label_smoothing", options.label_smoothing, 0, 1);
   const auto fits = [&](std::size_t n) { return static_cast<index>(n) == samples; };
   require(fits(targets.size()) && (weights.empty() || fits(weights.size())) &&
               (options.first_class.empty() || fits(options.first_class.size())),
@@ -46,8 +49,8 @@ void cross_entropy(B& b, const_view<T> logits, std::span<const std::int32_t> tar
   }
   tape.targets.assign(b, targets);
   tape.first_class.assign(b, options.first_class);
-  tape.on_host_.assign(weights.begin(), weights.end());
-  tape.weights.assign(b, static_cast<index>(weights.size()), 1, tape.on_host_.data());
+  tape.on_host.assign(weights.begin(), weights.end());
+  tape.weights.assign(b, static_cast<index>(weights.size()), 1, tape.on_host.data());
   tape.losses.resize(b, samples, 1);
   tape.dlogits.resize(b, samples, classes);
   ops::cross_entropy<B, T>(b, logits,
@@ -62,11 +65,11 @@ void cross_entropy(B& b, const_view<T> logits, std::span<const std::int32_t> tar
 template <tensor_backend B>
 double mean_loss(B& b, loss_tape<B>& tape, std::span<const float> weights = {}) {
   const index samples = tape.losses.rows();
-  tape.on_host_.resize(static_cast<std::size_t>(samples));
-  b.download(tape.on_host_.data(), tape.losses.data(), samples);
+  tape.on_host.resize(static_cast<std::size_t>(samples));
+  b.download(tape.on_host.data(), tape.losses.data(), samples);
   double sum = 0;
-  for (std::size_t s = 0; s < tape.on_host_.size(); ++s) {
-    sum += double(tape.on_host_[s]) * (weights.empty() ? 1.0 : double(weights[s]));
+  for (std::size_t s = 0; s < tape.on_host.size(); ++s) {
+    sum += double(tape.on_host[s]) * (weights.empty() ? 1.0 : double(weights[s]));
   }
   const double mean = sum / static_cast<double>(samples);
   require(std::isfinite(mean), "cross_entropy: the loss is ", mean,

@@ -28,6 +28,8 @@ void relevance(const attention_rules& rules, B& b, const attention_rows& rows,
                view<T> rv) {
   const index heads = x.q.n1;
   const product_rule& rule = rules.product;
+  require_finite("relevance: share of the left factor", rule.left);
+  require_finite("relevance: share of the right factor", rule.right);
   const divide<T> over(rule.over);
   ops::for_each_head(b, rows.count(), heads, [&](index sample, index first, index count) {
     const index nq = rows.queries().length(sample), nk = rows.keys().length(sample);

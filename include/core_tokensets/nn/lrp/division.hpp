@@ -5,6 +5,7 @@
 #include <sstream>
 #include <string>
 
+#include "core_tokensets/core/error.hpp"
 #include "core_tokensets/core/functors.hpp"
 
 namespace core_tokensets::lrp {
@@ -41,7 +42,9 @@ struct divide {
       : below(T(d.sign_aware ? -d.eps : d.eps)),
         above(T(d.eps)),
         instead(d.eps == 0 ? T(1) : T(d.eps)),
-        of_zero(d.zero_at_zero || d.eps == 0 ? T(0) : T(1)) {}
+        of_zero(d.zero_at_zero || d.eps == 0 ? T(0) : T(1)) {
+    require_within("relevance: eps", d.eps, 0);
+  }
 
   constexpr T operator()(T r, T z) const {
     const T moved = z + (z < T(0) ? below : above);

@@ -78,6 +78,7 @@ void relevance(const norm_rule& rule, B& b, const layer_norm& l, parameter_view<
 /// From R (in place) at an activation to its input x.
 template <tensor_backend B, class T = typename B::scalar>
 void relevance(const activation_rule& rule, B& b, const_view<T> x, view<T> r) {
+  require_within("relevance: eps of an activation", rule.eps, 0);
   if (rule.eps != 0) b.map(activation_share<T>{T(rule.eps)}, r, x);
 }
 

@@ -4,6 +4,7 @@
 // executor (linear.hpp) runs all of them; a user's own rule is a struct with a name and such a plan.
 
 #include <array>
+#include <cmath>
 #include <concepts>
 #include <string>
 
@@ -63,6 +64,23 @@ struct linear_plan {
     return *this;
   }
 };
+
+/// `Error` naming the rule where a number of its plan is not one.
+inline void check(const linear_plan& p, const std::string& name) {
+  const auto finite = [&](double x) {
+    require(std::isfinite(x), "relevance rule ", name, ": ", x, ", expected finite numbers");
+  };
+  for (int i = 0; i < p.term_count; ++i) {
+    const linear_term& t = p.terms[static_cast<std::size_t>(i)];
+    for (const double x : {t.of_input.positive, t.of_input.negative, t.of_weight.positive, t.of_weight.negative})
+      finite(x);
+    finite(t.factor);
+  }
+  for (const linear_group& g : p.groups) finite(g.of_bias.positive), finite(g.of_bias.negative);
+  require_within("relevance: eps", p.over.eps, 0);
+  finite(p.low), finite(p.high);
+  require(p.low <= p.high, "relevance rule ", name, ": inputs from ", p.low, " to ", p.high);
+}
 
 // ---- rules ------------------------------------------------------------------------------------------------------
 
@@ -269,11 +287,13 @@ concept linear_rule_type = requires(const R& r) {
   { r.plan() } -> std::convertible_to<linear_plan>;
 };
 
-/// Any rule of linear layers, by value.
+/// Any rule of linear layers, by value. `Error`: see `check`.
 class linear_rule {
  public:
   template <linear_rule_type R>
-  linear_rule(const R& rule) : name_(R::name), options_(options_text(rule)), plan_(rule.plan()) {}
+  linear_rule(const R& rule) : name_(R::name), options_(options_text(rule)), plan_(rule.plan()) {
+    check(plan_, name_);
+  }
 
   const std::string& name() const { return name_; }
   /// Name and options, "gamma(gamma=0.25,eps=1e-06,bias=true)".

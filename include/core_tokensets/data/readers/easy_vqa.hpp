@@ -7,18 +7,17 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "core_tokensets/core/error.hpp"
-#include "core_tokensets/data/folder.hpp"
-#include "core_tokensets/data/picture_list.hpp"
-#include "core_tokensets/data/visual_text.hpp"
+#include "core_tokensets/data/readers/folder.hpp"
+#include "core_tokensets/data/readers/picture_list.hpp"
+#include "core_tokensets/data/text/visual_text.hpp"
 #include "core_tokensets/io/atomic_file.hpp"
-#include "core_tokensets/io/json.hpp"
+#include "core_tokensets/io/parse_json.hpp"
 
 namespace core_tokensets {
 
@@ -35,16 +34,17 @@ inline std::int32_t easy_vqa_group(std::string_view answer) {
 
 inline visual_text load_easy_vqa_part(const std::filesystem::path& folder, const folder_options& options) {
   const auto file = folder / "questions.json";
-  const auto json = parse_json(read_text(file));
-  require(json.is_array() && !json.empty(), file.string(), ": expected a JSON list of questions");
+  const json questions = parse_json(read_text(file), file.string());
+  require(questions.is_array() && !questions.empty(), file.string(), ": expected a JSON list of questions");
   visual_text text;
   text.group_names = {"shape", "colour", "yes/no"};
   std::map<index, index> numbers;  // of the pictures in the files, and then of ours
-  for (std::size_t i = 0; i < json.size(); ++i) {
-    const auto& item = json[i];
+  for (std::size_t i = 0; i < questions.size(); ++i) {
+    const json& item = questions[i];
     require(item.is_array() && item.size() == 3 && item[0].is_string() && item[1].is_string() &&
-                item[2].is_number_integer() && item[2] >= 0,
-            file.string(), ": question ", i, " is ", item, ", expected [question, answer, number of the picture]");
+                item[2].holds<index>() && item[2].get<index>() >= 0,
+            file.string(), ": question ", i, " is ", item.dump(),
+            ", expected [question, answer, number of the picture]");
     const auto answer = item[1].get<std::string>();
     const auto group = easy_vqa_group(answer);
     require(group >= 0, file.string(), ": question ", i, " has the answer '", answer,

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "core_tokensets/core/random.hpp"
-#include "core_tokensets/data/text_batch.hpp"
-#include "core_tokensets/data/tokenizer.hpp"
-#include "core_tokensets/data/visual_text.hpp"
+#include "core_tokensets/data/text/text_batch.hpp"
+#include "core_tokensets/data/text/tokenizer.hpp"
+#include "core_tokensets/data/text/visual_text.hpp"
 
 namespace core_tokensets {
 

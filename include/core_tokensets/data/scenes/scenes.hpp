@@ -17,8 +17,8 @@
 #include "core_tokensets/core/parallel.hpp"
 #include "core_tokensets/core/random.hpp"
 #include "core_tokensets/data/dataset.hpp"
-#include "core_tokensets/data/scene_render.hpp"
-#include "core_tokensets/data/scene_words.hpp"
+#include "core_tokensets/data/scenes/scene_render.hpp"
+#include "core_tokensets/data/scenes/scene_words.hpp"
 
 namespace core_tokensets {
 

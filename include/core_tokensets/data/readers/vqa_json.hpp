@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -13,10 +12,10 @@
 #include <vector>
 
 #include "core_tokensets/core/error.hpp"
-#include "core_tokensets/data/folder.hpp"
-#include "core_tokensets/data/json_records.hpp"
-#include "core_tokensets/data/picture_list.hpp"
-#include "core_tokensets/data/visual_text.hpp"
+#include "core_tokensets/data/readers/folder.hpp"
+#include "core_tokensets/data/readers/json_records.hpp"
+#include "core_tokensets/data/readers/picture_list.hpp"
+#include "core_tokensets/data/text/visual_text.hpp"
 
 namespace core_tokensets {
 
@@ -96,7 +95,7 @@ inline visual_text load_vqa_json(const std::filesystem::path& questions, const s
     const auto image = r.get<std::int64_t>("image_id"), asked = numbers.ids()[static_cast<std::size_t>(sample.image)];
     require(image == asked, where, ": is about image ", image, ", the question about image ", asked);
     sample.group = detail::merge_names({r.get<std::string>("answer_type")}, text.group_names)[0];
-    const auto answers = r.get<nlohmann::json>("answers");
+    const auto answers = r.get<json>("answers");
     for (std::size_t i = 0; i < answers.size(); ++i) {
       const detail::json_record answer{answers[i], where + ", answers[" + std::to_string(i) + "]"};
       sample.answers.push_back(answer.get<std::string>("answer"));

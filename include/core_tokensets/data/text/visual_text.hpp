@@ -34,6 +34,7 @@ struct visual_text {
 
   index n() const { return static_cast<index>(samples.size()); }
   index groups() const { return static_cast<index>(group_names.size()); }
+  const visual_text_sample& sample(index i) const { return samples[static_cast<std::size_t>(i)]; }
 
   /// `Error` naming `what` unless all samples name a picture and a group and have answers.
   void check(std::string_view what = "visual_text") const {
@@ -49,9 +50,7 @@ struct visual_text {
 };
 
 /// Text to learn from and text to measure on, with the same groups.
-struct visual_text_split {
-  visual_text train, test;
-};
+using visual_text_split = data_split<visual_text>;
 
 /// A number by which pictures and texts are told from others; hand in that of what came before.
 inline std::uint64_t checksum(const visual_text& text, std::uint64_t before = fnv1a({})) {

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "core_tokensets/core/random.hpp"
-#include "core_tokensets/data/scene_shapes.hpp"
-#include "core_tokensets/data/scene_words.hpp"
+#include "core_tokensets/data/scenes/scene_shapes.hpp"
+#include "core_tokensets/data/scenes/scene_words.hpp"
 
 namespace core_tokensets::detail {
 

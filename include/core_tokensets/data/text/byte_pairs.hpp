@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "core_tokensets/data/text_words.hpp"
+#include "core_tokensets/data/text/text_words.hpp"
 
 namespace core_tokensets::detail {
 

@@ -6,48 +6,38 @@
 #include <utility>
 #include <vector>
 
-#include "core_tokensets/data/visual_text.hpp"
+#include "core_tokensets/data/text/visual_text.hpp"
 
 namespace core_tokensets {
 
-/// One task: its samples by number.
-struct text_task {
-  std::string name;
-  std::vector<index> train, test;
-};
-
-/// Tasks in order and the samples that they number.
-struct text_stream {
-  visual_text_split data;
-  std::vector<text_task> tasks;
-
-  index size() const { return static_cast<index>(tasks.size()); }
-  const text_task& operator[](index t) const { return tasks[static_cast<std::size_t>(t)]; }
-};
+/// One task of questions or captions.
+using text_task = basic_task<visual_text>;
+/// Tasks of questions or captions in order.
+using text_stream = basic_stream<visual_text>;
 
 /// `Error` unless the data are whole, and every task has samples of them to learn from and to measure on.
 inline void check(const text_stream& stream) {
-  stream.data.train.check("text_stream: train");
-  stream.data.test.check("text_stream: test");
+  stream.data().train.check("text_stream: train");
+  stream.data().test.check("text_stream: test");
   require(!stream.tasks.empty(), "text_stream: there are no tasks");
   for (const text_task& t : stream.tasks) {
-    require(!t.train.empty() && !t.test.empty(), "text_stream: task '", t.name, "' has ", t.train.size(),
-            " samples to learn from and ", t.test.size(), " to measure on");
+    require(!t.train_indices.empty() && !t.test_indices.empty(), "text_stream: task '", t.name, "' has ",
+            t.train_indices.size(), " samples to learn from and ", t.test_indices.size(), " to measure on");
     const auto known = [&](const std::vector<index>& samples, const visual_text& data) {
       for (const index i : samples)
         require(i >= 0 && i < data.n(), "text_stream: task '", t.name, "' names sample ", i, " of ", data.n());
     };
-    known(t.train, stream.data.train);
-    known(t.test, stream.data.test);
+    known(t.train_indices, stream.data().train);
+    known(t.test_indices, stream.data().test);
   }
 }
 
 /// A number by which data and their tasks are told from others.
 inline std::uint64_t checksum(const text_stream& stream) {
-  std::uint64_t sum = checksum(stream.data);
+  std::uint64_t sum = checksum(stream.data());
   for (const text_task& t : stream.tasks) {
     sum = fnv1a(t.name, sum);
-    for (const auto* part : {&t.train, &t.test}) sum = fnv1a(std::as_bytes(std::span(*part)), sum);
+    for (const auto* part : {&t.train_indices, &t.test_indices}) sum = fnv1a(std::as_bytes(std::span(*part)), sum);
   }
   return sum;
 }
@@ -66,30 +56,40 @@ inline void share_groups(visual_text_split& data) {
 
 }  // namespace detail
 
+namespace detail {
+
+/// Gives the tasks of a stream their data, and checks all of it.
+inline text_stream with_data(text_stream stream, visual_text_split data) {
+  stream.split = std::make_shared<const visual_text_split>(std::move(data));
+  for (text_task& t : stream.tasks) t.data = stream.split;
+  check(stream);
+  return stream;
+}
+
+}  // namespace detail
+
 /// Named sets as tasks, in that order. `Error`: pictures of different sizes, a set without samples.
 inline text_stream sets_as_tasks(std::vector<std::pair<std::string, visual_text_split>> sets) {
   text_stream stream;
   std::vector<visual_text> train, test;
   for (auto& [name, split] : sets) {
-    text_task task{name, {}, {}};
+    text_task next{.number = stream.size(), .of = static_cast<index>(sets.size()), .name = name};
     const auto number = [](std::vector<index>& out, const std::vector<visual_text>& before, index n) {
       index first = 0;
       for (const auto& set : before) first += set.n();
       out.resize(static_cast<std::size_t>(n));
       std::iota(out.begin(), out.end(), first);
     };
-    number(task.train, train, split.train.n());
-    number(task.test, test, split.test.n());
-    stream.tasks.push_back(std::move(task));
+    number(next.train_indices, train, split.train.n());
+    number(next.test_indices, test, split.test.n());
+    stream.tasks.push_back(std::move(next));
     train.push_back(std::move(split.train));
     test.push_back(std::move(split.test));
   }
   require(!train.empty(), "text_stream: there are no tasks");
-  const std::vector<visual_text> both{join(train), join(test)};
-  stream.data = {both[0], both[1]};
-  detail::share_groups(stream.data);
-  check(stream);
-  return stream;
+  visual_text_split data{join(train), join(test)};
+  detail::share_groups(data);
+  return detail::with_data(std::move(stream), std::move(data));
 }
 
 /// The groups of one set, in their order, dealt evenly to so many tasks; 0, or more than there are groups: a task for
@@ -97,26 +97,26 @@ inline text_stream sets_as_tasks(std::vector<std::pair<std::string, visual_text_
 inline text_stream groups_as_tasks(visual_text_split data, index tasks = 0) {
   require(tasks >= 0, "text_stream: ", tasks, " tasks");
   detail::share_groups(data);
-  text_stream stream{std::move(data), {}};
-  const auto& names = stream.data.train.group_names;
+  text_stream stream;
+  const auto& names = data.train.group_names;
   const std::size_t groups = names.size(),
                     count = tasks == 0 ? groups : std::min(static_cast<std::size_t>(tasks), groups);
-  const auto task_of = [&](std::size_t group) { return group * count / groups; };
+  const auto task_of = [&](std::size_t group) -> text_task& { return stream.tasks[group * count / groups]; };
   stream.tasks.resize(count);
+  for (std::size_t t = 0; t < count; ++t) {
+    stream.tasks[t].number = static_cast<index>(t);
+    stream.tasks[t].of = static_cast<index>(count);
+  }
   for (std::size_t g = 0; g < groups; ++g) {
-    std::string& name = stream.tasks[task_of(g)].name;
+    std::string& name = task_of(g).name;
     name += (name.empty() ? "" : ", ") + names[g];
   }
   const auto deal = [&](const visual_text& from, std::vector<index> text_task::*part) {
-    for (index i = 0; i < from.n(); ++i) {
-      const auto group = static_cast<std::size_t>(from.samples[static_cast<std::size_t>(i)].group);
-      (stream.tasks[task_of(group)].*part).push_back(i);
-    }
+    for (index i = 0; i < from.n(); ++i) (task_of(static_cast<std::size_t>(from.sample(i).group)).*part).push_back(i);
   };
-  deal(stream.data.train, &text_task::train);
-  deal(stream.data.test, &text_task::test);
-  check(stream);
-  return stream;
+  deal(data.train, &text_task::train_indices);
+  deal(data.test, &text_task::test_indices);
+  return detail::with_data(std::move(stream), std::move(data));
 }
 
 /// All texts of the samples to learn from, for training a tokenizer.

@@ -9,7 +9,7 @@
 
 #include "core_tokensets/core/error.hpp"
 #include "core_tokensets/data/dataset.hpp"
-#include "core_tokensets/data/folder.hpp"
+#include "core_tokensets/data/readers/folder.hpp"
 #include "core_tokensets/io/checksum.hpp"
 
 namespace core_tokensets {

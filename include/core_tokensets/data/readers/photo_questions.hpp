@@ -17,9 +17,9 @@
 #include "core_tokensets/core/error.hpp"
 #include "core_tokensets/core/random.hpp"
 #include "core_tokensets/data/dataset.hpp"
-#include "core_tokensets/data/photo_text.hpp"
-#include "core_tokensets/data/scene_facts.hpp"
-#include "core_tokensets/data/visual_text.hpp"
+#include "core_tokensets/data/readers/photo_text.hpp"
+#include "core_tokensets/data/scenes/scene_facts.hpp"
+#include "core_tokensets/data/text/visual_text.hpp"
 
 namespace core_tokensets {
 

@@ -10,8 +10,8 @@
 
 #include "core_tokensets/core/error.hpp"
 #include "core_tokensets/core/random.hpp"
-#include "core_tokensets/data/scenes.hpp"
-#include "core_tokensets/data/visual_text.hpp"
+#include "core_tokensets/data/scenes/scenes.hpp"
+#include "core_tokensets/data/text/visual_text.hpp"
 
 namespace core_tokensets {
 

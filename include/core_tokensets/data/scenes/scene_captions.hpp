@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "core_tokensets/core/random.hpp"
-#include "core_tokensets/data/scene_facts.hpp"
-#include "core_tokensets/data/scene_text.hpp"
-#include "core_tokensets/data/visual_text.hpp"
+#include "core_tokensets/data/scenes/scene_facts.hpp"
+#include "core_tokensets/data/scenes/scene_text.hpp"
+#include "core_tokensets/data/text/visual_text.hpp"
 
 namespace core_tokensets {
 

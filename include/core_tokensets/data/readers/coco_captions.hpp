@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -13,10 +12,10 @@
 #include <vector>
 
 #include "core_tokensets/core/error.hpp"
-#include "core_tokensets/data/folder.hpp"
-#include "core_tokensets/data/json_records.hpp"
-#include "core_tokensets/data/picture_list.hpp"
-#include "core_tokensets/data/visual_text.hpp"
+#include "core_tokensets/data/readers/folder.hpp"
+#include "core_tokensets/data/readers/json_records.hpp"
+#include "core_tokensets/data/readers/picture_list.hpp"
+#include "core_tokensets/data/text/visual_text.hpp"
 
 namespace core_tokensets {
 

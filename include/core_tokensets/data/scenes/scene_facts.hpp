@@ -13,8 +13,8 @@
 
 #include "core_tokensets/core/random.hpp"
 #include "core_tokensets/core/view.hpp"
-#include "core_tokensets/data/scene_words.hpp"
-#include "core_tokensets/data/scenes.hpp"
+#include "core_tokensets/data/scenes/scene_words.hpp"
+#include "core_tokensets/data/scenes/scenes.hpp"
 
 namespace core_tokensets {
 

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "core_tokensets/data/scene_words.hpp"
+#include "core_tokensets/data/scenes/scene_words.hpp"
 
 namespace core_tokensets::detail {
 

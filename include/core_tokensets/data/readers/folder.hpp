@@ -15,18 +15,18 @@
 #include "core_tokensets/core/error.hpp"
 #include "core_tokensets/core/parallel.hpp"
 #include "core_tokensets/core/progress.hpp"
-#include "core_tokensets/data/cache.hpp"
 #include "core_tokensets/data/dataset.hpp"
 #include "core_tokensets/data/image.hpp"
 #include "core_tokensets/data/image_io.hpp"
+#include "core_tokensets/data/readers/cache.hpp"
 
 namespace core_tokensets {
 
 struct folder_options {
   index size = 0;      ///< height and width to resize to; 0: as they are, all must be of one size
   index channels = 3;  ///< 3 or 1; others are converted
-  bool cache = true;   ///< keep the decoded pictures for the next time
-  std::filesystem::path cache_folder = default_cache_folder();
+  /// Where decoded pictures are kept for the next time (`default_cache_folder()`); empty: nowhere.
+  std::filesystem::path cache_folder = {};
   int threads = 0;
   progress_callback on_progress = {};
 };
@@ -127,7 +127,7 @@ inline void decode_or_recall(const std::filesystem::path& where, const std::vect
                              const std::string& listing, const std::string& choice, const folder_options& options,
                              dataset& data) {
   namespace fs = std::filesystem;
-  const fs::path cache = options.cache ? options.cache_folder : fs::path{};
+  const fs::path& cache = options.cache_folder;
   const std::string key = portable_name(fs::weakly_canonical(where)) + "\tsize " + std::to_string(options.size) +
                           "\tchannels " + std::to_string(options.channels) + choice;
   if (auto stored = load_decoded(cache, key, key + '\n' + listing, options.threads); stored && stored->n == data.n()) {
@@ -175,32 +175,53 @@ inline std::string test_part(const std::filesystem::path& dir) {
   fail(dir.string(), ": expected the folder test (or val) in it");
 }
 
+namespace detail {
+
+/// The names of class folders; where `dir` has a `classes.tsv` (folder, tab, description), the descriptions.
+inline std::vector<std::string> described_classes(const std::filesystem::path& dir, std::vector<std::string> names) {
+  std::ifstream table(dir / "classes.tsv");
+  std::map<std::string, std::string> described;
+  for (std::string line; std::getline(table, line);) {
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    const auto tab = line.find('\t');
+    if (tab != std::string::npos) described[line.substr(0, tab)] = line.substr(tab + 1);
+  }
+  for (auto& name : names) {
+    if (const auto found = described.find(name); found != described.end()) name = found->second;
+  }
+  return names;
+}
+
+inline void check_folder_of_parts(const std::filesystem::path& dir) {
+  require(with_file_errors([&] { return std::filesystem::is_directory(dir); }), dir.string(), ": no such folder");
+  require(std::filesystem::is_directory(dir / "train"), dir.string(),
+          ": expected the folders train and test (or val) in it");
+}
+
+}  // namespace detail
+
 /// Reads DIR/train and DIR/test, or DIR/val if there is no test. Classes are numbered by folder name; where DIR has a
 /// `classes.tsv` (folder, tab, description), the descriptions become their names. `Error`: see `load_class_folders`.
 inline dataset_split load_folder(const std::filesystem::path& dir, const folder_options& options = {}) {
-  namespace fs = std::filesystem;
-  require(with_file_errors([&] { return fs::is_directory(dir); }), dir.string(), ": no such folder");
-  require(fs::is_directory(dir / "train"), dir.string(), ": expected the folders train and test (or val) in it");
-  const fs::path test = dir / test_part(dir);
+  detail::check_folder_of_parts(dir);
   dataset_split split;
+  const auto test = dir / test_part(dir);
   split.train = load_class_folders(dir / "train", options);
   split.test = load_class_folders(test, options, split.train.class_names);
   require(split.train.height == split.test.height && split.train.width == split.test.width, dir.string(),
           ": train has ", split.train.height, " x ", split.train.width, " pixels, test ", split.test.height, " x ",
           split.test.width, ": choose a size to resize to");
-  if (std::ifstream table(dir / "classes.tsv"); table) {
-    std::map<std::string, std::string> described;
-    for (std::string line; std::getline(table, line);) {
-      if (!line.empty() && line.back() == '\r') line.pop_back();
-      const auto tab = line.find('\t');
-      if (tab != std::string::npos) described[line.substr(0, tab)] = line.substr(tab + 1);
-    }
-    for (auto& name : split.train.class_names) {
-      if (const auto found = described.find(name); found != described.end()) name = found->second;
-    }
-    split.test.class_names = split.train.class_names;
-  }
+  split.train.class_names = split.test.class_names = detail::described_classes(dir, split.train.class_names);
   return split;
+}
+
+/// Reads the part to measure on alone; classes are numbered and named as in `load_folder`, by the folders of DIR/train.
+inline dataset load_test_folder(const std::filesystem::path& dir, const folder_options& options = {}) {
+  detail::check_folder_of_parts(dir);
+  const auto classes = with_file_errors([&] { return detail::class_folders(dir / "train"); });
+  dataset data = load_class_folders(dir / test_part(dir), options, classes);
+  data.class_names = detail::described_classes(dir, classes);
+  return data;
 }
 
 }  // namespace core_tokensets

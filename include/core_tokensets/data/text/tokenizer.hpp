@@ -8,7 +8,6 @@
 #include <functional>
 #include <limits>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,9 +17,10 @@
 
 #include "core_tokensets/core/error.hpp"
 #include "core_tokensets/core/view.hpp"
-#include "core_tokensets/data/byte_pairs.hpp"
-#include "core_tokensets/data/text_words.hpp"
+#include "core_tokensets/data/text/byte_pairs.hpp"
+#include "core_tokensets/data/text/text_words.hpp"
 #include "core_tokensets/io/checksum.hpp"
+#include "core_tokensets/io/json.hpp"
 
 namespace core_tokensets {
 
@@ -124,8 +124,8 @@ class tokenizer {
   std::unordered_map<std::uint64_t, std::int32_t> ranks_;  ///< number of each merge
   std::map<std::string, std::int32_t, std::less<>> words_;
 
-  friend nlohmann::json to_json(const tokenizer&);
-  friend tokenizer tokenizer_from_json(const nlohmann::json&);
+  friend json to_json(const tokenizer&);
+  friend tokenizer tokenizer_from_json(const json&);
 };
 
 namespace detail {
@@ -154,32 +154,33 @@ inline std::string from_hex(std::string_view hex) {
 
 /// {"kind": "pairs", "merges": [[left, right], ...]} or {"kind": "words", "words": [bytes in hexadecimal, ...]}, with
 /// "size" and a "checksum" of all tokens. Plain ASCII.
-inline nlohmann::json to_json(const tokenizer& t) {
-  nlohmann::json json{{"size", t.size()}, {"checksum", t.checksum()}};
+inline json to_json(const tokenizer& t) {
+  json stored{{"size", t.size()}, {"checksum", t.checksum()}};
   if (t.kind() == tokenizer_kind::pairs) {
-    json["kind"] = "pairs";
-    json["merges"] = t.merges_;
+    stored["kind"] = "pairs";
+    stored["merges"] = t.merges_;
   } else {
-    json["kind"] = "words";
-    json["words"] = nlohmann::json::array();
+    stored["kind"] = "words";
+    stored["words"] = json::array();
     for (std::size_t i = detail::first_learnt_token; i < t.texts_.size(); ++i) {
-      json["words"].push_back(detail::to_hex(t.texts_[i]));
+      stored["words"].push_back(detail::to_hex(t.texts_[i]));
     }
   }
-  return json;
+  return stored;
 }
 
 /// The tokenizer that `to_json` wrote. `Error` naming what is wrong: a field that is missing or of another type, a
 /// merge of tokens that do not exist yet, a word that no text holds, anything twice, another size or checksum.
-inline tokenizer tokenizer_from_json(const nlohmann::json& json) {
-  require(json.is_object(), "tokenizer: the JSON value is no object");
-  const auto field = [&](const char* name) -> const nlohmann::json& {
-    const auto found = json.find(name);
-    require(found != json.end(), "tokenizer: '", name, "' is missing");
+inline tokenizer tokenizer_from_json(const json& stored) {
+  require(stored.is_object(), "tokenizer: the JSON value is no object");
+  const auto field = [&](const char* name) -> const json& {
+    const json* found = stored.find(name);
+    require(found != nullptr, "tokenizer: '", name, "' is missing");
     return *found;
   };
   const auto& kind = field("kind");
-  require(kind == "pairs" || kind == "words", "tokenizer: 'kind' is ", kind, ", expected \"pairs\" or \"words\"");
+  require(kind == "pairs" || kind == "words", "tokenizer: 'kind' is ", kind.dump(),
+          ", expected \"pairs\" or \"words\"");
   tokenizer t(kind == "pairs" ? tokenizer_kind::pairs : tokenizer_kind::words);
   const char* name = kind == "pairs" ? "merges" : "words";
   const auto& learnt = field(name);
@@ -190,31 +191,33 @@ inline tokenizer tokenizer_from_json(const nlohmann::json& json) {
   for (std::size_t i = 0; i < learnt.size(); ++i) {
     const auto& item = learnt[i];
     if (t.kind() == tokenizer_kind::pairs) {
-      const auto valid = [&](const nlohmann::json& token) {
-        return token.is_number_integer() && token >= detail::first_byte_token && token < t.size();
+      const auto valid = [&](const json& token) {
+        return token.holds<std::int32_t>() && token.get<std::int32_t>() >= detail::first_byte_token &&
+               token.get<std::int32_t>() < t.size();
       };
       require(item.is_array() && item.size() == 2 && valid(item[0]) && valid(item[1]), "tokenizer: merge ", i, " is ",
-              item, ", expected two tokens from ", detail::first_byte_token, " to ", t.size() - 1);
+              item.dump(), ", expected two tokens from ", detail::first_byte_token, " to ", t.size() - 1);
       const auto pair = item.get<detail::token_pair>();
-      require(!t.ranks_.contains(detail::pair_key(pair.first, pair.second)), "tokenizer: merge ", i, " is ", item,
-              ", which came before");
+      require(!t.ranks_.contains(detail::pair_key(pair.first, pair.second)), "tokenizer: merge ", i, " is ",
+              item.dump(), ", which came before");
       bytes += t.texts_[static_cast<std::size_t>(pair.first)].size();
       bytes += t.texts_[static_cast<std::size_t>(pair.second)].size();
       require(bytes <= most, "tokenizer: with merge ", i, " the tokens have more than ", most, " bytes");
       t.add_merge(pair);
     } else {
-      const std::string word = item.is_string() ? detail::from_hex(item.get_ref<const std::string&>()) : "";
+      const std::string word = item.is_string() ? detail::from_hex(item.text()) : "";
       index pieces = 0;
       for_each_word(word, [&](std::string_view) { ++pieces; });
-      require(word.size() > 1 && pieces == 1, "tokenizer: word ", i, " is ", item,
+      require(word.size() > 1 && pieces == 1, "tokenizer: word ", i, " is ", item.dump(),
               ", expected one word of at least two bytes in hexadecimal digits");
-      require(!t.words_.contains(word), "tokenizer: word ", i, " is ", item, ", which came before");
+      require(!t.words_.contains(word), "tokenizer: word ", i, " is ", item.dump(), ", which came before");
       t.add_word(word);
     }
   }
-  require(field("size") == t.size(), "tokenizer: 'size' is ", field("size"), ", but there are ", t.size(), " tokens");
-  require(field("checksum") == t.checksum(), "tokenizer: 'checksum' is ", field("checksum"), ", the tokens have ",
-          t.checksum());
+  require(field("size") == t.size(), "tokenizer: 'size' is ", field("size").dump(), ", but there are ", t.size(),
+          " tokens");
+  require(field("checksum") == t.checksum(), "tokenizer: 'checksum' is ", field("checksum").dump(),
+          ", the tokens have ", t.checksum());
   return t;
 }
 

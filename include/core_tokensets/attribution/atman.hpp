@@ -28,6 +28,8 @@ inline constexpr std::array words<watched>{"loss", "target"};
 /// score rises.
 struct atman {
   static constexpr const char* name = "atman";
+  static constexpr const char* about =
+      "what the loss gains when the attention on a token is turned down in every block";
   double factor = 0.9;
   bool shift = true;
   neighbourhood neighbours = neighbourhood::none;
@@ -87,6 +89,12 @@ std::vector<std::vector<double>> patch_cosines(B& b, const variation_engine<B>& 
   return result;
 }
 
+/// `Error`: numbers that are none.
+inline void check(const atman& method) {
+  require_finite("atman: factor", method.factor);
+  require_finite("atman: threshold", method.threshold);
+}
+
 /// The factor of patch j when patch i of n is suppressed; `cosine` `[n, n]` may be empty without neighbours.
 inline double suppression(const atman& method, std::span<const double> cosine, index n, index i, index j) {
   if (i == j) return 1 - method.factor;
@@ -100,6 +108,7 @@ template <tensor_backend B>
 std::vector<double> suppressed_logits(const atman& method, B& b, variation_engine<B>& engine,
                                       const token_batch& batch) {
   using T = typename B::scalar;
+  check(method);
   std::vector<std::vector<double>> cosine(static_cast<std::size_t>(batch.samples()));
   if (method.neighbours != neighbourhood::none) {
     cosine = patch_cosines(b, engine, batch, method.neighbours == neighbourhood::patchpos);
@@ -124,7 +133,7 @@ std::vector<double> suppressed_logits(const atman& method, B& b, variation_engin
 /// The target of a perturbation method that watches the loss: the log-probability of the same class (a margin stays
 /// one).
 inline target watched_target(target t, watched w) {
-  if (w == watched::loss && t.what == objective::logit) t.what = objective::log_probability;
+  if (w == watched::loss && t.what == explained_score::logit) t.what = explained_score::log_probability;
   return t;
 }
 

@@ -2,8 +2,8 @@
 // AtMan to first order: the slope of the loss in the factor of every key at once, from one backward pass.
 
 #include "core_tokensets/attribution/atman.hpp"
-#include "core_tokensets/attribution/class_row.hpp"
-#include "core_tokensets/attribution/walk.hpp"
+#include "core_tokensets/attribution/passes/class_row.hpp"
+#include "core_tokensets/attribution/passes/walk.hpp"
 
 namespace core_tokensets {
 
@@ -11,6 +11,7 @@ namespace core_tokensets {
 /// over blocks, heads and queries of dL/dS[q, i] (S[q, i] - min S[q, :]), or without `shift` of dL/dS[q, i] S[q, i].
 struct atman_first_order {
   static constexpr const char* name = "atman_first_order";
+  static constexpr const char* about = "atman to first order, from one backward pass";
   double factor = 0.9;
   bool shift = true;
   watched watch = watched::loss;
@@ -61,6 +62,7 @@ template <tensor_backend B>
 std::vector<double> attribute(const atman_first_order& method, B& b, const vit<B>& model, const token_batch& batch,
                               const target& t, attribution_workspace<B>& ws) {
   using T = typename B::scalar;
+  require_finite("atman_first_order: factor", method.factor);
   explain_forward(b, model, batch, watched_target(t, method.watch), ws, kept::gradients);
   gradient_walk<B> gradients(b, model, ws);
   const auto& tape = ws.tape;

@@ -1,13 +1,14 @@
 #pragma once
 // Where the class token looks: the raw attention of the last block.
 
-#include "core_tokensets/attribution/class_row.hpp"
+#include "core_tokensets/attribution/passes/class_row.hpp"
 
 namespace core_tokensets {
 
 /// Class-token row of the last block's attention, mean over heads. Does not depend on the target.
 struct last_attention {
   static constexpr const char* name = "attention";
+  static constexpr const char* about = "where the class token looks in the last block, mean over heads";
 };
 
 template <tensor_backend B>

@@ -1,10 +1,10 @@
 #pragma once
 // The audit of an LRP pass: how much relevance enters and leaves every operation, and who keeps the rest.
 
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "core_tokensets/attribution/lrp.hpp"
+#include "core_tokensets/io/json.hpp"
 
 namespace core_tokensets {
 
@@ -147,6 +147,7 @@ std::vector<conservation_report> audit(const lrp::composite& c, B& b, const vit<
                                        const audit_options& options = {}) {
   using T = typename B::scalar;
   using totals = detail::stage_totals<B>;
+  require(options.limit > 0, "audit: relevance may grow by ", options.limit, ", expected more than 0");
   explain_forward(b, model, batch, t, ws, kept::gradients);
   std::vector<typename totals::record> records;
   const totals observe{&b, &records};
@@ -200,26 +201,27 @@ std::vector<conservation_report> audit(const lrp::composite& c, B& b, const vit<
   return reports;
 }
 
-inline nlohmann::json to_json(const conservation_report& r) {
-  nlohmann::json flows = nlohmann::json::array();
+inline json to_json(const conservation_report& r) {
+  json flows = json::array();
   for (const auto& f : r.flows) {
-    flows.push_back({{"operation", f.operation}, {"entering", f.entering}, {"leaving", f.leaving}});
+    flows.push_back(
+        {{"operation", f.operation}, {"entering", finite_or_null(f.entering)}, {"leaving", finite_or_null(f.leaving)}});
   }
   return {{"rules", r.rules},
           {"class", r.explained_class},
-          {"start", r.start},
-          {"at_tokens", r.at_tokens},
-          {"at_embeddings", r.at_embeddings},
-          {"at_pixels", r.at_pixels},
-          {"class_token", r.class_token},
-          {"positions", r.positions},
+          {"start", finite_or_null(r.start)},
+          {"at_tokens", finite_or_null(r.at_tokens)},
+          {"at_embeddings", finite_or_null(r.at_embeddings)},
+          {"at_pixels", finite_or_null(r.at_pixels)},
+          {"class_token", finite_or_null(r.class_token)},
+          {"positions", finite_or_null(r.positions)},
           {"absorbed",
-           {{"linear", r.linear},
-            {"norms", r.norms},
-            {"attention", r.attention},
-            {"sums", r.sums},
-            {"activations", r.activations}}},
-          {"growth", r.growth},
+           {{"linear", finite_or_null(r.linear)},
+            {"norms", finite_or_null(r.norms)},
+            {"attention", finite_or_null(r.attention)},
+            {"sums", finite_or_null(r.sums)},
+            {"activations", finite_or_null(r.activations)}}},
+          {"growth", finite_or_null(r.growth)},
           {"exploded", r.exploded},
           {"flows", flows}};
 }

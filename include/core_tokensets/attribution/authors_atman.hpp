@@ -11,6 +11,7 @@ namespace core_tokensets {
 /// the one patch of the largest loss: the scores are similarities, no losses.
 struct authors_atman {
   static constexpr const char* name = "authors_atman";
+  static constexpr const char* about = "the ranking of the published code of core tokensets, for audits";
   double factor = 0.4;
   double threshold = 0.6;
 
@@ -33,6 +34,7 @@ std::vector<authors_atman_walk> walk_patches(const authors_atman& method, B& b, 
   using T = typename B::scalar;
   const atman suppress{
       .factor = method.factor, .shift = false, .neighbours = neighbourhood::patch, .threshold = method.threshold};
+  check(suppress);
   variation_engine<B> engine(b, model, batch);
   std::vector<double> logits;
   ws.explained = settle_unchanged(engine, batch, watched_target(t, watched::loss), logits);

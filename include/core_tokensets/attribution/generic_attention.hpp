@@ -1,14 +1,15 @@
 #pragma once
 // Generic attention explainability (Chefer, Gur & Wolf, ICCV 2021) for self-attention: attention times its gradient.
 
-#include "core_tokensets/attribution/class_row.hpp"
-#include "core_tokensets/attribution/walk.hpp"
+#include "core_tokensets/attribution/passes/class_row.hpp"
+#include "core_tokensets/attribution/passes/walk.hpp"
 
 namespace core_tokensets {
 
 /// R = I, then R += mean_h max(0, G A) R from the first block (or `start_layer`) to the last; class-token row.
 struct generic_attention {
   static constexpr const char* name = "generic_attention";
+  static constexpr const char* about = "attention times its gradient, carried through all blocks";
   index start_layer = 0;
 
   template <class Self, class V>

@@ -2,13 +2,14 @@
 // Grad-CAM on tokens: heads of the last block weighted by the mean gradient of the class-token row (Chefer 2021,
 // baselines; Selvaraju et al. 2017 for convolutions).
 
-#include "core_tokensets/attribution/walk.hpp"
+#include "core_tokensets/attribution/passes/walk.hpp"
 
 namespace core_tokensets {
 
 /// w_h = mean_j G[h, 0, j], relevance = max(0, mean_h(w_h A[h, 0, :])) over patches j, in the last block.
 struct grad_cam {
   static constexpr const char* name = "grad_cam";
+  static constexpr const char* about = "attention of the last block, heads weighted by their gradient";
 };
 
 template <tensor_backend B>

@@ -1,9 +1,8 @@
 #pragma once
 // GradLRP, the "transformer attribution" of Chefer, Gur & Wolf (CVPR 2021), for any number of samples at once.
 
-#include "core_tokensets/attribution/class_row.hpp"
-#include "core_tokensets/attribution/walk.hpp"
-#include "core_tokensets/nn/chefer_relevance.hpp"
+#include "core_tokensets/attribution/passes/class_row.hpp"
+#include "core_tokensets/attribution/passes/walk.hpp"
 
 namespace core_tokensets {
 
@@ -11,6 +10,7 @@ namespace core_tokensets {
 /// identity; product over blocks from `start_layer`; class-token row.
 struct grad_lrp {
   static constexpr const char* name = "grad_lrp";
+  static constexpr const char* about = "relevance of attention times its gradient, carried through all blocks";
   index start_layer = 0;
   lrp::preset rules = lrp::preset::chefer;
 
@@ -20,12 +20,6 @@ struct grad_lrp {
     visit("rules", self.rules);
   }
 };
-
-/// `propagate` with Chefer's rules.
-template <tensor_backend B, class Visit>
-void chefer_relevance(B& b, const vit<B>& model, attribution_workspace<B>& ws, const Visit& visit) {
-  propagate(lrp::chefer(), b, model, ws, visit);
-}
 
 /// Gradient and relevance go down the blocks together, so that the matrices of one block only are held.
 template <tensor_backend B>

@@ -9,6 +9,7 @@ namespace core_tokensets {
 /// (saliency, Simonyan et al. 2014).
 struct gradient_x_input {
   static constexpr const char* name = "gradient_x_input";
+  static constexpr const char* about = "gradient of the pixels times the pixels";
   bool magnitude = false;
 
   template <class Self, class V>

@@ -3,8 +3,8 @@
 
 #include <numbers>
 
-#include "core_tokensets/attribution/copies.hpp"
 #include "core_tokensets/attribution/gradient_x_input.hpp"
+#include "core_tokensets/attribution/passes/copies.hpp"
 
 namespace core_tokensets {
 
@@ -18,6 +18,7 @@ inline constexpr std::array words<path_start>{"pixels", "embeddings"};
 /// over the patches is f(x) - f(x') but for the error of the quadrature.
 struct integrated_gradients {
   static constexpr const char* name = "integrated_gradients";
+  static constexpr const char* about = "mean gradient on the way from an empty picture, times the way";
   index steps = 16;
   path_start start = path_start::pixels;
   double pixel = 0;  ///< of the start, in normalised values
@@ -80,6 +81,7 @@ std::vector<double> attribute(const integrated_gradients& method, B& b, const vi
                               const target& t, attribution_workspace<B>& ws) {
   require(method.steps > 0 && method.steps <= 1000, "integrated_gradients: ", method.steps,
           " steps, expected 1 to 1000");
+  require_finite("integrated_gradients: pixel", method.pixel);
   const auto settled = settle_batch(b, model, batch, t, ws);
   const quadrature q = gauss_legendre(method.steps);
   const bool at_pixels = method.start == path_start::pixels;

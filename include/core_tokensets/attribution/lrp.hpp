@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-#include "core_tokensets/attribution/class_row.hpp"
-#include "core_tokensets/attribution/walk.hpp"
+#include "core_tokensets/attribution/passes/class_row.hpp"
+#include "core_tokensets/attribution/passes/walk.hpp"
 
 namespace core_tokensets {
 
@@ -20,6 +20,7 @@ inline constexpr std::array words<relevance_level>{"tokens", "embeddings", "pixe
 /// model.
 struct lrp_attribution {
   static constexpr const char* name = "lrp";
+  static constexpr const char* about = "layer-wise relevance propagation by the rules of a preset";
   lrp::preset rules = lrp::preset::attn_lrp;
   relevance_level level = relevance_level::tokens;
   double limit = 1e12;
@@ -92,7 +93,7 @@ void pixel_relevance(const lrp::composite& c, B& b, const vit<B>& model, const t
   tensor<B> lows, highs;
   detail::upload_column(b, low, lows);
   detail::upload_column(b, high, highs);
-  const auto plan = c.patch_embed.plan_for(model.config().image.channels);
+  const auto plan = c.patch_embed.plan_for(model.config().grid.channels);
   const auto p = model.view_parameters();
   const linear& l = model.layout().embedding.proj;
   lrp::linear_operands<T> layer{.weight = p[l.weight], .bias = p[l.bias]};

@@ -1,8 +1,8 @@
 #pragma once
 // Rollout of the relevance of attention instead of attention itself (Chefer, Gur & Wolf 2021, ablation).
 
-#include "core_tokensets/attribution/class_row.hpp"
-#include "core_tokensets/attribution/walk.hpp"
+#include "core_tokensets/attribution/passes/class_row.hpp"
+#include "core_tokensets/attribution/passes/walk.hpp"
 
 namespace core_tokensets {
 
@@ -10,6 +10,7 @@ namespace core_tokensets {
 /// without its gradient.
 struct lrp_rollout {
   static constexpr const char* name = "lrp_rollout";
+  static constexpr const char* about = "relevance of attention carried through all blocks, without gradients";
   index start_layer = 0;
   lrp::preset rules = lrp::preset::chefer;
 

@@ -1,13 +1,14 @@
 #pragma once
 // Occlusion (Zeiler & Fergus 2014) on tokens: what the model loses when one token is missing.
 
-#include "core_tokensets/attribution/variations.hpp"
+#include "core_tokensets/attribution/passes/variations.hpp"
 
 namespace core_tokensets {
 
 /// What is explained in the whole sample minus the same without the patch, for each patch on its own.
 struct occlusion {
   static constexpr const char* name = "occlusion";
+  static constexpr const char* about = "what is lost when a token is missing";
   missing_tokens missing = missing_tokens::drop;
 
   template <class Self, class V>

@@ -1,8 +1,8 @@
 #pragma once
 // Partial LRP: relevance of the attention of one block, without going further (Voita et al., ACL 2019).
 
-#include "core_tokensets/attribution/class_row.hpp"
-#include "core_tokensets/attribution/walk.hpp"
+#include "core_tokensets/attribution/passes/class_row.hpp"
+#include "core_tokensets/attribution/passes/walk.hpp"
 
 namespace core_tokensets {
 
@@ -10,6 +10,7 @@ namespace core_tokensets {
 /// mean_h max(0, G R_A). Chefer's repository reports it with the rules `chefer_original`.
 struct partial_lrp {
   static constexpr const char* name = "partial_lrp";
+  static constexpr const char* about = "relevance of the attention of one block";
   index block_from_last = 0;
   bool gradient = false;
   lrp::preset rules = lrp::preset::chefer_original;

@@ -10,6 +10,7 @@ namespace core_tokensets {
 /// and do not depend on what else is in one.
 struct random_relevance {
   static constexpr const char* name = "random";
+  static constexpr const char* about = "uniform numbers that follow from the seed and the sample: the control";
   std::uint64_t seed = 0;
 
   template <class Self, class V>

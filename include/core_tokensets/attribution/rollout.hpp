@@ -4,7 +4,7 @@
 
 #include <numeric>
 
-#include "core_tokensets/attribution/class_row.hpp"
+#include "core_tokensets/attribution/passes/class_row.hpp"
 
 namespace core_tokensets {
 
@@ -19,6 +19,7 @@ inline constexpr std::array words<head_fusion>{"mean", "max", "min"};
 /// token with itself. Does not depend on the target.
 struct rollout {
   static constexpr const char* name = "rollout";
+  static constexpr const char* about = "attention of all blocks multiplied, residual streams included";
   index start_layer = 0;
   head_fusion fusion = head_fusion::mean;
   double discard = 0;

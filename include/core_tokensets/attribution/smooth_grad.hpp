@@ -1,8 +1,10 @@
 #pragma once
 // SmoothGrad (Smilkov et al. 2017) around any method: the mean of its relevance over noisy copies of the input.
 
-#include "core_tokensets/attribution/copies.hpp"
 #include "core_tokensets/attribution/gradient_x_input.hpp"
+#include "core_tokensets/attribution/method.hpp"
+#include "core_tokensets/attribution/passes/copies.hpp"
+#include "core_tokensets/core/choices.hpp"
 
 namespace core_tokensets {
 
@@ -11,6 +13,7 @@ namespace core_tokensets {
 template <class Method = gradient_x_input>
 struct smooth_grad {
   static constexpr const char* name = "smooth_grad";
+  static constexpr const char* about = "another method, averaged over noisy copies of the input";
   Method method = {};
   index samples = 16;
   double sigma = 0.1;
@@ -23,6 +26,12 @@ struct smooth_grad {
     visit("seed", self.seed);
   }
 };
+
+/// The method inside stands in brackets behind the name.
+template <class Method>
+std::string text_of(const smooth_grad<Method>& smooth) {
+  return smooth.name + ("(" + text_of(smooth.method) + ")") + detail::written_options(smooth);
+}
 
 namespace detail {
 
@@ -39,11 +48,11 @@ inline void add_noise(token_batch& copies, index begin, index end, double sigma,
 
 }  // namespace detail
 
-template <class Method, tensor_backend B>
+template <tensor_backend B, attribution_method<B> Method>
 std::vector<double> attribute(const smooth_grad<Method>& smooth, B& b, const vit<B>& model, const token_batch& batch,
                               const target& t, attribution_workspace<B>& ws) {
-  require(smooth.samples > 0 && smooth.sigma >= 0, "smooth_grad: ", smooth.samples, " samples with deviation ",
-          smooth.sigma, ", expected at least 1 and 0");
+  require(smooth.samples > 0 && smooth.sigma >= 0 && std::isfinite(smooth.sigma), "smooth_grad: ", smooth.samples,
+          " samples with deviation ", smooth.sigma, ", expected at least 1 and 0");
   const auto settled = settle_batch(b, model, batch, t, ws);
   std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 0.0);
   for_each_part(batch, smooth.samples, 4096, [&](std::span<const index> samples, std::span<const index> number) {

@@ -16,34 +16,36 @@ namespace core_tokensets {
 
 /// The number that relevance is shares of. `log_probability` is minus the cross-entropy, so that relevance is positive
 /// where a token lowers the loss; `margin` is the logit minus that of another class.
-enum class objective { logit, log_probability, margin };
+enum class explained_score { logit, log_probability, margin };
 /// Whose class: the one of the largest logit, the label of the batch, or one that is given.
 enum class explained_class { largest, label, given };
 
 template <>
-inline constexpr std::array words<objective>{"logit", "loss", "margin"};
+inline constexpr std::array words<explained_score>{"logit", "loss", "margin"};
 
 /// A target for every sample of a batch. Given classes are one for all samples or one for each; without a class
 /// `against`, a margin is to the largest other logit. A list of classes alone is a target too: those logits, or if it
 /// is empty the largest.
 struct target {
-  objective what = objective::logit;
+  explained_score what = explained_score::logit;
   explained_class whose = explained_class::largest;
   std::vector<std::int32_t> classes = {}, against = {};
 
   target() = default;
-  target(objective o, explained_class c = explained_class::largest, std::vector<std::int32_t> given = {},
+  target(explained_score o, explained_class c = explained_class::largest, std::vector<std::int32_t> given = {},
          std::vector<std::int32_t> others = {})
       : what(o), whose(c), classes(std::move(given)), against(std::move(others)) {}
   target(std::span<const std::int32_t> given)
       : whose(given.empty() ? explained_class::largest : explained_class::given), classes(given.begin(), given.end()) {}
   target(const std::vector<std::int32_t>& given) : target(std::span(given)) {}
 
-  static target label(objective o = objective::logit) { return {o, explained_class::label}; }
-  static target of_class(std::int32_t c, objective o = objective::logit) { return {o, explained_class::given, {c}}; }
-  static target loss() { return label(objective::log_probability); }
+  static target label(explained_score o = explained_score::logit) { return {o, explained_class::label}; }
+  static target of_class(std::int32_t c, explained_score o = explained_score::logit) {
+    return {o, explained_class::given, {c}};
+  }
+  static target loss() { return label(explained_score::log_probability); }
   static target margin(std::int32_t c, std::int32_t other) {
-    return {objective::margin, explained_class::given, {c}, {other}};
+    return {explained_score::margin, explained_class::given, {c}, {other}};
   }
 };
 
@@ -65,13 +67,13 @@ inline target parse_target(std::string_view text) {
   if (word == "argmax") return {};
   if (word == "label") return target::label();
   if (word == "loss") return target::loss();
-  if (word == "margin") return target::label(objective::margin);
+  if (word == "margin") return target::label(explained_score::margin);
   fail("target '", text, "': expected argmax, label, class:K, loss, margin or margin:A,B");
 }
 
 /// A target with its classes settled for the S samples of a batch.
 struct settled_target {
-  objective what = objective::logit;
+  explained_score what = explained_score::logit;
   std::vector<std::int32_t> classes, others;  ///< [S]; others only for margins
 
   /// The explained number of sample s for its logits.
@@ -81,20 +83,20 @@ struct settled_target {
   template <class T>
   void gradient(std::size_t s, std::span<const T> logits, std::span<T> out) const {
     std::fill(out.begin(), out.end(), T(0));
-    if (what == objective::log_probability) {
+    if (what == explained_score::log_probability) {
       const double total = log_total(logits);
       for (std::size_t k = 0; k < out.size(); ++k) out[k] = T(-std::exp(double(logits[k]) - total));
     }
     out[static_cast<std::size_t>(classes[s])] += T(1);
-    if (what == objective::margin) out[static_cast<std::size_t>(others[s])] -= T(1);
+    if (what == explained_score::margin) out[static_cast<std::size_t>(others[s])] -= T(1);
   }
 
  private:
   template <class T>
   double value_of(std::size_t s, std::span<const T> logits) const {
     const double z = double(logits[static_cast<std::size_t>(classes[s])]);
-    if (what == objective::logit) return z;
-    if (what == objective::margin) return z - double(logits[static_cast<std::size_t>(others[s])]);
+    if (what == explained_score::logit) return z;
+    if (what == explained_score::margin) return z - double(logits[static_cast<std::size_t>(others[s])]);
     return z - log_total(logits);
   }
   template <class T>
@@ -132,7 +134,7 @@ settled_target settle(const target& t, const token_batch& batch, std::span<const
                                                                : listed(t.classes, s);
     require(c >= 0 && static_cast<std::size_t>(c) < k, "attribution: class ", c, " of ", k, " classes");
     settled.classes.push_back(c);
-    if (t.what != objective::margin) continue;
+    if (t.what != explained_score::margin) continue;
     require(k > 1, "attribution: a margin needs two classes, the model has ", k);
     const std::int32_t other = t.against.empty() ? largest(c) : listed(t.against, s);
     require(other >= 0 && static_cast<std::size_t>(other) < k && other != c, "attribution: margin of class ", c, " to ",

@@ -30,7 +30,9 @@ struct evidence {
   /// A gradient `[K] + [K, d]` (bias, then weight) that the chosen samples shall sum up to, as of a validation set;
   /// empty: the mean over the samples themselves.
   std::vector<double> target;
+  index groups = 0;  ///< what labels number, where that is not the classes (kinds of questions); 0: the classes
 
+  index label_count() const { return groups > 0 ? groups : classes; }
   index first_row(index i) const { return rows.empty() ? i : rows[static_cast<std::size_t>(i)]; }
   index all_rows() const { return rows.empty() ? samples : rows.back(); }
   /// Calls `visit(delta [K], feature [d], share)` for the rows of sample i; shares add up to 1.
@@ -43,6 +45,51 @@ struct evidence {
   /// Length of a gradient: K (d + 1).
   index gradient_size() const { return classes * (features + 1); }
 };
+
+namespace detail {
+
+/// One row of evidence: softmax of the logits `[K]` minus the wanted class, to `delta` `[K]`.
+inline void write_delta(std::span<const float> logits, index wanted, double* delta) {
+  const double top = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+  double sum = 0;
+  for (std::size_t c = 0; c < logits.size(); ++c) sum += delta[c] = std::exp(static_cast<double>(logits[c]) - top);
+  for (std::size_t c = 0; c < logits.size(); ++c) delta[c] /= sum;
+  delta[wanted] -= 1;
+}
+
+}  // namespace detail
+
+/// Room for the evidence of samples with these labels and rows (empty: one each), to be filled row by row, so that the
+/// outputs of a large model need not be held beside it.
+inline evidence empty_evidence(index classes, index features, std::vector<std::int32_t> labels,
+                               std::vector<index> rows = {}) {
+  evidence e{.samples = static_cast<index>(labels.size()),
+             .classes = classes,
+             .features = features,
+             .delta = {},
+             .feature = {},
+             .labels = std::move(labels),
+             .rows = std::move(rows),
+             .target = {}};
+  require(e.samples > 0 && classes > 0 && features > 0, "evidence: ", e.samples, " samples of ", classes, " classes, ",
+          features, " features, expected at least one of each");
+  e.delta.resize(static_cast<std::size_t>(e.all_rows() * classes));
+  e.feature.resize(static_cast<std::size_t>(e.all_rows() * features));
+  return e;
+}
+
+/// Fills row r from logits `[K]`, features `[d]` and the wanted class. `Error` unless they fit.
+inline void fill_row(evidence& e, index r, std::span<const float> logits, std::span<const float> feature,
+                     index wanted) {
+  require(r >= 0 && r < e.all_rows() && static_cast<index>(logits.size()) == e.classes &&
+              static_cast<index>(feature.size()) == e.features,
+          "evidence: row ", r, " of ", e.all_rows(), " with ", logits.size(), " logits and ", feature.size(),
+          " features, expected ", e.classes, " and ", e.features);
+  require(wanted >= 0 && wanted < e.classes, "evidence: label ", wanted, " of sample ", r, ", expected 0 to ",
+          e.classes - 1);
+  detail::write_delta(logits, wanted, e.delta.data() + r * e.classes);
+  std::copy(feature.begin(), feature.end(), e.feature.begin() + r * e.features);
+}
 
 /// Evidence from the model's outputs: logits `[R, K]`, features `[R, d]` below the head and targets `[R]`. Without
 /// `rows` each row is a sample and its target is its label; with them, `labels` `[n]` are the samples' groups. `Error`
@@ -58,24 +105,13 @@ inline evidence make_evidence(std::span<const float> logits, std::span<const flo
   require(!feature.empty() && static_cast<index>(feature.size()) % all == 0, "evidence: ", feature.size(),
           " feature values, expected a multiple of ", all, " samples");
   if (rows.empty()) labels = targets;
-  evidence e{.samples = static_cast<index>(labels.size()),
-             .classes = classes,
-             .features = static_cast<index>(feature.size()) / all,
-             .delta = std::vector<double>(logits.begin(), logits.end()),
-             .feature = {feature.begin(), feature.end()},
-             .labels = {labels.begin(), labels.end()},
-             .rows = std::move(rows),
-             .target = {}};
-  for (index i = 0; i < all; ++i) {
-    double* row = e.delta.data() + i * classes;
-    const index wanted = targets[static_cast<std::size_t>(i)];
-    require(wanted >= 0 && wanted < classes, "evidence: label ", wanted, " of sample ", i, ", expected 0 to ",
-            classes - 1);
-    const double top = *std::max_element(row, row + classes);
-    double sum = 0;
-    for (index c = 0; c < classes; ++c) sum += row[c] = std::exp(row[c] - top);
-    for (index c = 0; c < classes; ++c) row[c] /= sum;
-    row[wanted] -= 1;
+  const index features = static_cast<index>(feature.size()) / all;
+  evidence e = empty_evidence(classes, features, {labels.begin(), labels.end()}, std::move(rows));
+  require(e.all_rows() == all, "evidence: rows end at ", e.all_rows(), ", there are ", all);
+  for (index r = 0; r < all; ++r) {
+    fill_row(e, r, logits.subspan(static_cast<std::size_t>(r * classes), static_cast<std::size_t>(classes)),
+             feature.subspan(static_cast<std::size_t>(r * features), static_cast<std::size_t>(features)),
+             targets[static_cast<std::size_t>(r)]);
   }
   return e;
 }
@@ -107,8 +143,8 @@ inline void check(const evidence& e) {
   finite("target", e.target, e.gradient_size());
   for (index i = 0; i < e.samples; ++i) {
     const index label = e.labels[static_cast<std::size_t>(i)];
-    require(label >= 0 && label < e.classes, "evidence: label ", label, " of sample ", i, ", expected 0 to ",
-            e.classes - 1);
+    require(label >= 0 && label < e.label_count(), "evidence: label ", label, " of sample ", i, ", expected 0 to ",
+            e.label_count() - 1);
   }
 }
 

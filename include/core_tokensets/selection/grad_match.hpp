@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "core_tokensets/core/choices.hpp"
 #include "core_tokensets/selection/matching_pursuit.hpp"
 #include "core_tokensets/selection/selection.hpp"
 
@@ -15,10 +16,21 @@ namespace core_tokensets {
 /// `absolute_lambda` (as DeepCore and CORDS have it). `per_class`: each class alone, its share of the budget in
 /// proportion to its size, its own mean as the target; otherwise all at once against `evidence.target` or the mean.
 struct grad_match {
+  static constexpr const char* name = "grad_match";
+  static constexpr const char* about =
+      "samples whose weighted gradients replace the gradient of all of them (GradMatch)";
   double lambda = 0.1;
   bool per_class = true;
   pursuit variant = pursuit::nonnegative;
   bool absolute_lambda = false;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("lambda", self.lambda);
+    visit("per_class", self.per_class);
+    visit("variant", self.variant);
+    visit("absolute_lambda", self.absolute_lambda);
+  }
 };
 
 /// At most k samples, class by class, and weights with mean 1; see `pursuit` for when there are fewer than k or

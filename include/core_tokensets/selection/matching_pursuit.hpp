@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "core_tokensets/core/options.hpp"
 #include "core_tokensets/selection/cholesky.hpp"
 #include "core_tokensets/selection/evidence.hpp"
 #include "core_tokensets/selection/gram.hpp"
@@ -28,6 +29,9 @@ namespace core_tokensets {
 /// - `cords_nnls`: |M x - A_S^T b| minimal over x >= 0 at every step, as CORDS' NNLS variant. Slow beyond a few hundred
 ///   samples (a cube in the number of samples a step); kept for comparison.
 enum class pursuit { nonnegative, deepcore, cords, cords_nnls };
+
+template <>
+inline constexpr std::array words<pursuit>{"nonnegative", "deepcore", "cords", "cords_nnls"};
 
 /// Samples in the order of their choice, their weights, and the error |A w - b|.
 struct pursuit_result {

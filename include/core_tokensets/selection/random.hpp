@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "core_tokensets/core/choices.hpp"
 #include "core_tokensets/core/random.hpp"
 #include "core_tokensets/selection/selection.hpp"
 
@@ -12,13 +13,21 @@ namespace core_tokensets {
 
 /// k samples at random, all of weight 1; `balanced`: the same number from every class, as far as it has them.
 struct random_selection {
+  static constexpr const char* name = "random";
+  static constexpr const char* about = "samples at random, of each class the same number";
   std::uint64_t seed = 0;
   bool balanced = true;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("seed", self.seed);
+    visit("balanced", self.balanced);
+  }
 };
 
 /// The same samples for the same seed, labels `[n]` of `classes` and budget, ordered by class if balanced.
-inline selection_result select_at_random(const random_selection& method, std::span<const std::int32_t> labels,
-                                         index classes, index k) {
+inline selection_result select_from_labels(const random_selection& method, std::span<const std::int32_t> labels,
+                                           index classes, index k) {
   const auto n = static_cast<index>(labels.size());
   require(k > 0 && k <= n, "selection: a budget of ", k, " samples, expected 1 to ", n);
   selection_result result;
@@ -43,7 +52,7 @@ inline selection_result select_at_random(const random_selection& method, std::sp
 /// The same by the contract of a selector; looks at the labels of the evidence only.
 inline selection_result select(const random_selection& method, const evidence& e, index k) {
   check_budget(e, k);
-  return select_at_random(method, e.labels, e.classes, k);
+  return select_from_labels(method, e.labels, e.label_count(), k);
 }
 
 }  // namespace core_tokensets

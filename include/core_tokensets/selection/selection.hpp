@@ -28,6 +28,20 @@ concept selector = requires(const M& method, const evidence& e, index k) {
   { select(method, e, k) } -> std::same_as<selection_result>;
 };
 
+/// k of the samples with these labels `[n]` of `classes`, by any selector; `gather()` makes the evidence, which a
+/// selector that has `select_from_labels(method, labels, classes, k)` does without.
+template <class M, class Gather>
+selection_result choose_samples(const M& method, std::span<const std::int32_t> labels, index classes, index k,
+                                const Gather& gather) {
+  if constexpr (requires { select_from_labels(method, labels, classes, k); }) {
+    return select_from_labels(method, labels, classes, k);
+  } else if constexpr (requires { method.choose(labels, classes, k, gather); }) {
+    return method.choose(labels, classes, k, gather);
+  } else {
+    return select(method, gather(), k);
+  }
+}
+
 /// `Error` unless the evidence is sound and 0 < k <= n.
 inline void check_budget(const evidence& e, index k) {
   check(e);
@@ -60,7 +74,7 @@ inline std::vector<std::vector<index>> members_by_class(std::span<const std::int
   return members;
 }
 inline std::vector<std::vector<index>> members_by_class(const evidence& e) {
-  return members_by_class(e.labels, e.classes);
+  return members_by_class(e.labels, e.label_count());
 }
 
 /// The sizes of lists.

@@ -3,7 +3,6 @@
 
 #include <chrono>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "core_tokensets/attribution/measures/completeness.hpp"
 #include "core_tokensets/attribution/measures/faithfulness.hpp"
@@ -13,7 +12,8 @@
 #include "core_tokensets/attribution/measures/saco.hpp"
 #include "core_tokensets/attribution/measures/sensitivity.hpp"
 #include "core_tokensets/attribution/measures/sufficiency.hpp"
-#include "core_tokensets/attribution/methods.hpp"
+#include "core_tokensets/attribution/method.hpp"
+#include "core_tokensets/io/json.hpp"
 
 namespace core_tokensets {
 
@@ -63,8 +63,8 @@ inline void append(judgement& into, const char* name, const std::vector<double>&
   all.insert(all.end(), values.begin(), values.end());
 }
 
-template <measured M>
-void judge_removal(M& m, std::span<const double> relevance, const judge_options& o, judgement& into) {
+template <measured Samples>
+void judge_removal(Samples& m, std::span<const double> relevance, const judge_options& o, judgement& into) {
   for (const auto missing : {missing_tokens::drop, missing_tokens::zero}) {
     const bool drop = missing == missing_tokens::drop;
     append(into, drop ? "deletion" : "deletion_zero",
@@ -83,10 +83,9 @@ void judge_removal(M& m, std::span<const double> relevance, const judge_options&
   append(into, "completeness", measure(completeness{.missing = o.missing}, m, relevance));
 }
 
-template <tensor_backend B>
-void judge_sanity(const attribution_method& method, B& b, const vit<B>& model, measured_batch<B>& m,
-                  std::span<const double> relevance, const judge_options& o, attribution_workspace<B>& ws,
-                  judgement& into) {
+template <tensor_backend B, attribution_method<B> M>
+void judge_sanity(const M& method, B& b, const vit<B>& model, measured_batch<B>& m, std::span<const double> relevance,
+                  const judge_options& o, attribution_workspace<B>& ws, judgement& into) {
   std::vector<index> each(m.samples());
   std::iota(each.begin(), each.end(), index{0});
   const target same = repeat_target(m.explained, each);
@@ -113,10 +112,9 @@ void judge_sanity(const attribution_method& method, B& b, const vit<B>& model, m
 
 /// Judges a method on one batch. `coverage` `[P]`: how much of each patch an object covers, or empty; samples without
 /// an object are left out there. `sanity`: with the checks that explain many times over.
-template <tensor_backend B>
-void judge(const attribution_method& method, B& b, const vit<B>& model, measured_batch<B>& m,
-           std::span<const double> coverage, bool sanity, const judge_options& o, attribution_workspace<B>& ws,
-           judgement& into) {
+template <tensor_backend B, attribution_method<B> M>
+void judge(const M& method, B& b, const vit<B>& model, measured_batch<B>& m, std::span<const double> coverage,
+           bool sanity, const judge_options& o, attribution_workspace<B>& ws, judgement& into) {
   std::vector<index> each(m.samples());
   std::iota(each.begin(), each.end(), index{0});
   const auto start = std::chrono::steady_clock::now();
@@ -138,9 +136,9 @@ void judge(const attribution_method& method, B& b, const vit<B>& model, measured
   if (sanity) detail::judge_sanity(method, b, model, m, relevance, o, ws, into);
 }
 
-/// Mean, median, standard deviation and number of the samples of each measure.
-inline nlohmann::json to_json(const judgement& j) {
-  nlohmann::json result = nlohmann::json::object();
+/// Mean, median, standard deviation (null where they are not finite) and number of the samples of each measure.
+inline json to_json(const judgement& j) {
+  json result = json::object();
   for (const auto& [name, values] : j) {
     const auto n = static_cast<double>(values.size());
     const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
@@ -149,8 +147,10 @@ inline nlohmann::json to_json(const judgement& j) {
     auto sorted = values;
     std::sort(sorted.begin(), sorted.end());
     const double median = (sorted[sorted.size() / 2] + sorted[(sorted.size() - 1) / 2]) / 2;
-    result[name] = {
-        {"mean", mean}, {"median", median}, {"sd", n > 1 ? std::sqrt(square / (n - 1)) : 0.0}, {"n", values.size()}};
+    result[name] = {{"mean", finite_or_null(mean)},
+                    {"median", finite_or_null(median)},
+                    {"sd", finite_or_null(n > 1 ? std::sqrt(square / (n - 1)) : 0.0)},
+                    {"n", values.size()}};
   }
   return result;
 }

@@ -4,7 +4,7 @@
 #include <concepts>
 
 #include "core_tokensets/attribution/measures/ranking.hpp"
-#include "core_tokensets/attribution/variations.hpp"
+#include "core_tokensets/attribution/passes/variations.hpp"
 
 namespace core_tokensets {
 
@@ -26,7 +26,7 @@ namespace detail {
 template <class T>
 masked_value read_value(const settled_target& t, std::size_t s, std::span<const T> logits) {
   settled_target log_probability = t;
-  log_probability.what = objective::log_probability;
+  log_probability.what = explained_score::log_probability;
   const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
   return {t.value(s, logits), std::exp(log_probability.value(s, logits)), best == t.classes[s]};
 }

@@ -1,7 +1,7 @@
 #pragma once
 // Answers made ready for the measures that take patches away, and their judgement.
 
-#include "core_tokensets/attribution/answer_methods.hpp"
+#include "core_tokensets/attribution/answers/answers.hpp"
 #include "core_tokensets/attribution/measures/judge.hpp"
 
 namespace core_tokensets {
@@ -79,7 +79,7 @@ struct measured_answers {
       masked_value value{0, 1, true};
       for (const index a : rows) {
         const auto row = static_cast<std::size_t>(a);
-        const settled_target token{objective::logit, {workspace_.tape.text.targets[row]}, {}};
+        const settled_target token{explained_score::logit, {workspace_.tape.text.targets[row]}, {}};
         const masked_value of_token = detail::read_value(token, 0, std::span(logits).subspan(row * v, v));
         value.value += of_token.value;
         value.probability *= of_token.probability;
@@ -93,11 +93,10 @@ struct measured_answers {
 };
 
 /// Judges a method on answers by the measures of removal and of sparseness.
-template <tensor_backend B>
-void judge(const attribution_method& method, measured_answers<B>& m, const judge_options& o, answer_workspace<B>& ws,
-           judgement& into) {
+template <tensor_backend B, answers_method<B> M>
+void judge(const M& method, measured_answers<B>& m, const judge_options& o, answer_workspace<B>& ws, judgement& into) {
   const auto start = std::chrono::steady_clock::now();
-  const std::vector<double> relevance = attribute_answers(method, m.b, m.model, m.images, m.texts, ws).image;
+  const std::vector<double> relevance = attribute(method, m.b, m.model, m.images, m.texts, ws).image;
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   into["seconds"].insert(into["seconds"].end(), m.samples(), seconds / static_cast<double>(m.samples()));
   detail::judge_removal(m, relevance, o, into);

@@ -1,8 +1,8 @@
 #pragma once
 // Max-sensitivity (Yeh et al., NeurIPS 2019): how much relevance moves when the input hardly does.
 
-#include "core_tokensets/attribution/copies.hpp"
 #include "core_tokensets/attribution/measures/ranking.hpp"
+#include "core_tokensets/attribution/passes/copies.hpp"
 
 namespace core_tokensets {
 
@@ -18,8 +18,8 @@ struct max_sensitivity {
 template <class Explain>
 std::vector<double> measure(const max_sensitivity& options, const Explain& explain, const token_batch& batch,
                             const settled_target& explained, std::span<const double> relevance) {
-  require(options.samples > 0 && options.radius >= 0, "max_sensitivity: ", options.samples, " draws within ",
-          options.radius);
+  require(options.samples > 0 && options.radius >= 0 && std::isfinite(options.radius),
+          "max_sensitivity: ", options.samples, " draws within ", options.radius);
   std::vector<double> result(static_cast<std::size_t>(batch.samples()), 0.0);
   for_each_part(batch, options.samples, 4096, [&](std::span<const index> samples, std::span<const index> number) {
     token_batch copies = copy_samples(batch, samples);

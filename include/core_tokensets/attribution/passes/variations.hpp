@@ -10,9 +10,6 @@
 
 namespace core_tokensets {
 
-template <>
-inline constexpr std::array words<missing_tokens>{"drop", "zero", "rescaled"};
-
 namespace detail {
 
 /// The sample that each patch of a batch belongs to.

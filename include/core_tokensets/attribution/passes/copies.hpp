@@ -28,7 +28,7 @@ inline target repeat_target(const settled_target& settled, std::span<const index
   target t{settled.what, explained_class::given};
   for (const index s : samples) {
     t.classes.push_back(settled.classes[static_cast<std::size_t>(s)]);
-    if (settled.what == objective::margin) t.against.push_back(settled.others[static_cast<std::size_t>(s)]);
+    if (settled.what == explained_score::margin) t.against.push_back(settled.others[static_cast<std::size_t>(s)]);
   }
   return t;
 }

@@ -2,7 +2,7 @@
 // AtMan for answers: one image or text token is suppressed in every attention that looks at it, and the change of the
 // answer is measured (Deiseroth et al. 2023).
 
-#include "core_tokensets/attribution/answers.hpp"
+#include "core_tokensets/attribution/answers/answers.hpp"
 #include "core_tokensets/attribution/atman.hpp"
 
 namespace core_tokensets {
@@ -15,28 +15,6 @@ struct answer_variation {
   std::vector<double> image, text;
 };
 
-/// Sample s of a batch appended to another.
-inline void append_sample(const token_batch& from, index s, token_batch& to) {
-  const auto begin = from.offsets[static_cast<std::size_t>(s)], end = from.offsets[static_cast<std::size_t>(s + 1)];
-  const auto part = [&](const auto& values, auto& out, index width) {
-    if (!values.empty()) out.insert(out.end(), values.begin() + begin * width, values.begin() + end * width);
-  };
-  to.patch_dim = from.patch_dim;
-  part(from.patches, to.patches, from.patch_dim);
-  part(from.positions, to.positions, 1);
-  part(from.scale, to.scale, 1);
-  to.offsets.push_back(to.offsets.back() + end - begin);
-}
-
-inline void append_sample(const text_batch& from, index s, text_batch& to) {
-  const auto begin = from.offsets[static_cast<std::size_t>(s)], end = from.offsets[static_cast<std::size_t>(s + 1)];
-  to.next_picture();
-  to.tokens.insert(to.tokens.end(), from.tokens.begin() + begin, from.tokens.begin() + end);
-  to.targets.insert(to.targets.end(), from.targets.begin() + begin, from.targets.begin() + end);
-  to.offsets.push_back(static_cast<index>(to.tokens.size()));
-  ++to.images.back();
-}
-
 /// What `watch` names of each text: the sum over its explained rows of log-probabilities, or of logits.
 template <tensor_backend B>
 std::vector<double> watched_values(B& b, const answer_workspace<B>& ws, watched what) {
@@ -47,8 +25,9 @@ std::vector<double> watched_values(B& b, const answer_workspace<B>& ws, watched 
     double sum = 0;
     for (const index a : rows) {
       const auto row = static_cast<std::size_t>(a);
-      const settled_target answer{
-          what == watched::target ? objective::logit : objective::log_probability, {ws.tape.text.targets[row]}, {}};
+      const settled_target answer{what == watched::target ? explained_score::logit : explained_score::log_probability,
+                                  {ws.tape.text.targets[row]},
+                                  {}};
       sum += answer.value(0, std::span<const typename B::scalar>(logits.data() + row * v, v));
     }
     values.push_back(sum);
@@ -62,6 +41,7 @@ std::vector<double> run_variations(const atman& method, B& b, const image_text_m
                                    const token_batch& images, const text_batch& texts,
                                    std::span<const answer_variation> variations) {
   using T = typename B::scalar;
+  check(method);
   constexpr index most_tokens = 4096;
   answer_workspace<B> ws;
   ws.tape.keep = kept::logits;

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "core_tokensets/attribution/cross_attention.hpp"
+#include "core_tokensets/attribution/answers/cross_attention.hpp"
 #include "core_tokensets/model/image_text.hpp"
 
 namespace core_tokensets {
@@ -22,6 +22,30 @@ struct answer_workspace {
   stream_gradients<B> streams;                ///< its gradients at both streams
   std::vector<std::vector<index>> explained;  ///< of each text the rows of the A that are explained
 };
+
+/// A type M whose values explain answers on backend B: `attribute(m, b, model, images, texts, workspace)`, found beside
+/// M, for batches of one text a picture. A method may be this and an `attribution_method` too.
+template <class M, class B>
+concept answers_method = tensor_backend<B> &&
+    requires(const M& m, B& b, const image_text_model<B>& model, const token_batch& images, const text_batch& texts,
+             answer_workspace<B>& ws) {
+  { attribute(m, b, model, images, texts, ws) } -> std::same_as<answer_relevance>;
+};
+
+/// `Error` where a method finds out only when it runs that it does not work on answers (`any_attribution`). Types that
+/// never do are refused when they are compiled.
+template <tensor_backend B, answers_method<B> M>
+void check_answers_method(const M& method) {
+  if constexpr (requires { method.check_answers(); }) method.check_answers();
+}
+
+/// The same with a workspace of its own, for one batch.
+template <tensor_backend B, answers_method<B> M>
+answer_relevance attribute(const M& m, B& b, const image_text_model<B>& model, const token_batch& images,
+                           const text_batch& texts) {
+  answer_workspace<B> ws;
+  return attribute(m, b, model, images, texts, ws);
+}
 
 /// What is explained of each text: the sum of the logits of its answer's tokens. The token `end` behind them says
 /// little about the picture and is left out, unless the answer is empty.
@@ -68,6 +92,32 @@ void explain_answers(B& b, const image_text_model<B>& model, const token_batch& 
   ws.dlogits.assign(b, static_cast<index>(ws.tape.text.targets.size()), model.config().text.vocabulary,
                     gradient.data());
 }
+
+namespace detail {
+
+/// Sample s of a batch appended to another.
+inline void append_sample(const token_batch& from, index s, token_batch& to) {
+  const auto begin = from.offsets[static_cast<std::size_t>(s)], end = from.offsets[static_cast<std::size_t>(s + 1)];
+  const auto part = [&](const auto& values, auto& out, index width) {
+    if (!values.empty()) out.insert(out.end(), values.begin() + begin * width, values.begin() + end * width);
+  };
+  to.patch_dim = from.patch_dim;
+  part(from.patches, to.patches, from.patch_dim);
+  part(from.positions, to.positions, 1);
+  part(from.scale, to.scale, 1);
+  to.offsets.push_back(to.offsets.back() + end - begin);
+}
+
+inline void append_sample(const text_batch& from, index s, text_batch& to) {
+  const auto begin = from.offsets[static_cast<std::size_t>(s)], end = from.offsets[static_cast<std::size_t>(s + 1)];
+  to.next_picture();
+  to.tokens.insert(to.tokens.end(), from.tokens.begin() + begin, from.tokens.begin() + end);
+  to.targets.insert(to.targets.end(), from.targets.begin() + begin, from.targets.begin() + end);
+  to.offsets.push_back(static_cast<index>(to.tokens.size()));
+  ++to.images.back();
+}
+
+}  // namespace detail
 
 /// Rows of text s, counted from its first, whose outputs are explained.
 template <tensor_backend B>

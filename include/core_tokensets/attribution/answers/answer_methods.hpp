@@ -1,9 +1,13 @@
 #pragma once
 // The attribution methods for answers. Options are those of the methods for classes, as far as they have a meaning.
 
-#include "core_tokensets/attribution/answer_atman.hpp"
-#include "core_tokensets/attribution/answers.hpp"
-#include "core_tokensets/attribution/methods.hpp"
+#include "core_tokensets/attribution/answers/answer_atman.hpp"
+#include "core_tokensets/attribution/answers/answers.hpp"
+#include "core_tokensets/attribution/attention.hpp"
+#include "core_tokensets/attribution/generic_attention.hpp"
+#include "core_tokensets/attribution/grad_lrp.hpp"
+#include "core_tokensets/attribution/gradient_x_input.hpp"
+#include "core_tokensets/attribution/random.hpp"
 #include "core_tokensets/nn/lrp/decoder_block.hpp"
 
 namespace core_tokensets {
@@ -207,37 +211,6 @@ answer_relevance attribute(const grad_lrp& method, B& b, const image_text_model<
       b, model, texts, ws, method.start_layer, [&](std::size_t i) -> const tensor<B>& { return r.encoder[i]; },
       [&](std::size_t i) -> const tensor<B>& { return r.self[i]; },
       [&](std::size_t i) -> const tensor<B>& { return r.cross[i]; });
-}
-
-/// A method that works on answers.
-template <class M, class B>
-concept answers_method = requires(const M& method, B& b, const image_text_model<B>& model, const token_batch& images,
-                                  const text_batch& texts, answer_workspace<B>& ws) {
-  { attribute(method, b, model, images, texts, ws) } -> std::same_as<answer_relevance>;
-};
-
-/// `Error` unless the method works on answers; names those that do.
-template <tensor_backend B>
-void check_answers_method(const attribution_method& method) {
-  const auto check = []<class M>(const M& m) {
-    require(
-        answers_method<M, B>, "attribution: '", m.name,
-        "' does not work on answers; random, attention, gradient_x_input, generic_attention, grad_lrp and atman do");
-  };
-  std::visit(check, method);
-}
-
-/// Any method by its variant. `Error`: see `check_answers_method`.
-template <tensor_backend B>
-answer_relevance attribute_answers(const attribution_method& method, B& b, const image_text_model<B>& model,
-                                   const token_batch& images, const text_batch& texts, answer_workspace<B>& ws) {
-  check_answers_method<B>(method);
-  return std::visit(
-      [&]<class M>(const M& m) -> answer_relevance {
-        if constexpr (answers_method<M, B>) return attribute(m, b, model, images, texts, ws);
-        return {};
-      },
-      method);
 }
 
 }  // namespace core_tokensets

@@ -33,6 +33,9 @@ inline byte_budget bytes(index n) {
   return {.amount = static_cast<double>(n), .is_fraction = false};
 }
 
+inline byte_budget kibibytes(index n) { return bytes(n << 10); }
+inline byte_budget mebibytes(index n) { return bytes(n << 20); }
+
 /// A budget of `f` times the bytes of the data, 0 < f <= 1.
 inline byte_budget fraction(double f) {
   require(f > 0 && f <= 1, "budget: a fraction of ", f, ", expected more than 0 and at most 1");

@@ -1,44 +1,49 @@
 #pragma once
-// How the pixels of a memory are packed into bytes. A codec is a type with a name and two functions; raw is the plain
-// one, and a lossless or lossy one is added by writing another type, without a change anywhere else.
+// How the pixels of a sample's tokens are packed into bytes. A codec is a value of any type with a name and two
+// functions; the memory holds one and packs every sample when it is appended, so that what is replayed now and what is
+// replayed after a file was read are the same pixels.
 
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
-#include "core_tokensets/core/error.hpp"
-#include "core_tokensets/core/view.hpp"
+#include "core_tokensets/core/choices.hpp"
+#include "core_tokensets/data/patch_grid.hpp"
 
 namespace core_tokensets {
 
-/// What a codec may know about the tokens that it packs or unpacks; all of it is in the file besides the pixels.
+/// What a codec knows of the sample that it packs or unpacks: how its picture was cut, and which tokens are there.
 struct patch_context {
-  index channels = 0, patch = 0, grid_cols = 0;
-  std::span<const std::uint16_t> positions;  ///< [T]
-  std::span<const std::uint64_t> offsets;    ///< [S + 1]
+  const patch_grid& grid;
+  std::span<const std::uint16_t> positions;  ///< [n], rising
 
   index tokens() const { return static_cast<index>(positions.size()); }
-  index patch_dim() const { return channels * patch * patch; }
+  /// Bytes of the unpacked pixels.
+  index bytes() const { return tokens() * grid.patch_dim(); }
 };
 
-/// `encode` turns pixels `[T, patch_dim]` into bytes; `decode` fills `[T, patch_dim]` from them and throws `Error`
-/// where they make no sense (they come from a file). `name` is what the file says, so it must be unique and never
-/// change.
+/// `encode` turns the pixels `[n, patch_dim]` of one sample into bytes; `decode` fills `[n, patch_dim]` from them and
+/// throws `Error` where they make no sense (they come from a file). `name` and the options (core/options.hpp) are what
+/// the file says of it, so a name must be unique and never change its meaning.
 template <class C>
-concept patch_codec = requires(const C& codec, const patch_context& context, std::span<const std::uint8_t> in,
-                               std::span<std::uint8_t> out) {
-  { C::name() } -> std::convertible_to<std::string_view>;
+concept patch_codec = std::copyable<C> && requires(const C& codec, const patch_context& context,
+                                                   std::span<const std::uint8_t> in, std::span<std::uint8_t> out) {
+  { C::name } -> std::convertible_to<std::string_view>;
   { codec.encode(context, in) } -> std::same_as<std::vector<std::uint8_t>>;
   { codec.decode(context, in, out) } -> std::same_as<void>;
 };
 
 /// Pixels as they are; the file then holds `patches` as a matrix `[T, patch_dim]` that any reader understands.
 struct raw_codec {
-  static constexpr std::string_view name() { return "raw"; }
+  static constexpr const char* name = "raw";
+  static constexpr const char* about = "pixels as they are";
 
   std::vector<std::uint8_t> encode(const patch_context&, std::span<const std::uint8_t> pixels) const {
     return {pixels.begin(), pixels.end()};
@@ -50,5 +55,57 @@ struct raw_codec {
     std::copy(bytes.begin(), bytes.end(), pixels.begin());
   }
 };
+
+/// One codec of any type, raw unless another is given.
+class any_codec {
+ public:
+  any_codec() : any_codec(raw_codec{}) {}
+  template <class C>
+  requires(!std::same_as<C, any_codec> && patch_codec<C>) any_codec(C codec)
+      : text_(text_of(codec)),
+        raw_(std::same_as<C, raw_codec>),
+        encode_([codec](const patch_context& context, std::span<const std::uint8_t> in) {
+          return codec.encode(context, in);
+        }),
+        decode_([codec](const patch_context& context, std::span<const std::uint8_t> in, std::span<std::uint8_t> out) {
+          codec.decode(context, in, out);
+        }) {}
+
+  /// Name and options, as the file says them.
+  const std::string& text() const { return text_; }
+  bool raw() const { return raw_; }
+  std::vector<std::uint8_t> encode(const patch_context& context, std::span<const std::uint8_t> pixels) const {
+    return encode_(context, pixels);
+  }
+  void decode(const patch_context& context, std::span<const std::uint8_t> bytes, std::span<std::uint8_t> out) const {
+    decode_(context, bytes, out);
+  }
+  bool operator==(const any_codec& other) const { return text_ == other.text_; }
+
+ private:
+  std::string text_;
+  bool raw_;
+  std::function<std::vector<std::uint8_t>(const patch_context&, std::span<const std::uint8_t>)> encode_;
+  std::function<void(const patch_context&, std::span<const std::uint8_t>, std::span<std::uint8_t>)> decode_;
+};
+
+/// The codec that `text` (name and options, as in a file) asks for: raw, or one of those that are handed in, with its
+/// options set. `Error` naming `where`: none of them has that name, or not these options.
+template <patch_codec... Codecs>
+any_codec codec_named(std::string_view text, const std::string& where, const Codecs&... codecs) {
+  const auto colon = text.find(':');
+  const std::string_view name = text.substr(0, colon), options = colon == text.npos ? "" : text.substr(colon + 1);
+  any_codec found;
+  bool any = name == std::string_view(raw_codec::name);
+  [[maybe_unused]] const auto attempt = [&](auto codec) {
+    if (any || name != std::string_view(codec.name)) return;
+    any = true;
+    detail::set_options(codec, options, where + ": codec '" + std::string(name) + "'");
+    found = any_codec(codec);
+  };
+  (attempt(codecs), ...);
+  require(any, where, ": its pixels are packed by the codec '", name, "', which was not given");
+  return found;
+}
 
 }  // namespace core_tokensets

@@ -5,35 +5,34 @@
 #include <cstddef>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "core_tokensets/core/error.hpp"
+#include "core_tokensets/io/json.hpp"
 #include "core_tokensets/memory/token_memory.hpp"
 
 namespace core_tokensets {
 
 /// Numbers of a memory: samples, tokens, bytes, where they go, counts by class and task, format and metadata.
-inline nlohmann::json describe(const token_memory& memory) {
+inline json describe(const token_memory& memory) {
   const auto& arrays = memory.arrays();
   const auto& f = memory.format();
   std::map<std::string, index> tokens_per_task, samples_per_task, samples_per_class;
   index fewest = 0, most = 0, whole = 0;
   for (index s = 0; s < memory.samples(); ++s) {
-    const auto sample = arrays.sample(s);
-    const index n = sample.tokens();
+    const index n = arrays.tokens_of(s);
+    const std::string number = std::to_string(arrays.tasks[static_cast<std::size_t>(s)]);
     fewest = s == 0 ? n : std::min(fewest, n);
     most = std::max(most, n);
-    whole += n == f.grid_tokens();
-    ++samples_per_class[std::to_string(sample.target)];
-    ++samples_per_task[std::to_string(sample.task)];
-    tokens_per_task[std::to_string(sample.task)] += n;
+    whole += n == f.grid.tokens();
+    ++samples_per_class[std::to_string(arrays.targets[static_cast<std::size_t>(s)])];
+    ++samples_per_task[number];
+    tokens_per_task[number] += n;
   }
-  nlohmann::json bytes_per_array = nlohmann::json::object();
+  json bytes_per_array = json::object();
   index data_bytes = 0;
-  for (const auto& array :
-       detail::memory_layout(f, memory.samples(), memory.tokens(), -1, static_cast<index>(arrays.text.size()))) {
+  for (const auto& array : memory.layout()) {
     const index size = checked_byte_count(array.type, array.shape).value();
     bytes_per_array[array.name] = size;
     data_bytes += size;
@@ -45,20 +44,17 @@ inline nlohmann::json describe(const token_memory& memory) {
           {"tokens", memory.tokens()},
           {"bytes", total},
           {"bytes_per_array", bytes_per_array},
-          {"bytes_of_raw_images", memory.samples() * f.image_height * f.image_width * f.channels},
+          {"bytes_of_raw_images", memory.samples() * f.grid.size()},
           {"tokens_per_sample", {{"mean", per(memory.tokens(), memory.samples())}, {"fewest", fewest}, {"most", most}}},
-          {"kept_fraction", per(memory.tokens(), memory.samples() * f.grid_tokens())},
+          {"kept_fraction", per(memory.tokens(), memory.samples() * f.grid.tokens())},
           {"whole_images", whole},
           {"samples_per_class", samples_per_class},
           {"samples_per_task", samples_per_task},
           {"tokens_per_task", tokens_per_task},
-          {"image", {f.image_height, f.image_width, f.channels}},
-          {"patch", f.patch},
-          {"mean", f.mean},
-          {"stddev", f.stddev},
-          {"relevance", f.relevance == relevance_storage::none  ? "none"
-                        : f.relevance == relevance_storage::f16 ? "f16"
-                                                                : "f32"},
+          {"image", {f.grid.height, f.grid.width, f.grid.channels}},
+          {"patch", f.grid.patch},
+          {"codec", memory.codec().text()},
+          {"relevance", detail::option_text(f.relevance)},
           {"metadata", memory.metadata()}};
 }
 

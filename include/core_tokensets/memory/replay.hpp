@@ -11,8 +11,8 @@
 #include "core_tokensets/core/error.hpp"
 #include "core_tokensets/core/parallel.hpp"
 #include "core_tokensets/core/random.hpp"
+#include "core_tokensets/data/normalise.hpp"
 #include "core_tokensets/data/token_batch.hpp"
-#include "core_tokensets/memory/normalise.hpp"
 #include "core_tokensets/memory/token_memory.hpp"
 
 namespace core_tokensets {
@@ -66,62 +66,83 @@ class replay_sampler {
   std::vector<index> order_;
 };
 
-/// Turns stored samples into a batch, normalised. `drop`: the kept tokens only. `zero` and `rescaled`: the whole grid,
-/// where tokens that are not kept are 0 and have scale 0, kept ones scale 1 (the authors never rescale the memory).
-/// `out` is overwritten and its storage reused.
-inline void make_batch(const token_memory& memory, std::span<const index> samples, missing_tokens missing,
-                       token_batch& out) {
+/// How stored samples become a batch.
+struct replay_options {
+  missing_tokens missing = missing_tokens::drop;
+  double flip = 0;  ///< probability that a sample is mirrored: the places of its tokens and their pixels
+  std::uint64_t seed = 0, step = 0;  ///< of the mirrors
+};
+
+/// Turns stored samples into a batch, normalised as the model wants it. `drop`: the kept tokens only. `zero` and
+/// `rescaled`: the whole grid, where tokens that are not kept are 0 and have scale 0, kept ones scale 1 (the authors
+/// never rescale the memory). `out` is overwritten and its storage reused.
+inline void make_batch(const token_memory& memory, std::span<const index> samples,
+                       const pixel_normalisation& normalisation, const replay_options& options, token_batch& out) {
   const auto& arrays = memory.arrays();
-  const auto& format = memory.format();
-  const bool whole_grid = missing != missing_tokens::drop;
-  const index grid = format.grid_tokens(), dim = format.patch_dim(), area = format.patch * format.patch;
+  const patch_grid& grid = memory.format().grid;
+  require(options.flip >= 0 && options.flip <= 1, "replay: flip ", options.flip, ", expected a probability");
+  const bool whole_grid = options.missing != missing_tokens::drop;
+  const index dim = grid.patch_dim(), area = grid.patch * grid.patch;
 
   out.patch_dim = dim;
   out.offsets.assign(1, 0);
   out.targets.clear();
   out.weights.clear();
   for (const index s : samples) {
-    const auto sample = memory.sample(s);
-    out.offsets.push_back(out.offsets.back() + (whole_grid ? grid : sample.tokens()));
-    out.targets.push_back(sample.target);
-    out.weights.push_back(sample.weight);
+    require(s >= 0 && s < memory.samples(), "replay: no sample ", s, ", there are ", memory.samples());
+    out.offsets.push_back(out.offsets.back() + (whole_grid ? grid.tokens() : arrays.tokens_of(s)));
+    out.targets.push_back(arrays.targets[static_cast<std::size_t>(s)]);
+    out.weights.push_back(arrays.weights[static_cast<std::size_t>(s)]);
   }
   const auto rows = static_cast<std::size_t>(out.tokens());
   out.patches.resize(rows * static_cast<std::size_t>(dim));
   out.positions.resize(rows);
   out.scale.resize(whole_grid ? rows : 0);
 
-  const auto table = normalisation_table(format);
-  const auto write_patch = [&](const std::uint8_t* pixels, float* row) {
-    for (index c = 0; c < format.channels; ++c) {
+  const auto table = pixel_table(normalisation, grid.channels);
+  const auto write_patch = [&](const std::uint8_t* pixels, bool mirrored, float* row) {
+    for (index c = 0; c < grid.channels; ++c) {
       const float* lookup = table.data() + c * 256;
-      for (index i = c * area; i < (c + 1) * area; ++i) row[i] = lookup[pixels[i]];
+      for (index i = c * area; i < (c + 1) * area; ++i) {
+        const index x = i % grid.patch;
+        row[i] = lookup[pixels[mirrored ? i - x + grid.patch - 1 - x : i]];
+      }
     }
   };
-  const auto write_sample = [&](index i) {
-    const auto sample = arrays.sample(samples[static_cast<std::size_t>(i)]);
+  const auto write_sample = [&](index i, std::vector<std::uint8_t>& pixels) {
+    const index s = samples[static_cast<std::size_t>(i)];
+    const auto positions = arrays.positions_of(s);
     const index begin = out.offsets[static_cast<std::size_t>(i)], end = out.offsets[static_cast<std::size_t>(i) + 1];
+    random_stream random(options.seed ^ 0x6d6972726f72, options.step, static_cast<std::uint64_t>(i));
+    const bool mirrored = options.flip > 0 && random.uniform() < options.flip;
+    pixels.resize(positions.size() * static_cast<std::size_t>(dim));
+    memory.unpack(s, pixels);
     if (whole_grid) {
       std::fill(out.patches.begin() + begin * dim, out.patches.begin() + end * dim, 0.0f);
       std::fill(out.scale.begin() + begin, out.scale.begin() + end, 0);
       for (index t = begin; t < end; ++t)
         out.positions[static_cast<std::size_t>(t)] = static_cast<std::int32_t>(t - begin);
     }
-    for (index t = 0; t < sample.tokens(); ++t) {
-      const auto position = sample.positions[static_cast<std::size_t>(t)];
-      const index row = begin + (whole_grid ? index{position} : t);
-      write_patch(sample.patches.data() + t * dim, out.patches.data() + row * dim);
-      out.positions[static_cast<std::size_t>(row)] = position;
+    for (index t = 0; t < static_cast<index>(positions.size()); ++t) {
+      index position = positions[static_cast<std::size_t>(t)];
+      if (mirrored) position += grid.cols() - 1 - 2 * (position % grid.cols());
+      const index row = begin + (whole_grid ? position : t);
+      write_patch(pixels.data() + t * dim, mirrored, out.patches.data() + row * dim);
+      out.positions[static_cast<std::size_t>(row)] = static_cast<std::int32_t>(position);
       if (whole_grid) out.scale[static_cast<std::size_t>(row)] = 1;
     }
   };
   const bool small = out.patches.size() < 100'000;  // threads cost more than they bring
-  parallel_for(small ? 1 : 0, static_cast<index>(samples.size()), write_sample);
+  parallel_chunks(small ? 1 : 0, static_cast<index>(samples.size()), 8, [&](index begin, index end) {
+    std::vector<std::uint8_t> pixels;
+    for (index i = begin; i < end; ++i) write_sample(i, pixels);
+  });
 }
 
-inline token_batch make_batch(const token_memory& memory, std::span<const index> samples, missing_tokens missing) {
+inline token_batch make_batch(const token_memory& memory, std::span<const index> samples,
+                              const pixel_normalisation& normalisation, const replay_options& options = {}) {
   token_batch batch;
-  make_batch(memory, samples, missing, batch);
+  make_batch(memory, samples, normalisation, options, batch);
   return batch;
 }
 

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,11 +11,11 @@
 #include "core_tokensets/core/error.hpp"
 #include "core_tokensets/core/view.hpp"
 #include "core_tokensets/data/image_io.hpp"
-#include "core_tokensets/data/patches.hpp"
 #include "core_tokensets/io/atomic_folder.hpp"
+#include "core_tokensets/io/json.hpp"
 #include "core_tokensets/memory/describe.hpp"
 #include "core_tokensets/memory/token_memory.hpp"
-#include "core_tokensets/report/mosaic.hpp"
+#include "core_tokensets/report/kept_tokens.hpp"
 
 namespace core_tokensets {
 
@@ -25,17 +24,6 @@ struct memory_export_options {
   index side = 128;                           ///< small pictures are enlarged, by a whole number, up to this side
   std::string source = {};                    ///< where the memory came from, for `samples.json`
 };
-
-/// Sample s as a picture of three channels, its tokens in their places and quiet grey where there is none. `Error`:
-/// pixels that are neither grey nor colour.
-inline image picture_of(const token_memory& memory, index s) {
-  const auto& f = memory.format();
-  require(f.channels == 1 || f.channels == 3, "memory export: pictures of ", f.channels, " channels, expected 1 or 3");
-  const auto sample = memory.sample(s);
-  const std::vector<std::int32_t> positions(sample.positions.begin(), sample.positions.end());
-  const patch_grid grid{f.image_height, f.image_width, f.channels, f.patch};
-  return kept_patches(unpatchify(sample.patches, positions, grid), f.patch, positions);
-}
 
 namespace detail {
 
@@ -47,24 +35,23 @@ inline std::string sample_file_name(index s, index count) {
 }
 
 /// Every number as it is stored (a float read back from the JSON is the same float).
-inline nlohmann::ordered_json sample_to_json(const token_memory& memory, index s, const std::string& file,
-                                             const std::vector<std::string>& names) {
+inline json sample_to_json(const token_memory& memory, index s, const std::string& file,
+                           const std::vector<std::string>& names) {
   const auto sample = memory.sample(s);
   const auto target = static_cast<std::size_t>(sample.target);
-  nlohmann::ordered_json json{
-      {"index", s},
-      {"file", file},
-      {"target", sample.target},
-      {"class_name", nullptr},
-      {"weight", sample.weight},
-      {"task", sample.task},
-      {"positions", std::vector<std::uint16_t>(sample.positions.begin(), sample.positions.end())},
-      {"relevance", nullptr}};
-  if (sample.target >= 0 && target < names.size()) json["class_name"] = names[target];
+  json entry{{"index", s},
+             {"file", file},
+             {"target", sample.target},
+             {"class_name", nullptr},
+             {"weight", sample.weight},
+             {"task", sample.task},
+             {"positions", std::vector<std::uint16_t>(sample.positions.begin(), sample.positions.end())},
+             {"relevance", nullptr}};
+  if (sample.target >= 0 && target < names.size()) entry["class_name"] = names[target];
   if (memory.format().relevance != relevance_storage::none)
-    json["relevance"] = std::vector<float>(sample.relevance.begin(), sample.relevance.end());
-  if (memory.format().texts) json["prompt"] = sample.prompt, json["answer"] = sample.answer;
-  return json;
+    entry["relevance"] = std::vector<float>(sample.relevance.begin(), sample.relevance.end());
+  if (memory.format().texts) entry["prompt"] = sample.prompt, entry["answer"] = sample.answer;
+  return entry;
 }
 
 }  // namespace detail
@@ -77,26 +64,22 @@ inline void export_memory(const token_memory& memory, const std::filesystem::pat
                           const memory_export_options& options = {}) {
   const auto& f = memory.format();
   require(options.side > 0, "memory export: pictures of side ", options.side, ", expected more than 0");
-  const index zoom = std::max<index>(1, options.side / std::max(f.image_height, f.image_width));
-  const nlohmann::ordered_json about{{"source", options.source},
-                                     {"image", {f.image_height, f.image_width, f.channels}},
-                                     {"patch", f.patch},
-                                     {"grid", {f.grid_rows(), f.grid_cols()}},
-                                     {"zoom", zoom},
-                                     {"mean", f.mean},
-                                     {"stddev", f.stddev},
-                                     {"relevance", describe(memory)["relevance"]},
-                                     {"metadata", memory.metadata()}};
-  const auto text_of = [](const auto& json, int indent) {  // a path may be anything, JSON is UTF-8
-    return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
-  };
+  const index zoom = std::max<index>(1, options.side / std::max(f.grid.height, f.grid.width));
+  const json about{{"source", options.source},
+                   {"image", {f.grid.height, f.grid.width, f.grid.channels}},
+                   {"patch", f.grid.patch},
+                   {"grid", {f.grid.rows(), f.grid.cols()}},
+                   {"zoom", zoom},
+                   {"codec", memory.codec().text()},
+                   {"relevance", describe(memory)["relevance"]},
+                   {"metadata", memory.metadata()}};
   write_folder(out, [&](const std::filesystem::path& folder) {
-    std::string text = text_of(about, 1);
+    std::string text = about.dump(1);
     text.replace(text.size() - 2, 2, ",\n \"samples\": [");  // in place of "\n}"; then one line a sample
     for (index s = 0; s < memory.samples(); ++s) {
       const std::string file = detail::sample_file_name(s, memory.samples());
       write_png(folder / file, enlarge(picture_of(memory, s), zoom));
-      text += (s > 0 ? ",\n  " : "\n  ") + text_of(detail::sample_to_json(memory, s, file, options.class_names), -1);
+      text += (s > 0 ? ",\n  " : "\n  ") + detail::sample_to_json(memory, s, file, options.class_names).dump();
     }
     write_file(folder / "samples.json", std::string_view(text + "\n ]\n}\n"));
   });

@@ -4,12 +4,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "core_tokensets/core/error.hpp"
+#include "core_tokensets/io/json.hpp"
 #include "core_tokensets/report/html.hpp"
 
 namespace core_tokensets {
@@ -30,19 +30,17 @@ struct accuracy_table {
 };
 
 /// A JSON value as the text of a cell.
-template <class Json>
-std::string cell_text(const Json& value) {
+inline std::string cell_text(const json& value) {
   if (value.is_null()) return "\u2013";
-  if (value.is_boolean()) return value.template get<bool>() ? "yes" : "no";
-  if (value.is_string()) return value.template get<std::string>();
-  if (value.is_number_float()) return number_text(value.template get<double>());
+  if (value.is_boolean()) return value.get<bool>() ? "yes" : "no";
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_number_float()) return number_text(value.get<double>());
   return value.dump();
 }
 
 /// A table from an array of objects (a row each, columns in the order in which keys first appear) or from one object
 /// (a row for each key). `Error`: other JSON.
-template <class Json>
-report_table table_from_json(const Json& results, std::string caption = {}) {
+inline report_table table_from_json(const json& results, std::string caption = {}) {
   report_table table{{}, {}, std::move(caption)};
   if (results.is_object()) {
     for (const auto& [key, value] : results.items()) table.rows.push_back({key, cell_text(value)});
@@ -52,8 +50,8 @@ report_table table_from_json(const Json& results, std::string caption = {}) {
   for (const auto& row : results) {
     require(row.is_object(), "table_from_json: a row is ", row.type_name(), ", expected an object");
     for (const auto& item : row.items()) {
-      if (std::find(table.header.begin(), table.header.end(), item.key()) == table.header.end())
-        table.header.push_back(item.key());
+      if (std::find(table.header.begin(), table.header.end(), item.first) == table.header.end())
+        table.header.push_back(item.first);
     }
   }
   for (const auto& row : results) {
@@ -64,8 +62,7 @@ report_table table_from_json(const Json& results, std::string caption = {}) {
 }
 
 /// An accuracy matrix from a JSON array of arrays of numbers (null: not measured). `Error`: other JSON.
-template <class Json>
-accuracy_table matrix_from_json(const Json& values, std::string caption = {}) {
+inline accuracy_table matrix_from_json(const json& values, std::string caption = {}) {
   accuracy_table matrix{{}, {}, {}, std::move(caption)};
   require(values.is_array(), "matrix_from_json: ", values.type_name(), ", expected an array of arrays");
   for (const auto& row : values) {
@@ -74,7 +71,7 @@ accuracy_table matrix_from_json(const Json& values, std::string caption = {}) {
     for (const auto& cell : row) {
       require(cell.is_number() || cell.is_null(), "matrix_from_json: a cell is ", cell.type_name(),
               ", expected a number or null");
-      cells.push_back(cell.is_null() ? std::nan("") : cell.template get<double>());
+      cells.push_back(cell.is_null() ? std::nan("") : cell.get<double>());
     }
   }
   return matrix;

@@ -1,51 +1,45 @@
 #pragma once
-// A trained image-text model on samples: the answers that it writes, and what selection needs to know of each sample.
+// A trained image-text model on samples: the answers that it writes, how good they are, and where it looked for them.
 
-#include "core_tokensets/data/encoded_texts.hpp"
-#include "core_tokensets/data/patches.hpp"
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core_tokensets/attribution/answers/answers.hpp"
+#include "core_tokensets/data/text/encoded_texts.hpp"
+#include "core_tokensets/metrics/caption_metrics.hpp"
+#include "core_tokensets/metrics/vqa_accuracy.hpp"
 #include "core_tokensets/model/generate.hpp"
-#include "core_tokensets/selection/evidence.hpp"
+#include "core_tokensets/train/evaluate.hpp"
 
 namespace core_tokensets {
 
-namespace detail {
-
-/// Calls `body(part)` for pieces of the pictures.
-template <class Body>
-void for_pictures(std::span<const index> pictures, index batch_size, const Body& body) {
-  for (std::size_t begin = 0; begin < pictures.size(); begin += static_cast<std::size_t>(batch_size)) {
-    body(pictures.subspan(begin, std::min(static_cast<std::size_t>(batch_size), pictures.size() - begin)));
-  }
-}
-
-}  // namespace detail
-
-/// What the model writes for the samples `indices` of `data`, in their order, as tokens.
+/// What the model writes for some samples, in their order, as tokens.
 template <tensor_backend B>
-std::vector<generated_text> write_tokens(B& b, const image_text_model<B>& model, const tokenizer& words,
-                                         const visual_text& data, std::span<const index> indices,
-                                         const pixel_normalisation& normalisation, const generation_options& o = {},
+std::vector<generated_text> write_tokens(B& b, const image_text_model<B>& model,
+                                         const sample_view<visual_text>& samples, const generation_options& o = {},
                                          index batch_size = 64) {
-  const samples_by_picture by_picture(data, indices);
+  const visual_text& data = *samples.data;
+  const samples_by_picture by_picture(data, samples.indices);
   std::vector<generated_text> of_sample(static_cast<std::size_t>(data.n()));
-  detail::for_pictures(by_picture.pictures(), batch_size, [&](std::span<const index> part) {
+  token_batch images;
+  detail::for_batches(by_picture.pictures(), batch_size, [&](std::span<const index> part) {
     text_batch prompts;
     std::vector<index> asked;
     for (const index picture : part) {
       prompts.next_picture();
       for (const index i : by_picture.of(picture)) {
-        prompts.append_prompt(words.encode(data.samples[static_cast<std::size_t>(i)].prompt), tokenizer::begin_token);
+        prompts.append_prompt(model.words().encode(data.sample(i).prompt), tokenizer::begin_token);
         asked.push_back(i);
       }
     }
-    const auto images =
-        make_batch(data.images, part, {.patch = model.config().image.patch, .normalisation = normalisation});
+    make_batch(data.images, part, model.config().image, images);
     auto written = generate(b, model, images, prompts, tokenizer::end_token, o);
     for (std::size_t q = 0; q < asked.size(); ++q)
       of_sample[static_cast<std::size_t>(asked[q])] = std::move(written[q]);
   });
   std::vector<generated_text> result;
-  for (const index i : indices) result.push_back(of_sample[static_cast<std::size_t>(i)]);
+  for (const index i : samples.indices) result.push_back(of_sample[static_cast<std::size_t>(i)]);
   return result;
 }
 
@@ -58,67 +52,109 @@ inline std::string text_of(const tokenizer& words, const generated_text& written
 
 /// The same as text.
 template <tensor_backend B>
-std::vector<std::string> write_answers(B& b, const image_text_model<B>& model, const tokenizer& words,
-                                       const visual_text& data, std::span<const index> indices,
-                                       const pixel_normalisation& normalisation, const generation_options& o = {},
-                                       index batch_size = 64) {
+std::vector<std::string> write_answers(B& b, const image_text_model<B>& model, const sample_view<visual_text>& samples,
+                                       const generation_options& o = {}, index batch_size = 64) {
   std::vector<std::string> texts;
-  for (const auto& written : write_tokens(b, model, words, data, indices, normalisation, o, batch_size))
-    texts.push_back(text_of(words, written));
+  for (const auto& written : write_tokens(b, model, samples, o, batch_size))
+    texts.push_back(text_of(model.words(), written));
   return texts;
 }
 
-/// Last-layer gradients of the samples `indices`, averaged over the positions of each answer; labels are the groups.
-template <tensor_backend B>
-evidence answer_evidence(B& b, const image_text_model<B>& model, const tokenizer& words, const visual_text& data,
-                         std::span<const index> indices, const pixel_normalisation& normalisation,
-                         index batch_size = 64) {
-  const encoded_texts encoded(data, words, model.config().text.length);
-  const samples_by_picture by_picture(data, indices);
-  const index classes = model.config().text.vocabulary;
-  require(data.groups() <= classes, "selection: ", data.groups(), " groups, more than the ", classes, " tokens");
-  std::vector<std::vector<float>> logits(static_cast<std::size_t>(data.n())), features(logits.size());
-  std::vector<std::vector<std::int32_t>> targets(logits.size());
-  image_text_tape<B> tape;
-  tape.keep = kept::logits;
-  detail::for_pictures(by_picture.pictures(), batch_size, [&](std::span<const index> part) {
+/// What a model wrote about one picture, and how much each patch `[P]` mattered for it.
+struct explained_answer {
+  std::string text;
+  std::vector<double> relevance = {};
+};
+
+/// Writes an answer to each sample (a caption where the prompt is empty) and explains it by `method`.
+template <tensor_backend B, class Method>
+std::vector<explained_answer> explain_answers_of(B& b, const image_text_model<B>& model,
+                                                 const sample_view<visual_text>& samples, const Method& method,
+                                                 const generation_options& o = {}) {
+  const auto written = write_tokens(b, model, samples, o);
+  std::vector<explained_answer> result;
+  answer_workspace<B> workspace;
+  token_batch images;
+  for (std::size_t i = 0; i < samples.indices.size(); ++i) {
+    const visual_text_sample& sample = samples.data->sample(samples.indices[i]);
     text_batch texts;
-    std::vector<index> asked;
-    for (const index picture : part) {
-      texts.next_picture();
-      for (const index i : by_picture.of(picture)) {
-        texts.append(encoded.prompt(i), encoded.answer(i), tokenizer::begin_token, tokenizer::end_token);
-        asked.push_back(i);
-      }
-    }
-    const auto images =
-        make_batch(data.images, part, {.patch = model.config().image.patch, .normalisation = normalisation});
-    forward(b, model, images, texts, tape);
-    const auto z = tape.logits.to_host(b), h = tape.text_norm.y.to_host(b);
-    const index dim = tape.text_norm.y.cols();
-    for (std::size_t q = 0; q < asked.size(); ++q) {
-      const auto s = static_cast<std::size_t>(asked[q]);
-      for (index a = tape.text.asked_of_text.begin(static_cast<index>(q));
-           a < tape.text.asked_of_text.begin(static_cast<index>(q) + 1); ++a) {
-        const auto row = [&](const auto& from, index width) { return from.begin() + a * width; };
-        logits[s].insert(logits[s].end(), row(z, tape.logits.cols()), row(z, tape.logits.cols()) + tape.logits.cols());
-        features[s].insert(features[s].end(), row(h, dim), row(h, dim) + dim);
-        targets[s].push_back(tape.text.targets[static_cast<std::size_t>(a)]);
-      }
-    }
-  });
-  std::vector<float> all_logits, all_features;
-  std::vector<std::int32_t> all_targets, groups;
-  std::vector<index> rows{0};
-  for (const index i : indices) {
-    const auto s = static_cast<std::size_t>(i);
-    all_logits.insert(all_logits.end(), logits[s].begin(), logits[s].end());
-    all_features.insert(all_features.end(), features[s].begin(), features[s].end());
-    all_targets.insert(all_targets.end(), targets[s].begin(), targets[s].end());
-    groups.push_back(data.samples[s].group);
-    rows.push_back(static_cast<index>(all_targets.size()));
+    texts.next_picture();
+    texts.append(model.words().encode(sample.prompt), written[i].tokens, tokenizer::begin_token, tokenizer::end_token);
+    make_batch(samples.data->images, std::span(&sample.image, 1), model.config().image, images);
+    result.push_back({text_of(model.words(), written[i]), attribute(method, b, model, images, texts, workspace).image});
   }
-  return make_evidence(all_logits, all_features, all_targets, classes, std::move(rows), groups);
+  return result;
+}
+
+namespace detail {
+
+/// One picture of any size with one question, as a data set.
+inline visual_text one_question(const image_view& picture, std::string question, const patch_grid& grid) {
+  visual_text data;
+  data.images = one_picture(picture, grid);
+  data.group_names = {"picture"};
+  data.samples.push_back({0, std::move(question), {""}, 0});
+  return data;
+}
+
+}  // namespace detail
+
+/// The answer to a question about a picture of any size; no question: a caption.
+template <tensor_backend B>
+std::string answer(B& b, const image_text_model<B>& model, const image_view& picture, std::string question,
+                   const generation_options& o = {}) {
+  return write_answers(b, model, detail::one_question(picture, std::move(question), model.config().image.grid), o)
+      .front();
+}
+
+/// The same, and where the model looked for it by `method`.
+template <tensor_backend B, class Method>
+explained_answer answer(B& b, const image_text_model<B>& model, const image_view& picture, std::string question,
+                        const Method& method,
+                        const generation_options& o) requires(!std::same_as<Method, generation_options>) {
+  return explain_answers_of(b, model, detail::one_question(picture, std::move(question), model.config().image.grid),
+                            method, o)
+      .front();
+}
+
+/// A description of a picture of any size.
+template <tensor_backend B>
+std::string caption(B& b, const image_text_model<B>& model, const image_view& picture,
+                    const generation_options& o = {.length = 40}) {
+  return answer(b, model, picture, "", o);
+}
+
+/// True where the samples are captions: no sample asks anything.
+inline bool are_captions(const sample_view<visual_text>& samples) {
+  return std::all_of(samples.indices.begin(), samples.indices.end(),
+                     [&](index i) { return samples.data->sample(i).prompt.empty(); });
+}
+
+/// Questions: VQA accuracy, with the share of exact matches. Captions: CIDEr-D over its maximum of 10, with BLEU-4 and
+/// ROUGE-L; they need at least two samples, since CIDEr-D weighs words by what tells samples apart.
+template <tensor_backend B>
+evaluation evaluate(B& b, const image_text_model<B>& model, const sample_view<visual_text>& samples,
+                    const generation_options& o = {}) {
+  const bool captions = are_captions(samples);
+  require(samples.n() > (captions ? 1 : 0), "evaluate: ", samples.n(), " samples, expected at least ",
+          captions ? 2 : 1);
+  const auto written = write_answers(b, model, samples, o);
+  const auto n = static_cast<double>(samples.n());
+  evaluation result;
+  if (captions) {
+    std::vector<std::vector<std::string>> references;
+    for (const index i : samples.indices) references.push_back(samples.data->sample(i).answers);
+    const caption_scores s = measure_captions(written, references);
+    return {.accuracy = s.cider_d / 10, .others = {{"bleu_4", s.bleu[3]}, {"rouge_l", s.rouge_l}}};
+  }
+  double exact = 0;
+  for (std::size_t i = 0; i < written.size(); ++i) {
+    const visual_text_sample& sample = samples.data->sample(samples.indices[i]);
+    result.accuracy += vqa_accuracy(written[i], sample.answers) / n;
+    exact += exact_match(written[i], sample) / n;
+  }
+  result.others["exact_match"] = exact;
+  return result;
 }
 
 }  // namespace core_tokensets

@@ -1,10 +1,14 @@
 #pragma once
-// A trained model on pictures: logits and features in batches, and accuracy.
+// A trained model on pictures: logits and features in batches, accuracy, and the prediction for one picture.
 
 #include <algorithm>
+#include <cmath>
+#include <string>
 #include <vector>
 
 #include "core_tokensets/data/patches.hpp"
+#include "core_tokensets/io/safetensors.hpp"
+#include "core_tokensets/metrics/continual.hpp"
 #include "core_tokensets/model/vit.hpp"
 
 namespace core_tokensets {
@@ -15,27 +19,43 @@ struct model_outputs {
   std::vector<std::int32_t> labels;
 };
 
+/// The pictures at `indices` of `data` as a model sees them: cut and normalised as its configuration says.
+inline void make_batch(const dataset& data, std::span<const index> indices, const vit_config& c, token_batch& out) {
+  check_pictures(data, c);
+  make_batch(data, indices, {.patch = c.grid.patch, .normalisation = c.normalisation}, out);
+}
+
+namespace detail {
+
+/// Calls `body(part)` for pieces of `samples`. `Error`: pieces of nothing.
+template <class Body>
+void for_batches(std::span<const index> samples, index batch_size, const Body& body) {
+  require(batch_size > 0, "batches of ", batch_size, " samples, expected at least 1");
+  for (std::size_t begin = 0; begin < samples.size(); begin += static_cast<std::size_t>(batch_size))
+    body(samples.subspan(begin, std::min(static_cast<std::size_t>(batch_size), samples.size() - begin)));
+}
+
+}  // namespace detail
+
 /// Runs the model on whole pictures.
 template <tensor_backend B>
-model_outputs run_model(B& b, const vit<B>& model, const dataset& data, std::span<const index> indices,
-                        const pixel_normalisation& normalisation, index batch_size = 128) {
+model_outputs run_model(B& b, const vit<B>& model, const sample_view<dataset>& samples, index batch_size = 128) {
   model_outputs out;
   vit_tape<B> tape;
   tape.keep = kept::logits;
   token_batch batch;
-  for (std::size_t begin = 0; begin < indices.size(); begin += static_cast<std::size_t>(batch_size)) {
-    const auto part = indices.subspan(begin, std::min(static_cast<std::size_t>(batch_size), indices.size() - begin));
-    make_batch(data, part, {.patch = model.config().patch, .normalisation = normalisation}, batch);
+  detail::for_batches(samples.indices, batch_size, [&](std::span<const index> part) {
+    make_batch(*samples.data, part, model.config(), batch);
     forward(b, model, batch, tape);
     const auto logits = tape.logits.to_host(b), features = tape.norm.y.to_host(b);
     out.logits.insert(out.logits.end(), logits.begin(), logits.end());
     out.features.insert(out.features.end(), features.begin(), features.end());
     out.labels.insert(out.labels.end(), batch.targets.begin(), batch.targets.end());
-  }
+  });
   return out;
 }
 
-/// Share of rows `[n, K]` whose largest entry is at the label.
+/// Share of rows `[n, K]` whose largest entry is at the label. `Error`: no labels, another number of scores.
 template <class T>
 double accuracy(std::span<const T> scores, std::span<const std::int32_t> labels) {
   require(!labels.empty() && scores.size() % labels.size() == 0, "accuracy: ", scores.size(), " scores for ",
@@ -50,34 +70,121 @@ double accuracy(std::span<const T> scores, std::span<const std::int32_t> labels)
   return right / static_cast<double>(labels.size());
 }
 
+/// How well a model does: a share in [0, 1], and further measures by name.
+struct evaluation {
+  double accuracy = 0;
+  std::map<std::string, double> others = {};
+};
+
+/// The share of the pictures whose class the model predicts. `Error`: no pictures.
+template <tensor_backend B>
+evaluation evaluate(B& b, const vit<B>& model, const sample_view<dataset>& samples) {
+  const model_outputs got = run_model(b, model, samples);
+  return {.accuracy = accuracy<float>(got.logits, got.labels)};
+}
+
+/// What a classifier says of one picture.
+struct prediction {
+  index label = 0;
+  std::string name;         ///< of the class; its number where the model knows no names
+  double probability = 0;   ///< of that class
+  std::vector<double> all;  ///< [K] of every class
+};
+
+/// The prediction that scores `[K]` stand for: their softmax.
+template <class T>
+prediction prediction_of(std::span<const T> scores, const std::vector<std::string>& names) {
+  require(!scores.empty(), "predict: there are no classes");
+  prediction p;
+  const auto top = std::max_element(scores.begin(), scores.end());
+  p.label = top - scores.begin();
+  double sum = 0;
+  for (const T z : scores) sum += p.all.emplace_back(std::exp(double(z) - double(*top)));
+  for (double& x : p.all) x /= sum;
+  p.probability = p.all[static_cast<std::size_t>(p.label)];
+  p.name = names.empty() ? std::to_string(p.label) : names[static_cast<std::size_t>(p.label)];
+  return p;
+}
+
+/// A picture of any size in the size and with the channels that a model sees.
+inline image fit_picture(const image_view& picture, const patch_grid& grid) {
+  image found(picture);
+  if (picture.channels != grid.channels && grid.channels == 3) found = grey_to_rgb(picture);
+  require(found.channels == grid.channels, "a picture of ", picture.channels, " channels, the model sees ",
+          grid.channels);
+  return resize(found, grid.height, grid.width);
+}
+
+/// One picture as a data set, in the size that a model sees.
+inline dataset one_picture(const image_view& picture, const patch_grid& grid) {
+  dataset data;
+  data.height = grid.height, data.width = grid.width, data.channels = grid.channels;
+  data.pixels = fit_picture(picture, grid).pixels;
+  data.labels = {0};
+  data.class_names = {"picture"};
+  return data;
+}
+
+/// What the model says of a picture of any size.
+template <tensor_backend B>
+prediction predict(B& b, const vit<B>& model, const image_view& picture) {
+  const dataset data = one_picture(picture, model.config().grid);
+  return prediction_of<float>(run_model(b, model, data).logits, model.config().class_names);
+}
+
 /// Class means of features `[n, D]`, and the negative squared distances of other features to them: a classifier without
-/// training (nearest class mean; Mensink et al. 2013).
+/// training (nearest class mean; Mensink et al. 2013). `Error`: sizes that disagree, a label that is no class.
 class nearest_class_mean {
  public:
-  nearest_class_mean(std::span<const float> features, std::span<const std::int32_t> labels, index classes)
-      : dim_(static_cast<index>(features.size() / labels.size())),
-        means_(static_cast<std::size_t>(classes * dim_), 0.0) {
-    std::vector<double> counts(static_cast<std::size_t>(classes), 0.0);
+  nearest_class_mean() = default;
+  nearest_class_mean(std::span<const float> features, std::span<const std::int32_t> labels, index classes) {
+    add(features, labels, classes);
+  }
+
+  /// Adds samples; classes may have become more.
+  void add(std::span<const float> features, std::span<const std::int32_t> labels, index classes) {
+    require(!labels.empty() && features.size() % labels.size() == 0, "nearest class mean: ", features.size(),
+            " feature values for ", labels.size(), " samples");
+    const auto dim = static_cast<index>(features.size() / labels.size());
+    require(dim > 0 && (dim_ == 0 || dim == dim_), "nearest class mean: features of ", dim, " numbers, expected ",
+            dim_);
+    dim_ = dim;
+    require(classes >= this->classes(), "nearest class mean: ", classes, " classes, there were ", this->classes());
+    counts_.resize(static_cast<std::size_t>(classes), 0.0);
+    sums_.resize(static_cast<std::size_t>(classes * dim), 0.0);
     for (std::size_t i = 0; i < labels.size(); ++i) {
-      counts[static_cast<std::size_t>(labels[i])] += 1;
-      for (index d = 0; d < dim_; ++d)
-        mean(labels[i])[d] += double(features[i * static_cast<std::size_t>(dim_) + static_cast<std::size_t>(d)]);
-    }
-    for (index c = 0; c < classes; ++c) {
-      const double count = std::max(1.0, counts[static_cast<std::size_t>(c)]);
-      for (index d = 0; d < dim_; ++d) mean(c)[d] /= count;
+      require(labels[i] >= 0 && labels[i] < classes, "nearest class mean: label ", labels[i], " of sample ", i,
+              ", expected 0 to ", classes - 1);
+      counts_[static_cast<std::size_t>(labels[i])] += 1;
+      for (index d = 0; d < dim; ++d)
+        sums_[static_cast<std::size_t>(labels[i] * dim + d)] +=
+            double(features[i * static_cast<std::size_t>(dim) + static_cast<std::size_t>(d)]);
     }
   }
+
+  index classes() const { return static_cast<index>(counts_.size()); }
+  index dim() const { return dim_; }
+  /// Samples of class k.
+  double count(index k) const { return counts_[static_cast<std::size_t>(k)]; }
+  /// The mean `[D]` of class k, 0 without samples.
+  std::vector<double> mean(index k) const {
+    std::vector<double> m(sums_.begin() + k * dim_, sums_.begin() + (k + 1) * dim_);
+    for (double& x : m) x /= std::max(1.0, count(k));
+    return m;
+  }
+
   /// `[n, K]` for features `[n, D]`.
   std::vector<double> scores(std::span<const float> features) const {
+    require(dim_ > 0 && features.size() % static_cast<std::size_t>(dim_) == 0, "nearest class mean: ", features.size(),
+            " feature values, expected a multiple of ", dim_);
+    std::vector<std::vector<double>> means;
+    for (index k = 0; k < classes(); ++k) means.push_back(mean(k));
     std::vector<double> result;
-    const index classes = static_cast<index>(means_.size()) / dim_;
     for (std::size_t i = 0; i < features.size(); i += static_cast<std::size_t>(dim_)) {
-      for (index c = 0; c < classes; ++c) {
+      for (const auto& m : means) {
         double distance = 0;
-        for (index d = 0; d < dim_; ++d) {
-          const double difference =
-              double(features[i + static_cast<std::size_t>(d)]) - means_[static_cast<std::size_t>(c * dim_ + d)];
+        for (std::size_t d = 0; d < m.size(); ++d) {
+          const double difference = double(features[i + d]) - m[d];
           distance += difference * difference;
         }
         result.push_back(-distance);
@@ -86,10 +193,26 @@ class nearest_class_mean {
     return result;
   }
 
+  /// Adds sums `[K, D]` and counts `[K]` to a file.
+  void save(tensor_file& file) const {
+    file.arrays["sums"] = host_array::of(sums_, {classes(), dim_});
+    file.arrays["counts"] = host_array::of(counts_, {classes()});
+  }
+  /// What `save` wrote. `Error`: arrays that are missing or do not fit.
+  static nearest_class_mean load(const tensor_file& file) {
+    nearest_class_mean m;
+    const host_array& sums = file.at("sums");
+    m.counts_ = file.at("counts").as<double>();
+    m.sums_ = sums.as<double>();
+    require(sums.shape.size() == 2 && sums.shape[0] == m.classes(), file.path, ": 'sums' has shape ",
+            shape_text(sums.shape), " for ", m.classes(), " classes");
+    m.dim_ = sums.shape[1];
+    return m;
+  }
+
  private:
-  double* mean(index c) { return means_.data() + c * dim_; }
-  index dim_;
-  std::vector<double> means_;
+  index dim_ = 0;
+  std::vector<double> counts_, sums_;  ///< [K], [K, D]
 };
 
 }  // namespace core_tokensets

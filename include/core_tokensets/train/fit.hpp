@@ -1,44 +1,27 @@
 #pragma once
 // Training on new pictures together with a memory: one ragged batch holds both, one pass serves both.
 
-#include <functional>
+#include <cstdio>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "core_tokensets/core/progress.hpp"
 #include "core_tokensets/data/patches.hpp"
 #include "core_tokensets/data/token_drop.hpp"
 #include "core_tokensets/memory/replay.hpp"
-#include "core_tokensets/model/vit.hpp"
-#include "core_tokensets/nn/loss.hpp"
 #include "core_tokensets/nn/optimiser.hpp"
+#include "core_tokensets/train/fit_options.hpp"
+#include "core_tokensets/train/head.hpp"
+#include "core_tokensets/train/objectives/cross_entropy.hpp"
+#include "core_tokensets/train/stored_logits.hpp"
 
 namespace core_tokensets {
 
-/// How new and replayed samples meet in the loss. `sum` (the paper): all classes compete for both. `ace` (ER-ACE,
-/// Caccia et al. 2022): new samples compete among the classes of their own task only, so that they do not push the old
-/// ones down. There the memory holds samples of the current task too, for which all classes compete; here it does not
-/// yet, so some of the new samples take their place: as many for each new class as are replayed for each old one.
-enum class replay_loss { sum, ace };
-
-struct fit_options {
-  index epochs = 3, batch = 64;
-  index replay_batch = 64;  ///< samples of the memory in each step
-  adamw optimiser = {.learning_rate = 1e-3};
-  double warm_up = 0.05;  ///< share of the steps
-  double clip = 1.0;      ///< largest norm of the gradient
-  double label_smoothing = 0;
-  replay_loss loss = replay_loss::ace;
-  missing_tokens missing = missing_tokens::drop;
-  double token_drop = 0;        ///< share of the tokens that is left out of new pictures ...
-  double token_drop_often = 1;  ///< ... in this share of the batches; the others stay whole
-  /// Relevance `[T]` of the tokens of whole new pictures, the least relevant of which are left out; empty: random ones
-  /// are (see `token_drop_rule`).
-  std::function<std::vector<double>(const token_batch&)> token_relevance = {};
-  pixel_normalisation normalisation = {};
-  augmentation augment = {};
-  std::uint64_t seed = 0;
-  progress_callback on_progress = {};
+/// What happens to the gradients of a step between backward and clipping: nothing. Another type with the same call may
+/// sum them over machines.
+struct local_gradients {
+  template <tensor_backend B>
+  void operator()(B&, tensor<B>&) const {}
 };
 
 /// Everything that a training step writes to; kept from step to step.
@@ -48,20 +31,36 @@ struct training_state {
   loss_tape<B> loss;
   tensor<B> gradients, dtokens;
   optimiser_state<B> optimiser;
+  std::vector<parameter_group> groups;
 };
 
+/// How far a step goes.
+struct step_options {
+  double clip = 1;      ///< largest norm of the gradient; 0: any
+  double schedule = 1;  ///< what the learning rate is multiplied by
+};
+
+/// Clips what is in `state.gradients` and moves the parameters.
+template <tensor_backend B, class Model, class State, optimiser<B> Optimiser, class Reduce>
+void update_parameters(B& b, Model& model, const Optimiser& o, const Reduce& reduce, const step_options& how,
+                       State& state) {
+  reduce(b, state.gradients);
+  if (how.clip > 0) clip_gradients(b, state.gradients, how.clip, state.optimiser);
+  step(b, o, state.optimiser, model.parameters(), state.gradients, how.schedule, state.groups);
+}
+
 /// One optimiser step on a batch; its loss is left in `state.loss`. Allocates nothing once `state` is warm.
-template <tensor_backend B>
-void training_step(B& b, vit<B>& model, const token_batch& batch, const cross_entropy_options& loss_options,
-                   const fit_options& o, double schedule, training_state<B>& state) {
+template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce = local_gradients>
+void training_step(B& b, vit<B>& model, const token_batch& batch, const objective_batch<typename B::scalar>& facts,
+                   const Objective& what, const Optimiser& o, const step_options& how, training_state<B>& state,
+                   const Reduce& reduce = {}) {
   using T = typename B::scalar;
   forward(b, model, batch, state.tape);
-  cross_entropy(b, *state.tape.logits, batch.targets, state.loss, batch.weights, loss_options);
+  loss(what, b, *std::as_const(state.tape.logits), facts, state.loss);
   state.gradients.resize(b, 1, model.parameters().size());
   b.fill(*state.gradients, T(0));
   backward(b, model, state.tape, *state.loss.dlogits, state.gradients.data(), state.dtokens);
-  if (o.clip > 0) clip_gradients(b, state.gradients, o.clip, state.optimiser);
-  step(b, o.optimiser, state.optimiser, model.parameters(), state.gradients, schedule);
+  update_parameters(b, model, o, reduce, how, state);
 }
 
 namespace detail {
@@ -81,21 +80,9 @@ inline void balance_weights(std::vector<float>& weights, index samples, index fr
   spread(fresh, samples);
 }
 
-/// The same for a batch, and which classes compete (`first` `[S]`).
-inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int32_t first_class, index classes,
-                    std::vector<std::int32_t>& first) {
-  const index samples = batch.samples();
-  balance_weights(batch.weights, samples, fresh);
-  first.assign(static_cast<std::size_t>(samples), 0);
-  if (loss == replay_loss::sum) return;
-  index open = 0;  // new samples for which all classes compete
-  if (samples > fresh && first_class > 0) open = (samples - fresh) * (classes - first_class) / first_class;
-  std::fill(first.begin() + std::min(open, fresh), first.begin() + fresh, first_class);
-}
-
 }  // namespace detail
 
-/// The stream of random numbers that deals out the memory; those of epochs and steps begin at 1000.
+/// The stream of random numbers that deals out the memory; those of epochs begin at 1000.
 inline constexpr std::uint64_t replay_stream = 0x7265706c6179;
 
 /// Where training stands.
@@ -109,8 +96,7 @@ struct epoch_position {
 template <class Step, class Loss>
 void run_epochs(std::span<const index> samples, const fit_options& o, const std::string& what, const Step& step,
                 const Loss& loss) {
-  require(!samples.empty() && o.epochs > 0 && o.batch > 0, "fit: ", samples.size(), " samples, ", o.epochs,
-          " epochs, batches of ", o.batch, ", expected more than 0 of each");
+  require(!samples.empty(), what, ": there are no samples to learn from");
   const auto n = static_cast<index>(samples.size());
   const index steps = (n + o.batch - 1) / o.batch * o.epochs;
   const auto warm_up = static_cast<index>(o.warm_up * static_cast<double>(steps));
@@ -137,20 +123,22 @@ void run_epochs(std::span<const index> samples, const fit_options& o, const std:
 /// A batch of new pictures as training sees it: whole, or for some of the steps with tokens left out.
 class new_pictures {
  public:
-  /// The batch of the pictures `part` at that position; valid until the next call.
-  token_batch& take(const dataset& data, std::span<const index> part, index patch, const fit_options& o,
-                    const epoch_position& at) {
+  /// The batch of the pictures `part` at that position, with the `texts` about them if there are any; valid until the
+  /// next call.
+  token_batch& take(const dataset& data, std::span<const index> part, const vit_config& c, const fit_options& o,
+                    const epoch_position& at, const text_batch* texts = nullptr) {
+    check_pictures(data, c);
     make_batch(data, part,
-               {.patch = patch,
-                .normalisation = o.normalisation,
-                .augment = o.augment,
+               {.patch = c.grid.patch,
+                .normalisation = c.normalisation,
+                .augment = {.shift = o.shift, .flip = texts != nullptr ? 0.0 : o.flip},
                 .seed = o.seed,
                 .epoch = static_cast<std::uint64_t>(at.epoch)},
                whole_);
     random_stream random = stream_of(o, at);
     if (!chance(o, random)) return whole_;
-    if (o.token_relevance) {
-      drop_irrelevant_tokens(whole_, o.token_drop, o.token_relevance(whole_), o.missing, thinned_);
+    if (o.drop_rule == token_drop_rule::memory && o.as_remembered) {
+      o.as_remembered(whole_, texts, thinned_);
     } else {
       drop_tokens(whole_, o.token_drop, random, o.missing, thinned_);
     }
@@ -165,7 +153,7 @@ class new_pictures {
 
  private:
   static random_stream stream_of(const fit_options& o, const epoch_position& at) {
-    return random_stream(o.seed, 1'000'000 + static_cast<std::uint64_t>(at.step));
+    return random_stream(o.seed ^ 0x7468696e, static_cast<std::uint64_t>(at.step));
   }
   static bool chance(const fit_options& o, random_stream& random) {
     return o.token_drop > 0 && random.uniform() < o.token_drop_often;
@@ -174,35 +162,136 @@ class new_pictures {
   token_batch whole_, thinned_;
 };
 
-/// Trains on the pictures `indices` of `data`, whose classes start at `first_class`, with replay from `memory` (may be
-/// null or empty). The loss is the mean over the new samples plus the weighted mean over the replayed ones. Every
-/// random choice is a function of `options.seed`. Throws where the loss is not finite.
-template <tensor_backend B>
-void fit(B& b, vit<B>& model, const dataset& data, std::span<const index> indices, const token_memory* memory,
-         std::int32_t first_class, const fit_options& o, const std::string& what = "fit") {
+namespace detail {
+
+/// Samples of the memory, drawn step after step; none where there is no memory.
+class replay_batches {
+ public:
+  replay_batches(const token_memory* memory, const vit_config& c, const fit_options& o)
+      : memory_(memory != nullptr && !memory->empty() ? memory : nullptr),
+        config_(c),
+        options_(o),
+        sampler_(memory_ != nullptr ? memory_->samples() : 1, o.seed, replay_stream) {
+    if (memory_ == nullptr) return;
+    require(memory_->format().grid == c.grid, "fit: the memory holds images of ", memory_->format().grid,
+            ", the model sees images of ", c.grid);
+  }
+  explicit operator bool() const { return memory_ != nullptr; }
+
+  /// The next samples join the batch; returns their numbers in the memory.
+  std::span<const index> append_to(token_batch& batch, index step) {
+    drawn_ = sampler_.draw(std::min(options_.replay_batch, memory_->samples()));
+    make_batch(*memory_, drawn_, config_.normalisation,
+               {.missing = options_.missing,
+                .flip = options_.augment_replay ? options_.flip : 0.0,
+                .seed = options_.seed,
+                .step = static_cast<std::uint64_t>(step)},
+               replayed_);
+    append(batch, replayed_);
+    return drawn_;
+  }
+
+ private:
+  const token_memory* memory_;
+  const vit_config& config_;
+  const fit_options& options_;
+  replay_sampler sampler_;
+  std::vector<index> drawn_;
+  token_batch replayed_;
+};
+
+/// The model as the task found it, for objectives that ask for its logits.
+template <tensor_backend B, class Model, class Tape>
+struct start_model {
+  std::optional<Model> model;
+  Tape tape;
+};
+
+template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce>
+void fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples, const token_memory* memory,
+                 index first_class, const fit_options& o, const Objective& what, const Optimiser& optimiser,
+                 const Reduce& reduce, std::optional<vit<B>> start, const std::string& name) {
+  using T = typename B::scalar;
   training_state<B> state;
   state.optimiser.reset(b, model.layout().parameters);
-  const bool replay = memory != nullptr && !memory->empty();
-  replay_sampler sampler(replay ? memory->samples() : 1, o.seed, replay_stream);
+  if (o.backbone_rate != 1) {
+    state.groups = parameter_groups(model.layout().parameters, o.backbone_rate,
+                                    [](const std::string& p) { return !p.starts_with("head."); });
+  }
+  replay_batches replay(memory, model.config(), o);
+  const bool keeps_logits = stored_logits(what) > 0 && replay;
+  if (keeps_logits) check_stored_logits(*memory);
   new_pictures pictures;
-  token_batch replayed;
-  std::vector<std::int32_t> first;
+  recalled_logits recalled;
+  vit_tape<B> start_tape;
+  start_tape.keep = kept::logits;
   std::span<const float> weights;
   const auto train = [&](std::span<const index> part, const epoch_position& at) {
-    token_batch& batch = pictures.take(data, part, model.config().patch, o, at);
+    token_batch& batch = pictures.take(*samples.data, part, model.config(), o, at);
     const index fresh = batch.samples();
     if (replay) {
-      make_batch(*memory, sampler.draw(std::min(o.replay_batch, memory->samples())), o.missing, replayed);
-      append(batch, replayed);
+      const auto drawn = replay.append_to(batch, at.step);
+      if (keeps_logits) recalled.read(*memory, drawn);
     }
-    detail::balance(batch, fresh, o.loss, first_class, model.config().classes, first);
+    balance_weights(batch.weights, batch.samples(), fresh);
+    objective_batch<T> facts{.targets = batch.targets,
+                             .weights = batch.weights,
+                             .fresh = fresh,
+                             .first_class = first_class,
+                             .stored_logits = recalled.values,
+                             .stored_classes = recalled.classes};
     ops::repeat(b, (batch.tokens() << 20) + batch.samples(), [&] {
-      training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first}, o, at.schedule,
-                    state);
+      if (start) {
+        forward(b, *start, batch, start_tape);
+        facts.start_logits = (*std::as_const(start_tape.logits)).slice_cols(0, first_class);
+      }
+      training_step(b, model, batch, facts, what, optimiser, {o.clip, at.schedule}, state, reduce);
     });
     weights = batch.weights;
   };
-  run_epochs(indices, o, what, train, [&] { return mean_loss(b, state.loss, weights); });
+  run_epochs(samples.indices, o, name, train, [&] { return mean_loss(b, state.loss, weights); });
+}
+
+}  // namespace detail
+
+/// Trains a classifier on a task with replay from `memory`. The head gets room for the task's classes (`prepare_head`);
+/// the loss is the mean over the new samples plus the weighted mean over the replayed ones. Every random choice is a
+/// function of `options.seed` and the task's number. `Error`: pictures or a memory that do not fit the model, options
+/// that make no sense, a loss that is not finite.
+template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser = adamw,
+          class Reduce = local_gradients>
+void fit(B& b, vit<B>& model, const task& t, const token_memory& memory, const fit_options& options = {},
+         const Objective& what = {}, const Optimiser& optimiser = {}, const Reduce& reduce = {}) {
+  check(options);
+  fit_options o = options;
+  o.seed = seed_of_task(options.seed, t.number);
+  const sample_view<dataset> samples = t.train();
+  check_pictures(*samples.data, model.config());
+  const index first = first_new_class(t);
+  std::optional<vit<B>> start;
+  if (uses_start_model(what) && first > 0 && model.config().classes >= first) start = model.copy(b);
+  prepare_head(b, model, t);
+  if (o.imprint) imprint_head(b, model, samples, first);
+  detail::fit_samples(b, model, samples, &memory, first, o, what, optimiser, reduce, std::move(start),
+                      t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name);
+  if (o.align) align_head(b, model, first);
+}
+
+/// Trains a classifier on some samples of a data set, or on all of it, without a memory. The head must have room for
+/// their labels, or has as many classes as the data after this.
+template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser = adamw,
+          class Reduce = local_gradients>
+void fit(B& b, vit<B>& model, const sample_view<dataset>& samples, const fit_options& options = {},
+         const Objective& what = {}, const Optimiser& optimiser = {}, const Reduce& reduce = {}) {
+  check(options);
+  const dataset& data = *samples.data;
+  data.check("fit");
+  check_pictures(data, model.config());
+  if (model.config().classes < data.classes() || model.config().class_names.empty()) {
+    if (model.config().classes != data.classes()) model.replace_head(b, data.classes());
+    model.set_class_names(data.class_names);
+  }
+  detail::fit_samples(b, model, samples, nullptr, 0, options, what, optimiser, reduce, {}, "fit");
 }
 
 }  // namespace core_tokensets

@@ -1,7 +1,8 @@
 #pragma once
 // Teaching an image-text model questions or captions together with a memory of earlier ones.
 
-#include "core_tokensets/data/encoded_texts.hpp"
+#include "core_tokensets/data/text/encoded_texts.hpp"
+#include "core_tokensets/data/text/text_tasks.hpp"
 #include "core_tokensets/model/image_text.hpp"
 #include "core_tokensets/train/fit.hpp"
 
@@ -15,64 +16,85 @@ struct text_training_state {
   tensor<B> gradients;
   stream_gradients<B> streams;
   optimiser_state<B> optimiser;
+  std::vector<parameter_group> groups;
 };
 
-/// One optimiser step: the loss is the mean over the texts of weight times the mean over the answer's tokens.
-template <tensor_backend B>
-void training_step(B& b, image_text_model<B>& model, const token_batch& images, const text_batch& texts,
-                   const fit_options& o, double schedule, text_training_state<B>& state) {
+/// One optimiser step: the loss is the mean over the texts of weight times the mean over the answer's tokens. The first
+/// `fresh` texts are new.
+template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce = local_gradients>
+void training_step(B& b, image_text_model<B>& model, const token_batch& images, const text_batch& texts, index fresh,
+                   const_view<typename B::scalar> start_logits, const Objective& what, const Optimiser& o,
+                   const step_options& how, text_training_state<B>& state, const Reduce& reduce = {}) {
   using T = typename B::scalar;
   forward(b, model, images, texts, state.tape);
-  cross_entropy(b, *std::as_const(state.tape.logits), state.tape.text.targets, state.loss, state.tape.text.weights,
-                {.label_smoothing = o.label_smoothing});
+  const text_plan<B>& plan = state.tape.text;
+  loss(what, b, *std::as_const(state.tape.logits),
+       objective_batch<T>{.targets = plan.targets,
+                          .weights = plan.weights,
+                          .fresh = plan.asked_of_text.begin(fresh),
+                          .start_logits = start_logits},
+       state.loss);
   state.gradients.resize(b, 1, model.parameters().size());
   b.fill(*state.gradients, T(0));
   backward<B, T>(b, model, state.tape, *std::as_const(state.loss.dlogits), state.gradients.data(), state.streams);
-  if (o.clip > 0) clip_gradients(b, state.gradients, o.clip, state.optimiser);
-  step(b, o.optimiser, state.optimiser, model.parameters(), state.gradients, schedule);
+  update_parameters(b, model, o, reduce, how, state);
 }
+
+namespace detail {
 
 /// Appends the stored texts of `samples` to a batch, one to each picture behind those that are there.
 inline void append_stored_texts(const token_memory& memory, std::span<const index> samples, const tokenizer& words,
                                 text_batch& out) {
-  require(memory.format().texts, "texts: the memory keeps no texts");
+  require(memory.format().texts, "fit: the memory keeps no texts");
   out.weights.resize(static_cast<std::size_t>(out.texts()), 1.0f);
+  const token_arrays& arrays = memory.arrays();
   for (const index s : samples) {
-    const stored_sample sample = memory.sample(s);
+    const auto i = static_cast<std::size_t>(s);
     out.next_picture();
-    out.append(words.encode(sample.prompt), words.encode(sample.answer), tokenizer::begin_token, tokenizer::end_token);
-    out.weights.push_back(sample.weight);
+    out.append(words.encode(arrays.text_of(2 * i)), words.encode(arrays.text_of(2 * i + 1)), tokenizer::begin_token,
+               tokenizer::end_token);
+    out.weights.push_back(arrays.weights[i]);
   }
 }
 
-/// Relevance `[T]` of the tokens of whole pictures for one text about each.
-using answer_token_relevance = std::function<std::vector<double>(const token_batch&, const text_batch&)>;
+}  // namespace detail
 
-/// Trains on the samples `indices` of `data` with replay from `memory` (may be null or empty). A step holds
-/// `options.batch` pictures with at most `texts_per_picture` of their texts each, and `replay_batch` stored samples;
-/// its loss is the mean over the new texts plus the weighted mean over the stored ones. With `relevance` the pictures
-/// of a step that leaves out tokens lose the least relevant ones, and have one text each, as stored samples do.
-/// `options.loss` and `options.token_relevance` mean nothing here. Every random choice is a function of `options.seed`.
-/// Throws where the loss is not finite or a text is too long.
-template <tensor_backend B>
-void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_text& data,
-         std::span<const index> indices, const token_memory* memory, const fit_options& options,
-         index texts_per_picture = 4, const std::string& what = "fit", const answer_token_relevance& relevance = {}) {
+/// Trains an image-text model on a task with replay from `memory`. A step holds `options.batch` pictures with at most
+/// `texts_per_picture` of their texts each, and `replay_batch` stored samples; its loss is the mean over the new texts
+/// plus the weighted mean over the stored ones. Where a step leaves out what the memory would, its pictures have one
+/// text each, as stored samples do. Pictures are not mirrored. `Error`: as for classes, and a text that is too long.
+template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser = adamw,
+          class Reduce = local_gradients>
+void fit(B& b, image_text_model<B>& model, const text_task& t, const token_memory& memory,
+         const fit_options& options = {}, const Objective& what = {}, const Optimiser& optimiser = {},
+         const Reduce& reduce = {}) {
+  using T = typename B::scalar;
+  check(options);
+  require(stored_logits(what) == 0, "fit: texts have logits for each token, which a memory does not keep");
   fit_options o = options;
+  o.seed = seed_of_task(options.seed, t.number);
+  o.augment_replay = false;
+  const visual_text& data = t.data->train;
   text_training_state<B> state;
   state.optimiser.reset(b, model.layout().parameters);
+  if (o.backbone_rate != 1) {
+    state.groups = parameter_groups(model.layout().parameters, o.backbone_rate,
+                                    [](const std::string& p) { return p.starts_with("encoder."); });
+  }
+  const tokenizer& words = model.words();
   const encoded_texts encoded(data, words, model.config().text.length);
-  const samples_by_picture by_picture(data, indices);
-  const bool replay = memory != nullptr && !memory->empty();
-  replay_sampler sampler(replay ? memory->samples() : 1, o.seed, replay_stream);
+  const samples_by_picture by_picture(data, t.train_indices);
+  detail::replay_batches replay(&memory, model.config().image, o);
+  std::optional<image_text_model<B>> start;
+  if (uses_start_model(what) && t.number > 0) start = model.copy(b);
+  image_text_tape<B> start_tape;
+  start_tape.keep = kept::logits;
   new_pictures pictures;
-  token_batch replayed;
   text_batch texts;
-  o.token_relevance = {};
-  if (relevance) o.token_relevance = [&](const token_batch& whole) { return relevance(whole, texts); };
+  const bool as_remembered = o.drop_rule == token_drop_rule::memory && o.as_remembered;
   const auto train = [&](std::span<const index> part, const epoch_position& at) {
-    const index most_texts = relevance && new_pictures::thins(o, at) ? 1 : texts_per_picture;
-    random_stream random(o.seed, 2'000'000 + static_cast<std::uint64_t>(at.step));
+    const index most_texts = as_remembered && new_pictures::thins(o, at) ? 1 : o.texts_per_picture;
+    random_stream random(o.seed ^ 0x7465787473, static_cast<std::uint64_t>(at.step));
     texts.clear();
     for (const index picture : part) {
       texts.next_picture();
@@ -82,17 +104,19 @@ void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_
       }
     }
     const index fresh = texts.texts();
-    token_batch& batch = pictures.take(data.images, part, model.config().image.patch, o, at);
-    if (replay) {
-      const auto drawn = sampler.draw(std::min(o.replay_batch, memory->samples()));
-      make_batch(*memory, drawn, o.missing, replayed);
-      append(batch, replayed);
-      append_stored_texts(*memory, drawn, words, texts);
-    }
+    token_batch& batch = pictures.take(data.images, part, model.config().image, o, at, &texts);
+    if (replay) detail::append_stored_texts(memory, replay.append_to(batch, at.step), words, texts);
     detail::balance_weights(texts.weights, texts.texts(), fresh);
-    training_step(b, model, batch, texts, o, at.schedule, state);
+    view<const T> start_logits;
+    if (start) {
+      forward(b, *start, batch, texts, start_tape);
+      start_logits = *std::as_const(start_tape.logits);
+    }
+    training_step(b, model, batch, texts, fresh, start_logits, what, optimiser, {o.clip, at.schedule}, state, reduce);
   };
-  run_epochs(by_picture.pictures(), o, what, train, [&] { return mean_loss(b, state.loss, state.tape.text.weights); });
+  run_epochs(by_picture.pictures(), o,
+             t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name, train,
+             [&] { return mean_loss(b, state.loss, state.tape.text.weights); });
 }
 
 }  // namespace core_tokensets

@@ -1,0 +1,115 @@
+#pragma once
+// The head of a classifier when classes arrive: room for them, rows that start from class means, rows of one length.
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "core_tokensets/data/tasks.hpp"
+#include "core_tokensets/train/evaluate.hpp"
+
+namespace core_tokensets {
+
+/// The first class of the last block of classes of a task, if it has exactly those from there to the last one that is
+/// known; 0 where its classes are others (then all compete with all).
+inline index first_new_class(const task& t) {
+  std::vector<std::int32_t> classes = t.classes;
+  std::sort(classes.begin(), classes.end());
+  for (std::size_t i = 0; i + 1 < classes.size(); ++i) {
+    if (classes[i] + 1 != classes[i + 1]) return 0;
+  }
+  return classes.empty() ? 0 : classes.front();
+}
+
+/// Gives the model a head for all classes up to those of the task, with their names. A head whose classes have no names
+/// was for something else, and is replaced unless it has the right size; one with names grows. `Error`: names that are
+/// not those of the data.
+template <tensor_backend B>
+void prepare_head(B& b, vit<B>& model, const task& t) {
+  const index needed = seen_classes(t), have = model.config().classes;
+  const std::vector<std::string> old = model.config().class_names;
+  std::vector<std::string> names = class_names_of(t, needed);
+  for (std::size_t k = 0; k < std::min(old.size(), names.size()); ++k) {
+    require(old[k] == names[k], "fit: class ", k, " of the model is '", old[k], "', that of the task '", names[k],
+            "'; give the model a fresh head (replace_head), or number the classes as the model does");
+  }
+  if (old.empty()) {
+    if (have != needed) model.replace_head(b, needed);
+    model.set_class_names(std::move(names));
+  } else if (needed > have) {
+    model.grow_head(b, needed, std::move(names));
+  }
+}
+
+namespace detail {
+
+/// Rows `[K, D]` of the head's weight on the host, and where they lie among the parameters.
+template <tensor_backend B>
+class head_rows {
+ public:
+  using T = typename B::scalar;
+  head_rows(B& b, vit<B>& model) : b_(b), model_(model), all_(model.parameters().to_host(b)) {}
+  std::span<T> operator[](index k) {
+    const slot& w = model_.layout().head.weight;
+    return std::span(all_).subspan(static_cast<std::size_t>(w.offset + k * w.cols), static_cast<std::size_t>(w.cols));
+  }
+  double length(index k) {
+    double sum = 0;
+    for (const T x : (*this)[k]) sum += double(x) * double(x);
+    return std::sqrt(sum);
+  }
+  /// Mean length of the rows `begin` .. `end`.
+  double mean_length(index begin, index end) {
+    double sum = 0;
+    for (index k = begin; k < end; ++k) sum += length(k);
+    return end > begin ? sum / static_cast<double>(end - begin) : 0.0;
+  }
+  void store() { model_.parameters().assign(b_, 1, model_.parameters().size(), all_.data()); }
+
+ private:
+  B& b_;
+  vit<B>& model_;
+  std::vector<T> all_;
+};
+
+}  // namespace detail
+
+/// Rows of the head from class `first` on become the mean features of their classes in `samples`, at the mean length of
+/// the older rows (Qi et al., CVPR 2018, weight imprinting). Classes without samples keep theirs.
+template <tensor_backend B>
+void imprint_head(B& b, vit<B>& model, const sample_view<dataset>& samples, index first) {
+  const model_outputs known = run_model(b, model, samples);
+  const index classes = model.config().classes, dim = model.config().dim;
+  const nearest_class_mean means(known.features, known.labels, classes);
+  detail::head_rows<B> rows(b, model);
+  const double old = rows.mean_length(0, first);
+  for (index k = first; k < classes; ++k) {
+    if (means.count(k) == 0) continue;
+    double norm = 0;
+    for (const double x : means.mean(k)) norm += x * x;
+    if (!(norm > 0)) continue;
+    const double target = old > 0 ? old : rows.length(k), scale = target / std::sqrt(norm);
+    for (index d = 0; d < dim; ++d)
+      rows[k][static_cast<std::size_t>(d)] = typename B::scalar(scale * means.mean(k)[static_cast<std::size_t>(d)]);
+  }
+  rows.store();
+}
+
+/// Scales the rows of the head from class `first` on so that their mean length is that of the older ones (weight
+/// aligning, Zhao et al., CVPR 2020). Without older ones nothing changes.
+template <tensor_backend B>
+void align_head(B& b, vit<B>& model, index first) {
+  const index classes = model.config().classes;
+  if (first <= 0 || first >= classes) return;
+  detail::head_rows<B> rows(b, model);
+  const double fresh = rows.mean_length(first, classes);
+  if (!(fresh > 0)) return;
+  const double scale = rows.mean_length(0, first) / fresh;
+  for (index k = first; k < classes; ++k) {
+    for (auto& x : rows[k]) x = typename B::scalar(double(x) * scale);
+  }
+  rows.store();
+}
+
+}  // namespace core_tokensets

@@ -1,0 +1,238 @@
+#pragma once
+// A model that keeps learning: it holds the model, the memory and how both are used, learns one task after the other
+// within a budget of bytes, predicts, and can be saved at any task and gone on with to the same bits.
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core_tokensets/io/checksum.hpp"
+#include "core_tokensets/io/json.hpp"
+#include "core_tokensets/model/image_text_weights.hpp"
+#include "core_tokensets/model/vit_weights.hpp"
+#include "core_tokensets/train/answering.hpp"
+#include "core_tokensets/train/learner_files.hpp"
+#include "core_tokensets/train/learner_parts.hpp"
+#include "core_tokensets/train/make_room.hpp"
+#include "core_tokensets/train/strategies.hpp"
+#include "core_tokensets/train/text_fit.hpp"
+
+namespace core_tokensets {
+
+struct learner_options {
+  /// Of the memory. In a stream of T tasks it may fill t/T of that after task t; where nobody knows how many tasks
+  /// there will be, older tasks make room for new ones. A fraction is of the training data as they came.
+  byte_budget budget = fraction(0.01);
+  fit_options fit = {};
+  bool fresh_head = true;  ///< the classes that the model came with are not those that it shall keep
+};
+
+/// What learning a task did.
+struct learnt_task {
+  std::string name;
+  index memory_bytes = 0, memory_samples = 0, memory_tokens = 0, budget_bytes = 0;
+  double train_seconds = 0, select_seconds = 0, attribute_seconds = 0;
+};
+
+/// A model on backend `b`, which must outlive it, with a memory by `strategy`.
+template <tensor_backend B, class Model, class Strategy = core_tokenset<>, objective<B> Objective = ace,
+          optimiser<B> Optimiser = adamw>
+class continual_learner {
+ public:
+  using data_type = typename detail::model_kind<Model>::data_type;
+  using task_type = basic_task<data_type>;
+  static_assert(strategy<Strategy, B, Model, task_type>, "a strategy needs a function consolidate; see strategies.hpp");
+
+  continual_learner(B& b, Model model, learner_options options = {}, Strategy how = {}, Objective what = {},
+                    Optimiser by = {})
+      : b_(b),
+        model_(std::move(model)),
+        o_(std::move(options)),
+        strategy_(std::move(how)),
+        objective_(std::move(what)),
+        optimiser_(std::move(by)),
+        memory_(
+            detail::memory_for(strategy_, objective_, image_config(model_).grid, detail::model_kind<Model>::texts)) {
+    check(o_.fit);
+  }
+
+  const Model& model() const { return model_; }
+  const token_memory& memory() const { return memory_; }
+  const Strategy& how() const { return strategy_; }
+  const learner_options& options() const { return o_; }
+  /// For each sample of the memory its number in the training data of its task.
+  const std::vector<index>& sources() const { return sources_; }
+  index tasks_learnt() const { return done_; }
+  /// What the memory costs now.
+  index memory_bytes() const { return detail::price_of(strategy_, memory_); }
+
+  /// `Error` unless the pictures of a task fit the model and there are enough samples to measure on.
+  void check_task(const task_type& t) const {
+    check_pictures(detail::pictures_of(t.data->train), image_config(model_));
+    check_pictures(detail::pictures_of(t.data->test), image_config(model_));
+    if constexpr (detail::model_kind<Model>::texts) {
+      require(!are_captions(t.test()) || t.test_indices.size() > 1, "sequence: task '", t.name, "' has ",
+              t.test_indices.size(), " sample to measure on, captions need at least two: CIDEr-D weighs words by what ",
+              "tells samples apart");
+    }
+  }
+
+  /// Trains on a task with replay, then remembers it within the budget. A task that does not follow the last one in its
+  /// stream is taken for what arrives next; classes are told by their names then. `Error`: data that do not fit the
+  /// model, a budget that holds nothing.
+  learnt_task learn(const task_type& given) {
+    task_type t = detail::arrange(given, done_, model_, o_.fresh_head && done_ == 0);
+    if (o_.fresh_head && done_ == 0) detail::forget_head(b_, model_, t);
+    learnt_task report{.name = t.name};
+    const index total = budget_for(t);
+    report.budget_bytes = t.of > 0 ? total * (t.number + 1) / t.of : total;
+    const auto start = std::chrono::steady_clock::now();
+    if (const auto lesson = detail::training_task_of(strategy_, t)) {
+      fit(b_, model_, *lesson, memory_, fit_options_for(t), objective_, optimiser_);
+    } else {
+      detail::make_head(b_, model_, t);
+    }
+    report.train_seconds = detail::seconds_since(start);
+    if (t.of == 0 && done_ > 0) {
+      make_room(memory_, sources_, total * done_ / (done_ + 1),
+                [&](const token_memory& m) { return detail::price_of(strategy_, m); });
+    }
+    const index before = memory_.samples();
+    const consolidation stored =
+        consolidate(b_, strategy_, std::as_const(model_), t, memory_, report.budget_bytes, o_.fit.seed);
+    detail::remember_logits(b_, model_, objective_, memory_, before, o_.fit.missing);
+    sources_.insert(sources_.end(), stored.samples.begin(), stored.samples.end());
+    sources_.resize(static_cast<std::size_t>(memory_.samples()), -1);
+    report.select_seconds = stored.select_seconds, report.attribute_seconds = stored.attribute_seconds;
+    report.memory_bytes = memory_bytes();
+    report.memory_samples = memory_.samples(), report.memory_tokens = memory_.tokens();
+    ++done_;
+    return report;
+  }
+  /// The same with all samples of a data set, as they arrive.
+  learnt_task learn(data_type data, const std::string& name = "task") {
+    return learn(whole_task(std::move(data), name));
+  }
+
+  /// How well it does on some samples; pictures of classes that it never learnt count as wrong.
+  evaluation evaluate(const sample_view<data_type>& samples) const requires(!detail::model_kind<Model>::texts) {
+    std::vector<std::int32_t> labels;
+    const auto numbers = detail::numbers_by_name(samples.data->class_names, model_.config().class_names);
+    for (const index i : samples.indices) labels.push_back(numbers[static_cast<std::size_t>(samples.data->label(i))]);
+    return {.accuracy = accuracy<double>(scores(samples), labels)};
+  }
+  evaluation evaluate(const sample_view<data_type>& samples, const generation_options& o = {}) const
+      requires(detail::model_kind<Model>::texts) {
+    return core_tokensets::evaluate(b_, model_, samples, o);
+  }
+
+  /// What it says of a picture of any size.
+  prediction predict(const image_view& picture) const requires(!detail::model_kind<Model>::texts) {
+    const dataset one = one_picture(picture, model_.config().grid);
+    return prediction_of<double>(scores(one), model_.config().class_names);
+  }
+  /// Its answer to a question about a picture of any size; without one, a caption.
+  std::string answer(const image_view& picture, std::string question, const generation_options& o = {}) const
+      requires(detail::model_kind<Model>::texts) {
+    return core_tokensets::answer(b_, model_, picture, std::move(question), o);
+  }
+
+  /// Everything that results depend on but the data: what a saved learner is recognised by.
+  json settings() const {
+    json fit = json::object();
+    fit_options::options(o_.fit, [&](const char* key, const auto& value) { fit[key] = detail::option_text(value); });
+    return json{{"library", library_version},
+                {"strategy", text_of(strategy_)},
+                {"objective", text_of(objective_)},
+                {"optimiser", text_of(optimiser_)},
+                {"budget", {{"amount", o_.budget.amount}, {"fraction", o_.budget.is_fraction}}},
+                {"fresh_head", o_.fresh_head},
+                {"fit", fit}};
+  }
+
+  /// Writes model, memory and settings into a folder, which is made. Whenever the program dies, what was saved last is
+  /// there whole. `notes` travel along.
+  void save(const std::filesystem::path& folder, const json& notes = json::object()) const {
+    learner_files files(folder, done_);
+    files.add("model", to_file(b_, model_));
+    files.add_memory(memory_);
+    if constexpr (requires { save_state(strategy_); }) files.add("strategy", save_state(strategy_));
+    files.finish(json{{"tasks", done_},
+                      {"settings", settings()},
+                      {"sources", sources_},
+                      {"seen_bytes", seen_bytes_},
+                      {"notes", notes}});
+  }
+
+  /// Goes on from what was saved in a folder; returns its notes. `Error`: none there, altered, or saved with other
+  /// settings (names the first that differs).
+  json restore(const std::filesystem::path& folder) {
+    const saved_learner saved(folder);
+    saved.check_settings(settings());
+    model_ = detail::model_kind<Model>::load(b_, saved.file("model"), &model_);
+    memory_ = saved.memory(memory_.codec());
+    if constexpr (requires { save_state(strategy_); }) load_state(strategy_, saved.file("strategy"));
+    sources_ = saved.state().at("sources").template get<std::vector<index>>();
+    done_ = saved.state().at("tasks").template get<index>();
+    seen_bytes_ = saved.state().at("seen_bytes").template get<index>();
+    return saved.state().at("notes");
+  }
+  /// Tells the strategy of a task that was learnt before it was restored and whose data are at hand again.
+  void recall(const task_type& t) { (void)detail::training_task_of(strategy_, t); }
+
+ private:
+  index budget_for(const task_type& t) {
+    index learnt = bytes_of_data(t.data->train);
+    if (t.of == 0) learnt = seen_bytes_ += learnt;
+    return o_.budget.resolve(learnt);
+  }
+  fit_options fit_options_for(const task_type&) {
+    fit_options f = o_.fit;
+    if constexpr (requires(token_batch & out) {
+                    remembered(b_, strategy_, std::as_const(model_), out, nullptr, f.missing, out);
+                  }) {
+      f.as_remembered = [this](const token_batch& whole, const text_batch* texts, token_batch& out) {
+        remembered(b_, strategy_, std::as_const(model_), whole, texts, o_.fit.missing, out);
+      };
+    }
+    return f;
+  }
+  std::vector<double> scores(const sample_view<data_type>& samples) const {
+    if constexpr (requires { class_scores(b_, strategy_, model_, samples); }) {
+      return class_scores(b_, strategy_, model_, samples);
+    } else {
+      const auto logits = run_model(b_, model_, samples).logits;
+      return {logits.begin(), logits.end()};
+    }
+  }
+
+  B& b_;
+  Model model_;
+  learner_options o_;
+  Strategy strategy_;
+  Objective objective_;
+  Optimiser optimiser_;
+  token_memory memory_;
+  std::vector<index> sources_;
+  index done_ = 0, seen_bytes_ = 0;
+};
+
+/// A learner that was saved in a folder, for classes or (with `image_text_model<B>` as the model) for texts. Parts that
+/// were not the default ones are handed in again. `Error`: see `restore`.
+template <template <class> class Model = vit, tensor_backend B, class Strategy = core_tokenset<>, class Objective = ace,
+          class Optimiser = adamw>
+continual_learner<B, Model<B>, Strategy, Objective, Optimiser> load_learner(B& b, const std::filesystem::path& folder,
+                                                                            Strategy how = {}, Objective what = {},
+                                                                            Optimiser by = {}) {
+  const saved_learner saved(folder);
+  continual_learner<B, Model<B>, Strategy, Objective, Optimiser> learner(
+      b, detail::model_kind<Model<B>>::load(b, saved.file("model"), nullptr), saved.options(), std::move(how),
+      std::move(what), std::move(by));
+  (void)learner.restore(folder);
+  return learner;
+}
+
+}  // namespace core_tokensets

@@ -37,7 +37,7 @@ cts::token_batch pictures(cts::random_stream& random, std::vector<std::ptrdiff_t
 
 int main() {
   backend b;
-  cts::vit<backend> model(b, {.image = {8, 8, 1}, .patch = 2, .dim = 32, .depth = 2, .heads = 4, .classes = 2});
+  cts::vit<backend> model(b, {.grid = {8, 8, 1, 2}, .dim = 32, .depth = 2, .heads = 4, .classes = 2});
   cts::optimiser_state<backend> state;
   state.reset(b, model.layout().parameters);
   cts::vit_tape<backend> tape;

@@ -10,8 +10,8 @@ using backend = cts::xtensor_backend<float>;
 
 int main() {
   backend b;
-  const cts::vit<backend> model(b, {.image = {8, 8, 1}, .patch = 4, .dim = 16, .depth = 2, .heads = 2, .classes = 3});
-  const cts::token_batch batch = cts::patchify(std::vector<float>(2 * 64, 0.5f), 2, model.config().image, 4);
+  const cts::vit<backend> model(b, {.grid = {8, 8, 1, 4}, .dim = 16, .depth = 2, .heads = 2, .classes = 3});
+  const cts::token_batch batch = cts::patchify(std::vector<float>(2 * 64, 0.5f), model.config().grid);
   cts::vit_tape<backend> tape;
   cts::forward(b, model, batch, tape);
 

@@ -14,10 +14,9 @@ void ask(const ask_arguments& a) {
   cts::require(a.threads >= 0 && a.threads <= 1024, "--threads ", a.threads, ": expected 0 to 1024");
   cts::require(a.beams >= 1 && a.beams <= 64 && a.length >= 1 && a.length <= 4096, "--beams ", a.beams, " --length ",
                a.length, ": expected 1 to 64, and 1 to 4096");
-  const auto method = cts::parse_attribution(a.method);
+  cts::check_attribution_name(a.method);
   cts::tensor_file file = cts::load_safetensors(a.weights);
-  cts::tokenizer words = cts::tokenizer_of(file);
-  with_backend_of<float>(a.backend, a.threads, ask_work{a, method, std::move(file), std::move(words)});
+  with_backend_of<float>(a.backend, a.threads, ask_work{a, std::move(file)});
 }
 
 CLI::App* add_command(CLI::App& app, const char* name, const char* what, const std::shared_ptr<ask_arguments>& a) {
@@ -26,8 +25,8 @@ CLI::App* add_command(CLI::App& app, const char* name, const char* what, const s
   command->add_option("--image", a->image, "a picture (PNG or JPEG); it is scaled to the size that the model sees")
       ->required();
   command->add_option("--out", a->out, "PNG of the picture beside a heat map of where the model looked");
-  command->add_option("--method", a->method,
-                      "of the heat map: random, attention, gradient_x_input, generic_attention, grad_lrp or atman");
+  command->add_option("--method", a->method, "of the heat map; see below");
+  command->footer(answer_methods_help());
   command->add_option("--beams", a->beams, "texts that are followed at a time");
   command->add_option("--length", a->length, "most tokens of the answer");
   command->add_option("--backend", a->backend, "what computes; cts info lists what there is");

@@ -2,15 +2,11 @@
 // The subcommands: each adds its options to the program and runs when it is named.
 
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "core_tokensets/core/error.hpp"
 
 namespace cts_command {
-
-/// Names of files may be anything, JSON is UTF-8: what is not becomes a replacement character.
-std::string text_of(const nlohmann::json& json, int indent = -1);
 
 /// What every command on a stored model takes.
 struct model_options {

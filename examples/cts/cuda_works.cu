@@ -5,7 +5,6 @@
 #include "core_tokensets/tensor/cuda.hpp"
 #include "model_works.hpp"
 #include "sequence_work.hpp"
-#include "text_sequence_work.hpp"
 
 namespace cts_command {
 

@@ -11,7 +11,7 @@ namespace cts = core_tokensets;
 
 namespace {
 
-cts::report_page page_of(const nlohmann::json& runs, const std::vector<cts::report_figure>& figures) {
+cts::report_page page_of(const cts::json& runs, const std::vector<cts::report_figure>& figures) {
   cts::report_page page{.title = "Memories compared",
                         .subtitle =
                             "Ten classes of built-in pictures in five tasks of two; every memory has the same "
@@ -19,7 +19,7 @@ cts::report_page page_of(const nlohmann::json& runs, const std::vector<cts::repo
   cts::bar_chart chart{.bars = {}, .caption = "Accuracy over all ten classes after the last task", .unit = "%"};
   cts::report_table table{{"memory", "accuracy", "incremental", "forgetting", "bytes", "samples", "tokens"}};
   for (const auto& run : runs) {
-    const std::string name = run.at("config").at("memory");
+    const auto name = run.at("config").at("memory").get<std::string>();
     const auto percent = [&](const char* key) { return 100 * run.at(key).get<double>(); };
     chart.bars.push_back({name, percent("average_accuracy"), 0, name == "core-tokenset"});
     std::vector<std::string> row{name};
@@ -43,7 +43,7 @@ void demo(sequence_arguments a) {
       "bytes of the raw pictures. Chance is 10 %%.\n\n",
       a.budget.c_str());
   print_heading();
-  nlohmann::json runs = nlohmann::json::array();
+  cts::json runs = cts::json::array();
   std::vector<cts::report_figure> figures;
   for (const char* memory : {"none", "coreset", "random-tokens", "core-tokens", "core-tokenset", "joint"}) {
     a.memory = memory;
@@ -54,7 +54,7 @@ void demo(sequence_arguments a) {
   }
   cts::write_file(out / "heat-maps.png", figures.at(0).png);
   cts::write_file(out / "kept-tokens.png", figures.at(1).png);
-  cts::write_file(out / "results.json", std::string_view(text_of(runs, 1)));
+  cts::write_file(out / "results.json", std::string_view(runs.dump(1)));
   cts::write_report(out / "report.html", page_of(runs, figures));
   std::printf("\n%s: report.html, results.json, kept-tokens.png, heat-maps.png\n", out.c_str());
 }
@@ -68,12 +68,12 @@ void add_demo(CLI::App& app) {
   a->dim = 64;
   a->depth = 3;
   a->heads = 2;
-  a->epochs = 6;
-  a->learning_rate = 2e-3;
+  a->fit.epochs = 6;
+  a->optimiser = "adamw:learning_rate=0.002";
   a->out = "cts-demo";
   auto* c = app.add_subcommand("demo", "all memories on built-in pictures, in a few minutes");
   c->add_option("--out", a->out, "folder of the report and the pictures");
-  c->add_option("--seed", a->seed, "of all random choices")->check(CLI::NonNegativeNumber);
+  c->add_option("--seed", a->fit.seed, "of all random choices")->check(CLI::NonNegativeNumber);
   c->add_option("--threads", a->threads, "0: as many as there are");
   c->add_flag("--quiet", a->quiet, "no progress line");
   c->final_callback([a] { demo(*a); });

@@ -2,16 +2,16 @@
 
 #include <cstdio>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "backends.hpp"
 #include "commands.hpp"
+#include "core_tokensets/io/json.hpp"
 
 namespace cts_command {
 
 namespace {
 
-using nlohmann::json;
+using core_tokensets::json;
 
 /// The widest vector instructions that the compiler was allowed to use.
 std::string compiled_simd() {

@@ -1,11 +1,13 @@
 #pragma once
 // What the judgement of classes and that of answers share.
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "core_tokensets/attribution/measures/judge.hpp"
+#include "core_tokensets/io/json.hpp"
+#include "core_tokensets/tensor/eigen.hpp"
+#include "methods.hpp"
 
 namespace cts_command {
 
@@ -18,20 +20,23 @@ struct judge_arguments {
   bool quiet = false;
 };
 
+using judge_backend = core_tokensets::eigen_backend<float>;
+
 /// A method, and how it was asked for: the name of its column.
 struct listed_method {
   std::string label;
-  core_tokensets::attribution_method method;
+  core_tokensets::any_attribution<judge_backend> method;
 };
 
 /// The methods that were asked for, or else these; chance is always among them, and comes first.
 std::vector<listed_method> read_methods(const judge_arguments& a, const std::string& unless_given);
 
 /// The table: `right` of so many samples are explained for what the model thinks most probable.
-nlohmann::json judged_json(const judge_arguments& a, const std::vector<listed_method>& methods,
-                           const std::vector<core_tokensets::judgement>& judged, std::size_t samples, double right);
+core_tokensets::json judged_json(const judge_arguments& a, const std::vector<listed_method>& methods,
+                                 const std::vector<core_tokensets::judgement>& judged, std::size_t samples,
+                                 double right);
 
 /// Judges methods on answers of an image-text model.
-nlohmann::json judge_answers(const judge_arguments& a, const core_tokensets::tensor_file& file);
+core_tokensets::json judge_answers(const judge_arguments& a, const core_tokensets::tensor_file& file);
 
 }  // namespace cts_command

@@ -6,9 +6,9 @@
 #include "core_tokensets/model/image_text_weights.hpp"
 #include "core_tokensets/tensor/eigen.hpp"
 #include "core_tokensets/train/answering.hpp"
-#include "core_tokensets/train/text_sequence.hpp"
+#include "core_tokensets/train/consolidate.hpp"
+#include "data.hpp"
 #include "judge.hpp"
-#include "text_data.hpp"
 
 namespace cts_command {
 
@@ -16,7 +16,7 @@ namespace cts = core_tokensets;
 
 namespace {
 
-using backend = cts::eigen_backend<float>;
+using backend = judge_backend;
 
 /// Some test samples, drawn at random.
 std::vector<cts::index> draw(const cts::visual_text& data, const judge_arguments& a) {
@@ -27,25 +27,25 @@ std::vector<cts::index> draw(const cts::visual_text& data, const judge_arguments
 
 }  // namespace
 
-nlohmann::json judge_answers(const judge_arguments& a, const cts::tensor_file& file) {
+cts::json judge_answers(const judge_arguments& a, const cts::tensor_file& file) {
   const auto methods = read_methods(a, "attention,gradient_x_input,generic_attention,grad_lrp,atman");
-  for (const auto& m : methods) cts::check_answers_method<backend>(m.method);
+  for (const auto& m : methods) m.method.check_answers();
   cts::require(a.target == "argmax" || a.target == "label", "--target '", a.target,
                "': expected argmax (what the model writes) or label (the answer that the data give)");
   cts::require(a.classes.empty(), "--classes: a model of answers has no classes");
   cts::set_default_threads(a.threads);
   backend b(a.threads);
   const auto model = cts::load_image_text(b, file);
-  const auto words = cts::tokenizer_of(file);
+  const cts::tokenizer& words = model.words();
   const auto& c = model.config();
-  const auto stream = read_text_tasks({.sets = a.data,
-                                       .captions = a.task == "caption",
-                                       .image = c.image.image.height,
-                                       .pictures = 1,
-                                       .seed = a.seed,
-                                       .threads = a.threads},
-                                      1);
-  const cts::visual_text& data = stream.data.test;
+  const auto stream = read_texts({.sets = a.data,
+                                  .task = a.task == "caption" ? task_kind::caption : task_kind::vqa,
+                                  .image = c.image.grid.height,
+                                  .pictures = 1,
+                                  .seed = a.seed,
+                                  .threads = a.threads},
+                                 1);
+  const cts::visual_text& data = stream.data().test;
   cts::check_pictures(data.images, c.image);
   const auto order = draw(data, a);
   cts::judge_options o{.steps = a.steps, .sets = a.sets, .seed = a.seed};
@@ -57,7 +57,7 @@ nlohmann::json judge_answers(const judge_arguments& a, const cts::tensor_file& f
     const auto part =
         std::span(order).subspan(begin, std::min(order.size() - begin, static_cast<std::size_t>(a.batch)));
     // As tokens: other tokens may read the same, and those that the model wrote are what it finds most probable.
-    const auto written = cts::write_tokens(b, model, words, data, part, {}, {.length = 40});
+    const auto written = cts::write_tokens(b, model, {data, {part.begin(), part.end()}}, {.length = 40});
     std::vector<cts::index> pictures;
     cts::text_batch texts;
     for (std::size_t i = 0; i < part.size(); ++i) {
@@ -65,10 +65,11 @@ nlohmann::json judge_answers(const judge_arguments& a, const cts::tensor_file& f
       pictures.push_back(sample.image);
       texts.next_picture();
       texts.append(words.encode(sample.prompt),
-                   a.target == "label" ? words.encode(cts::stored_answer(sample)) : written[i].tokens,
+                   a.target == "label" ? words.encode(cts::detail::texts_of(data, part[i]).second) : written[i].tokens,
                    cts::tokenizer::begin_token, cts::tokenizer::end_token);
     }
-    const auto images = cts::make_batch(data.images, pictures, {.patch = c.image.patch, .threads = a.threads});
+    cts::token_batch images;
+    cts::make_batch(data.images, pictures, c.image, images);
     cts::measured_answers<backend> measured(b, model, images, texts);
     for (const auto& whole : measured.whole) right += whole.right ? 1 : 0;
     for (std::size_t m = 0; m < methods.size(); ++m) {

@@ -7,13 +7,13 @@
 #include <sstream>
 
 #include "commands.hpp"
-#include "core_tokensets/data/boxes.hpp"
-#include "core_tokensets/data/folder.hpp"
 #include "core_tokensets/data/patches.hpp"
-#include "core_tokensets/data/scenes.hpp"
+#include "core_tokensets/data/readers/boxes.hpp"
 #include "core_tokensets/io/atomic_file.hpp"
 #include "core_tokensets/model/vit_weights.hpp"
 #include "core_tokensets/tensor/eigen.hpp"
+#include "core_tokensets/train/evaluate.hpp"
+#include "data.hpp"
 #include "judge.hpp"
 
 namespace cts_command {
@@ -21,19 +21,21 @@ namespace cts_command {
 namespace cts = core_tokensets;
 
 std::vector<listed_method> read_methods(const judge_arguments& a, const std::string& unless_given) {
-  std::vector<listed_method> methods{{"random", cts::random_relevance{.seed = a.seed}}};
+  const auto chance = [](const std::string& text) {
+    return text.substr(0, text.find(':')) == cts::random_relevance::name;
+  };
+  std::vector<listed_method> methods{
+      {"random", method_named<judge_backend>(cts::text_of(cts::random_relevance{.seed = a.seed}))}};
   std::stringstream list(a.methods.empty() ? unless_given : a.methods);
   for (std::string text; std::getline(list, text, ',');) {
-    auto method = cts::parse_attribution(text);
-    if (std::holds_alternative<cts::random_relevance>(method)) continue;
-    methods.push_back({text, std::move(method)});
+    if (!chance(text)) methods.push_back({text, method_named<judge_backend>(text)});
   }
   return methods;
 }
 
-nlohmann::json judged_json(const judge_arguments& a, const std::vector<listed_method>& methods,
-                           const std::vector<cts::judgement>& judged, std::size_t samples, double right) {
-  nlohmann::json result{
+cts::json judged_json(const judge_arguments& a, const std::vector<listed_method>& methods,
+                      const std::vector<cts::judgement>& judged, std::size_t samples, double right) {
+  cts::json result{
       {"weights", a.weights}, {"data", a.data},
       {"target", a.target},   {"missing", a.missing},
       {"samples", samples},   {"sanity_samples", std::min<std::ptrdiff_t>(a.sanity_samples, std::ptrdiff_t(samples))},
@@ -42,7 +44,7 @@ nlohmann::json judged_json(const judge_arguments& a, const std::vector<listed_me
   for (const auto& m : cts::judged_measures) {
     result["measures"][m.name] = {{"better", m.high_is_good ? "high" : "low"}, {"about", m.about}};
   }
-  result["methods"] = nlohmann::json::array();
+  result["methods"] = cts::json::array();
   for (std::size_t m = 0; m < methods.size(); ++m) {
     result["methods"].push_back({{"label", methods[m].label},
                                  {"method", cts::text_of(methods[m].method)},
@@ -53,40 +55,27 @@ nlohmann::json judged_json(const judge_arguments& a, const std::vector<listed_me
 
 namespace {
 
-using backend = cts::eigen_backend<float>;
+using backend = judge_backend;
 
-/// The pictures to measure on, with masks of their objects where there are any: built-in scenes, or DIR/test or DIR/val
-/// with DIR/boxes.csv.
+/// The pictures to measure on, with masks of their objects where there are any.
 cts::dataset read_pictures(const judge_arguments& a, const cts::vit_config& c) {
-  const auto colon = a.data.find(':');
-  const std::string kind = a.data.substr(0, colon), where = colon == std::string::npos ? "" : a.data.substr(colon + 1);
-  cts::dataset data;
-  if (kind == "scenes" && where.empty()) {
-    const auto per_class = (a.samples + c.classes - 1) / c.classes;
-    data = cts::scenes({.classes = c.classes,
-                        .train_per_class = 1,
-                        .test_per_class = per_class,
-                        .image = c.image.height,
-                        .seed = a.seed,
-                        .threads = a.threads})
-               .test;
-  } else if (kind == "folder" && !where.empty()) {
-    const std::filesystem::path dir(where);
-    const std::string part = cts::test_part(dir);
-    data = cts::load_class_folders(dir / part,
-                                   {.size = c.image.height, .channels = c.image.channels, .threads = a.threads});
-    cts::add_box_masks(data, dir, part, true);
-  } else {
-    cts::fail("--data '", a.data, "': expected scenes or folder:DIR");
-  }
-  if (!a.classes.empty()) data = cts::select_classes(data, cts::parse_class_range(a.classes));
+  const bool sized = a.data.rfind("scenes", 0) == 0 || a.data.rfind("folder", 0) == 0;
+  auto data = read_test_pictures({.sets = a.data,
+                                  .classes = a.classes,
+                                  .image = sized ? c.grid.height : 0,
+                                  .channels = c.grid.channels,
+                                  .per_class = 1,
+                                  .test_per_class = (a.samples + c.classes - 1) / c.classes,
+                                  .scene_classes = c.classes,
+                                  .seed = a.seed,
+                                  .threads = a.threads});
   cts::require(data.classes() <= c.classes, "the data have ", data.classes(), " classes, the model ", c.classes,
                "; choose some with --classes");
   cts::check_pictures(data, c);
   return data;
 }
 
-nlohmann::json judge_classes(const judge_arguments& a, const cts::tensor_file& file) {
+cts::json judge_classes(const judge_arguments& a, const cts::tensor_file& file) {
   const auto methods =
       read_methods(a, "attention,rollout,grad_cam,gradient_x_input,lrp,grad_lrp,generic_attention,atman_first_order");
   cts::judge_options o{.explained = cts::parse_target(a.target), .steps = a.steps, .sets = a.sets, .seed = a.seed};
@@ -110,12 +99,12 @@ nlohmann::json judge_classes(const judge_arguments& a, const cts::tensor_file& f
     const std::size_t count = std::min(order.size() - begin, static_cast<std::size_t>(most));
     const auto part = std::span(order).subspan(begin, count);
     cts::token_batch batch;
-    cts::make_batch(data, part, {.patch = c.patch, .threads = a.threads}, batch);
+    cts::make_batch(data, part, c, batch);
     std::vector<double> coverage;
     for (const auto i : part) {
       if (data.masks.empty()) break;
-      const auto grid = std::span(batch.positions).first(static_cast<std::size_t>(c.patches()));
-      const auto covered = cts::patch_coverage(data.mask_of(i), data.height, data.width, c.patch, grid);
+      const auto grid = std::span(batch.positions).first(static_cast<std::size_t>(c.grid.tokens()));
+      const auto covered = cts::patch_coverage(data.mask_of(i), data.height, data.width, c.grid.patch, grid);
       coverage.insert(coverage.end(), covered.begin(), covered.end());
     }
     cts::measured_batch<backend> measured(b, model, batch, o.explained);
@@ -134,18 +123,20 @@ nlohmann::json judge_classes(const judge_arguments& a, const cts::tensor_file& f
 }
 
 /// Methods as columns, what was measured as rows; a star marks the best mean.
-std::string table_of(const nlohmann::json& result) {
+std::string table_of(const cts::json& result) {
   const auto& methods = result["methods"];
   std::ostringstream out;
   const auto put = [&](const std::string& text, std::size_t width) {
     out << std::string(width - std::min(width, text.size()), ' ') << text;
   };
-  const auto width_of = [](const nlohmann::json& m) {
-    return std::max<std::size_t>(11, m["label"].get_ref<const std::string&>().size() + 2);
-  };
+  const auto width_of = [](const cts::json& m) { return std::max<std::size_t>(11, m["label"].text().size() + 2); };
   out << "measure, better     ";
-  for (const auto& m : methods) put(m["label"], width_of(m));
+  for (const auto& m : methods) put(m["label"].text(), width_of(m));
   for (const auto& measure : cts::judged_measures) {
+    const auto mean_of = [&](const cts::json& m) {  // null where it was not measured, or is not finite
+      const cts::json* measured = m["measures"].find(measure.name);
+      return measured == nullptr ? cts::json() : (*measured)["mean"];
+    };
     if (std::none_of(methods.begin(), methods.end(), [&](auto& m) { return m["measures"].contains(measure.name); }))
       continue;
     char cell[64];
@@ -154,17 +145,17 @@ std::string table_of(const nlohmann::json& result) {
     double best = 0;
     bool any = false;
     for (const auto& m : methods) {
-      if (!m["measures"].contains(measure.name)) continue;
-      const double mean = m["measures"][measure.name]["mean"];
+      if (mean_of(m).is_null()) continue;
+      const auto mean = mean_of(m).get<double>();
       best = !any ? mean : measure.high_is_good ? std::max(best, mean) : std::min(best, mean);
       any = true;
     }
     for (const auto& m : methods) {
-      if (!m["measures"].contains(measure.name)) {
+      if (mean_of(m).is_null()) {
         put("- ", width_of(m));
         continue;
       }
-      const double mean = m["measures"][measure.name]["mean"];
+      const auto mean = mean_of(m).get<double>();
       std::snprintf(cell, sizeof cell, "%.4f%c", mean, mean == best ? '*' : ' ');
       put(cell, width_of(m));
     }
@@ -185,7 +176,9 @@ void add_judge(CLI::App& app) {
   c->add_option("--task", a->task, "what a model of answers is judged on: questions (vqa) or captions (caption)")
       ->check(CLI::IsMember({"vqa", "caption"}));
   c->add_option("--classes", a->classes, "A-B: pictures of these classes only, numbered from 0 as in training");
-  c->add_option("--methods", a->methods, "names with their options, with commas between; random is always measured");
+  c->add_option("--methods", a->methods,
+                "names with their options, with commas between; random is always measured; see below");
+  c->footer(methods_help());
   c->add_option(
       "--target", a->target,
       "argmax, label, class:K, loss, margin or margin:A,B; for answers argmax (what the model writes) or label");
@@ -204,7 +197,7 @@ void add_judge(CLI::App& app) {
     cts::check_writable(a->out);
     const auto file = cts::load_safetensors(a->weights);
     const auto result = file.metadata.contains("kind") ? judge_answers(*a, file) : judge_classes(*a, file);
-    cts::write_file(a->out, std::string_view(text_of(result, 1)));
+    cts::write_file(a->out, std::string_view(result.dump(1)));
     std::printf("%s", table_of(result).c_str());
   });
 }

@@ -35,10 +35,6 @@ int complain(const char* what, int code) {
 
 }  // namespace
 
-std::string cts_command::text_of(const nlohmann::json& json, int indent) {
-  return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
-}
-
 int main(int argc, char** argv) {
   CLI::App app{"core tokensets: Vision Transformers, attribution and a sparse token memory"};
   app.require_subcommand(1);

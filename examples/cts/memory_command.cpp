@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "commands.hpp"
+#include "core_tokensets/io/parse_json.hpp"
 #include "core_tokensets/memory/describe.hpp"
 #include "core_tokensets/report/memory_export.hpp"
 
@@ -16,17 +17,18 @@ namespace {
 /// Names of the classes: the `class_names` of the memory's own metadata, or else of the results.json beside the memory,
 /// where `cts sequence` leaves it. Empty where neither says.
 std::vector<std::string> find_class_names(const std::filesystem::path& path, const cts::token_memory& memory) {
-  const auto names_of = [](const nlohmann::json& json) {
-    const bool texts = json.is_array() && std::all_of(json.begin(), json.end(), [](auto& n) { return n.is_string(); });
-    return texts ? json.get<std::vector<std::string>>() : std::vector<std::string>{};
+  const auto names_of = [](const cts::json& names) {
+    const bool texts =
+        names.is_array() && std::all_of(names.begin(), names.end(), [](auto& n) { return n.is_string(); });
+    return texts ? names.get<std::vector<std::string>>() : std::vector<std::string>{};
   };
   const auto own = memory.metadata().find("class_names");
-  if (own != memory.metadata().end()) return names_of(cts::parse_json(own->second));
+  if (own != memory.metadata().end()) return names_of(cts::parse_json_or_null(own->second));
   const auto results = path.parent_path() / "results.json";
   std::error_code ignored;
   if (!std::filesystem::is_regular_file(results, ignored)) return {};
-  const auto json = cts::parse_json(cts::read_text(results));
-  return json.is_object() && json.contains("class_names") ? names_of(json["class_names"]) : std::vector<std::string>{};
+  const cts::json told = cts::parse_json_or_null(cts::read_text(results));
+  return told.contains("class_names") ? names_of(told["class_names"]) : std::vector<std::string>{};
 }
 
 void info(const std::string& path) { std::printf("%s\n", cts::describe(cts::load_token_memory(path)).dump(1).c_str()); }

@@ -37,16 +37,15 @@ void add_attribute(CLI::App& app) {
   auto o = std::make_shared<attribute_options>();
   auto* command = app.add_subcommand("attribute", "relevance [B,N] of every patch");
   o->add_to(*command);
-  std::string names;
-  for (const auto& name : cts::attribution_names()) names += (names.empty() ? "" : ", ") + name;
-  command->add_option("--method", o->method, "NAME or NAME:OPTION=VALUE:...; names are " + names)->required();
+  command->add_option("--method", o->method, "NAME or NAME:OPTION=VALUE:...; see below")->required();
+  command->footer(methods_help());
   command->add_option("--target", o->target, "argmax, label, class:K, loss, margin or margin:A,B");
   command->add_option("--start-layer", o->start_layer, "first block, for methods that have one");
   command->add_option("--seed", o->seed, "for methods that have one");
   command->add_option("--pictures", o->pictures, "folder for the images under their relevance, N.png");
   command->final_callback([o] {
-    run(*o,
-        attribute_work{*o, cts::parse_attribution(o->method, o->start_layer, o->seed), cts::parse_target(o->target)});
+    const auto method = cts::attribution_text(o->method, {.start_layer = o->start_layer, .seed = o->seed});
+    run(*o, attribute_work{*o, method, cts::parse_target(o->target)});
   });
 }
 

@@ -6,7 +6,13 @@
 #include <filesystem>
 
 #include "commands.hpp"
-#include "core_tokensets/core_tokensets.hpp"
+#include "core_tokensets/data/image_io.hpp"
+#include "core_tokensets/data/patches.hpp"
+#include "core_tokensets/io/atomic_folder.hpp"
+#include "core_tokensets/model/vit_weights.hpp"
+#include "core_tokensets/nn/loss.hpp"
+#include "core_tokensets/report/heatmap.hpp"
+#include "methods.hpp"
 
 namespace cts_command {
 
@@ -27,14 +33,14 @@ std::vector<T> read_numbers(const cts::tensor_file& file, const std::string& nam
 inline cts::token_batch read_images(const std::string& path, const cts::vit_config& c, bool need_labels) {
   const cts::tensor_file file = cts::load_safetensors(path);
   const auto& shape = file.at("images").shape;
-  cts::require(shape.size() == 4 && shape[0] > 0 && shape[1] == c.image.channels && shape[2] == c.image.height &&
-                   shape[3] == c.image.width,
-               path, ": 'images' has shape ", cts::shape_text(shape), ", the model expects [B, ", c.image.channels,
-               ", ", c.image.height, ", ", c.image.width, "]");
+  cts::require(shape.size() == 4 && shape[0] > 0 && shape[1] == c.grid.channels && shape[2] == c.grid.height &&
+                   shape[3] == c.grid.width,
+               path, ": 'images' has shape ", cts::shape_text(shape), ", the model expects [B, ", c.grid.channels, ", ",
+               c.grid.height, ", ", c.grid.width, "]");
   const auto images = read_numbers<float>(file, "images");
   cts::require(std::all_of(images.begin(), images.end(), [](float x) { return std::isfinite(x); }), path,
                ": 'images' holds a number that is not finite");
-  auto batch = cts::patchify(images, shape[0], c.image, c.patch);
+  auto batch = cts::patchify(images, c.grid);
   if (!need_labels) return batch;
   batch.targets = read_numbers<std::int32_t>(file, "labels");
   cts::require(static_cast<cts::index>(batch.targets.size()) == batch.samples(), path, ": 'labels' has ",
@@ -106,46 +112,47 @@ struct attribute_options : model_options {
 /// Writes DIR/N.png for each sample: the picture, brightened to the full range, under its relevance.
 inline void draw(const std::string& dir, const cts::token_batch& batch, const std::vector<double>& relevance,
                  const cts::vit_config& c) {
-  cts::require(c.image.channels == 1 || c.image.channels == 3, "--pictures: images of ", c.image.channels,
+  cts::require(c.grid.channels == 1 || c.grid.channels == 3, "--pictures: images of ", c.grid.channels,
                " channels, expected 1 or 3");
-  const cts::patch_grid grid{c.image.height, c.image.width, c.image.channels, c.patch};
+  const cts::patch_grid& grid = c.grid;
   const auto numbers = cts::unpatchify(batch, grid);
-  const auto area = c.image.height * c.image.width, size = area * c.image.channels;
+  const auto area = c.grid.height * c.grid.width, size = area * c.grid.channels;
   for (cts::index s = 0; s < batch.samples(); ++s) {
     const auto from = std::span(numbers).subspan(static_cast<std::size_t>(s * size), static_cast<std::size_t>(size));
     const auto scaled = cts::min_max(std::vector<double>(from.begin(), from.end()));
-    cts::image picture(c.image.height, c.image.width, c.image.channels);
+    cts::image picture(c.grid.height, c.grid.width, c.grid.channels);
     for (cts::index i = 0; i < size; ++i) {
-      const auto at = static_cast<std::size_t>(i % area * c.image.channels + i / area);
+      const auto at = static_cast<std::size_t>(i % area * c.grid.channels + i / area);
       picture.pixels[at] = static_cast<std::uint8_t>(std::lround(255 * scaled[static_cast<std::size_t>(i)]));
     }
-    const auto scores =
-        std::span(relevance).subspan(static_cast<std::size_t>(s * c.patches()), static_cast<std::size_t>(c.patches()));
+    const auto scores = std::span(relevance).subspan(static_cast<std::size_t>(s * c.grid.tokens()),
+                                                     static_cast<std::size_t>(c.grid.tokens()));
     cts::write_png(std::filesystem::path(dir) / (std::to_string(s) + ".png"),
-                   cts::overlay(picture, scores, c.grid_height(), c.grid_width()));
+                   cts::overlay(picture, scores, c.grid.rows(), c.grid.cols()));
   }
 }
 
 /// cts attribute
 struct attribute_work {
   const attribute_options& o;
-  cts::attribution_method method;
+  std::string method;
   cts::target target;
 
   template <class B>
   void operator()(B& b) const {
     using T = typename B::scalar;
+    const auto explainer = method_named<B>(method);
     std::optional<cts::output_folder> folder;
     if (!o.pictures.empty()) folder.emplace(o.pictures);
     const auto model = read_model(b, o);
     const auto batch = read_images(o.inputs, model.config(), target.whose == cts::explained_class::label);
     cts::attribution_workspace<B> workspace;
-    const auto relevance = cts::attribute(method, b, model, batch, target, workspace);
+    const auto relevance = attribute(explainer, b, model, batch, target, workspace);
     cts::tensor_file out;
-    out.metadata["method"] = cts::text_of(method);
+    out.metadata["method"] = explainer.text();
     out.metadata["target"] = o.target;
     out.arrays["relevance"] = cts::host_array::of(std::vector<T>(relevance.begin(), relevance.end()),
-                                                  {batch.samples(), model.config().patches()});
+                                                  {batch.samples(), model.config().grid.tokens()});
     cts::save_safetensors(o.out, out);
     if (!o.pictures.empty()) draw(o.pictures, batch, relevance, model.config());
   }

@@ -1,99 +1,76 @@
 // cts sequence: tasks that arrive one after another, with any kind of memory.
 
+#include <cstdio>
 #include <filesystem>
 #include <memory>
-#include <optional>
 
 #include "backends.hpp"
-#include "core_tokensets/core_tokensets.hpp"
-#include "sequence_work.hpp"
+#include "core_tokensets/io/atomic_file.hpp"
+#include "core_tokensets/memory/token_rule.hpp"
+#include "core_tokensets/report/sequence_report.hpp"
+#include "core_tokensets/selection/any_selector.hpp"
+#include "core_tokensets/train/objectives/objectives.hpp"
+#include "sequence.hpp"
 
 namespace cts_command {
 
 namespace cts = core_tokensets;
 
-cts::dataset_split read_data(const sequence_arguments& a) {
-  const auto colon = a.data.find(':');
-  const std::string kind = a.data.substr(0, colon), where = colon == std::string::npos ? "" : a.data.substr(colon + 1);
-  const bool plain_scenes = a.data == "scenes", only_shapes = a.data == "scenes:shapes";
-  cts::require(plain_scenes || only_shapes || (kind != "scenes" && !where.empty()), "--data '", a.data,
-               "': expected scenes, scenes:shapes, folder:DIR, cifar:DIR or idx:DIR");
-  cts::dataset_split split;
-  if (kind == "scenes") {
-    split = cts::scenes({.train_per_class = a.per_class > 0 ? a.per_class : 300,
-                         .test_per_class = 100,
-                         .image = a.image > 0 ? a.image : 32,
-                         .typical = plain_scenes ? 1.0 : 0.0,
-                         .seed = a.seed,
-                         .threads = a.threads});
-  } else if (kind == "folder") {
-    split = cts::load_folder(where, {.size = a.image, .threads = a.threads});
-  } else if (kind == "cifar") {
-    cts::require(a.image == 0, "--image ", a.image, ": pictures of ", a.data, " come as they are");
-    const bool ten = std::filesystem::exists(std::filesystem::path(where) / "test_batch.bin");
-    split = ten ? cts::load_cifar10(where) : cts::load_cifar100(where);
-  } else if (kind == "idx") {
-    cts::require(a.image == 0, "--image ", a.image, ": pictures of ", a.data, " come as they are");
-    split = cts::load_idx(where);
-  } else {
-    cts::fail("--data '", a.data, "': expected scenes, folder:DIR, cifar:DIR or idx:DIR");
-  }
-  if (!a.classes.empty()) split = cts::select_classes(split, cts::parse_class_range(a.classes));
-  if (a.per_class > 0 && kind != "scenes") split.train = cts::limit_per_class(split.train, a.per_class, a.seed);
-  return split;
+void run_classes(const sequence_arguments& a, sequence_outcome& outcome);
+void run_texts(const sequence_arguments& a, sequence_outcome& outcome);
+
+task_kind task_of(const sequence_arguments& a) {
+  return a.task == "classify" ? task_kind::classify : a.task == "vqa" ? task_kind::vqa : task_kind::caption;
 }
-
-namespace {
-
-double flip_of(const sequence_arguments& a) { return a.flip >= 0 ? a.flip : a.task == "classify" ? 0.5 : 0.0; }
-
-}  // namespace
 
 std::ptrdiff_t heads_of(const sequence_arguments& a) { return a.heads > 0 ? a.heads : 3; }
 
 cts::vit_hints hints_of(const sequence_arguments& a) {
   cts::vit_hints hints;
   if (a.heads > 0) hints.heads = a.heads;
-  hints.seed = a.seed;
+  hints.seed = a.fit.seed;
   return hints;
 }
 
-std::ptrdiff_t image_of(const sequence_arguments& a) { return a.image > 0 || a.task == "classify" ? a.image : 64; }
+data_request request_of(const sequence_arguments& a) {
+  return {.sets = a.data,
+          .classes = a.classes,
+          .task = task_of(a),
+          .image = a.image > 0 || a.task == "classify" ? a.image : 64,  // sets are mixed, so texts need one size
+          .per_class = a.per_class,
+          .pictures = a.pictures,
+          .test_pictures = a.test_pictures,
+          .seed = a.fit.seed,
+          .threads = a.threads};
+}
 
-nlohmann::json config_of(const sequence_arguments& a, const cts::vit_config& model) {
-  nlohmann::json config{{"task", a.task},
-                        {"data", a.data},
-                        {"classes", a.classes},
-                        {"per_class", a.per_class},
-                        {"image", image_of(a)},
-                        {"patch", model.patch},
-                        {"dim", model.dim},
-                        {"depth", model.depth},
-                        {"heads", model.heads},
-                        {"epochs", a.epochs},
-                        {"batch", a.batch},
-                        {"tasks", a.tasks},
-                        {"memory", a.memory},
-                        {"select", a.select},
-                        {"attribute", a.attribute},
-                        {"budget", a.budget},
-                        {"keep", a.keep},
-                        {"missing", a.missing},
-                        {"token_drop", a.token_drop},
-                        {"seed", a.seed},
-                        {"replay_loss", a.replay_loss},
-                        {"token_drop_often", a.token_drop_often},
-                        {"token_drop_rule", a.token_drop_rule},
-                        {"shift", a.shift},
-                        {"flip", flip_of(a)},
-                        {"weights", a.weights},
-                        {"coreset_price", a.coreset_price},
-                        {"backend", a.backend},
-                        {"learning_rate", a.learning_rate}};
+cts::learner_options learner_options_of(const sequence_arguments& a) {
+  cts::learner_options o{.budget = cts::parse_budget(a.budget), .fit = a.fit};
+  o.fit.replay_batch = a.fit.batch;
+  if (!a.quiet) o.fit.on_progress = cts::console_progress();
+  return o;
+}
+
+cts::json config_of(const sequence_arguments& a, const cts::vit_config& model) {
+  cts::json config{{"task", a.task},
+                   {"data", a.data},
+                   {"classes", a.classes},
+                   {"per_class", a.per_class},
+                   {"image", model.grid.height},
+                   {"patch", model.grid.patch},
+                   {"dim", model.dim},
+                   {"depth", model.depth},
+                   {"heads", model.heads},
+                   {"tasks", a.tasks},
+                   {"memory", a.memory},
+                   {"budget", a.budget},
+                   {"keep", a.recipe.keep},
+                   {"weights", a.weights},
+                   {"backend", a.backend},
+                   {"seed", a.fit.seed}};
   if (a.task != "classify") {
     config.update({{"pictures", a.pictures},
                    {"test_pictures", a.test_pictures},
-                   {"texts_per_picture", a.texts_per_picture},
                    {"text_depth", a.text_depth},
                    {"vocabulary", a.vocabulary},
                    {"beams", a.beams}});
@@ -113,38 +90,34 @@ void check(const sequence_arguments& a) {
   within("--dim", a.dim, 1, 65536);
   within("--depth", a.depth, 1, 1024);
   within("--heads", a.heads, 0, 65536);
-  within("--epochs", a.epochs, 1, 1'000'000);
-  within("--batch", a.batch, 1, 1'000'000);
+  within("--epochs", a.fit.epochs, 1, 1'000'000);
+  within("--batch", a.fit.batch, 1, 1'000'000);
   within("--threads", a.threads, 0, 1024);
   within("--pictures", a.pictures, 0, 1'000'000'000);
   within("--test-pictures", a.test_pictures, 0, 1'000'000'000);
-  within("--texts-per-picture", a.texts_per_picture, 1, 1'000'000);
   within("--text-depth", a.text_depth, 1, 1024);
   within("--vocabulary", a.vocabulary, 258, 65536);
   within("--beams", a.beams, 1, 64);
-  within("--token-drop", a.token_drop, 0.0, 0.99);
-  within("--token-drop-often", a.token_drop_often, 0.0, 1.0);
-  within("--shift", a.shift, 0, 65536);
-  within("--flip", flip_of(a), 0.0, 1.0);
+  within("--texts-per-picture", a.fit.texts_per_picture, 1, 1'000'000);
+  within("--shift", a.fit.shift, 0, 65536);
+  within("--flip", a.fit.flip, 0.0, 1.0);
+  within("--token-drop", a.fit.token_drop, 0.0, 0.99);
+  within("--token-drop-often", a.fit.token_drop_often, 0.0, 1.0);
+  within("--warm-up", a.fit.warm_up, 0.0, 1.0);
+  within("--clip", a.fit.clip, 0.0, 1e30);
+  within("--backbone-rate", a.fit.backbone_rate, 0.0, 1e6);
+  check(a.fit);
+  bool known = false;
+  std::string all;
+  for (const memory_kind& kind : memory_kinds) {
+    known = known || (a.memory == kind.name && (kind.texts || a.task == "classify"));
+    if (kind.texts || a.task == "classify") all += (all.empty() ? "" : ", ") + std::string(kind.name);
+  }
+  cts::require(known, "--memory '", a.memory, "': for --task ", a.task, " there are ", all);
   cts::require(a.task == "classify" || (a.classes.empty() && a.per_class == 0),
                "--classes and --per-class choose classes to learn; --task ", a.task, " takes --pictures");
-  cts::require(a.keep > 0 && a.keep <= 1, "--keep ", a.keep, ": expected more than 0 and at most 1");
-  cts::require(a.learning_rate > 0, "--learning-rate ", a.learning_rate, ": expected more than 0");
-}
-
-cts::fit_options fit_options_of(const sequence_arguments& a) {
-  cts::fit_options fit;
-  fit.epochs = a.epochs;
-  fit.batch = fit.replay_batch = a.batch;
-  fit.optimiser.learning_rate = a.learning_rate;
-  fit.loss = a.replay_loss == "sum" ? cts::replay_loss::sum : cts::replay_loss::ace;
-  fit.missing = a.missing == "zero" ? cts::missing_tokens::zero : cts::missing_tokens::drop;
-  fit.token_drop = a.token_drop;
-  fit.token_drop_often = a.token_drop_often;
-  fit.augment = {.shift = a.shift, .flip = flip_of(a)};
-  fit.seed = a.seed;
-  if (!a.quiet) fit.on_progress = cts::console_progress();
-  return fit;
+  cts::require(a.recipe.keep > 0 && a.recipe.keep <= 1, "--keep ", a.recipe.keep,
+               ": expected more than 0 and at most 1");
 }
 
 void write_results(const std::filesystem::path& out, const cts::tensor_file& model, const cts::token_memory& memory,
@@ -152,21 +125,25 @@ void write_results(const std::filesystem::path& out, const cts::tensor_file& mod
   cts::save_safetensors(out / "model.safetensors", model);
   memory.save(out / "memory.safetensors");
   cts::write_report(out / "report.html", cts::sequence_page(outcome.results, outcome.figures));
-  cts::write_file(out / "results.json", std::string_view(text_of(outcome.results, 1)));
+  cts::write_file(out / "results.json", std::string_view(outcome.results.dump(1)));
 }
 
 sequence_outcome run_sequence(const sequence_arguments& a) {
-  if (a.task != "classify") return run_text_sequence(a);
+  check(a);
   sequence_outcome outcome;
-  with_backend_of<float>(a.backend, a.threads, sequence_work{a, outcome});
+  if (a.task == "classify") {
+    run_classes(a, outcome);
+  } else {
+    run_texts(a, outcome);
+  }
   return outcome;
 }
 
-void print_line(const std::string& name, const nlohmann::json& r) {
+void print_line(const std::string& name, const cts::json& r) {
   std::printf("%-14s %7.1f %%  %9.1f %%  %10.1f %%  %9td  %8td  %8.1f s\n", name.c_str(),
-              100 * r["average_accuracy"].get<double>(), 100 * r["average_incremental_accuracy"].get<double>(),
-              100 * r["forgetting"].get<double>(), r["memory_bytes"].get<std::ptrdiff_t>(),
-              r["memory_samples"].get<std::ptrdiff_t>(), r["seconds"]["train"].get<double>());
+              100 * r.at("average_accuracy").get<double>(), 100 * r.at("average_incremental_accuracy").get<double>(),
+              100 * r.at("forgetting").get<double>(), r.at("memory_bytes").get<std::ptrdiff_t>(),
+              r.at("memory_samples").get<std::ptrdiff_t>(), r.at("seconds").at("train").get<double>());
   std::fflush(stdout);
 }
 
@@ -174,55 +151,105 @@ void print_heading() {
   std::printf("memory         accuracy  incremental  forgetting      bytes   samples  training\n");
 }
 
+namespace {
+
+/// "name: about" of each, for help.
+std::string lines_of(const std::vector<std::pair<std::string, std::string>>& table) {
+  std::string all;
+  for (const auto& [name, about] : table) all += "\n  " + name + ": " + about;
+  return all;
+}
+template <class... T>
+std::string help_of(const char* what, cts::choices<T...> all) {
+  return what + lines_of(cts::table_of(all));
+}
+template <class E>
+auto one_of() {
+  return CLI::IsMember(std::vector<std::string>(cts::words<E>.begin(), cts::words<E>.end()));
+}
+/// An option whose value is a word of an enumeration.
+template <class E>
+void add_words(CLI::App& c, const char* name, E& value, const char* about) {
+  const std::string what(name);
+  c.add_option_function<std::string>(
+       name, [&value, what](const std::string& text) { value = cts::detail::parse_option<E>(text, what); }, about)
+      ->check(one_of<E>())
+      ->default_str(cts::detail::option_text(value));
+}
+
+void add_data_options(CLI::App& c, sequence_arguments& a) {
+  c.add_option("--task", a.task, "classify pictures, answer questions (vqa) or write captions (caption)")
+      ->check(CLI::IsMember({"classify", "vqa", "caption"}));
+  c.add_option("--data", a.data, "for vqa and caption several with commas between:" + data_help());
+  c.add_option("--tasks", a.tasks,
+               "tasks that the classes are cut into; vqa, caption: that the groups of a single set are, at most");
+  c.add_option("--classes", a.classes, "A-B: these classes only");
+  c.add_option("--per-class", a.per_class, "training pictures of each class, 0: all");
+  c.add_option("--pictures", a.pictures, "vqa, caption: training pictures of each set, 0: all");
+  c.add_option("--test-pictures", a.test_pictures, "vqa, caption: test pictures of each set, 0: all");
+  c.add_option("--image", a.image, "side of the pictures in pixels, 0: as they are; vqa, caption: 64");
+}
+
+void add_model_options(CLI::App& c, sequence_arguments& a) {
+  c.add_option("--weights", a.weights, "start from this model");
+  c.add_option("--patch", a.patch, "side of a patch in pixels; with --weights that of the model counts");
+  c.add_option("--dim", a.dim, "channels of a token; with --weights those of the model count");
+  c.add_option("--depth", a.depth, "blocks; with --weights those of the model count");
+  c.add_option("--heads", a.heads, "attention heads, 0: 3, or what the file of --weights says");
+  c.add_option("--text-depth", a.text_depth, "vqa, caption: blocks of the decoder");
+  c.add_option("--vocabulary", a.vocabulary, "vqa, caption: tokens of the tokenizer, at most");
+  c.add_option("--beams", a.beams, "vqa, caption: texts that are followed at a time when an answer is written");
+}
+
+void add_training_options(CLI::App& c, sequence_arguments& a) {
+  cts::fit_options& f = a.fit;
+  c.add_option("--epochs", f.epochs, "times that each task's data are seen");
+  c.add_option("--batch", f.batch, "new samples, and replayed samples, in a step");
+  c.add_option("--texts-per-picture", f.texts_per_picture, "vqa, caption: texts about a new picture in a step");
+  c.add_option("--objective", a.objective, help_of("what is minimised, the first by default:", cts::objectives{}));
+  c.add_option("--optimiser", a.optimiser, help_of("the first by default:", cts::optimisers{}));
+  c.add_option("--warm-up", f.warm_up, "share of the steps in which the learning rate rises");
+  c.add_option("--clip", f.clip, "largest norm of the gradient, 0: any");
+  c.add_option("--backbone-rate", f.backbone_rate,
+               "learning rate of all below the head (texts: of the encoder), as a share");
+  c.add_flag("--imprint", f.imprint, "new rows of the head start from the mean features of their classes");
+  c.add_flag("--align", f.align, "after a task the head's new rows are scaled to the length of the old ones");
+  add_words(c, "--missing", f.missing, "what a left-out token is");
+  c.add_option("--token-drop", f.token_drop, "share of tokens left out of new pictures, 0: none");
+  c.add_option("--token-drop-often", f.token_drop_often, "share of new batches in which it is");
+  add_words(c, "--drop-rule", f.drop_rule, "which tokens: random ones, or those that the memory would leave out");
+  c.add_option("--shift", f.shift, "new pictures are moved by at most so many pixels");
+  c.add_option("--flip", f.flip, "probability that a new picture is mirrored; never with texts");
+  c.add_flag("--augment-replay", f.augment_replay, "replayed samples are mirrored, too");
+  c.add_option("--seed", f.seed, "of all random choices")->check(CLI::NonNegativeNumber);
+}
+
+void add_memory_options(CLI::App& c, sequence_arguments& a) {
+  std::vector<std::pair<std::string, std::string>> kinds;
+  for (const memory_kind& kind : memory_kinds) kinds.emplace_back(kind.name, kind.about);
+  c.add_option("--memory", a.memory, "what is remembered:" + lines_of(kinds));
+  c.add_option("--budget", a.budget, "of the whole memory: 64KiB, or 0.01 of the data's bytes");
+  c.add_option("--select", a.select, help_of("how samples are chosen, the first by default:", cts::selectors{}));
+  c.add_option("--attribute", a.attribute, "how tokens are ranked (grad_lrp); cts attribute --help lists the methods");
+  c.add_option("--rule", a.rule, help_of("which tokens are kept, the first by default:", cts::token_rules{}));
+  c.add_option("--keep", a.recipe.keep, "share of a sample's tokens that is stored");
+  add_words(c, "--keep-relevance", a.recipe.relevance, "whether the memory keeps the relevance of its tokens");
+  c.add_option("--coreset-price", a.coreset_price, "bytes of a whole picture: its source file, or its raw pixels")
+      ->check(one_of<cts::picture_price>());
+}
+
+}  // namespace
+
 void add_sequence(CLI::App& app) {
   auto a = std::make_shared<sequence_arguments>();
   auto* c = app.add_subcommand(
       "sequence", "learn tasks one after another with a memory; writes results, model, memory and a report to DIR");
-  c->add_option("--task", a->task, "classify pictures, answer questions (vqa) or write captions (caption)")
-      ->check(CLI::IsMember({"classify", "vqa", "caption"}));
-  c->add_option(
-      "--data", a->data,
-      "scenes, scenes:shapes, folder:DIR (train/ and val/ or test/), cifar:DIR or idx:DIR; for vqa and caption "
-      "scenes, easy-vqa:DIR, photos:DIR, vqa:DIR, coco:DIR, several with commas between");
-  c->add_option("--tasks", a->tasks,
-                "tasks that the classes are cut into; vqa, caption: that the groups of a single set are, at most");
-  c->add_option("--classes", a->classes, "A-B: these classes only");
-  c->add_option("--per-class", a->per_class, "training pictures of each class, 0: all");
-  c->add_option("--pictures", a->pictures, "vqa, caption: training pictures of each set, 0: all");
-  c->add_option("--test-pictures", a->test_pictures, "vqa, caption: test pictures of each set, 0: all");
-  c->add_option("--texts-per-picture", a->texts_per_picture, "vqa, caption: texts about a new picture in a step");
-  c->add_option("--text-depth", a->text_depth, "vqa, caption: blocks of the decoder");
-  c->add_option("--vocabulary", a->vocabulary, "vqa, caption: tokens of the tokenizer, at most");
-  c->add_option("--beams", a->beams, "vqa, caption: texts that are followed at a time when an answer is written");
-  c->add_option("--image", a->image, "side of the pictures in pixels, 0: as they are; vqa, caption: 64");
-  c->add_option("--patch", a->patch, "side of a patch in pixels; with --weights that of the model counts");
-  c->add_option("--dim", a->dim, "channels of a token; with --weights those of the model count");
-  c->add_option("--depth", a->depth, "blocks; with --weights those of the model count");
-  c->add_option("--heads", a->heads, "attention heads, 0: 3, or what the file of --weights says");
-  c->add_option("--epochs", a->epochs, "times that each task's data are seen");
-  c->add_option("--batch", a->batch, "new samples, and replayed samples, in a step");
-  c->add_option("--learning-rate", a->learning_rate, "of AdamW, at its highest");
-  c->add_option("--memory", a->memory, "none, coreset, core-tokens, random-tokens, core-tokenset, joint or ncm");
-  c->add_option("--select", a->select, "how samples are chosen: random or grad_match");
-  c->add_option("--attribute", a->attribute, "how tokens are ranked; cts attribute --help lists the methods");
-  c->add_option("--budget", a->budget, "of the whole memory: 64KiB, or 0.01 of the data's bytes");
-  c->add_option("--coreset-price", a->coreset_price, "bytes of a whole picture: its source file, or its raw pixels")
-      ->check(CLI::IsMember({"source", "raw"}));
-  c->add_option("--keep", a->keep, "share of a sample's tokens that is stored");
-  c->add_option("--missing", a->missing, "what a left-out token is: drop or zero")
-      ->check(CLI::IsMember({"drop", "zero"}));
-  c->add_option("--token-drop", a->token_drop, "share of tokens left out of new pictures, 0: none");
-  c->add_option("--token-drop-often", a->token_drop_often, "share of new batches in which it is");
-  c->add_option("--token-drop-rule", a->token_drop_rule,
-                "which: random ones, or those that a memory of relevant tokens would leave out (memory)")
-      ->check(CLI::IsMember({"memory", "random"}));
-  c->add_option("--shift", a->shift, "new pictures are moved by at most so many pixels");
-  c->add_option("--flip", a->flip, "probability that a new picture is mirrored; 0.5 for classes, 0 for text");
-  c->add_option("--replay-loss", a->replay_loss, "sum (the paper's) or ace (asymmetric)")
-      ->check(CLI::IsMember({"sum", "ace"}));
+  c->option_defaults()->always_capture_default();
+  add_data_options(*c, *a);
+  add_model_options(*c, *a);
+  add_training_options(*c, *a);
+  add_memory_options(*c, *a);
   c->add_option("--backend", a->backend, "what computes; cts info lists what there is");
-  c->add_option("--weights", a->weights, "start from this model");
-  c->add_option("--seed", a->seed, "of all random choices")->check(CLI::NonNegativeNumber);
   c->add_option("--threads", a->threads, "0: as many as there are; results do not depend on it");
   c->add_flag("--resume", a->resume, "go on from the last checkpoint in DIR");
   c->add_flag("--quiet", a->quiet, "no progress line");

@@ -1,71 +1,216 @@
 #pragma once
-// What cts sequence does on a backend for classes.
+// What cts sequence does on a backend: for classes, and for questions and captions.
 
 #include <filesystem>
 #include <optional>
 
-#include "core_tokensets/core_tokensets.hpp"
+#include "any_parts.hpp"
+#include "core_tokensets/data/image_io.hpp"
+#include "core_tokensets/report/answer_sheet.hpp"
+#include "core_tokensets/report/kept_tokens.hpp"
+#include "core_tokensets/report/relevance_sheet.hpp"
+#include "core_tokensets/train/sequence.hpp"
+#include "methods.hpp"
 #include "sequence.hpp"
 
 namespace cts_command {
 
 namespace cts = core_tokensets;
 
+/// The parts that the command line names, on backend B; bad names are told before any work is done.
+template <class B, class Model>
+struct named_parts {
+  using data_type = typename cts::detail::model_kind<Model>::data_type;
+  cts::any_attribution<B> attribute;
+  any_strategy<B, Model> strategy;
+  any_objective<B> objective;
+  any_optimiser<B> optimiser;
+  cts::learner_options options;
+
+  explicit named_parts(const sequence_arguments& a)
+      : attribute(method_named<B>(a.attribute.empty() ? cts::text_of(cts::grad_lrp{}) : a.attribute)),
+        strategy(strategy_of(a, attribute)),
+        options(learner_options_of(a)) {
+    check(a);
+    if (!a.objective.empty()) {
+      cts::choose_by_name(cts::objectives{}, a.objective, "--objective",
+                          [&](const auto& o) { objective = any_objective<B>(o); });
+    }
+    if (!a.optimiser.empty()) {
+      cts::choose_by_name(cts::optimisers{}, a.optimiser, "--optimiser",
+                          [&](const auto& o) { optimiser = any_optimiser<B>(o); });
+    }
+  }
+
+ private:
+  using named_tokenset = cts::core_tokenset<cts::any_selector, cts::any_attribution<B>, any_rule>;
+
+  static any_strategy<B, Model> strategy_of(const sequence_arguments& a, const cts::any_attribution<B>& attribute) {
+    named_tokenset tokens{.select = cts::any_selector(),
+                          .attribute = attribute,
+                          .keep = a.recipe.keep,
+                          .rule = any_rule(),
+                          .codec = {},
+                          .relevance = a.recipe.relevance};
+    if (!a.select.empty()) tokens.select = cts::named_selector(a.select);
+    if (!a.rule.empty())
+      cts::choose_by_name(cts::token_rules{}, a.rule, "--rule", [&](const auto& r) { tokens.rule = any_rule(r); });
+    if (cts::detail::model_kind<Model>::texts && (a.memory == "core-tokens" || a.memory == "core-tokenset"))
+      attribute.check_answers();
+    if (a.memory == "none") return any_strategy<B, Model>(cts::none{});
+    if (a.memory == "coreset") {
+      const auto price = a.coreset_price == "raw" ? cts::picture_price::raw : cts::picture_price::source;
+      return any_strategy<B, Model>(cts::coreset<cts::any_selector>{.select = tokens.select, .price = price});
+    }
+    if (a.memory == "joint") return any_strategy<B, Model>(cts::joint<data_type>{});
+    if constexpr (!cts::detail::model_kind<Model>::texts) {
+      if (a.memory == "ncm") return any_strategy<B, Model>(cts::class_means{.frozen = !a.weights.empty()});
+    }
+    if (a.memory != "core-tokenset") tokens.select = cts::any_selector(cts::random_selection{});
+    if (a.memory == "random-tokens") tokens.rule = any_rule(cts::chance_tokens{});
+    return any_strategy<B, Model>(tokens);
+  }
+};
+
 /// Kept tokens and relevance as PNG files in memory, for the report and as files of their own.
 template <class B>
 std::vector<cts::report_figure> draw(B& b, const cts::vit<B>& model, const cts::task_stream& stream,
-                                     const cts::sequence_runner<B>& runner, const std::string& method) {
+                                     const cts::token_memory& memory, const std::vector<cts::index>& sources,
+                                     const cts::any_attribution<B>& method) {
   std::vector<cts::report_figure> figures;
-  const cts::dataset& test = stream.data.test;
+  const cts::dataset& test = stream.data().test;
   std::vector<cts::index> shown;
-  const cts::index count = std::min<cts::index>(12, stream.classes());
+  const cts::index classes = test.classes(), count = std::min<cts::index>(12, classes);
   for (cts::index k = 0; k < count; ++k) {
-    const auto found = std::find(test.labels.begin(), test.labels.end(), k * stream.classes() / count);
+    const auto found = std::find(test.labels.begin(), test.labels.end(), k * classes / count);
     if (found != test.labels.end()) shown.push_back(found - test.labels.begin());
   }
-  figures.push_back({cts::encode_png(cts::relevance_sheet(b, model, test, shown, {"rollout", method}, {})),
+  figures.push_back({cts::encode_png(cts::relevance_sheet(b, model, {test, shown}, method_named<B>("rollout"), method)),
                      "Test pictures and how much each patch mattered for their class."});
-  if (!runner.memory().empty()) {
-    figures.push_back({cts::encode_png(cts::kept_tokens_sheet(runner.memory(), stream.data.train, runner.pictures())),
+  if (!memory.empty()) {
+    figures.push_back({cts::encode_png(cts::kept_tokens_sheet(memory, stream.data().train, sources)),
                        "Pictures of the memory, and the tokens that it keeps of them."});
   }
   return figures;
 }
 
-inline cts::sequence_options options_for_classes(const sequence_arguments& a) {
-  auto o = common_options_of<cts::sequence_options>(a);
-  o.frozen_start = !a.weights.empty();
-  return o;
-}
-
-/// Learns the tasks; writes results, model, memory and report to `a.out` unless it is empty.
+/// Learns the classes of a stream of tasks.
 struct sequence_work {
   const sequence_arguments& a;
   sequence_outcome& outcome;
 
   template <class B>
   void operator()(B& b) const {
-    const auto options = options_for_classes(a);  // bad names are told before any work is done
+    named_parts<B, cts::vit<B>> parts(a);
     std::optional<cts::output_folder> folder;
     if (!a.out.empty()) folder.emplace(a.out);
-    const auto split = read_data(a);
-    const auto stream = cts::class_incremental(split, {.tasks = a.tasks});
-    const cts::dataset& train = stream.data.train;
-    auto model = a.weights.empty() ? cts::vit<B>(b, {.image = {train.height, train.width, train.channels},
-                                                     .patch = a.patch,
+    const auto stream = cts::class_incremental(read_classes(request_of(a)), {.tasks = a.tasks});
+    const cts::dataset& train = stream.data().train;
+    auto model = a.weights.empty() ? cts::vit<B>(b, {.grid = {train.height, train.width, train.channels, a.patch},
                                                      .dim = a.dim,
                                                      .depth = a.depth,
                                                      .heads = heads_of(a),
-                                                     .classes = stream.seen_classes(0),
-                                                     .seed = a.seed})
+                                                     .classes = cts::seen_classes(stream[0]),
+                                                     .seed = a.fit.seed})
                                    : cts::load_vit(b, a.weights, hints_of(a));
     const auto config = config_of(a, model.config());
-    cts::sequence_runner<B> runner(b, model, stream, options, text_of(config));
-    outcome = {cts::to_json(runner.run()), {}};
+    cts::continual_learner learner(b, std::move(model), parts.options, parts.strategy, parts.objective,
+                                   parts.optimiser);
+    outcome = {cts::to_json(cts::run_sequence(learner, stream, {.out = a.out, .resume = a.resume})), {}};
     outcome.results["config"] = config;
+    outcome.results["settings"] = learner.settings();
     outcome.results["class_names"] = train.class_names;
-    outcome.figures = draw(b, model, stream, runner, a.attribute);
-    if (!a.out.empty()) write_results(a.out, cts::to_file(b, model), runner.memory(), outcome);
+    outcome.figures = draw(b, learner.model(), stream, learner.memory(), learner.sources(), parts.attribute);
+    if (!a.out.empty()) write_results(a.out, cts::to_file(b, learner.model()), learner.memory(), outcome);
+  }
+};
+
+/// Tokens of the longest text, and some room.
+inline cts::index longest_text(const cts::visual_text& data, const cts::tokenizer& words) {
+  std::size_t longest = 0;
+  for (const auto& sample : data.samples) {
+    const std::size_t prompt = words.encode(sample.prompt).size();
+    for (const auto& answer : sample.answers) longest = std::max(longest, prompt + words.encode(answer).size());
+  }
+  return static_cast<cts::index>(longest) + 8;
+}
+
+/// A fresh model for the data, one that goes on from an image-text model, or one whose encoder starts from a Vision
+/// Transformer.
+template <class B>
+cts::image_text_model<B> make_model(B& b, const sequence_arguments& a, const cts::text_stream& stream) {
+  const cts::dataset& pictures = stream.data().train.images;
+  std::optional<cts::tensor_file> file;
+  if (!a.weights.empty()) file = cts::load_safetensors(a.weights);
+  if (file && file->metadata.contains("kind")) {
+    auto model = cts::load_image_text(b, *file);
+    cts::require(a.heads == 0 || a.heads == model.config().image.heads, a.weights, ": the model has ",
+                 model.config().image.heads, " heads, --heads asks for ", a.heads);
+    return model;
+  }
+  auto words = cts::tokenizer::train(cts::corpus_of(stream.data().train), {.vocabulary = a.vocabulary});
+  const auto length = std::max(longest_text(stream.data().train, words), longest_text(stream.data().test, words));
+  cts::image_text_config c;
+  c.image = file ? cts::read_config(*file, hints_of(a))
+                 : cts::vit_config{.grid = {pictures.height, pictures.width, pictures.channels, a.patch},
+                                   .dim = a.dim,
+                                   .depth = a.depth,
+                                   .heads = heads_of(a)};
+  c.text = {.vocabulary = words.size(), .length = length, .dim = a.dim, .depth = a.text_depth, .heads = heads_of(a)};
+  c.seed = a.fit.seed;
+  cts::image_text_model<B> model(b, c, std::move(words));
+  if (file) cts::load_encoder(b, model, *file);
+  return model;
+}
+
+/// A few test samples of each task: the picture with what was asked, and where the model looked for its answer.
+template <class B>
+cts::report_figure draw_answers(B& b, const cts::image_text_model<B>& model, const cts::text_stream& stream,
+                                const cts::any_attribution<B>& method, const cts::generation_options& o) {
+  std::vector<cts::index> shown;
+  for (const auto& task : stream.tasks) {
+    const auto& test = task.test_indices;
+    for (std::size_t i = 0; i < 4 && i < test.size(); ++i) shown.push_back(test[i * test.size() / 4]);
+  }
+  return {cts::encode_png(cts::answer_sheet(b, model, {stream.data().test, shown}, method, o)),
+          "Test pictures, what the model wrote about them and where it looked for it."};
+}
+
+/// Learns a stream of questions or captions.
+struct text_sequence_work {
+  const sequence_arguments& a;
+  sequence_outcome& outcome;
+
+  template <class B>
+  void operator()(B& b) const {
+    named_parts<B, cts::image_text_model<B>> parts(a);
+    std::optional<cts::output_folder> folder;
+    if (!a.out.empty()) folder.emplace(a.out);
+    const auto stream = read_texts(request_of(a), a.tasks);
+    const cts::dataset& pictures = stream.data().train.images;
+    auto model = make_model(b, a, stream);
+    const auto config = config_of(a, model.config().image);
+    const cts::generation_options writing{.beams = a.beams, .length = a.task == "vqa" ? 12 : 40};
+    cts::continual_learner learner(b, std::move(model), parts.options, parts.strategy, parts.objective,
+                                   parts.optimiser);
+    const auto result = cts::run_sequence(
+        learner, stream, {.out = a.out, .resume = a.resume},
+        [&](const auto& l, const cts::sample_view<cts::visual_text>& samples) { return l.evaluate(samples, writing); });
+    outcome = {cts::to_json(result), {}};
+    outcome.results["config"] = config;
+    outcome.results["settings"] = learner.settings();
+    std::vector<std::string> names;
+    for (const auto& task : stream) names.push_back(task.name);
+    outcome.results["task_names"] = names;
+    if (parts.attribute.works_on_answers())
+      outcome.figures.push_back(draw_answers(b, learner.model(), stream, parts.attribute, writing));
+    if (!learner.memory().empty()) {
+      std::vector<cts::index> shown;
+      for (const auto i : learner.sources()) shown.push_back(i < 0 ? -1 : stream.data().train.sample(i).image);
+      outcome.figures.push_back({cts::encode_png(cts::kept_tokens_sheet(learner.memory(), pictures, shown)),
+                                 "Pictures of the memory, and the tokens that it keeps of them."});
+    }
+    if (!a.out.empty()) write_results(a.out, cts::to_file(b, learner.model()), learner.memory(), outcome);
   }
 };
 

@@ -1,0 +1,173 @@
+#include "data.hpp"
+
+#include <filesystem>
+
+#include "core_tokensets/data/readers/boxes.hpp"
+#include "core_tokensets/data/readers/cifar.hpp"
+#include "core_tokensets/data/readers/coco_captions.hpp"
+#include "core_tokensets/data/readers/easy_vqa.hpp"
+#include "core_tokensets/data/readers/folder.hpp"
+#include "core_tokensets/data/readers/idx.hpp"
+#include "core_tokensets/data/readers/photo_questions.hpp"
+#include "core_tokensets/data/readers/vqa_json.hpp"
+#include "core_tokensets/data/scenes/scene_captions.hpp"
+#include "core_tokensets/data/scenes/scene_questions.hpp"
+#include "core_tokensets/data/scenes/scenes.hpp"
+
+namespace cts_command {
+
+namespace cts = core_tokensets;
+namespace fs = std::filesystem;
+
+namespace {
+
+bool serves(const data_source& s, task_kind task) {
+  return task == task_kind::classify ? s.classes : task == task_kind::vqa ? s.questions : s.captions;
+}
+
+/// A name of --data, cut at its colon. `Error` unless a source of that name serves the task.
+struct named_set {
+  std::string text, kind, where;
+
+  named_set(const std::string& name, task_kind task) : text(name) {
+    const auto colon = name.find(':');
+    kind = name.substr(0, colon);
+    where = colon == std::string::npos ? "" : name.substr(colon + 1);
+    for (const data_source& s : data_sources) {
+      const std::string known = s.name;
+      const bool folder = known.ends_with(":DIR");
+      if (kind != known.substr(0, known.find(':')) || !serves(s, task)) continue;
+      const bool variant =
+          kind == "scenes" && (colon == std::string::npos || (where == "shapes" && task == task_kind::classify));
+      if (folder ? !where.empty() : variant) return;
+    }
+    cts::fail("--data '", name, "': expected ", data_names(task));
+  }
+};
+
+cts::dataset_split read_scenes(const data_request& r, bool only_shapes) {
+  return cts::scenes({.classes = r.scene_classes,
+                      .train_per_class = r.per_class > 0 ? r.per_class : 300,
+                      .test_per_class = r.test_per_class > 0 ? r.test_per_class : 100,
+                      .image = r.image > 0 ? r.image : 32,
+                      .typical = only_shapes ? 0.0 : 1.0,
+                      .seed = r.seed,
+                      .threads = r.threads});
+}
+
+cts::folder_options pictures_of(const data_request& r) {
+  return {.size = r.image, .channels = r.channels, .cache_folder = cts::default_cache_folder(), .threads = r.threads};
+}
+
+/// Photos in class folders, with boxes and names where DIR has them.
+cts::dataset_split read_photos(const fs::path& dir, const data_request& r) {
+  auto split = cts::load_folder(dir, pictures_of(r));
+  cts::add_box_masks(split.train, dir, "train", r.image != 0);
+  cts::add_box_masks(split.test, dir, cts::test_part(dir), r.image != 0);
+  return split;
+}
+
+cts::visual_text_split read_set(const named_set& set, const data_request& r) {
+  const bool captions = r.task == task_kind::caption;
+  const fs::path where = set.where;
+  const cts::folder_options pictures = pictures_of(r);
+  if (set.kind == "scenes") {
+    cts::scene_text_options o;
+    o.scenes.image = r.image > 0 ? r.image : 64;
+    o.scenes.seed = r.seed;
+    o.scenes.threads = r.threads;
+    if (r.pictures > 0) o.scenes.train_per_class = (r.pictures + o.scenes.classes - 1) / o.scenes.classes;
+    if (r.test_pictures > 0) o.scenes.test_per_class = (r.test_pictures + o.scenes.classes - 1) / o.scenes.classes;
+    o.per_image = captions ? 5 : 6;
+    return captions ? cts::scene_captions(o).data : cts::scene_questions(o).data;
+  }
+  if (set.kind == "easy-vqa") return cts::load_easy_vqa(where, pictures);
+  if (set.kind == "photos") {
+    const auto photos = read_photos(where, r);
+    return captions ? cts::photo_captions(photos, {.seed = r.seed}) : cts::photo_questions(photos, {.seed = r.seed});
+  }
+  const auto both = [&](const auto& load) { return cts::visual_text_split{load("train"), load("val")}; };
+  if (set.kind == "vqa") {
+    return both([&](const std::string& part) {
+      return cts::load_vqa_json(where / (part + "_questions.json"), where / (part + "_annotations.json"), where / part,
+                                {.pattern = "COCO_" + part + "2014_{:012}.jpg",
+                                 .limit = part == "train" ? r.pictures : r.test_pictures,
+                                 .pictures = pictures});
+    });
+  }
+  return both([&](const std::string& part) {
+    const fs::path instances = where / (part + "_instances.json");
+    return cts::load_coco_captions(where / (part + "_captions.json"), where / part,
+                                   {.instances = fs::exists(instances) ? instances : fs::path(),
+                                    .limit = part == "train" ? r.pictures : r.test_pictures,
+                                    .pictures = pictures});
+  });
+}
+
+}  // namespace
+
+std::string data_names(task_kind task) {
+  std::string all;
+  for (const data_source& s : data_sources) {
+    if (serves(s, task)) all += (all.empty() ? "" : ", ") + std::string(s.name);
+  }
+  return all;
+}
+
+std::string data_help() {
+  std::string all;
+  for (const data_source& s : data_sources) {
+    all += "\n  " + std::string(s.name) + " (" + (s.classes ? "classify " : "") + (s.questions ? "vqa " : "") +
+           (s.captions ? "caption " : "");
+    all.back() = ')';
+    all += ": " + std::string(s.about);
+  }
+  return all;
+}
+
+cts::dataset_split read_classes(const data_request& r) {
+  const named_set set(r.sets, task_kind::classify);
+  cts::dataset_split split;
+  if (set.kind == "scenes") {
+    split = read_scenes(r, set.where == "shapes");
+  } else if (set.kind == "folder") {
+    split = cts::load_folder(set.where, pictures_of(r));
+  } else {
+    cts::require(r.image == 0, "--image ", r.image, ": pictures of ", r.sets, " come as they are");
+    const bool ten = fs::exists(fs::path(set.where) / "test_batch.bin");
+    split = set.kind == "idx" ? cts::load_idx(set.where)
+            : ten             ? cts::load_cifar10(set.where)
+                              : cts::load_cifar100(set.where);
+  }
+  if (!r.classes.empty()) split = cts::select_classes(split, cts::parse_class_range(r.classes));
+  if (r.per_class > 0 && set.kind != "scenes") split.train = cts::limit_per_class(split.train, r.per_class, r.seed);
+  return split;
+}
+
+cts::dataset read_test_pictures(const data_request& r) {
+  const named_set set(r.sets, task_kind::classify);
+  if (set.kind != "folder") return read_classes(r).test;
+  const fs::path dir = set.where;
+  auto data = cts::load_test_folder(dir, pictures_of(r));
+  cts::add_box_masks(data, dir, cts::test_part(dir), true);
+  return r.classes.empty() ? data : cts::select_classes(data, cts::parse_class_range(r.classes));
+}
+
+cts::text_stream read_texts(const data_request& r, std::ptrdiff_t tasks) {
+  std::vector<std::pair<std::string, cts::visual_text_split>> sets;
+  for (std::size_t at = 0; at <= r.sets.size();) {
+    const std::size_t end = std::min(r.sets.find(',', at), r.sets.size());
+    const named_set set(r.sets.substr(at, end - at), r.task);
+    auto split = read_set(set, r);
+    if (r.pictures > 0) split.train = cts::limit_images(split.train, r.pictures, r.seed);
+    if (r.test_pictures > 0) split.test = cts::limit_images(split.test, r.test_pictures, r.seed);
+    sets.emplace_back(set.kind, std::move(split));
+    at = end + 1;
+  }
+  if (sets.size() > 1) return cts::sets_as_tasks(std::move(sets));
+  auto& only = sets.front().second;
+  if (tasks == 1 || only.train.groups() == 1) return cts::sets_as_tasks(std::move(sets));
+  return cts::groups_as_tasks(std::move(only), tasks);
+}
+
+}  // namespace cts_command

@@ -1,0 +1,7 @@
+// Methods by name on the xtensor backend in float, for classes.
+
+#include "core_tokensets/tensor/xtensor.hpp"
+#include "methods/definition.hpp"
+
+template core_tokensets::any_attribution<core_tokensets::xtensor_backend<float>> cts_command::method_named(
+    const std::string&);

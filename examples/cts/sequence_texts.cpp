@@ -1,0 +1,12 @@
+// cts sequence for questions and captions, on the backends of this program.
+
+#include "backends.hpp"
+#include "sequence_work.hpp"
+
+namespace cts_command {
+
+void run_texts(const sequence_arguments& a, sequence_outcome& outcome) {
+  with_backend_of<float>(a.backend, a.threads, text_sequence_work{a, outcome});
+}
+
+}  // namespace cts_command

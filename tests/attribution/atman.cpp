@@ -24,7 +24,7 @@ void check_atman(B& b, const golden::vit_case<B>& c) {
   using T = typename B::scalar;
   const auto want = c.file("atman");
   const double limit = tolerance<T>();
-  const index n = c.model.config().patches();
+  const index n = c.model.config().grid.tokens();
   cts::attribution_workspace<B> ws;
   cts::variation_engine<B> engine(b, c.model, c.batch);
   std::vector<double> logits, losses;
@@ -67,7 +67,7 @@ void check_authors(B& b, const golden::vit_case<B>& c) {
   const auto want = c.file("atman");
   cts::attribution_workspace<B> ws;
   const cts::authors_atman method{.threshold = threshold_of(want, "patch")};
-  const auto patches = std::size_t(c.model.config().patches());
+  const auto patches = std::size_t(c.model.config().grid.tokens());
   std::vector<double> visited, count, losses, scores;
   for (const auto& walk : cts::walk_patches(method, b, c.model, c.batch, cts::target::label(), ws)) {
     count.push_back(double(walk.visited.size()));
@@ -98,7 +98,7 @@ TEST_CASE("first-order AtMan is the limit of AtMan for small factors", "[attribu
   B b;
   for (const cts::index depth : {1, 3}) {
     const cts::vit_config config{
-        .image = {8, 8, 1}, .patch = 2, .dim = 12, .depth = depth, .heads = 3, .classes = 4, .mlp_ratio = 2};
+        .grid = {8, 8, 1, 2}, .dim = 12, .depth = depth, .heads = 3, .classes = 4, .mlp_ratio = 2};
     const auto model = ragged::lively_model(b, config);
     const auto batch = ragged::noise(config, {5, 1, 0, 16});
     cts::attribution_workspace<B> ws;
@@ -117,7 +117,7 @@ TEST_CASE("first-order AtMan is the limit of AtMan for small factors", "[attribu
 TEST_CASE("suppressing nothing changes nothing, and AtMan watches what it is told to", "[attribution]") {
   using B = cts::eigen_backend<double>;
   B b;
-  const cts::vit_config config{.image = {8, 8, 1}, .patch = 2, .dim = 12, .depth = 2, .heads = 3, .classes = 4};
+  const cts::vit_config config{.grid = {8, 8, 1, 2}, .dim = 12, .depth = 2, .heads = 3, .classes = 4};
   const auto model = ragged::lively_model(b, config);
   const auto batch = ragged::noise(config, {5, 9});
   cts::attribution_workspace<B> ws;

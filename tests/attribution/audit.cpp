@@ -10,8 +10,7 @@ using namespace attribution_tests;
 using cts::index;
 namespace lrp = cts::lrp;
 
-const cts::vit_config small{
-    .image = {10, 8, 3}, .patch = 2, .dim = 12, .depth = 3, .heads = 3, .classes = 5, .mlp_ratio = 2};
+const cts::vit_config small{.grid = {10, 8, 3, 2}, .dim = 12, .depth = 3, .heads = 3, .classes = 5, .mlp_ratio = 2};
 
 /// A model without any bias, of linear layers and of norms.
 template <class B>

@@ -1,8 +1,8 @@
 // The rules of generic attention explainability for cross-attention and for whole matrices, on given maps.
 
-#include "core_tokensets/attribution/cross_attention.hpp"
+#include "core_tokensets/attribution/answers/cross_attention.hpp"
 
-#include "core_tokensets/attribution/walk.hpp"
+#include "core_tokensets/attribution/passes/walk.hpp"
 #include "support.hpp"
 
 namespace {
@@ -77,7 +77,7 @@ template <class B>
 void check_whole_matrix(B& b, const golden::vit_case<B>& c) {
   const auto want = c.file("attribution");
   const auto& config = c.model.config();
-  const index n = config.patches() + 1, samples = c.batch.samples(), per_sample = config.heads * n * n;
+  const index n = config.grid.tokens() + 1, samples = c.batch.samples(), per_sample = config.heads * n * n;
   for (const auto& [name, t] : golden_targets()) {
     cts::attribution_workspace<B> ws;
     cts::explain_forward(b, c.model, c.batch, t, ws);

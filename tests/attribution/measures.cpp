@@ -4,6 +4,7 @@
 #include "core_tokensets/nn/loss.hpp"
 #include "core_tokensets/nn/optimiser.hpp"
 #include "support.hpp"
+#include "support/methods.hpp"
 
 namespace {
 
@@ -11,8 +12,7 @@ using namespace attribution_tests;
 using cts::index;
 using B = cts::eigen_backend<double>;
 
-const cts::vit_config small{
-    .image = {10, 8, 3}, .patch = 2, .dim = 12, .depth = 3, .heads = 3, .classes = 5, .mlp_ratio = 2};
+const cts::vit_config small{.grid = {10, 8, 3, 2}, .dim = 12, .depth = 3, .heads = 3, .classes = 5, .mlp_ratio = 2};
 
 /// Pictures of 4 x 4 patches of noise, one of which has one of four quarters bright: the class.
 cts::token_batch bright_quarters(cts::random_stream& random, int samples, std::vector<index>& where) {
@@ -36,8 +36,7 @@ cts::token_batch bright_quarters(cts::random_stream& random, int samples, std::v
 /// A model that has learned them, pictures it has not seen, and where their bright patches are.
 struct learned {
   B b{};
-  cts::vit<B> model{b,
-                    {.image = {8, 8, 1}, .patch = 2, .dim = 24, .depth = 2, .heads = 4, .classes = 4, .mlp_ratio = 2}};
+  cts::vit<B> model{b, {.grid = {8, 8, 1, 2}, .dim = 24, .depth = 2, .heads = 4, .classes = 4, .mlp_ratio = 2}};
   cts::token_batch batch;
   std::vector<index> where;
 
@@ -60,7 +59,7 @@ struct learned {
   }
   std::vector<double> explain(const std::string& method, const cts::target& t = {}) {
     cts::attribution_workspace<B> ws;
-    return attribute(cts::parse_attribution(method), b, model, batch, t, ws);
+    return attribute(support::method_named<B>(method), b, model, batch, t, ws);
   }
 };
 
@@ -270,7 +269,7 @@ TEST_CASE("layers are drawn anew from the head down, or one at a time", "[measur
 TEST_CASE("random logit asks for another class, max-sensitivity for the same one under bounded noise", "[measure]") {
   const auto batch = ragged::noise(small, {20, 3});
   cts::settled_target explained;
-  explained.what = cts::objective::logit;
+  explained.what = cts::explained_score::logit;
   explained.classes = {2, 4};
   const std::vector<double> relevance(23, 1.0);
   int asked = 0;
@@ -323,8 +322,7 @@ TEST_CASE("the table holds what the measures say, each under its own name", "[me
   const auto batch = ragged::noise(small, {9, 4});
   cts::attribution_workspace<B> ws;
   cts::measured_batch<B> m(b, model, batch, {});
-  const std::string name = "generic_attention";
-  const auto method = cts::parse_attribution(name);
+  const cts::any_attribution<B> method = support::method_named<B>("generic_attention");
   const auto r = attribute(method, b, model, batch, {}, ws);
   using cts::missing_tokens;
   using cts::removal_order;
@@ -390,7 +388,7 @@ TEST_CASE("measures tell a method that looks from dice, and know which methods a
   cts::attribution_workspace<B> ws;
   const auto explainer = [&](const std::string& method) {
     return [&, method](const cts::token_batch& batch, const cts::target& t) {
-      return attribute(cts::parse_attribution(method), l.b, l.model, batch, t, ws);
+      return attribute(support::method_named<B>(method), l.b, l.model, batch, t, ws);
     };
   };
   for (const char* blind : {"rollout", "attention", "random"}) {
@@ -404,7 +402,7 @@ TEST_CASE("measures tell a method that looks from dice, and know which methods a
   for (const auto how : {cts::randomised::cascading, cts::randomised::independent}) {
     for (const char* method : {"gradient_x_input", "grad_lrp", "random"}) {
       const auto other = [&](const cts::vit<B>& model) {
-        return attribute(cts::parse_attribution(method), l.b, model, l.batch, same_class, ws);
+        return attribute(support::method_named<B>(method), l.b, model, l.batch, same_class, ws);
       };
       const auto result = measure(cts::parameter_randomisation{how}, l.b, l.model, other, l.batch, l.explain(method));
       REQUIRE(result.layers == std::vector<std::string>{"head", "blocks.1", "blocks.0", "patch_embed"});
@@ -429,7 +427,7 @@ TEST_CASE("a sample is judged the same alone and among others", "[measure]") {
   const auto batch = ragged::noise(small, {9, 4});
   const std::vector<double> coverage{0, 0, 1, 1, 0, 0, 0, 0, 0, .5, 0, 0, 0};
   cts::attribution_workspace<B> ws;
-  const auto method = cts::parse_attribution("grad_lrp");
+  const auto method = support::method_named<B>("grad_lrp");
   const cts::judge_options options{.steps = 4, .sets = 5};
   cts::measured_batch<B> both(b, model, batch, {});
   cts::judgement together, apart;

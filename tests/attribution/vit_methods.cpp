@@ -1,6 +1,9 @@
 // Methods that read attention and its gradient, against the reference.
 
-#include "core_tokensets/attribution/methods.hpp"
+#include "core_tokensets/attribution/attention.hpp"
+#include "core_tokensets/attribution/generic_attention.hpp"
+#include "core_tokensets/attribution/grad_cam.hpp"
+#include "core_tokensets/attribution/rollout.hpp"
 #include "core_tokensets/report/heatmap.hpp"
 #include "support.hpp"
 
@@ -45,7 +48,7 @@ void check_methods(B& b, const golden::vit_case<B>& c) {
     check_close(want, name, run(cts::rollout{.start_layer = start, .discard = 1e-9}, {}), limit);
   }
   check_close(want, "raw_last", run(cts::last_attention{}, {}), limit);
-  const auto patches = std::size_t(c.model.config().patches());
+  const auto patches = std::size_t(c.model.config().grid.tokens());
   for (const auto& [name, t] : golden_targets()) {
     check_gradients(b, c, name, t);
     const auto cam = run(cts::grad_cam{}, t);

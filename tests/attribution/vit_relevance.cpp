@@ -17,15 +17,15 @@ namespace lrp = cts::lrp;
 /// Relevance of pixels `[P, patch_dim]` as pictures `[B, H, W]`, summed over channels.
 template <class T>
 std::vector<double> to_pictures(const std::vector<T>& patches, const cts::vit_config& c) {
-  const index area = c.image.height * c.image.width, p = c.patch,
-              samples = index(patches.size()) / (area * c.image.channels);
+  const index area = c.grid.height * c.grid.width, p = c.grid.patch,
+              samples = index(patches.size()) / (area * c.grid.channels);
   std::vector<double> out(std::size_t(samples * area), 0.0);
   std::size_t at = 0;
   for (index s = 0; s < samples; ++s)
-    for (index k = 0; k < c.patches(); ++k)
-      for (index e = 0; e < c.patch_dim(); ++e) {
-        const index y = k / c.grid_width() * p + e % (p * p) / p, x = k % c.grid_width() * p + e % p;
-        out[std::size_t(s * area + y * c.image.width + x)] += double(patches[at++]);
+    for (index k = 0; k < c.grid.tokens(); ++k)
+      for (index e = 0; e < c.grid.patch_dim(); ++e) {
+        const index y = k / c.grid.cols() * p + e % (p * p) / p, x = k % c.grid.cols() * p + e % p;
+        out[std::size_t(s * area + y * c.grid.width + x)] += double(patches[at++]);
       }
   return out;
 }
@@ -39,7 +39,7 @@ void check_blocks(B& b, const golden::vit_case<B>& c, const cts::tensor_file& wa
   check_close(want, "lrp.rel_in." + name + "." + std::to_string(c.model.config().depth - 1),
               (cts::relevance_walk<B>(lrp::chefer(), b, c.model, ws), ws.relevance.to_host(b)), limit);
   std::vector<std::vector<double>> tokens;
-  cts::chefer_relevance(b, c.model, ws, [&](index i) {
+  cts::propagate(cts::lrp::chefer(), b, c.model, ws, [&](index i) {
     check_close(want, "lrp.attn_cam." + name + "." + std::to_string(i), ws.attention_relevance.to_host(b), limit);
     check_close(want, i == 0 ? "lrp.rel_tokens." + name : "lrp.rel_in." + name + "." + std::to_string(i - 1),
                 ws.relevance.to_host(b), limit);

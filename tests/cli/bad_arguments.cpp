@@ -33,7 +33,10 @@ TEST_CASE("unknown names list what there is", "[cli]") {
                        {{{"--data", "folder"}}, {"'folder'", "folder:DIR"}},
                        {{{"--data", "idx:"}}, {"'idx:'", "idx:DIR"}},
                        {{{"--missing", "gone"}}, {"--missing", "gone", "drop", "zero"}},
-                       {{{"--replay-loss", "mean"}}, {"--replay-loss", "mean", "sum", "ace"}},
+                       {{{"--objective", "mean"}}, {"--objective", "'mean'", "sum", "ace", "distilled"}},
+                       {{{"--objective", "ace:smooth=1"}}, {"--objective", "'smooth'", "smoothing"}},
+                       {{{"--rule", "best"}}, {"--rule", "'best'", "top", "random"}},
+                       {{{"--optimiser", "adam"}}, {"--optimiser", "'adam'", "adamw", "sgd"}},
                        {{{"--coreset-price", "free"}}, {"--coreset-price", "source", "raw"}},
                        {{{"--wieghts", "w"}}, {"--wieghts"}}});
   check_refused(box, {"nonsense"}, {"'nonsense'", "predict", "sequence", "memory"});
@@ -56,7 +59,7 @@ TEST_CASE("numbers outside of their range are told with what was expected", "[cl
                        {{{"--image", "-16"}}, {"--image -16"}},
                        {{{"--image", "8"}}, {"side 8", "16 to 1024"}},
                        {{{"--patch", "-4"}}, {"--patch -4"}},
-                       {{{"--patch", "5"}}, {"16x16", "5x5"}},
+                       {{{"--patch", "5"}}, {"16 x 16", "patches of 5"}},
                        {{{"--dim", "-16"}}, {"--dim -16"}},
                        {{{"--dim", "15"}}, {"15 channels", "2 heads"}},
                        {{{"--heads", "-1"}}, {"--heads -1"}},
@@ -74,8 +77,9 @@ TEST_CASE("numbers outside of their range are told with what was expected", "[cl
                        {{{"--token-drop", "1"}}, {"--token-drop 1"}},
                        {{{"--token-drop", "nan"}}, {"--token-drop nan"}},
                        {{{"--token-drop-often", "1.5"}}, {"--token-drop-often 1.5"}},
-                       {{{"--learning-rate", "-1"}}, {"--learning-rate -1"}},
-                       {{{"--learning-rate", "nan"}}, {"--learning-rate nan"}},
+                       {{{"--optimiser", "adamw:learning_rate=-1"}}, {"learning_rate", "-1"}},
+                       {{{"--optimiser", "sgd:momentum=x"}}, {"momentum", "'x'"}},
+                       {{{"--optimiser", "adamw:learning_rate=nan"}}, {"learning_rate", "nan"}},
                        {{{"--classes", "9-3"}}, {"'9-3'", "A-B"}},
                        {{{"--classes", "a-b"}}, {"'a-b'", "A-B"}},
                        {{{"--classes", "0-99"}}, {"0-99", "0-9"}},
@@ -106,7 +110,7 @@ TEST_CASE("a model that does not fit the pictures is told", "[cli]") {
   const sandbox box;
   const auto golden_case = golden::folder("vit_c");
   check_mistakes(box, {{{{"--weights", box / "nowhere"}}, {box / "nowhere", "No such file"}},
-                       {{{"--weights", golden_case / "weights.safetensors"}}, {"12x12x1", "16x16x3"}},
+                       {{{"--weights", golden_case / "weights.safetensors"}}, {"12 x 12 x 1", "16 x 16 x 3"}},
                        {{{"--weights", golden_case / "inputs.safetensors"}}, {"inputs.safetensors", "patch_embed"}}});
 }
 
@@ -127,7 +131,7 @@ TEST_CASE("weights that do not say their heads are started from by --heads", "[c
   run_well(box, with("sequence", next));
   const auto model = [&] { return cts::load_safetensors(box.path / "next" / "model.safetensors"); };
   const auto head = model().at("head.weight").bytes;
-  next["--learning-rate"] = "1e-30";  // the fresh head as it was drawn
+  next["--optimiser"] = "adamw:learning_rate=1e-30";  // the fresh head as it was drawn
   run_well(box, with("sequence", next));
   const auto drawn = model().at("head.weight").bytes;
   next["--seed"] = "1";
@@ -155,7 +159,8 @@ TEST_CASE("a folder that may not be read is told", "[cli]") {
 
 TEST_CASE("a loss that is not a number ends the run", "[cli]") {
   const sandbox box;
-  check_mistakes(box, {{{{"--learning-rate", "1e30"}, {"--epochs", "4"}}, {"loss is", "nan", "learning rate"}}});
+  check_mistakes(
+      box, {{{{"--optimiser", "adamw:learning_rate=1e30"}, {"--epochs", "4"}}, {"loss is", "nan", "learning rate"}}});
 }
 
 TEST_CASE("a folder that cannot be written is told before any work", "[cli]") {

@@ -13,8 +13,7 @@ namespace {
 
 /// Five samples of two tasks on pictures of 16 x 16 with patches of 4, with one to sixteen tokens.
 cts::token_memory example(cts::relevance_storage relevance = cts::relevance_storage::f16, cts::index channels = 3) {
-  cts::token_memory memory(
-      {.image_height = 16, .image_width = 16, .channels = channels, .patch = 4, .relevance = relevance});
+  cts::token_memory memory({.grid = {16, 16, channels, 4}, .relevance = relevance});
   for (int s = 0; s < 5; ++s) {
     std::vector<std::uint16_t> positions;
     std::vector<float> scores;
@@ -31,7 +30,7 @@ cts::token_memory example(cts::relevance_storage relevance = cts::relevance_stor
                    .relevance = scores,
                    .target = s % 3 - (s == 3 ? 1 : 0),
                    .weight = 0.1f + static_cast<float>(s) / 3,
-                   .task = static_cast<std::uint16_t>(s / 3)});
+                   .task = static_cast<std::uint32_t>(s / 3)});
   }
   memory.metadata()["seed"] = "7";
   return memory;
@@ -130,7 +129,7 @@ TEST_CASE("export of grey pictures, of large ones, and of an empty memory", "[cl
   run_well(box, {"memory", "export", box / "grey", "--out", box / "a/new/folder"});
   CHECK(cts::read_image(box.path / "a/new/folder/sample-4.png").channels == 3);
 
-  cts::token_memory large({.image_height = 64, .image_width = 96, .channels = 1, .patch = 32});
+  cts::token_memory large(cts::patch_grid{64, 96, 1, 32});
   large.save(box.path / "empty");
   fs::create_directory(box.path / "there");
   run_well(box, {"memory", "export", box / "empty", "--out", box / "there/"});
@@ -177,7 +176,7 @@ TEST_CASE("a memory that is cut off or altered anywhere is refused by all three"
     auto parts = told;
     parts.push_back(bad);
     check_refused(box, {"memory", "info", bad}, parts);
-    check_refused(box, {"memory", "verify", bad}, parts);
+    check_refused(box, {"memory", "verify", bad}, parts, true);
     check_refused(box, {"memory", "export", bad, "--out", box / "out"}, parts);
   };
   for (const std::size_t count : {std::size_t{0}, std::size_t{6}, std::size_t{100}, good.size() / 2, good.size() - 1})
@@ -199,7 +198,7 @@ TEST_CASE("a memory that is cut off or altered anywhere is refused by all three"
   }
   auto flipped = good;
   flipped[header] ^= std::byte{1};
-  refuse(flipped, {"'offsets' was altered"});
+  refuse(flipped, {"'relevance_scale' was altered"});
   refuse(cts::read_file(golden::folder("vit_c") / "weights.safetensors"), {"not a token memory"});
   fs::remove(bad);
   fs::create_directory(bad);

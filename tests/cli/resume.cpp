@@ -118,8 +118,8 @@ bool kill_at_file(const sandbox& box, const fs::path& out, const arguments& args
 TEST_CASE("a run that is killed whenever it writes a file resumes to the same bits", "[cli][resume]") {
   const sandbox box;
   const fs::path whole = box.path / "whole";
-  // One to try the folder, three for the checkpoint of each task, then those that stay.
-  const int files = files_made(box, whole, three_tasks(whole)), expected = 1 + 3 * 3 + 3;
+  // One to try the folder, four for what is saved after each task, then those that stay.
+  const int files = files_made(box, whole, three_tasks(whole)), expected = 1 + 3 * 4 + 3;
   CHECK(files >= expected);
   const run_files want(whole);
   int killed = 0;
@@ -141,9 +141,9 @@ TEST_CASE("a run that is killed again and again resumes to the same bits", "[cli
     run_well(box, three_tasks(whole, memory));
     // Every run comes as far as its next checkpoint and a little into the next task.
     for (int times = 0; times < 3; ++times) {
-      kill_at_file(box, out, three_tasks(out, memory, true), 1 + 3 + 1);
+      kill_at_file(box, out, three_tasks(out, memory, true), 1 + 4 + 1);
       INFO("after " << times + 1 << " kills");
-      CHECK(fs::exists(out / "checkpoint.json"));
+      CHECK(fs::exists(out / "learner.json"));
     }
     run_well(box, three_tasks(out, memory, true));
     check_same(run_files(out), run_files(whole));
@@ -191,12 +191,19 @@ TEST_CASE("resume starts afresh where there is nothing, and does no work where a
 TEST_CASE("a checkpoint of other settings, or one that was altered, is refused", "[cli][resume]") {
   const sandbox box;
   const fs::path out = box.path / "out";
-  kill_at_file(box, out, three_tasks(out), 1 + 3 + 3 + 1);
-  const auto state = nlohmann::json::parse(cts::read_text(out / "checkpoint.json"));
-  const std::string tag = std::to_string(state["tasks_done"].get<int>() - 1) + ".safetensors";
-  for (const options& other : {options{{"--keep", "0.5"}}, options{{"--seed", "1"}}, options{{"--memory", "coreset"}},
-                               options{{"--learning-rate", "0.002"}}, options{{"--tasks", "2"}}})
-    check_refused(box, three_tasks(out, other, true), {"checkpoint.json", "other settings"});
+  kill_at_file(box, out, three_tasks(out), 1 + 4 + 4 + 1);
+  const auto state = nlohmann::json::parse(cts::read_text(out / "learner.json"));
+  const std::string tag = std::to_string(state["tasks"].get<int>()) + ".safetensors";
+  // The setting that differs is told, with both of its values.
+  const auto differs = [&](const options& other, const std::vector<std::string>& told) {
+    check_refused(box, three_tasks(out, other, true), told);
+  };
+  differs({{"--keep", "0.5"}}, {out.string(), "other settings: strategy was", "keep=0.25", "keep=0.5"});
+  differs({{"--memory", "coreset"}}, {"other settings: strategy was", "coreset"});
+  differs({{"--optimiser", "adamw:learning_rate=0.002"}}, {"other settings: optimiser was", "0.002"});
+  differs({{"--epochs", "3"}}, {"other settings: fit.epochs was \"2\", now it is \"3\""});
+  differs({{"--seed", "1"}}, {"other data"});  // scenes follow from it
+  differs({{"--tasks", "2"}}, {"other data"});
 
   const auto refuse = [&](const std::string& name, const std::string& content, const std::string& told) {
     const std::string good = cts::read_text(out / name);
@@ -209,13 +216,13 @@ TEST_CASE("a checkpoint of other settings, or one that was altered, is refused",
     changed[key] = value;
     return changed.dump(1);
   };
-  refuse("checkpoint.json", json("tasks_done", 1), "altered");
-  refuse("checkpoint.json", json("spent", "much"), "altered");
-  refuse("checkpoint.json", json("accuracy", nlohmann::json{{0.25}, {1.0, 1.0}}), "altered");
-  refuse("checkpoint.json", "{}", "not a checkpoint");
-  refuse("checkpoint.json", "", "not a checkpoint");
-  refuse("checkpoint.json", state.dump(1).substr(0, 100), "not a checkpoint");
-  for (const std::string& name : {"checkpoint-model-" + tag, "checkpoint-memory-" + tag}) {
+  refuse("learner.json", json("tasks", 1), "altered");
+  refuse("learner.json", json("spent", "much"), "altered");
+  refuse("learner.json", json("notes", nlohmann::json{{"accuracy", 1}}), "altered");
+  refuse("learner.json", "{}", "not a saved learner");
+  refuse("learner.json", "", "JSON");
+  refuse("learner.json", state.dump(1).substr(0, 100), "JSON");
+  for (const std::string& name : {"model-" + tag, "memory-" + tag}) {
     const std::string good = cts::read_text(out / name);
     refuse(name, good.substr(0, good.size() / 2), "altered");
     auto flipped = good;

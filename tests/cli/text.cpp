@@ -68,7 +68,7 @@ TEST_CASE("questions are learnt task after task, kept, and asked", "[cli][text]"
   CHECK(results["task_names"].size() == 2);
   CHECK(results["memory_samples"].get<int>() > 0);
   CHECK(results["config"]["task"] == "vqa");
-  CHECK(results["config"]["flip"] == 0);
+  CHECK(results["settings"]["strategy"].get<std::string>().find("core-tokenset:keep=0.25") == 0);
   CHECK(fs::exists(box.path / "run" / "report.html"));
   const auto memory = cts::load_token_memory(box.path / "run" / "memory.safetensors");
   CHECK(memory.format().texts);
@@ -96,7 +96,7 @@ TEST_CASE("questions are learnt task after task, kept, and asked", "[cli][text]"
   // The model has seen pictures of 32 x 32, and has its tokenizer.
   auto other_size = quick("vqa", box / "other");
   *(std::find(other_size.begin(), other_size.end(), "--image") + 1) = "16";
-  check_refused(box, with(other_size, {"--weights", box / "run/model.safetensors"}), {"32x32x3", "16x16x3"});
+  check_refused(box, with(other_size, {"--weights", box / "run/model.safetensors"}), {"32 x 32 x 3", "16 x 16 x 3"});
   auto other_heads = quick("vqa", box / "other");
   *(std::find(other_heads.begin(), other_heads.end(), "--heads") + 1) = "4";
   check_refused(box, with(other_heads, {"--weights", box / "run/model.safetensors"}),
@@ -155,7 +155,7 @@ TEST_CASE("sequences of text refuse what they cannot do", "[cli][text]") {
     }
     check_refused(box, with(args, more), parts);
   };
-  refused("vqa", {"--memory", "ncm"}, {"nearest class mean"});
+  refused("vqa", {"--memory", "ncm"}, {"--memory 'ncm'", "--task vqa", "core-tokenset"});
   refused("vqa", {"--data", "cifar:x"}, {"cifar:x"});
   refused("caption", {"--data", "easy-vqa:x"}, {"easy-vqa:x"});
   refused("vqa", {"--data", "easy-vqa:" + box / "nowhere"}, {"nowhere"});
@@ -166,5 +166,5 @@ TEST_CASE("sequences of text refuse what they cannot do", "[cli][text]") {
   refused("vqa", {"--flip", "2"}, {"--flip", "2"});
   refused("vqa", {"--shift", "-1"}, {"--shift"});
   refused("vqa", {"--tasks", "0"}, {"--tasks 0"});
-  refused("vqa", {"--token-drop-rule", "x"}, {"--token-drop-rule"});
+  refused("vqa", {"--drop-rule", "x"}, {"--drop-rule"});
 }

@@ -1,30 +1,28 @@
 #include <core_tokensets/core_tokensets.hpp>
-#include <cstdint>
 #include <cstdio>
-#include <vector>
 
 namespace cts = core_tokensets;
 using backend = cts::eigen_backend<float>;
 
 int main() {
-  // A small Vision Transformer; cts::load_vit opens one with timm's parameter names.
+  // What a device meets: pictures of two kinds of things today, of two other kinds later.
+  const auto tasks = cts::class_incremental(
+      cts::scenes({.classes = 4, .train_per_class = 200, .test_per_class = 50, .typical = 1}), {.tasks = 2});
+
+  // A small Vision Transformer that may remember 256 KiB; cts::load_vit opens a trained one with timm's names.
   backend b;
-  const cts::vit<backend> model(b,
-                                {.image = {32, 32, 3}, .patch = 8, .dim = 48, .depth = 2, .heads = 4, .classes = 10});
+  cts::vit<backend> model(b, {.grid = {32, 32, 3, 8}, .dim = 64, .depth = 2, .heads = 4});
+  cts::continual_learner learner(b, std::move(model), {.budget = cts::kibibytes(256), .fit = {.epochs = 10}});
+  for (const auto& task : tasks) {
+    const auto done = learner.learn(task);
+    learner.save("learner");  // whenever power fails, the last whole one is there
+    std::printf("%s: %td tokens of %td pictures kept in %td bytes\n", task.name.c_str(), done.memory_tokens,
+                done.memory_samples, done.memory_bytes);
+  }
 
-  // One picture as a packed batch of 16 tokens, and how much each of them matters for the predicted class.
-  const std::vector<float> picture(3 * 32 * 32, 0.5f);
-  const cts::token_batch batch = cts::patchify(picture, 1, model.config().image, model.config().patch);
-  cts::attribution_workspace<backend> workspace;
-  const std::vector<double> scores = cts::attribute(cts::grad_lrp{}, b, model, batch, {}, workspace);
-
-  // A memory that keeps the four tokens that matter most, as a file that any safetensors reader opens.
-  cts::token_memory memory({.image_height = 32, .image_width = 32, .channels = 3, .patch = 8});
-  const std::vector<std::uint8_t> pixels(batch.patches.size(), 128);
-  const std::vector<std::uint16_t> positions(batch.positions.begin(), batch.positions.end());
-  const std::vector<float> relevance(scores.begin(), scores.end());
-  memory.append({.patches = pixels, .positions = positions, .relevance = relevance, .target = 3});
-  memory.shrink(4);
-  memory.save("memory.safetensors");
-  std::printf("%td of %td tokens kept\n", memory.tokens(), batch.tokens());
+  // Another day: it goes on from the folder, and says what it sees.
+  auto later = cts::load_learner(b, "learner");
+  std::printf("still knows %.0f %% of the first task and %.0f %% of the second\n",
+              100 * later.evaluate(tasks[0].test()).accuracy, 100 * later.evaluate(tasks[1].test()).accuracy);
+  std::printf("the last picture: %s\n", later.predict(tasks.data().test.view_of(199)).name.c_str());
 }

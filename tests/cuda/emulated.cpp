@@ -1,10 +1,10 @@
 // The CUDA backend's own kernels on an emulated device: what they compute, and what the host does on the way.
 
-#include "core_tokensets/train/fit.hpp"
 #include "cuda/conformance.hpp"
 #include "cuda/vit_cases.hpp"
 #include "support/cuda_emulation.hpp"
 #include "support/ragged.hpp"
+#include "support/steps.hpp"
 
 namespace {
 
@@ -19,7 +19,7 @@ struct usual_behaviour {
 
 backend exact() { return backend({.arithmetic = cts::cuda::arithmetic::f32}); }
 
-const cts::vit_config small{.image = {12, 12, 1}, .patch = 4, .dim = 24, .depth = 2, .heads = 2, .classes = 5};
+const cts::vit_config small{.grid = {12, 12, 1, 4}, .dim = 24, .depth = 2, .heads = 2, .classes = 5};
 
 /// Gradients of a ragged batch, token by token in the same order.
 std::vector<float> gradients_of(backend& b, const cts::token_batch& batch) {
@@ -97,9 +97,7 @@ TEST_CASE("a step whose shapes repeat is replayed as one graph, with the numbers
                                           : std::vector{3, 7},
                                  static_cast<std::uint64_t>(i));
       for (cts::index s = 0; s < batch.samples(); ++s) batch.weights.push_back(static_cast<float>(s + i));
-      const auto step = [&] {
-        cts::training_step(b, model, batch, {.label_smoothing = 0.1}, {}, 1.0 / (1 + i), state);
-      };
+      const auto step = [&] { steps::train(b, model, batch, state, 1.0 / (1 + i), 0.1); };
       graphs ? b.repeat(batch.tokens() * 100 + batch.samples(), step) : step();
     }
     return model.parameters().to_host(b);
@@ -163,7 +161,7 @@ TEST_CASE("a warm training step allocates nothing, waits for nothing and uploads
   cts::training_state<backend> state;
   state.optimiser.reset(b, model.layout().parameters);
   const auto batch = ragged::noise(small, {9, 4, 0, 7});
-  const auto step = [&] { cts::training_step(b, model, batch, {}, {}, 1.0, state); };
+  const auto step = [&] { steps::train(b, model, batch, state); };
   step();
   const int first = device::settings.copies;
   device::settings = {};
@@ -185,4 +183,100 @@ TEST_CASE("memory may outlive its backend and goes back to the device", "[cuda]"
     CHECK(x.to_host(copy) == numbers);
   }
   x = {};
+}
+
+TEST_CASE("attention asks for its tables again where there was no memory for others", "[cuda][memory]") {
+  const usual_behaviour after;
+  backend b = exact();
+  cts::tensor<backend> x(b, 600, 8), out(b, 600, 8);
+  std::vector<float> numbers(600 * 8);
+  cts::random_stream random(1);
+  for (float& n : numbers) n = static_cast<float>(random.normal());
+  x.assign(b, 600, 8, numbers.data());
+  const auto attend = [&](const std::vector<cts::index>& offsets) {
+    const cts::attention_rows rows(cts::sequences{offsets});
+    const auto heads = [&](auto v) { return v.slice_rows(0, offsets.back()).split_cols(2); };
+    const cts::view<const float> in = heads(*std::as_const(x));
+    b.fill(*out, 0);
+    b.attention(rows, in, in, in, 0.5f, heads(*out), nullptr, nullptr);
+    return out.to_host(b);
+  };
+  const std::vector<cts::index> first{0, 3, 7}, large{0, 100, 200, 300, 400, 500, 600};
+  const auto want = attend(first), want_large = attend(large);
+  for (const cts::index last : {8, 9, 10, 11}) attend({0, last});  // all tables are in use, none is the first
+  attend(first);
+  for (const cts::index last : {8, 9, 10}) attend({0, last});
+  const auto in_use = b.device().in_use();
+  device::settings.requests = 0;
+  CHECK_THROWS_AS(attend(large), std::bad_alloc);
+  CHECK(b.device().in_use() == in_use);
+  CHECK(attend(first) == want);
+  CHECK(attend(large) == want_large);
+}
+
+TEST_CASE("whichever request for memory fails, the next attempt succeeds and nothing is lost", "[cuda][memory]") {
+  const usual_behaviour after;
+  const cts::vit_config least{.grid = {8, 8, 1, 4}, .dim = 8, .depth = 1, .heads = 1, .classes = 2};
+  const auto batch = ragged::noise(least, {3, 2});
+  const auto work = [&](backend& b) {  // two steps, the second as a graph
+    cts::vit<backend> model(b, least);
+    cts::training_state<backend> state;
+    state.optimiser.reset(b, model.layout().parameters);
+    for (int i = 0; i < 2; ++i) b.repeat(1, [&] { steps::train(b, model, batch, state); });
+    return model.parameters().to_host(b);
+  };
+  const cts::cuda_options how{.arithmetic = cts::cuda::arithmetic::bf16};
+  backend undisturbed(how);
+  const auto want = work(undisturbed);
+  const auto in_use = undisturbed.device().in_use();
+  int requests = 0;
+  for (bool failed = true; failed; ++requests) {
+    backend b(how);
+    device::settings.requests = requests;
+    failed = false;
+    std::vector<float> got;
+    try {
+      got = work(b);
+    } catch (const std::bad_alloc&) {
+      failed = true;
+      got = work(b);
+    }
+    INFO("after " << requests << " requests");
+    CHECK(got == want);
+    CHECK(b.device().in_use() == in_use);
+  }
+  CHECK(requests > 20);
+}
+
+TEST_CASE("uploads go on where there was no pinned memory for a moment", "[cuda][memory]") {
+  const usual_behaviour after;
+  const std::vector<float> numbers(5 << 20, 1.5f);  // more than a block of pinned memory holds
+  for (int requests = 0; requests < 5; ++requests) {
+    backend b = exact();
+    device::settings = {.lagging = true, .requests = requests};
+    cts::tensor<backend> x;
+    CHECK_THROWS_AS(x.assign(b, 1, 5 << 20, numbers.data()), std::bad_alloc);
+    x.assign(b, 1, 5 << 20, numbers.data());
+    CHECK(b.device().pinned_in_use() <= 3);
+    CHECK(x.to_host(b) == numbers);
+  }
+}
+
+TEST_CASE("a repeated step whose work cannot be issued is forgotten", "[cuda][graph]") {
+  const usual_behaviour after;
+  backend b = exact();
+  cts::tensor<backend> x(b, 1, 100);
+  b.fill(*x, 1);
+  const auto twice = [&] { b.map(cts::fn::scale<float>{2}, *x); };
+  for (int i = 0; i < 3; ++i) b.repeat(1, twice);
+  device::settings.failing = 1;
+  const auto stops = [&] {
+    twice();
+    cts::fail("stop");
+  };
+  CHECK_THROWS_WITH(b.repeat(1, stops), "stop");
+  CHECK(b.commands().replays() == 2);
+  for (int i = 0; i < 3; ++i) b.repeat(1, twice);
+  CHECK(b.commands().replays() == 4);
+  CHECK(x.to_host(b)[99] == 64);
 }

@@ -3,7 +3,10 @@
 
 #include <map>
 
-#include "core_tokensets/attribution/methods.hpp"
+#include "core_tokensets/attribution/attention.hpp"
+#include "core_tokensets/attribution/grad_cam.hpp"
+#include "core_tokensets/attribution/grad_lrp.hpp"
+#include "core_tokensets/attribution/rollout.hpp"
 #include "core_tokensets/data/token_drop.hpp"
 #include "core_tokensets/nn/loss.hpp"
 #include "core_tokensets/nn/optimiser.hpp"
@@ -55,7 +58,7 @@ void check_gradients(B& b, const golden::vit_case<B>& c, cts::kept keep, double 
   for (const auto& [name, array] : got.arrays) check_close(backward, name, array.template as<double>(), limit);
   const auto& config = c.model.config();
   const auto images = backward.at("grad_input").as<float>();
-  const auto patches = cts::patchify(images, c.batch.samples(), config.image, config.patch);
+  const auto patches = cts::patchify(images, config.grid);
   CHECK(golden::distance(run.dpatches.to_host(b), patches.patches) <= limit);
   cts::vit_tape<B> inference;
   inference.keep = cts::kept::logits;

@@ -1,6 +1,6 @@
 // Boxes from a table: read, scaled to the size of the pictures, refused where they are none.
 
-#include "core_tokensets/data/boxes.hpp"
+#include "core_tokensets/data/readers/boxes.hpp"
 
 #include <fstream>
 

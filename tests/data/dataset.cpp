@@ -106,31 +106,41 @@ TEST_CASE("class-incremental tasks: a partition in order of appearance", "[data]
   const cts::dataset_split split{numbered(40, 10), numbered(20, 10)};
   const auto plain = cts::class_incremental(split, {.tasks = 5});
   CHECK(plain.size() == 5);
-  CHECK(plain.data.train.labels == split.train.labels);
+  CHECK(plain.data().train.labels == split.train.labels);
   CHECK(plain[1].classes == std::vector<std::int32_t>{2, 3});
-  CHECK(plain[1].test == std::vector<cts::index>{2, 3, 12, 13});
-  CHECK(plain.seen_classes(1) == 4);
-  CHECK(plain.seen_test(1).size() == 8);
+  CHECK(plain[1].test_indices == std::vector<cts::index>{2, 3, 12, 13});
+  CHECK(cts::seen_classes(plain[1]) == 4);
+  CHECK(plain[1].number == 1);
+  CHECK(plain[1].of == 5);
+  CHECK(plain[1].train().indices == plain[1].train_indices);
+  CHECK(plain[1].test().data == &plain.data().test);
+  const auto both = cts::merge(std::vector<cts::task>{plain[0], plain[1]});
+  CHECK(both.test_indices.size() == 8);
+  CHECK(both.classes == std::vector<std::int32_t>{0, 1, 2, 3});
+  const auto other = cts::class_incremental(split, {.tasks = 5});
+  CHECK(has(message_of([&] { cts::merge(std::vector<cts::task>{plain[0], other[1]}); }), "different data"));
+  CHECK_THROWS_AS(cts::sample_view<cts::dataset>(split.train, {40}), cts::Error);
+  CHECK(cts::sample_view<cts::dataset>(split.train).n() == 40);
 
   const auto shuffled = cts::class_incremental(split, {.tasks = 5, .shuffle = true, .seed = 4});
-  CHECK(shuffled.data.train.labels != split.train.labels);
+  CHECK(shuffled.data().train.labels != split.train.labels);
   std::set<cts::index> all;
   for (const auto& task : shuffled) {
-    for (const auto i : task.train) {
+    for (const auto i : task.train_indices) {
       all.insert(i);
-      const auto label = shuffled.data.train.labels[static_cast<std::size_t>(i)];
+      const auto label = shuffled.data().train.labels[static_cast<std::size_t>(i)];
       CHECK(std::count(task.classes.begin(), task.classes.end(), label) == 1);
       // The name moved with the number.
-      CHECK(shuffled.data.train.class_names[static_cast<std::size_t>(label)] ==
+      CHECK(shuffled.data().train.class_names[static_cast<std::size_t>(label)] ==
             split.train.class_names[static_cast<std::size_t>(split.train.labels[static_cast<std::size_t>(i)])]);
     }
   }
   CHECK(all.size() == 40);
-  CHECK(shuffled.data.train.class_names == shuffled.data.test.class_names);
-  CHECK(cts::class_incremental(split, {.tasks = 5, .shuffle = true, .seed = 4}).data.test.labels ==
-        shuffled.data.test.labels);
-  CHECK(cts::class_incremental(split, {.tasks = 5, .shuffle = true, .seed = 5}).data.test.labels !=
-        shuffled.data.test.labels);
+  CHECK(shuffled.data().train.class_names == shuffled.data().test.class_names);
+  CHECK(cts::class_incremental(split, {.tasks = 5, .shuffle = true, .seed = 4}).data().test.labels ==
+        shuffled.data().test.labels);
+  CHECK(cts::class_incremental(split, {.tasks = 5, .shuffle = true, .seed = 5}).data().test.labels !=
+        shuffled.data().test.labels);
 
   CHECK_THROWS_AS(cts::class_incremental(split, {.tasks = 3}), cts::Error);
   CHECK_THROWS_AS(cts::class_incremental(split, {.tasks = 20}), cts::Error);

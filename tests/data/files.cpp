@@ -2,9 +2,9 @@
 #include <chrono>
 #include <thread>
 
-#include "core_tokensets/data/cifar.hpp"
-#include "core_tokensets/data/folder.hpp"
-#include "core_tokensets/data/idx.hpp"
+#include "core_tokensets/data/readers/cifar.hpp"
+#include "core_tokensets/data/readers/folder.hpp"
+#include "core_tokensets/data/readers/idx.hpp"
 #include "data/support.hpp"
 #include "support/catch.hpp"
 
@@ -38,7 +38,7 @@ fs::path only_file(const fs::path& folder, const std::string& ending = ".bin") {
 TEST_CASE("folders: classes by name, formats mixed, grey made colour", "[data]") {
   const scratch_folder dir;
   write_tree(dir.path);
-  const auto split = cts::load_folder(dir.path, {.cache = false});
+  const auto split = cts::load_folder(dir.path, {});
   split.train.check();
   split.test.check();
   CHECK(split.train.class_names == std::vector<std::string>{"ant", "zebra"});
@@ -50,14 +50,13 @@ TEST_CASE("folders: classes by name, formats mixed, grey made colour", "[data]")
   CHECK(split.train.source_bytes[1] == fs::file_size(dir.path / "train/zebra/a.JPEG"));
   CHECK(split.test.labels == std::vector<std::int32_t>{0, 1});
 
-  const auto small = cts::load_folder(dir.path, {.size = 4, .cache = false});
+  const auto small = cts::load_folder(dir.path, {.size = 4});
   CHECK(small.train.height == 4);
   CHECK(cts::image(small.train.view_of(2)) == cts::resize(waves(8, 8, 3, 1), 4, 4));
-  CHECK(cts::load_folder(dir.path, {.channels = 1, .cache = false}).train.image_size() == 64);
+  CHECK(cts::load_folder(dir.path, {.channels = 1}).train.image_size() == 64);
 
   cts::write_file(dir.path / "classes.tsv", std::string_view("zebra\tstriped horse\r\nant\tsmall worker\n"));
-  CHECK(cts::load_folder(dir.path, {.cache = false}).test.class_names ==
-        std::vector<std::string>{"small worker", "striped horse"});
+  CHECK(cts::load_folder(dir.path, {}).test.class_names == std::vector<std::string>{"small worker", "striped horse"});
 }
 
 TEST_CASE("folders: val stands in for test; classes may lie deeper", "[data]") {
@@ -65,14 +64,27 @@ TEST_CASE("folders: val stands in for test; classes may lie deeper", "[data]") {
   write_tree(dir.path, "val");
   fs::create_directories(dir.path / "train/ant/images");
   fs::rename(dir.path / "train/ant/x.png", dir.path / "train/ant/images/x.png");
-  const auto split = cts::load_folder(dir.path, {.cache = false});
+  const auto split = cts::load_folder(dir.path, {});
   CHECK(split.test.n() == 2);
   CHECK(split.train.names[0] == "ant/images/x.png");
 }
 
+TEST_CASE("folders: the part to measure on is numbered by the part to learn from", "[data]") {
+  const support::scratch_folder dir;
+  for (const char* name : {"train/a/1.png", "train/b/1.png", "train/c/1.png", "train/d/1.png", "test/a/1.png",
+                           "test/c/1.png", "test/d/1.png"}) {
+    fs::create_directories((dir.path / name).parent_path());
+    cts::write_png(dir.path / name, waves(8, 8, 3, 1));
+  }
+  const auto alone = cts::load_test_folder(dir.path);
+  CHECK(alone.labels == std::vector<std::int32_t>{0, 2, 3});
+  CHECK(alone.class_names == std::vector<std::string>{"a", "b", "c", "d"});
+  CHECK(alone.labels == cts::load_folder(dir.path).test.labels);
+}
+
 TEST_CASE("folders: each mistake is an Error that names it", "[data]") {
   const scratch_folder dir;
-  const auto load = [&] { cts::load_folder(dir.path, {.cache = false}); };
+  const auto load = [&] { cts::load_folder(dir.path, {}); };
   CHECK(has(message_of([&] { cts::load_folder(dir.path / "nowhere"); }), "nowhere"));
   CHECK(has(message_of(load), "train"));
   write_tree(dir.path);
@@ -80,7 +92,7 @@ TEST_CASE("folders: each mistake is an Error that names it", "[data]") {
 
   cts::write_png(dir.path / "train/ant/y.png", waves(9, 8, 3));
   CHECK(has(message_of(load), "size"));
-  CHECK_NOTHROW(cts::load_folder(dir.path, {.size = 8, .cache = false}));
+  CHECK_NOTHROW(cts::load_folder(dir.path, {.size = 8}));
   fs::remove(dir.path / "train/ant/y.png");
 
   const auto jpeg = cts::encode_jpeg(waves(8, 8, 3));

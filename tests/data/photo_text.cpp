@@ -5,9 +5,9 @@
 #include <map>
 #include <set>
 
-#include "core_tokensets/data/boxes.hpp"
-#include "core_tokensets/data/folder.hpp"
-#include "core_tokensets/data/photo_questions.hpp"
+#include "core_tokensets/data/readers/boxes.hpp"
+#include "core_tokensets/data/readers/folder.hpp"
+#include "core_tokensets/data/readers/photo_questions.hpp"
 #include "data/support.hpp"
 #include "support/catch.hpp"
 

@@ -6,8 +6,8 @@
 #include <set>
 #include <sstream>
 
-#include "core_tokensets/data/scene_captions.hpp"
-#include "core_tokensets/data/scene_questions.hpp"
+#include "core_tokensets/data/scenes/scene_captions.hpp"
+#include "core_tokensets/data/scenes/scene_questions.hpp"
 #include "data/support.hpp"
 #include "support/catch.hpp"
 

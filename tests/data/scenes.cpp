@@ -1,4 +1,4 @@
-#include "core_tokensets/data/scenes.hpp"
+#include "core_tokensets/data/scenes/scenes.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -1,10 +1,12 @@
 // The tokenizer: any bytes come back, the merges are those that can be found by hand, JSON keeps all of it.
 
-#include "core_tokensets/data/tokenizer.hpp"
+#include "core_tokensets/data/text/tokenizer.hpp"
 
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "core_tokensets/core/random.hpp"
+#include "core_tokensets/io/parse_json.hpp"
 #include "data/support.hpp"
 #include "support/catch.hpp"
 
@@ -160,7 +162,7 @@ TEST_CASE("tokenizer: through JSON and back", "[tokenizer]") {
     const auto t = cts::tokenizer::train(odd, {.kind = kind});
     const std::string text = cts::to_json(t).dump();
     for (const char c : text) CHECK((c >= ' ' && c <= '~'));
-    const auto again = cts::tokenizer_from_json(nlohmann::json::parse(text));
+    const auto again = cts::tokenizer_from_json(cts::parse_json(text));
     CHECK(again == t);
     CHECK(again.kind() == kind);
     CHECK(again.encode(odd[0]) == t.encode(odd[0]));
@@ -170,13 +172,14 @@ TEST_CASE("tokenizer: through JSON and back", "[tokenizer]") {
 
 TEST_CASE("tokenizer: altered JSON is refused with the reason", "[tokenizer]") {
   const auto good = cts::to_json(cts::tokenizer::train(questions, {.vocabulary = 270}));
-  const auto refused = [](const nlohmann::json& good_one, const std::string& pointer, const nlohmann::json& value) {
-    auto bad = good_one;
-    bad[nlohmann::json::json_pointer(pointer)] = value;
+  const auto refused = [](const cts::json& good_one, const char* pointer, const cts::json& value) {
+    auto changed = nlohmann::json::parse(good_one.dump());
+    changed[nlohmann::json::json_pointer(pointer)] = nlohmann::json::parse(value.dump());
+    const cts::json bad = cts::parse_json(changed.dump());
     return message_of([&] { cts::tokenizer_from_json(bad); });
   };
   CHECK(message_of([&] { cts::tokenizer_from_json(good); }).empty());
-  CHECK(has(message_of([] { cts::tokenizer_from_json(nlohmann::json::array()); }), "no object"));
+  CHECK(has(message_of([] { cts::tokenizer_from_json(cts::json::array()); }), "no object"));
   CHECK(has(refused(good, "/kind", "letters"), "letters"));
   CHECK(has(refused(good, "/kind", 3), "kind"));
   CHECK(has(refused(good, "/kind", "words"), "'words' is missing"));

@@ -238,3 +238,30 @@ TEST_CASE("token drop by relevance: the most relevant tokens of each sample stay
   relevance.pop_back();
   CHECK_THROWS_AS(cts::relevant_token_mask(whole, std::vector<cts::index>{2, 1}, relevance), cts::Error);
 }
+
+TEST_CASE("token drop by relevance: samples of more tokens than 16 bits count", "[data]") {
+  constexpr cts::index tokens = 70000;
+  cts::token_batch whole;
+  whole.patch_dim = 1;
+  for (const cts::index n : {cts::index{3}, tokens}) {
+    for (cts::index t = 0; t < n; ++t) whole.positions.push_back(static_cast<std::int32_t>(t));
+    whole.offsets.push_back(static_cast<cts::index>(whole.positions.size()));
+  }
+  whole.patches.assign(whole.positions.size(), 0.0f);
+  std::vector<double> relevance(whole.positions.size(), 0.0);
+  const std::vector<cts::index> relevant{5, 4464, 65535, 65536, 65537, tokens - 1};
+  for (const cts::index p : relevant) relevance.data()[3 + p] = 1 + static_cast<double>(p);
+  const auto of_sample = std::span(relevance).subspan(3);
+  CHECK(cts::most_relevant(of_sample, 6) == relevant);
+  CHECK(cts::most_relevant(of_sample, 2) == std::vector<cts::index>{65537, tokens - 1});
+  CHECK(cts::most_relevant(of_sample, tokens).size() == tokens);
+  CHECK_THROWS_AS(cts::most_relevant(of_sample, tokens + 1), cts::Error);
+  const auto mask = cts::relevant_token_mask(whole, std::vector<cts::index>{1, 6}, relevance);
+  CHECK(std::count(mask.begin(), mask.end(), 1) == 7);
+  for (const cts::index p : relevant) CHECK(mask.data()[3 + p] == 1);
+  cts::token_batch out;
+  cts::drop_irrelevant_tokens(whole, 0.5, relevance, cts::missing_tokens::drop, out);
+  CHECK(out.offsets == std::vector<cts::index>{0, 2, 2 + tokens / 2});
+  CHECK(std::is_sorted(out.positions.begin() + 2, out.positions.end(), std::less_equal<>()));
+  CHECK(out.positions.back() == tokens - 1);
+}

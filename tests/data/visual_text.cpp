@@ -1,15 +1,16 @@
 // Pictures with text: parts, joins and answers of the many, and the readers on small files of our own and on real ones.
 
-#include "core_tokensets/data/visual_text.hpp"
+#include "core_tokensets/data/text/visual_text.hpp"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <set>
 
-#include "core_tokensets/data/coco_captions.hpp"
-#include "core_tokensets/data/easy_vqa.hpp"
-#include "core_tokensets/data/encoded_texts.hpp"
-#include "core_tokensets/data/text_tasks.hpp"
-#include "core_tokensets/data/vqa_json.hpp"
+#include "core_tokensets/data/readers/coco_captions.hpp"
+#include "core_tokensets/data/readers/easy_vqa.hpp"
+#include "core_tokensets/data/readers/vqa_json.hpp"
+#include "core_tokensets/data/text/encoded_texts.hpp"
+#include "core_tokensets/data/text/text_tasks.hpp"
 #include "data/support.hpp"
 #include "support/catch.hpp"
 
@@ -168,8 +169,9 @@ TEST_CASE("text tasks: groups are dealt evenly, by their names", "[text]") {
     for (const auto& task : stream.tasks) {
       names.push_back(task.name);
       std::string train, test;
-      for (const auto i : task.train) train += stream.data.train.samples[static_cast<std::size_t>(i)].prompt;
-      for (const auto i : task.test) test.insert(0, stream.data.test.samples[static_cast<std::size_t>(i)].prompt);
+      for (const auto i : task.train_indices) train += stream.data().train.samples[static_cast<std::size_t>(i)].prompt;
+      for (const auto i : task.test_indices)
+        test.insert(0, stream.data().test.samples[static_cast<std::size_t>(i)].prompt);
       CHECK(train == test);
       CHECK(task.name.find(train.front()) != std::string::npos);
     }
@@ -191,12 +193,12 @@ TEST_CASE("text tasks: groups are dealt evenly, by their names", "[text]") {
 TEST_CASE("text tasks: samples and data that are not there are an Error", "[text]") {
   const auto good = cts::groups_as_tasks({small_text(), small_text()});
   auto far = good;
-  far.tasks[1].test.push_back(5);
+  far.tasks[1].test_indices.push_back(5);
   CHECK(has(message_of([&] { cts::check(far); }), "task 'shape' names sample 5 of 5"));
   auto bad = small_text();
   bad.samples[1].image = 4;
   auto broken = good;
-  broken.data.test = bad;
+  broken.split = std::make_shared<const cts::visual_text_split>(small_text(), bad);
   CHECK(has(message_of([&] { cts::check(broken); }), "test: sample 1 is about picture 4 of 4"));
   CHECK_THROWS_AS(cts::groups_as_tasks({bad, small_text()}), cts::Error);
   CHECK_THROWS_AS(cts::encoded_texts(bad, cts::tokenizer(), 100), cts::Error);
@@ -233,7 +235,7 @@ TEST_CASE("easy-VQA: small files in its layout", "[text]") {
   const json good = {{"what shape?", "circle", 7}, {"what colour?", "teal", 2}, {"is it red?", "no", 7}};
   write_json(dir.path / "train/questions.json", good);
   write_json(dir.path / "test/questions.json", {{"is it red?", "yes", 9}});
-  const auto load = [&] { return cts::load_easy_vqa(dir.path, {.cache = false}); };
+  const auto load = [&] { return cts::load_easy_vqa(dir.path, {}); };
   const auto split = load();
   split.train.check();
   split.test.check();
@@ -246,7 +248,7 @@ TEST_CASE("easy-VQA: small files in its layout", "[text]") {
   CHECK(s[2] == cts::visual_text_sample{1, "is it red?", {"no"}, 2});
   CHECK(cts::image(split.train.images.view_of(1)) == waves(8, 8, 3, 7));
   CHECK(split.train.images.names == std::vector<std::string>{"2.png", "7.png"});
-  CHECK(cts::load_easy_vqa(dir.path, {.size = 4, .cache = false}).test.images.height == 4);
+  CHECK(cts::load_easy_vqa(dir.path, {.size = 4}).test.images.height == 4);
 
   // The cache gives the same pictures, and notices another choice of them.
   const scratch_folder store;
@@ -295,8 +297,7 @@ TEST_CASE("VQA: small files in its format", "[text]") {
                         const std::string& pattern = "COCO_train2014_{:012}.jpg") {
     write_json(q, asked);
     write_json(a, answered);
-    return cts::load_vqa_json(q, a, dir.path,
-                              {.pattern = pattern, .limit = limit, .pictures = {.size = 8, .cache = false}});
+    return cts::load_vqa_json(q, a, dir.path, {.pattern = pattern, .limit = limit, .pictures = {.size = 8}});
   };
   const auto text = load(questions, annotations);
   text.check();
@@ -339,7 +340,7 @@ TEST_CASE("VQA: small files in its format", "[text]") {
   }
   CHECK(has(message_of([&] { load(questions, annotations, 0, "{}.png"); }), "42.png"));
   cts::write_file(q, std::string_view("{\"questions\": [{\"question_id\": 1,"));
-  CHECK(has(message_of([&] { cts::load_vqa_json(q, a, dir.path); }), "no JSON"));
+  CHECK(has(message_of([&] { cts::load_vqa_json(q, a, dir.path); }), "q.json is not valid JSON"));
   CHECK(has(message_of([&] { cts::load_vqa_json(dir.path / "none.json", a, dir.path); }), "none.json"));
 }
 
@@ -368,8 +369,8 @@ TEST_CASE("COCO captions: small files in its format, with super-categories", "[t
   const auto load = [&](const json& written, const json& shown, bool with = true, cts::index limit = 0) {
     write_json(c, written);
     write_json(i, shown);
-    return cts::load_coco_captions(
-        c, dir.path, {.instances = with ? i : fs::path(), .limit = limit, .pictures = {.size = 8, .cache = false}});
+    return cts::load_coco_captions(c, dir.path,
+                                   {.instances = with ? i : fs::path(), .limit = limit, .pictures = {.size = 8}});
   };
   const auto text = load(captions, instances);
   text.check();
@@ -398,7 +399,7 @@ TEST_CASE("COCO captions: small files in its format, with super-categories", "[t
   CHECK(has(refused("/images/1/file_name", json::array()), "'file_name' is array"));
   CHECK(has(refused("/images", 1), "'images' is no list"));
   cts::write_file(c, std::string_view(R"({"images": [{"id": 1e999}]})"));
-  CHECK(has(message_of([&] { cts::load_coco_captions(c, dir.path); }), "c.json: no JSON"));
+  CHECK(has(message_of([&] { cts::load_coco_captions(c, dir.path); }), "c.json is not valid JSON"));
   CHECK(has(refused("/annotations", json::array()), "no pictures with captions"));
   CHECK(has(refused("/annotations/0/category_id", 3, true), "category 3"));
   CHECK(has(refused("/categories/0/id", 7, true), "category 7"));
@@ -412,7 +413,7 @@ TEST_CASE("easy-VQA from its folder", "[text][real]") {
     WARN("skipped: set CTS_DATA to the folder that holds easy-vqa");
     return;
   }
-  const auto split = cts::load_easy_vqa(where, {.cache = false});
+  const auto split = cts::load_easy_vqa(where, {});
   split.train.check();
   split.test.check();
   CHECK(split.train.images.n() == 4000);

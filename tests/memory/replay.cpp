@@ -1,9 +1,11 @@
 #include "core_tokensets/memory/replay.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <set>
 
+#include "core_tokensets/data/patches.hpp"
 #include "support/catch.hpp"
 
 namespace cts = core_tokensets;
@@ -13,8 +15,7 @@ namespace {
 
 /// Grid 2 x 2 of patches 2 x 1 channels 2: eight numbers a patch; two samples, one of them whole.
 cts::token_memory example() {
-  cts::token_memory memory(
-      {.image_height = 4, .image_width = 4, .channels = 2, .patch = 2, .mean = {0.5f, 0.25f}, .stddev = {0.5f, 2}});
+  cts::token_memory memory(cts::patch_grid{4, 4, 2, 2});
   std::vector<std::uint8_t> pixels(32);
   std::iota(pixels.begin(), pixels.end(), std::uint8_t{100});
   memory.append({.patches = std::span(pixels).first(16),
@@ -29,6 +30,8 @@ cts::token_memory example() {
                  .weight = 3});
   return memory;
 }
+
+const cts::pixel_normalisation seen{{0.5f, 0.25f}, {0.5f, 2}};
 
 /// Pixel value and channel to what the model sees.
 float normalised(int x, int channel) {
@@ -79,7 +82,7 @@ TEST_CASE("a sampler goes on to the same numbers from any saved position") {
 
 TEST_CASE("drop: the batch holds the kept tokens, normalised by channel") {
   const auto memory = example();
-  const auto batch = cts::make_batch(memory, std::vector<cts::index>{1, 0, 0}, missing_tokens::drop);
+  const auto batch = cts::make_batch(memory, std::vector<cts::index>{1, 0, 0}, seen, {.missing = missing_tokens::drop});
   CHECK(batch.patch_dim == 8);
   CHECK(batch.offsets == std::vector<cts::index>{0, 4, 6, 8});
   CHECK(batch.positions == std::vector<std::int32_t>{0, 1, 2, 3, 1, 3, 1, 3});
@@ -97,11 +100,11 @@ TEST_CASE("zero and rescaled: the whole grid, missing tokens have no numbers and
   const auto memory = example();
   const std::vector<cts::index> both{0, 1};
   for (const auto missing : {missing_tokens::zero, missing_tokens::rescaled}) {
-    const auto batch = cts::make_batch(memory, both, missing);
+    const auto batch = cts::make_batch(memory, both, seen, {.missing = missing});
     CHECK(batch.offsets == std::vector<cts::index>{0, 4, 8});
     CHECK(batch.positions == std::vector<std::int32_t>{0, 1, 2, 3, 0, 1, 2, 3});
     CHECK(batch.scale == decltype(batch.scale){0, 1, 0, 1, 1, 1, 1, 1});
-    const auto kept = cts::make_batch(memory, both, missing_tokens::drop);
+    const auto kept = cts::make_batch(memory, both, seen, {.missing = missing_tokens::drop});
     std::vector<float> rows;
     for (std::size_t t = 0; t < 8; ++t) {
       const auto row = batch.patches.begin() + static_cast<std::ptrdiff_t>(t) * 8;
@@ -119,13 +122,13 @@ TEST_CASE("a used batch is overwritten without a trace and without new storage")
   const auto memory = example();
   const std::vector<cts::index> large{1, 1, 0}, small{0};
   cts::token_batch batch;
-  cts::make_batch(memory, large, missing_tokens::zero, batch);
+  cts::make_batch(memory, large, seen, {.missing = missing_tokens::zero}, batch);
   const auto* storage = batch.patches.data();
   std::fill(batch.patches.begin(), batch.patches.end(), 9.0f);
   std::fill(batch.scale.begin(), batch.scale.end(), 9);
   for (const auto missing : {missing_tokens::drop, missing_tokens::zero}) {
-    cts::make_batch(memory, small, missing, batch);
-    const auto fresh = cts::make_batch(memory, small, missing);
+    cts::make_batch(memory, small, seen, {.missing = missing}, batch);
+    const auto fresh = cts::make_batch(memory, small, seen, {.missing = missing});
     CHECK(batch.patches == fresh.patches);
     CHECK(batch.positions == fresh.positions);
     CHECK(batch.offsets == fresh.offsets);
@@ -134,41 +137,60 @@ TEST_CASE("a used batch is overwritten without a trace and without new storage")
     CHECK(batch.weights == fresh.weights);
     CHECK(batch.patches.data() == storage);
   }
-  CHECK_THROWS_AS(cts::make_batch(memory, std::vector<cts::index>{2}, missing_tokens::drop), cts::Error);
-  CHECK(cts::make_batch(memory, std::span<const cts::index>(), missing_tokens::drop).samples() == 0);
+  CHECK_THROWS_AS(cts::make_batch(memory, std::vector<cts::index>{2}, seen, {.missing = missing_tokens::drop}),
+                  cts::Error);
+  CHECK(cts::make_batch(memory, std::span<const cts::index>(), seen, {.missing = missing_tokens::drop}).samples() == 0);
 }
 
 TEST_CASE("a large batch on threads equals its samples one by one") {
   const auto memory = example();
   cts::replay_sampler sampler(2, 3);
   const auto samples = sampler.draw(8000);
-  const auto batch = cts::make_batch(memory, samples, missing_tokens::drop);
+  const auto batch = cts::make_batch(memory, samples, seen, {.missing = missing_tokens::drop});
   REQUIRE(batch.patches.size() > 100'000);
   std::vector<float> expected;
   for (const auto s : samples) {
-    const auto one = cts::make_batch(memory, std::span(&s, 1), missing_tokens::drop);
+    const auto one = cts::make_batch(memory, std::span(&s, 1), seen, {.missing = missing_tokens::drop});
     expected.insert(expected.end(), one.patches.begin(), one.patches.end());
   }
   CHECK(batch.patches == expected);
 }
 
-TEST_CASE("every pixel value survives normalisation and back") {
-  const cts::token_memory_format format{.image_height = 16,
-                                        .image_width = 16,
-                                        .channels = 3,
-                                        .patch = 16,
-                                        .mean = {0.485f, 0.456f, 0.406f},
-                                        .stddev = {0.229f, 0.224f, 0.225f}};
-  const auto table = cts::normalisation_table(format);  // exactly one patch: 256 pixels of each channel
-  const auto pixels = cts::to_pixels(format, table);
-  REQUIRE(pixels.size() == 768);
-  for (std::size_t i = 0; i < 768; ++i) CHECK(pixels[i] == i % 256);
-  std::vector<float> wild(768, 1e30f);
-  wild[0] = -1e30f;
-  wild[1] = std::nanf("");
-  const auto clamped = cts::to_pixels(format, wild);
-  CHECK(clamped[0] == 0);
-  CHECK(clamped[1] == 0);
-  CHECK(clamped[2] == 255);
-  CHECK_THROWS_AS(cts::to_pixels(format, std::span(wild).first(767)), cts::Error);
+TEST_CASE("a mirrored sample is the mirrored picture, cut as the sample is") {
+  // A picture of three columns of patches: mirroring it and cutting the mirrored tokens is the same as replaying the
+  // stored tokens mirrored.
+  const cts::patch_grid grid{4, 6, 2, 2};
+  cts::image picture(4, 6, 2);
+  std::iota(picture.pixels.begin(), picture.pixels.end(), std::uint8_t{1});
+  cts::image mirrored(4, 6, 2);
+  for (cts::index y = 0; y < 4; ++y) {
+    for (cts::index x = 0; x < 6; ++x) std::copy_n(picture.at(y, 5 - x), 2, mirrored.at(y, x));
+  }
+  const auto cut = [&](const cts::image& from, std::vector<std::uint16_t> places) {
+    const auto all = cts::patchify(from, grid.patch);
+    cts::token_memory memory(grid);
+    std::vector<std::uint8_t> pixels;
+    for (const auto p : places) pixels.insert(pixels.end(), all.begin() + p * 8, all.begin() + (p + 1) * 8);
+    memory.append({.patches = pixels, .positions = places});
+    return memory;
+  };
+  const auto stored = cut(picture, {0, 2, 4}), other = cut(mirrored, {0, 2, 4});  // columns 0, 2; and 1 of row 1
+  const std::vector<cts::index> one{0};
+  const auto got = cts::make_batch(stored, one, seen, {.missing = missing_tokens::zero, .flip = 1});
+  const auto want = cts::make_batch(other, one, seen, {.missing = missing_tokens::zero});
+  CHECK(got.patches == want.patches);
+  CHECK(got.scale == want.scale);
+  const auto kept = cts::make_batch(stored, one, seen, {.flip = 1});
+  CHECK(kept.positions == std::vector<std::int32_t>{2, 0, 4});
+  CHECK(cts::make_batch(stored, one, seen, {.flip = 0}).positions == std::vector<std::int32_t>{0, 2, 4});
+  CHECK_THROWS_AS(cts::make_batch(stored, one, seen, {.flip = NAN}), cts::Error);
+
+  // Which samples are mirrored follows from the seed and the step, not from threads.
+  const auto memory = example();
+  std::vector<cts::index> many(400);
+  for (std::size_t i = 0; i < many.size(); ++i) many[i] = static_cast<cts::index>(i % 2);
+  const cts::replay_options half{.flip = 0.5, .seed = 3, .step = 7};
+  CHECK(cts::make_batch(memory, many, seen, half).positions == cts::make_batch(memory, many, seen, half).positions);
+  CHECK(cts::make_batch(memory, many, seen, half).positions !=
+        cts::make_batch(memory, many, seen, {.flip = 0.5, .seed = 3, .step = 8}).positions);
 }

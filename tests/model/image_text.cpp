@@ -17,7 +17,7 @@ using words = std::vector<std::int32_t>;
 constexpr std::int32_t begin_token = 0, end_token = 1;
 
 cts::image_text_config small_config(bool tied = true) {
-  return {.image = {.image = {8, 8, 3}, .patch = 4, .dim = 12, .depth = 2, .heads = 2},
+  return {.image = {.grid = {8, 8, 3, 4}, .dim = 12, .depth = 2, .heads = 2},
           .text = {.vocabulary = 11, .length = 12, .dim = 8, .depth = 2, .heads = 2, .tied = tied}};
 }
 
@@ -241,7 +241,7 @@ TEST_CASE("a beam as wide as the vocabulary finds the best text of two tokens", 
 TEST_CASE("image-text models come back from their files", "[image_text][io]") {
   for (const bool tied : {true, false}) {
     lively<cts::eigen_backend<float>> it(small_config(tied));
-    const auto file = cts::to_file(it.b, it.model, {{"tokenizer", "{}"}});
+    const auto file = cts::to_file(it.b, it.model);
     const auto again = cts::load_image_text(it.b, file);
     const auto written_again = cts::to_file(it.b, again);
     for (const auto& [name, array] : file.arrays) CHECK((written_again.at(name).bytes == array.bytes));

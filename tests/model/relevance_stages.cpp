@@ -8,6 +8,7 @@
 #include "core_tokensets/tensor/eigen.hpp"
 #include "core_tokensets/tensor/reference.hpp"
 #include "support/catch.hpp"
+#include "support/chefer_relevance.hpp"
 #include "support/golden.hpp"
 #include "support/tolerance.hpp"
 
@@ -76,15 +77,15 @@ struct stages {
     const auto& tape = ws.tape.blocks.back();
     const auto &x = ws.tape.stream[ws.tape.stream.size() - 2], &y = ws.tape.stream.back();
     const index n = x.rows(), dim = x.cols(), hidden = block.fc1.weight.rows, heads = block.heads;
-    const auto rule = [&](const cts::slot& weight) { return cts::chefer::split_weight<B>(b, p[weight]); };
+    const auto rule = [&](const cts::slot& weight) { return support::chefer::split_weight<B>(b, p[weight]); };
     const auto through = [&](const cts::slot& weight, const cts::tensor<B>& in, const cts::tensor<B>& r) {
       cts::tensor<B> out(b, in.rows(), in.cols());
-      cts::chefer::linear_relevance<B, T>(b, rule(weight), *in, *r, *out);
+      support::chefer::linear_relevance<B, T>(b, rule(weight), *in, *r, *out);
       return out;
     };
     const auto clone = [&](const cts::tensor<B>& r1, const cts::tensor<B>& r2, const cts::tensor<B>& in) {
       cts::tensor<B> out(b, in.rows(), in.cols());
-      b.map(cts::chefer::detail::clone{}, *out, *r1, *r2, *in);
+      b.map(support::chefer::detail::clone{}, *out, *r1, *r2, *in);
       return out;
     };
     cts::tensor<B> one_hot(b, 1, model.config().classes), pool(b, n, dim), zero(b, 1, dim), r1(b, n, dim),
@@ -99,7 +100,7 @@ struct stages {
     b.map(cts::fn::copy{}, (*pool).slice_rows(0, 1), *selected);
     leave("pool", pool);
 
-    cts::chefer::add_relevance<B, T>(b, *std::as_const(pool), *tape.middle, *y, *r1, *r2);
+    support::chefer::add_relevance<B, T>(b, *std::as_const(pool), *tape.middle, *y, *r1, *r2);
     leave("add2.0", r1);
     leave("add2.1", r2);
     const auto fc2 = through(block.fc2.weight, tape.act, r2);
@@ -109,14 +110,14 @@ struct stages {
     const auto clone2 = clone(r1, fc1, tape.middle);
     leave("clone2", clone2);
 
-    cts::chefer::add_relevance<B, T>(b, *clone2, *x, *tape.middle, *r1, *r2);
+    support::chefer::add_relevance<B, T>(b, *clone2, *x, *tape.middle, *r1, *r2);
     leave("add1.0", r1);
     leave("add1.1", r2);
     const auto proj = through(block.proj.weight, tape.context, r2);
     leave("proj", proj);
     const auto matrices = [&](T* data) { return cts::view<T>(data, 1, heads, n, n, 0, n * n, n); };
-    cts::chefer::attention_relevance<B, T>(b, heads, *tape.qkv, matrices(tape.a.data()), *tape.context, *proj,
-                                           matrices(attention.data()), *packed);
+    support::chefer::attention_relevance<B, T>(b, heads, *tape.qkv, matrices(tape.a.data()), *tape.context, *proj,
+                                               matrices(attention.data()), *packed);
     left["attn_v.0"] = doubled(attention.to_host(b));
     left["attn_v.1"] = doubled(heads_first(packed.to_host(b), n, heads, 2));
     leave("softmax", attention);
@@ -131,7 +132,7 @@ struct stages {
   /// From the tokens to the sum of embeddings (class token first) and positions.
   void at_input(const cts::vit<B>& model, cts::attribution_workspace<B>& ws, cts::tensor<B>& r1, cts::tensor<B>& r2) {
     const index last = model.config().depth - 1;
-    cts::chefer_relevance(b, model, ws, [&](index i) {
+    cts::propagate(cts::lrp::chefer(), b, model, ws, [&](index i) {
       if (i == last) leave("whole block", ws.relevance);
     });
     leave("tokens", ws.relevance);
@@ -141,8 +142,8 @@ struct stages {
     b.fill(*tokens, T(0));
     b.map(cts::fn::copy{}, (*tokens).slice_rows(0, 1), p[model.layout().embedding.class_token]);
     b.scatter_add_rows(*tokens, *std::as_const(ws.tape.embeddings), plan.patch_rows.data());
-    cts::chefer::add_relevance<B, T>(b, *std::as_const(ws.relevance), *std::as_const(tokens), *ws.tape.stream[0], *r1,
-                                     *r2);
+    support::chefer::add_relevance<B, T>(b, *std::as_const(ws.relevance), *std::as_const(tokens), *ws.tape.stream[0],
+                                         *r1, *r2);
     leave("add_pos.0", r1);
     leave("add_pos.1", r2);
   }
@@ -196,14 +197,14 @@ void check_results(B& b, const golden::vit_case<B>& c) {
     const auto scores = attribute(cts::grad_lrp{}, b, c.model, c.batch, classes, ws);
     std::vector<double> order, heat;
     for (index s = 0; s < c.batch.samples(); ++s) {
-      const auto patches = static_cast<std::size_t>(config.patches());
+      const auto patches = static_cast<std::size_t>(config.grid.tokens());
       const auto part = std::span(scores).subspan(std::size_t(s) * patches, patches);
       std::vector<std::size_t> ranks(patches);
       std::iota(ranks.begin(), ranks.end(), std::size_t{0});
       std::stable_sort(ranks.begin(), ranks.end(), [&](auto i, auto j) { return part[i] > part[j]; });
       order.insert(order.end(), ranks.begin(), ranks.end());
       const auto map =
-          cts::heatmap(part, config.grid_height(), config.grid_width(), config.image.height, config.image.width);
+          cts::heatmap(part, config.grid.rows(), config.grid.cols(), config.grid.height, config.grid.width);
       heat.insert(heat.end(), map.begin(), map.end());
     }
     if (std::is_same_v<T, double>) check_close(want, "order.transformer_attribution_s0." + target, order, 0);

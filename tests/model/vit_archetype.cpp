@@ -8,6 +8,7 @@
 
 #include "model/vit_checks.hpp"
 #include "support/archetype.hpp"
+#include "support/methods.hpp"
 
 namespace cts = core_tokensets;
 
@@ -22,21 +23,16 @@ TEST_CASE("the archetype agrees with the reference on batches of every shape", "
 TEST_CASE("every attribution runs on the archetype", "[attribution][archetype]") {
   using B = support::archetype_backend<float>;
   B b;
-  const cts::vit_config c{.image = {8, 8, 1}, .patch = 2, .dim = 8, .depth = 2, .heads = 2, .classes = 3};
+  const cts::vit_config c{.grid = {8, 8, 1, 2}, .dim = 8, .depth = 2, .heads = 2, .classes = 3};
   const auto model = ragged::lively_model(b, c);
   const auto batch = ragged::noise(c, {16, 3, 0, 7});
-  cts::attribution_workspace<B> ws;
   cts::reference_backend<float> plain;
   const auto same_model = ragged::lively_model(plain, c);
-  cts::attribution_workspace<cts::reference_backend<float>> plain_ws;
-  const auto each = [&]<std::size_t... I>(std::index_sequence<I...>) {
-    const auto check = [&](const cts::attribution_method& method) {
-      CHECK(cts::attribute(method, b, model, batch, {}, ws) ==
-            cts::attribute(method, plain, same_model, batch, {}, plain_ws));
-    };
-    (check(std::variant_alternative_t<I, cts::attribution_method>{}), ...);
-  };
-  each(std::make_index_sequence<std::variant_size_v<cts::attribution_method>>());
+  for (const auto& name : names_of(cts::attribution_methods{})) {
+    INFO(name);
+    CHECK(attribute(support::method_named<B>(name), b, model, batch) ==
+          attribute(support::method_named<cts::reference_backend<float>>(name), plain, same_model, batch));
+  }
 }
 
 TEST_CASE("the archetype's memory cannot be touched from outside", "[archetype]") {

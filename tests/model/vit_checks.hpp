@@ -4,7 +4,10 @@
 
 #include <map>
 
-#include "core_tokensets/attribution/methods.hpp"
+#include "core_tokensets/attribution/attention.hpp"
+#include "core_tokensets/attribution/grad_cam.hpp"
+#include "core_tokensets/attribution/grad_lrp.hpp"
+#include "core_tokensets/attribution/rollout.hpp"
 #include "core_tokensets/nn/loss.hpp"
 #include "core_tokensets/nn/optimiser.hpp"
 #include "core_tokensets/tensor/reference.hpp"
@@ -54,15 +57,15 @@ void check_close(const cts::tensor_file& want, const std::string& name, const st
 template <class T>
 std::vector<T> to_images(const std::vector<T>& patches, const cts::vit_config& c, std::ptrdiff_t samples) {
   std::vector<T> images(patches.size());
-  const std::ptrdiff_t p = c.patch, gw = c.grid_width();
+  const std::ptrdiff_t p = c.grid.patch, gw = c.grid.cols();
   std::size_t at = 0;
   for (std::ptrdiff_t s = 0; s < samples; ++s)
-    for (std::ptrdiff_t k = 0; k < c.patches(); ++k)
-      for (std::ptrdiff_t ch = 0; ch < c.image.channels; ++ch)
+    for (std::ptrdiff_t k = 0; k < c.grid.tokens(); ++k)
+      for (std::ptrdiff_t ch = 0; ch < c.grid.channels; ++ch)
         for (std::ptrdiff_t y = 0; y < p; ++y)
           for (std::ptrdiff_t x = 0; x < p; ++x)
             images[static_cast<std::size_t>(
-                ((s * c.image.channels + ch) * c.image.height + k / gw * p + y) * c.image.width + k % gw * p + x)] =
+                ((s * c.grid.channels + ch) * c.grid.height + k / gw * p + y) * c.grid.width + k % gw * p + x)] =
                 patches[at++];
   return images;
 }
@@ -188,7 +191,7 @@ void check_attribution(B& b, const golden::vit_case<B>& c) {
                   attribute(cts::grad_lrp{start}, b, c.model, c.batch, classes, ws), limit);
     }
     cts::explain_forward(b, c.model, c.batch, classes, ws);
-    cts::chefer_relevance(b, c.model, ws, [&](cts::index i) {
+    cts::propagate(cts::lrp::chefer(), b, c.model, ws, [&](cts::index i) {
       const std::string layer = target + "." + std::to_string(i);
       check_close(want, "lrp.attn_cam." + layer, ws.attention_relevance.to_host(b), limit);
       const std::string entering = target + "." + std::to_string(i - 1);
@@ -247,7 +250,7 @@ std::vector<std::vector<double>> outcome(B& b, const cts::vit_config& c, const c
 /// Batches of every shape give what they give on the reference in double.
 template <class B>
 void check_agreement(B b) {
-  const cts::vit_config c{.image = {32, 32, 3}, .patch = 4, .dim = 24, .depth = 2, .heads = 3, .classes = 7};
+  const cts::vit_config c{.grid = {32, 32, 3, 4}, .dim = 24, .depth = 2, .heads = 3, .classes = 7};
   cts::reference_backend<double> oracle;
   const std::vector<std::vector<int>> batches{{64, 17, 1, 40}, {7, 0, 13, 2, 61}, {1}, {0}, {0, 0}, {}};
   for (const auto& patches : batches) {

@@ -11,8 +11,7 @@ namespace {
 
 namespace cts = core_tokensets;
 
-const cts::vit_config small{
-    .image = {6, 4, 2}, .patch = 2, .dim = 6, .depth = 2, .heads = 2, .classes = 3, .mlp_ratio = 1.5};
+const cts::vit_config small{.grid = {6, 4, 2, 2}, .dim = 6, .depth = 2, .heads = 2, .classes = 3, .mlp_ratio = 1.5};
 
 template <class B>
 struct step_result {
@@ -128,7 +127,7 @@ TEST_CASE("the loss with smoothing, weights and competing classes agrees with fi
 
 TEST_CASE("results are the same to the bit for any number of threads", "[threads]") {
   using B = cts::eigen_backend<float>;
-  const cts::vit_config c{.image = {32, 32, 3}, .patch = 4, .dim = 96, .depth = 2, .heads = 3};
+  const cts::vit_config c{.grid = {32, 32, 3, 4}, .dim = 96, .depth = 2, .heads = 3};
   const auto batch = [&] { return ragged::noise(c, {64, 17, 1, 40, 64, 5, 64}); }();
   B one(1);
   const auto model = ragged::lively_model(one, c);
@@ -180,7 +179,7 @@ TEST_CASE("a grown head keeps its old rows, and what does not fit is an error", 
   wrong = batch;
   wrong.patch_dim = 3;
   CHECK_THROWS_AS(cts::forward(b, model, wrong, tape), cts::Error);
-  CHECK_THROWS_AS(cts::vit<B>(b, {.image = {7, 8, 3}, .patch = 2}), cts::Error);
+  CHECK_THROWS_AS(cts::vit<B>(b, {.grid = {7, 8, 3, 2}}), cts::Error);
   CHECK_THROWS_AS(cts::vit<B>(b, {.dim = 10, .heads = 3}), cts::Error);
 }
 

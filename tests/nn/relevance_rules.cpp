@@ -1,9 +1,9 @@
 // Each relevance rule on a single operation, against the reference's numbers and its formula.
 
-#include "core_tokensets/nn/chefer_relevance.hpp"
 #include "core_tokensets/tensor/eigen.hpp"
 #include "core_tokensets/tensor/reference.hpp"
 #include "support/catch.hpp"
+#include "support/chefer_relevance.hpp"
 #include "support/golden.hpp"
 #include "support/tolerance.hpp"
 
@@ -46,24 +46,24 @@ void check_linear_and_sums(B b) {
   for (const std::string x : {"x", "x_pos"}) {
     const auto input = o.in(x, 6);
     cts::tensor<B> r_in(b, 6, 10);
-    const cts::chefer::split_weight<B> split(b, *weight);
-    cts::chefer::linear_relevance<B, T>(b, split, *input, *r, *r_in);
+    const support::chefer::split_weight<B> split(b, *weight);
+    support::chefer::linear_relevance<B, T>(b, split, *input, *r, *r_in);
     o.check("chefer.ours.linear_alpha1." + x, r_in.to_host(b));
   }
   const auto a = o.in("op.a", 5), other = o.in("op.b", 5), r_add = o.in("op.R_add", 5), r_add2 = o.in("op.R_add2", 5);
   cts::tensor<B> sum(b, 5, 8), ra(b, 5, 8), rb(b, 5, 8), cloned(b, 5, 8);
   b.map(cts::fn::sum{}, *sum, *a, *other);
-  cts::chefer::add_relevance<B, T>(b, *r_add, *a, *std::as_const(sum), *ra, *rb);
+  support::chefer::add_relevance<B, T>(b, *r_add, *a, *std::as_const(sum), *ra, *rb);
   o.check("op.add_ours.a", ra.to_host(b));
   o.check("op.add_ours.b", rb.to_host(b));
-  b.map(cts::chefer::detail::clone{}, *cloned, *r_add, *r_add2, *a);
+  b.map(support::chefer::detail::clone{}, *cloned, *r_add, *r_add2, *a);
   o.check("op.clone", cloned.to_host(b));
 
   const auto r_selected = o.in("op.R_sel", 1);
   cts::tensor<B> zero(b, 1, 8), all(b, 5, 8);
   b.fill(*zero, T(0));
   b.fill(*all, T(0));
-  b.map(cts::chefer::detail::clone{}, (*all).slice_rows(0, 1), *r_selected, *std::as_const(zero),
+  b.map(support::chefer::detail::clone{}, (*all).slice_rows(0, 1), *r_selected, *std::as_const(zero),
         (*a).slice_rows(0, 1));
   o.check("op.select0", all.to_host(b));
 }
@@ -89,8 +89,8 @@ void check_attention(B b) {
       r_attention(b, heads * n, n);
   const auto part = [&](cts::tensor<B>& m, index i) { return (*m).slice_cols(i * dim, dim); };
   const auto run = [&](const cts::tensor<B>& a) {
-    cts::chefer::attention_relevance<B, T>(b, heads, *std::as_const(qkv), o.heads(a, n), *std::as_const(context),
-                                           *std::as_const(r), o.heads(r_attention, n), *r_qkv);
+    support::chefer::attention_relevance<B, T>(b, heads, *std::as_const(qkv), o.heads(a, n), *std::as_const(context),
+                                               *std::as_const(r), o.heads(r_attention, n), *r_qkv);
   };
   put(q, part(qkv, 0));
   put(k, part(qkv, 1));

@@ -2,10 +2,10 @@
 #include <cstdlib>
 #include <filesystem>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "core_tokensets/data/image_io.hpp"
+#include "core_tokensets/io/parse_json.hpp"
 #include "core_tokensets/io/safetensors.hpp"
 #include "core_tokensets/report/heatmap.hpp"
 #include "core_tokensets/report/mosaic.hpp"
@@ -199,7 +199,7 @@ TEST_CASE("html is escaped, bytes become base64, numbers are written without a l
 }
 
 TEST_CASE("tables come from json, in the order of its keys, escaped") {
-  const auto rows = nlohmann::ordered_json::parse(
+  const auto rows = cts::parse_json(
       R"([{"name": "z<1>", "accuracy": 0.51239, "n": 3}, {"name": "b", "n": null, "ok": true, "list": [1, 2]}])");
   const auto table = cts::table_from_json(rows);
   CHECK(table.header == std::vector<std::string>{"name", "accuracy", "n", "ok", "list"});
@@ -208,18 +208,18 @@ TEST_CASE("tables come from json, in the order of its keys, escaped") {
   const auto html = one_block(table);
   CHECK(has(html, "<td>z&lt;1&gt;</td><td class=\"n\">0.5124</td>"));
   CHECK_FALSE(has(html, "z<1>"));
-  CHECK(cts::table_from_json(nlohmann::json{{"k", 1}}).rows[0] == std::vector<std::string>{"k", "1"});
-  CHECK_THROWS_AS(cts::table_from_json(nlohmann::json(3)), cts::Error);
-  CHECK_THROWS_AS(cts::table_from_json(nlohmann::json::array({1})), cts::Error);
+  CHECK(cts::table_from_json(cts::json{{"k", 1}}).rows[0] == std::vector<std::string>{"k", "1"});
+  CHECK_THROWS_AS(cts::table_from_json(cts::json(3)), cts::Error);
+  CHECK_THROWS_AS(cts::table_from_json(cts::json::array({1})), cts::Error);
 
-  const auto matrix = cts::matrix_from_json(nlohmann::json::parse("[[0.9], [0.5, 0.8], [null, 0.25, 1]]"));
+  const auto matrix = cts::matrix_from_json(cts::parse_json("[[0.9], [0.5, 0.8], [null, 0.25, 1]]"));
   const auto text = one_block(matrix);
   CHECK(has(text, ">90.0</td>"));
   CHECK(has(text, "<td class=\"mean\">65.0</td>"));
   CHECK(has(text, "<td class=\"mean\">62.5</td>"));  // what was not measured does not count
   CHECK(has(text, "after 3"));
   CHECK(count(text, "background:rgba") == 5);
-  CHECK_THROWS_AS(cts::matrix_from_json(nlohmann::json::parse("[[\"x\"]]")), cts::Error);
+  CHECK_THROWS_AS(cts::matrix_from_json(cts::parse_json("[[\"x\"]]")), cts::Error);
 }
 
 TEST_CASE("charts draw every bar and point, and refuse what cannot be drawn") {

@@ -81,10 +81,10 @@ TEST_CASE("rows of equal outputs change nothing, and rows that do not fit are re
 
 TEST_CASE("chance needs labels only", "[selection]") {
   const std::vector<std::int32_t> labels{0, 0, 1, 1, 1, 2};
-  const auto chosen = cts::select_at_random({.seed = 3}, labels, 3, 3);
+  const auto chosen = cts::select_from_labels(cts::random_selection{.seed = 3}, labels, 3, 3);
   REQUIRE(chosen.indices.size() == 3);
   for (std::size_t c = 0; c < 3; ++c)
     CHECK(labels[static_cast<std::size_t>(chosen.indices[c])] == static_cast<std::int32_t>(c));
-  CHECK_THROWS_AS(cts::select_at_random({}, labels, 2, 3), cts::Error);
-  CHECK_THROWS_AS(cts::select_at_random({}, labels, 3, 7), cts::Error);
+  CHECK_THROWS_AS(cts::select_from_labels(cts::random_selection{}, labels, 2, 3), cts::Error);
+  CHECK_THROWS_AS(cts::select_from_labels(cts::random_selection{}, labels, 3, 7), cts::Error);
 }

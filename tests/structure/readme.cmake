@@ -1,7 +1,10 @@
-# The program that the README shows is the one that the tests build.
+# The program that the README shows is the one that the tests build, and prints what the README says.
 file(READ ${ROOT}/README.md readme)
 file(READ ${ROOT}/tests/consumer/readme.cpp program)
-string(FIND "${readme}" "```cpp\n${program}```" at)
-if(at EQUAL -1)
-  message(FATAL_ERROR "README.md does not show tests/consumer/readme.cpp word for word")
-endif()
+file(READ ${ROOT}/tests/consumer/readme.expected printed)
+foreach(block "```cpp\n${program}```" "```\n${printed}```")
+  string(FIND "${readme}" "${block}" at)
+  if(at EQUAL -1)
+    message(FATAL_ERROR "README.md does not show word for word:\n${block}")
+  endif()
+endforeach()

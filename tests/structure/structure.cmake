@@ -2,6 +2,7 @@
 cts_add_script(floors ${structure}/floors.cmake)
 cts_add_script(floors_notices ${structure}/floors_notices.cmake -D OUT=${CMAKE_CURRENT_BINARY_DIR}/floors_notices)
 cts_add_script(readme ${structure}/readme.cmake)
+cts_add_script(device_script ${structure}/device_script.cmake -D OUT=${CMAKE_CURRENT_BINARY_DIR}/device_script)
 
 # The public header in two translation units of one program.
 add_executable(cts_tests_two_units ${structure}/unit_a.cpp ${structure}/unit_b.cpp)
@@ -32,7 +33,9 @@ get_target_property(dependencies core_tokensets INTERFACE_LINK_LIBRARIES)
 target_compile_features(cts_tests_single_include PRIVATE cxx_std_20)
 target_include_directories(cts_tests_single_include PRIVATE ${PROJECT_SOURCE_DIR}/single_include)
 target_link_libraries(cts_tests_single_include PRIVATE ${dependencies})
-add_test(NAME single_include_program COMMAND cts_tests_single_include)
+cts_add_script(single_include_program ${structure}/expected_output.cmake
+               -D PROGRAM=$<TARGET_FILE:cts_tests_single_include> -D OUT=${CMAKE_CURRENT_BINARY_DIR}/readme
+               -D EXPECTED=${CMAKE_CURRENT_SOURCE_DIR}/consumer/readme.expected)
 
 # Users' projects, configured, built and run as a user would.
 function(cts_add_project name source)
@@ -46,7 +49,8 @@ if(CTS_CAN_INSTALL)
   set(prefix ${CMAKE_CURRENT_BINARY_DIR}/installed)
   add_test(NAME install COMMAND ${CMAKE_COMMAND} --install ${PROJECT_BINARY_DIR} --prefix ${prefix})
   cts_add_project(consumer_find_package ${CMAKE_CURRENT_SOURCE_DIR}/consumer/find_package
-                  -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER} -DCMAKE_PREFIX_PATH=${prefix} --test-command consumer)
+                  -DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER} -DCMAKE_PREFIX_PATH=${prefix}
+                  -DCMAKE_BUILD_TYPE=Release --test-command consumer)
   set_tests_properties(install PROPERTIES FIXTURES_SETUP installed)
   set_tests_properties(consumer_find_package PROPERTIES FIXTURES_REQUIRED installed)
 else()
@@ -60,6 +64,28 @@ if(CTS_CLANG AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
 else()
   cts_skip_test(clang "clang++ is missing, or already the compiler")
 endif()
+
+# Counts what the C library hands out, so it needs one whose functions have second names.
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND NOT CMAKE_CXX_FLAGS MATCHES "sanitize")
+  add_executable(cts_tests_warm_step ${structure}/warm_step.cpp)
+  target_link_libraries(cts_tests_warm_step PRIVATE core_tokensets)
+  add_test(NAME warm_step COMMAND cts_tests_warm_step)
+else()
+  cts_skip_test(warm_step "malloc is counted by the names that the C library of Linux has")
+endif()
+
+# A build without OpenMP, by both compilers.
+add_executable(cts_tests_plain_step ${structure}/plain_step.cpp)
+target_link_libraries(cts_tests_plain_step PRIVATE core_tokensets)
+target_compile_options(cts_tests_plain_step PRIVATE -O2)
+set(compilers ${CMAKE_CXX_COMPILER})
+if(CTS_CLANG)
+  string(APPEND compilers "|${CTS_CLANG}")
+endif()
+cts_add_script(no_openmp ${structure}/no_openmp.cmake -D PROGRAM=$<TARGET_FILE:cts_tests_plain_step>
+               -D SOURCE=${structure}/plain_step.cpp "-DCOMPILERS=${compilers}" "-DFLAGS=${CMAKE_CXX_FLAGS}"
+               "-DINCLUDES=$<JOIN:$<TARGET_PROPERTY:cts_tests_plain_step,INCLUDE_DIRECTORIES>,|>"
+               -D OUT=${CMAKE_CURRENT_BINARY_DIR}/no_openmp)
 
 find_program(CTS_CLANG_FORMAT NAMES clang-format-14)
 if(CTS_CLANG_FORMAT)

@@ -4,6 +4,6 @@
 double logits_of_unit_b() {
   core_tokensets::eigen_backend<float> b;
   const core_tokensets::vit<core_tokensets::eigen_backend<float>> model(
-      b, {.image = {8, 8, 1}, .patch = 4, .dim = 8, .depth = 1, .heads = 2, .classes = 2});
+      b, {.grid = {8, 8, 1, 4}, .dim = 8, .depth = 1, .heads = 2, .classes = 2});
   return static_cast<double>(model.parameters().size());
 }

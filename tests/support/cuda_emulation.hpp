@@ -12,6 +12,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <new>
 #include <vector>
 
 #include "core_tokensets/tensor/cuda/backend.hpp"
@@ -170,6 +171,8 @@ class device_memory {
 struct behaviour {
   bool backwards = false;  ///< blocks and threads from the last to the first
   bool lagging = false;    ///< no copy to the device is ever done when it is asked for
+  int requests = -1;       ///< for memory that still succeed before one throws `std::bad_alloc`; -1: all
+  int failing = 0;         ///< so many launches throw `std::bad_alloc`
   int allocations = 0, launches = 0, copies = 0, waits = 0, graph_launches = 0, captures = 0, updates = 0;
 };
 
@@ -184,6 +187,7 @@ class device {
   explicit device(int) {}
 
   void* allocate(index bytes) {
+    may_fail();
     ++settings.allocations;
     return memory_.take(bytes);
   }
@@ -193,12 +197,23 @@ class device {
     std::memset(p, 0xff, static_cast<std::size_t>(bytes));
   }
   std::byte* allocate_pinned(index bytes) {
+    may_fail();
     ++settings.allocations;
+    ++pinned_;
     return new std::byte[static_cast<std::size_t>(bytes)];
   }
-  void free_pinned(std::byte* p) { delete[] p; }
+  void free_pinned(std::byte* p) {
+    --pinned_;
+    delete[] p;
+  }
+  /// Allocations that live.
+  std::size_t in_use() const { return memory_.in_use(); }
+  int pinned_in_use() const { return pinned_; }
 
-  event make_event() { return {}; }
+  event make_event() {
+    may_fail();
+    return {};
+  }
   void record(event&) {}
   bool ready(const event&) { return !settings.lagging; }
   void wait(event&) { ++settings.waits; }
@@ -215,10 +230,14 @@ class device {
   template <class K>
   void launch(const K& k, const cts::cuda::launch_shape& shape) {
     ++settings.launches;
+    if (settings.failing > 0) {
+      --settings.failing;
+      throw std::bad_alloc();
+    }
     give([this, k, shape] { run(k, shape); });
   }
   void multiply(const cts::cuda::product& p) {
-    give([=] {
+    give([this, p] {
       for (index i = 0; i < p.batch; ++i) multiply_one(p, i);
     });
   }
@@ -252,6 +271,10 @@ class device {
   }
 
  private:
+  static void may_fail() {
+    if (settings.requests >= 0 && settings.requests-- == 0) throw std::bad_alloc();
+  }
+
   template <class Work>
   void give(const Work& work) {
     if (capturing_) {
@@ -300,7 +323,7 @@ class device {
     }
     return out;
   }
-  static void multiply_one(const cts::cuda::product& p, index i) {
+  void multiply_one(const cts::cuda::product& p, index i) {
     const index ar = p.a.transpose ? p.k : p.m, ac = p.a.transpose ? p.m : p.k;
     const index br = p.b.transpose ? p.n : p.k, bc = p.b.transpose ? p.k : p.n;
     const auto a = numbers(p, p.a, ar, ac, i), b = numbers(p, p.b, br, bc, i);
@@ -309,7 +332,7 @@ class device {
     if (p.beta != 0 && addend != c.data) {
       for (index r = 0; r < p.m; ++r) std::copy_n(addend + r * p.ld_addend, p.n, c.row(r));
     }
-    cts::eigen_detail::product<float>(p.a.transpose, p.b.transpose, p.alpha, p.beta,
+    cts::eigen_detail::product<float>(products_, p.a.transpose, p.b.transpose, p.alpha, p.beta,
                                       cts::view<const float>(a.data(), ar, ac),
                                       cts::view<const float>(b.data(), br, bc), c);
     for (index r = 0; p.bias != nullptr && r < p.m; ++r) {
@@ -319,6 +342,8 @@ class device {
 
   device_memory memory_;
   block_memory block_;
+  cts::block_stack<> products_;
+  int pinned_ = 0;
   bool capturing_ = false;
   graph captured_;
 };

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "core_tokensets/data/patchify.hpp"
+#include "core_tokensets/data/patches.hpp"
 #include "core_tokensets/io/safetensors.hpp"
 #include "core_tokensets/model/vit_weights.hpp"
 
@@ -43,7 +43,7 @@ double distance(const A& got, const C& want) {
 /// Whole images f32 [B, C, H, W] as a batch with labels.
 inline cts::token_batch batch_of(const cts::tensor_file& inputs, const cts::vit_config& c) {
   const auto& images = inputs.at("images");
-  auto batch = cts::patchify(images.as<float>(), images.shape[0], c.image, c.patch);
+  auto batch = cts::patchify(images.as<float>(), c.grid);
   batch.targets = inputs.at("labels").as<std::int32_t>();
   return batch;
 }

@@ -12,9 +12,9 @@ namespace cts = core_tokensets;
 inline cts::token_batch noise(const cts::vit_config& c, const std::vector<int>& patches, std::uint64_t seed = 7) {
   cts::random_stream random(seed);
   cts::token_batch batch;
-  batch.patch_dim = c.patch_dim();
+  batch.patch_dim = c.grid.patch_dim();
   for (const int n : patches) {
-    auto order = random.permutation(c.patches());
+    auto order = random.permutation(c.grid.tokens());
     order.resize(static_cast<std::size_t>(n));
     std::sort(order.begin(), order.end());
     for (const auto position : order) {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core_tokensets/train/caption_metrics.hpp"
-#include "core_tokensets/train/vqa_accuracy.hpp"
+#include "core_tokensets/metrics/caption_metrics.hpp"
+#include "core_tokensets/metrics/vqa_accuracy.hpp"
 #include "support/catch.hpp"
 
 namespace cts = core_tokensets;

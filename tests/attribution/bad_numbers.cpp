@@ -1,0 +1,57 @@
+// Options of methods and measures that hold numbers that are none are refused.
+
+#include <limits>
+
+#include "core_tokensets/attribution/answers/answer_atman.hpp"
+#include "core_tokensets/attribution/atman_first_order.hpp"
+#include "core_tokensets/attribution/audit.hpp"
+#include "core_tokensets/attribution/authors_atman.hpp"
+#include "core_tokensets/attribution/integrated_gradients.hpp"
+#include "core_tokensets/attribution/measures/faithfulness.hpp"
+#include "core_tokensets/attribution/measures/sensitivity.hpp"
+#include "core_tokensets/attribution/measures/sufficiency.hpp"
+#include "core_tokensets/attribution/rollout.hpp"
+#include "core_tokensets/attribution/smooth_grad.hpp"
+#include "core_tokensets/tensor/reference.hpp"
+#include "support/catch.hpp"
+#include "support/ragged.hpp"
+
+namespace cts = core_tokensets;
+using B = cts::reference_backend<double>;
+
+TEST_CASE("methods and measures refuse numbers that are none", "[attribution]") {
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+  B b;
+  const cts::vit_config c{.grid = {8, 8, 1, 4}, .dim = 8, .depth = 2, .heads = 2, .classes = 3};
+  const auto model = ragged::lively_model(b, c);
+  const auto batch = ragged::noise(c, {3, 2});
+  cts::attribution_workspace<B> ws;
+  const auto refuses = [&](const char* name, const auto& method) {
+    INFO(name);
+    CHECK_THROWS_AS(attribute(method, b, model, batch, cts::target{}, ws), cts::Error);
+  };
+  refuses("factor", cts::atman{.factor = nan});
+  refuses("threshold", cts::atman{.neighbours = cts::neighbourhood::patch, .threshold = nan});
+  refuses("first factor", cts::atman_first_order{.factor = nan});
+  refuses("authors' factor", cts::authors_atman{.factor = nan});
+  refuses("authors' threshold", cts::authors_atman{.threshold = nan});
+  refuses("pixel", cts::integrated_gradients{.start = cts::path_start::pixels, .pixel = nan});
+  refuses("sigma", cts::smooth_grad<cts::gradient_x_input>{.sigma = nan});
+  refuses("sigma", cts::smooth_grad<cts::gradient_x_input>{.sigma = HUGE_VAL});
+  refuses("discard", cts::rollout{.discard = nan});
+  CHECK_THROWS_AS(audit(cts::lrp::attn_lrp(), b, model, batch, cts::target{}, ws, {.limit = nan}), cts::Error);
+
+  cts::measured_batch<B> measured(b, model, batch, {});
+  const std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 1.0);
+  for (const double share : {nan, 0.0, 1.5}) {
+    CHECK_THROWS_AS(cts::measure(cts::random_removal{.share = share}, measured, relevance), cts::Error);
+    CHECK_THROWS_AS(cts::measure(cts::sufficiency{.shares = {share}}, measured, relevance), cts::Error);
+  }
+  const auto explain = [&](const cts::token_batch& x, const cts::target&) {
+    return std::vector<double>(static_cast<std::size_t>(x.tokens()), 1.0);
+  };
+  for (const double radius : {nan, HUGE_VAL, -1.0}) {
+    CHECK_THROWS_AS(cts::measure(cts::max_sensitivity{.radius = radius}, explain, batch, measured.explained, relevance),
+                    cts::Error);
+  }
+}

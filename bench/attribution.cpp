@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "core_tokensets/attribution/methods.hpp"
+#include "core_tokensets/attribution/any_attribution.hpp"
 #include "core_tokensets/nn/loss.hpp"
 #include "core_tokensets/nn/optimiser.hpp"
 #include "core_tokensets/tensor/eigen.hpp"
@@ -30,17 +30,17 @@ struct bench_case {
 };
 
 const bench_case cases[] = {
-    {"c32", {.image = {32, 32, 3}, .patch = 4, .dim = 192, .depth = 6, .heads = 3, .classes = 10}, 32, 2},
-    {"t64", {.image = {64, 64, 3}, .patch = 8, .dim = 192, .depth = 6, .heads = 3, .classes = 100}, 32, 2},
-    {"ti16", {.image = {224, 224, 3}, .patch = 16, .dim = 192, .depth = 12, .heads = 3, .classes = 1000}, 4, 1},
+    {"c32", {.grid = {32, 32, 3, 4}, .dim = 192, .depth = 6, .heads = 3, .classes = 10}, 32, 2},
+    {"t64", {.grid = {64, 64, 3, 8}, .dim = 192, .depth = 6, .heads = 3, .classes = 100}, 32, 2},
+    {"ti16", {.grid = {224, 224, 3, 16}, .dim = 192, .depth = 12, .heads = 3, .classes = 1000}, 4, 1},
 };
 
 cts::token_batch noise(const cts::vit_config& c, int samples) {
   cts::random_stream random(1);
   cts::token_batch batch;
-  batch.patch_dim = c.patch_dim();
+  batch.patch_dim = c.grid.patch_dim();
   for (int s = 0; s < samples; ++s) {
-    for (cts::index k = 0; k < c.patches(); ++k) {
+    for (cts::index k = 0; k < c.grid.tokens(); ++k) {
       batch.positions.push_back(static_cast<std::int32_t>(k));
       for (cts::index i = 0; i < batch.patch_dim; ++i) batch.patches.push_back(static_cast<float>(random.normal()));
     }
@@ -141,8 +141,9 @@ void run(const bench_case& c, int rounds, int threads) {
   add_plain_passes(out, b, model, whole, c.batch, plain);
   cts::attribution_workspace<backend> ws;
   const auto add = [&](const char* text, const cts::token_batch& batch, int images) {
-    out.add(text, images,
-            [&, m = cts::parse_attribution(text)] { cts::attribute(m, b, model, batch, cts::target::label(), ws); });
+    out.add(text, images, [&, m = cts::named_attribution<backend>(text)] {
+      cts::attribute(m, b, model, batch, cts::target::label(), ws);
+    });
   };
   for (const char* text :
        {"attention", "rollout", "grad_cam", "gradient_x_input", "generic_attention", "atman_first_order", "grad_lrp",
@@ -159,7 +160,7 @@ void run(const bench_case& c, int rounds, int threads) {
   of_class.keep = cts::kept::logits;
   of_all.keep = cts::kept::everything;
   const auto one_by_one = [&](cts::vit_tape<backend>& tape) {
-    for (cts::index i = 0; i < c.config.patches(); ++i) cts::forward(b, model, one, tape);
+    for (cts::index i = 0; i < c.config.grid.tokens(); ++i) cts::forward(b, model, one, tape);
   };
   out.add("one_by_one", 1, [&] { one_by_one(of_class); });
   out.add("one_by_one_whole", 1, [&] { one_by_one(of_all); });

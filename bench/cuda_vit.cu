@@ -9,7 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "core_tokensets/attribution/methods.hpp"
+#include "core_tokensets/attribution/grad_lrp.hpp"
+#include "core_tokensets/attribution/rollout.hpp"
 #include "core_tokensets/nn/loss.hpp"
 #include "core_tokensets/nn/optimiser.hpp"
 #include "core_tokensets/tensor/cuda.hpp"
@@ -28,11 +29,11 @@ struct bench_case {
 };
 
 const bench_case cases[] = {
-    {"c32", {.image = {32, 32, 3}, .patch = 4, .dim = 192, .depth = 6, .heads = 3, .classes = 10}, 64},
-    {"t64", {.image = {64, 64, 3}, .patch = 8, .dim = 192, .depth = 6, .heads = 3, .classes = 100}, 64},
-    {"ti16", {.image = {224, 224, 3}, .patch = 16, .dim = 192, .depth = 12, .heads = 3, .classes = 1000}, 8},
-    {"s16", {.image = {224, 224, 3}, .patch = 16, .dim = 384, .depth = 12, .heads = 6, .classes = 1000}, 8},
-    {"b16", {.image = {224, 224, 3}, .patch = 16, .dim = 768, .depth = 12, .heads = 12, .classes = 1000}, 4},
+    {"c32", {.grid = {32, 32, 3, 4}, .dim = 192, .depth = 6, .heads = 3, .classes = 10}, 64},
+    {"t64", {.grid = {64, 64, 3, 8}, .dim = 192, .depth = 6, .heads = 3, .classes = 100}, 64},
+    {"ti16", {.grid = {224, 224, 3, 16}, .dim = 192, .depth = 12, .heads = 3, .classes = 1000}, 8},
+    {"s16", {.grid = {224, 224, 3, 16}, .dim = 384, .depth = 12, .heads = 6, .classes = 1000}, 8},
+    {"b16", {.grid = {224, 224, 3, 16}, .dim = 768, .depth = 12, .heads = 12, .classes = 1000}, 4},
 };
 
 struct settings {
@@ -46,9 +47,9 @@ struct settings {
 cts::token_batch noise(const cts::vit_config& c, int samples, double keep) {
   cts::random_stream random(1);
   cts::token_batch batch;
-  batch.patch_dim = c.patch_dim();
+  batch.patch_dim = c.grid.patch_dim();
   for (int s = 0; s < samples; ++s) {
-    for (cts::index k = 0; k < c.patches(); ++k) {
+    for (cts::index k = 0; k < c.grid.tokens(); ++k) {
       if (random.uniform() >= keep) continue;
       batch.positions.push_back(static_cast<std::int32_t>(k));
       for (cts::index i = 0; i < batch.patch_dim; ++i) batch.patches.push_back(static_cast<float>(random.normal()));
@@ -59,24 +60,29 @@ cts::token_batch noise(const cts::vit_config& c, int samples, double keep) {
   return batch;
 }
 
-/// Median of the seconds that `job` takes until the device is done, after three runs that do not count: the first
-/// allocates, the next two find the work the same and make its graph.
+/// Median of the seconds that `job` takes until the device is done, after runs that do not count: three at least, as
+/// the first allocates and the next two find the work the same and make its graph, and a fifth of a second, for the
+/// clocks.
 template <class Job>
 double seconds_of(backend& b, int repeats, const Job& job) {
+  using clock = std::chrono::steady_clock;
+  const auto since = [](clock::time_point t) { return std::chrono::duration<double>(clock::now() - t).count(); };
   std::vector<double> seconds;
-  for (int i = 0; i < repeats + 3; ++i) {
+  const auto first = clock::now();
+  for (int warm_ups = 0; static_cast<int>(seconds.size()) < repeats;) {
     b.synchronise();
-    const auto start = std::chrono::steady_clock::now();
+    const bool warm = warm_ups >= 3 && since(first) >= 0.2;
+    const auto start = clock::now();
     job();
     b.synchronise();
-    if (i >= 3) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    warm ? seconds.push_back(since(start)) : void(++warm_ups);
   }
   std::sort(seconds.begin(), seconds.end());
   return seconds[seconds.size() / 2];
 }
 
 /// Operations a second of a large product, 20 of them in a row.
-double matrix_rate(backend& b, int repeats) {
+double matrix_rate(backend& b) {
   constexpr cts::index n = 8192;
   cts::tensor<backend> x(b, n, n), w(b, n, n), y(b, n, n);
   std::vector<float> numbers(static_cast<std::size_t>(n * n));
@@ -84,7 +90,7 @@ double matrix_rate(backend& b, int repeats) {
   for (float& v : numbers) v = static_cast<float>(random.uniform(-1, 1));
   x.assign(b, n, n, numbers.data());
   w.assign(b, n, n, numbers.data());
-  const double seconds = seconds_of(b, repeats, [&] {
+  const double seconds = seconds_of(b, 5, [&] {
     for (int i = 0; i < 20; ++i) b.gemm(*x, *w, *y, {.transpose_b = true});
   });
   return 20 * 2.0 * double(n) * double(n) * double(n) / seconds;
@@ -93,16 +99,17 @@ double matrix_rate(backend& b, int repeats) {
 /// Multiplications and additions in the matrix products of a forward pass over whole pictures, attention included, as
 /// if all blocks were computed for all tokens.
 double forward_operations(const cts::vit_config& c, int samples) {
-  const double n = double(c.patches() + 1), d = double(c.dim), h = double(c.hidden());
+  const double n = double(c.grid.tokens() + 1), d = double(c.dim), h = double(c.hidden());
   const double block = 2 * n * d * (4 * d + 2 * h) + 4 * n * n * d;
-  return samples * (double(c.depth) * block + 2 * double(c.patches()) * double(c.patch_dim()) * d);
+  return samples * (double(c.depth) * block + 2 * double(c.grid.tokens()) * double(c.grid.patch_dim()) * d);
 }
 
-void print(const bench_case& c, const char* work, const settings& s, int images, double seconds, double share) {
+void print(const bench_case& c, const char* work, const settings& s, int images, double seconds, double share,
+           bool graphs) {
   std::printf(
       "{\"case\": \"%s\", \"work\": \"%s\", \"device\": \"cuda\", \"dtype\": \"%s\", \"batch\": %d, \"graphs\": %s, "
       "\"images_per_s\": %.2f, \"median_ms\": %.3f",
-      c.name, work, s.dtype.c_str(), images, s.graphs ? "true" : "false", images / seconds, seconds * 1e3);
+      c.name, work, s.dtype.c_str(), images, graphs ? "true" : "false", images / seconds, seconds * 1e3);
   if (share > 0) std::printf(", \"share_of_matrix_rate\": %.3f", share);
   std::printf("}\n");
   std::fflush(stdout);
@@ -130,15 +137,15 @@ void run(const bench_case& c, backend& b, const settings& s, double rate) {
   const auto whole = noise(c.config, batch, 1), tenth = noise(c.config, batch, 0.1);
   const double operations = forward_operations(c.config, batch);
   double seconds = seconds_of(b, s.repeats, [&] { train(whole); });
-  print(c, "train", s, batch, seconds, 3 * operations / seconds / rate);
+  print(c, "train", s, batch, seconds, 3 * operations / seconds / rate, s.graphs);
   seconds = seconds_of(b, s.repeats, [&] { repeated(-1, [&] { cts::forward(b, model, whole, inference); }); });
-  print(c, "forward", s, batch, seconds, operations / seconds / rate);
-  print(c, "replay", s, batch, seconds_of(b, s.repeats, [&] { train(tenth); }), 0);
+  print(c, "forward", s, batch, seconds, operations / seconds / rate, s.graphs);
+  print(c, "replay", s, batch, seconds_of(b, s.repeats, [&] { train(tenth); }), 0, s.graphs);
   cts::attribution_workspace<backend> workspace;
-  const auto explain = [&](const cts::attribution_method& method, const char* name) {
+  const auto explain = [&](const auto& method, const char* name) {
     const double t =
         seconds_of(b, s.repeats, [&] { cts::attribute(method, b, model, whole, whole.targets, workspace); });
-    print(c, name, s, batch, t, 0);
+    print(c, name, s, batch, t, 0, false);
   };
   explain(cts::rollout{}, "rollout");
   explain(cts::grad_lrp{}, "grad_lrp");
@@ -161,7 +168,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   backend b({.arithmetic = s.arithmetic});
-  const double rate = matrix_rate(b, s.repeats);
+  const double rate = matrix_rate(b);
   std::printf("{\"device\": \"%s\", \"dtype\": \"%s\", \"matrix_tflops\": %.1f}\n", cts::cuda::describe().c_str(),
               s.dtype.c_str(), rate / 1e12);
   std::stringstream names(argument(1, "c32,t64,ti16,s16,b16"));

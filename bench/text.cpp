@@ -12,6 +12,7 @@
 
 #include "core_tokensets/model/generate.hpp"
 #include "core_tokensets/tensor/eigen.hpp"
+#include "core_tokensets/train/objectives/cross_entropy.hpp"
 #include "core_tokensets/train/text_fit.hpp"
 
 namespace cts = core_tokensets;
@@ -22,16 +23,16 @@ namespace {
 constexpr cts::index pictures = 16, texts_per_picture = 4, prompt_length = 10, answer_length = 20, texts = 64;
 constexpr std::int32_t begin_token = 0, no_token = -1;
 
-const cts::image_text_config config{.image = {.image = {64, 64, 3}, .patch = 8, .dim = 192, .depth = 6, .heads = 3},
+const cts::image_text_config config{.image = {.grid = {64, 64, 3, 8}, .dim = 192, .depth = 6, .heads = 3},
                                     .text = {.vocabulary = 1024, .length = 40, .dim = 192, .depth = 4, .heads = 3}};
 
 /// Pictures of noise that keep the share `keep` of their patches.
 cts::token_batch noise(const cts::vit_config& c, double keep) {
   cts::random_stream random(1);
   cts::token_batch batch;
-  batch.patch_dim = c.patch_dim();
+  batch.patch_dim = c.grid.patch_dim();
   for (cts::index s = 0; s < pictures; ++s) {
-    for (cts::index k = 0; k < c.patches(); ++k) {
+    for (cts::index k = 0; k < c.grid.tokens(); ++k) {
       if (random.uniform() >= keep) continue;
       batch.positions.push_back(static_cast<std::int32_t>(k));
       for (cts::index i = 0; i < batch.patch_dim; ++i) batch.patches.push_back(static_cast<float>(random.normal()));
@@ -113,15 +114,17 @@ int main(int argc, char** argv) {
   const auto taught = words(true), asked = words(false);
   cts::text_training_state<backend> state;
   state.optimiser.reset(b, model.layout().parameters);
-  cts::fit_options fit;
-  fit.optimiser.learning_rate = 1e-6;  // the model stays as it is
+  const auto learn = [&](const cts::token_batch& images) {  // the rate leaves the model as it is
+    cts::training_step(b, model, images, taught, texts, {}, cts::summed{}, cts::adamw{.learning_rate = 1e-6}, {},
+                       state);
+  };
   cts::image_text_tape<backend> tape;
   const auto write = [&](cts::index beams) {
     cts::generate(b, model, whole, asked, no_token, {.beams = beams, .length = answer_length});
   };
   const std::vector<std::pair<std::string, std::function<void()>>> works{
-      {"train", [&] { cts::training_step(b, model, whole, taught, fit, 1, state); }},
-      {"replay", [&] { cts::training_step(b, model, quarter, taught, fit, 1, state); }},
+      {"train", [&] { learn(whole); }},
+      {"replay", [&] { learn(quarter); }},
       {"greedy", [&] { write(1); }},
       {"beam4", [&] { write(4); }},
       {"greedy_without_caches", [&] { write_without_caches(b, model, whole, tape); }},

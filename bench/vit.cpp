@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -26,20 +25,20 @@ struct bench_case {
 };
 
 const bench_case cases[] = {
-    {"c32", {.image = {32, 32, 3}, .patch = 4, .dim = 192, .depth = 6, .heads = 3, .classes = 10}, 64},
-    {"t64", {.image = {64, 64, 3}, .patch = 8, .dim = 192, .depth = 6, .heads = 3, .classes = 100}, 64},
-    {"ti16", {.image = {224, 224, 3}, .patch = 16, .dim = 192, .depth = 12, .heads = 3, .classes = 1000}, 8},
-    {"s16", {.image = {224, 224, 3}, .patch = 16, .dim = 384, .depth = 12, .heads = 6, .classes = 1000}, 8},
-    {"b16", {.image = {224, 224, 3}, .patch = 16, .dim = 768, .depth = 12, .heads = 12, .classes = 1000}, 4},
+    {"c32", {.grid = {32, 32, 3, 4}, .dim = 192, .depth = 6, .heads = 3, .classes = 10}, 64},
+    {"t64", {.grid = {64, 64, 3, 8}, .dim = 192, .depth = 6, .heads = 3, .classes = 100}, 64},
+    {"ti16", {.grid = {224, 224, 3, 16}, .dim = 192, .depth = 12, .heads = 3, .classes = 1000}, 8},
+    {"s16", {.grid = {224, 224, 3, 16}, .dim = 384, .depth = 12, .heads = 6, .classes = 1000}, 8},
+    {"b16", {.grid = {224, 224, 3, 16}, .dim = 768, .depth = 12, .heads = 12, .classes = 1000}, 4},
 };
 
 /// A batch of noise that keeps each patch with probability `keep`.
 cts::token_batch noise(const cts::vit_config& c, int samples, double keep) {
   cts::random_stream random(1);
   cts::token_batch batch;
-  batch.patch_dim = c.patch_dim();
+  batch.patch_dim = c.grid.patch_dim();
   for (int s = 0; s < samples; ++s) {
-    for (cts::index k = 0; k < c.patches(); ++k) {
+    for (cts::index k = 0; k < c.grid.tokens(); ++k) {
       if (random.uniform() >= keep) continue;
       batch.positions.push_back(static_cast<std::int32_t>(k));
       for (cts::index i = 0; i < batch.patch_dim; ++i) batch.patches.push_back(static_cast<float>(random.normal()));
@@ -80,9 +79,9 @@ void run_peer(const std::string& command, const char* name, readings& found) {
   cts::require(pipe != nullptr, "bench_vit: cannot run '", whole, "'");
   char line[4096];
   while (std::fgets(line, sizeof line, pipe.get()) != nullptr) {
-    const auto json = nlohmann::json::parse(line, nullptr, false);
-    if (!json.is_object() || !json.contains("images_per_s")) continue;
-    found[json["work"]].push_back(json["images_per_s"]);
+    const cts::json told = cts::parse_json_or_null(line);
+    if (!told.contains("images_per_s")) continue;
+    found[told["work"].text()].push_back(told["images_per_s"].get<double>());
     std::fputs(line, stdout);
     std::fflush(stdout);
   }

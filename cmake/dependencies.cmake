@@ -33,12 +33,6 @@ if(NOT TARGET Eigen3::Eigen)
   cts_fetch(eigen Eigen3::Eigen https://gitlab.com/libeigen/eigen.git 3.4.0)
 endif()
 
-find_package(nlohmann_json 3.9 QUIET)
-if(NOT TARGET nlohmann_json::nlohmann_json)
-  set(CTS_CAN_INSTALL OFF)
-  cts_fetch(json nlohmann_json::nlohmann_json https://github.com/nlohmann/json.git v3.11.3)
-endif()
-
 include(cmake/stb.cmake)
 if(NOT TARGET core_tokensets::stb)
   set(CTS_CAN_INSTALL OFF)
@@ -58,6 +52,10 @@ if(CTS_EXAMPLES OR CTS_BENCH)
 endif()
 
 if(CTS_TESTS)
+  find_package(nlohmann_json 3.9 QUIET)  # a second reader of JSON, to compare ours with
+  if(NOT TARGET nlohmann_json::nlohmann_json)
+    cts_fetch(json nlohmann_json::nlohmann_json https://github.com/nlohmann/json.git v3.11.3)
+  endif()
   find_package(Catch2 QUIET)
   if(NOT TARGET Catch2::Catch2)
     cts_fetch(catch2 Catch2::Catch2 https://github.com/catchorg/Catch2.git v3.7.1)

@@ -12,9 +12,9 @@ case "$goal" in
     ;;
 esac
 
-packages="g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-dev libstb-dev"
+packages="g++ cmake ninja-build libeigen3-dev libcli11-dev libstb-dev"
 if [ "$goal" = test ]; then
-  packages="$packages catch2 clang-format-14 ccache libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev"
+  packages="$packages catch2 nlohmann-json3-dev clang-format-14 ccache libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev"
 fi
 
 if command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; then
@@ -42,9 +42,10 @@ fi
 
 echo "quickstart: building in build/$goal"
 cmake --preset "$goal"
-cmake --build --preset "$goal"
 if [ "$goal" = test ]; then
+  cmake --build --preset test
   ctest --preset test --output-on-failure
 else
+  cmake --build --preset demo --target cts
   build/demo/examples/cts demo
 fi

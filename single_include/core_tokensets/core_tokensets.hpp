@@ -4,9 +4,14 @@
 // ==== core_tokensets/core/error.hpp ====
 // One exception type for everything that a caller can get wrong, and the two helpers that throw it.
 
-#include <sstream>
+#include <cmath>
+#include <concepts>
+#include <cstdio>
+#include <limits>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <type_traits>
 
 namespace core_tokensets {
 
@@ -16,18 +21,66 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+namespace detail {
+
+// One function for each kind of part and not one for each list of parts: messages are built in so many places that
+// their templates would be a good share of what a program compiles.
+inline void append_part(std::string& message, std::string_view text) { message += text; }
+inline void append_part(std::string& message, char c) { message += c; }
+inline void append_part(std::string& message, long long n) { message += std::to_string(n); }
+inline void append_part(std::string& message, unsigned long long n) { message += std::to_string(n); }
+/// With six digits, as a stream prints it.
+inline void append_part(std::string& message, double x) {
+  char digits[32];
+  std::snprintf(digits, sizeof digits, "%g", x);
+  message += digits;
+}
+
+/// A part of a message: text, a number, or what has a function `to_text`.
+template <class T>
+void append_any(std::string& message, const T& part) {
+  if constexpr (std::is_convertible_v<const T&, std::string_view>) {
+    append_part(message, std::string_view(part));
+  } else if constexpr (std::is_same_v<T, char>) {
+    append_part(message, part);
+  } else if constexpr (std::is_floating_point_v<T>) {
+    append_part(message, static_cast<double>(part));
+  } else if constexpr (std::is_unsigned_v<T>) {
+    append_part(message, static_cast<unsigned long long>(part));
+  } else if constexpr (std::is_integral_v<T>) {
+    append_part(message, static_cast<long long>(part));
+  } else {
+    append_part(message, std::string_view(to_text(part)));
+  }
+}
+
+}  // namespace detail
+
 /// Throws `Error` with all parts written one after the other.
 template <class... Parts>
-[[noreturn]] void fail(const Parts&... parts) {
-  std::ostringstream message;
-  (message << ... << parts);
-  throw Error(message.str());
+[[noreturn]] [[gnu::cold]] [[gnu::noinline]] void fail(const Parts&... parts) {
+  std::string message;
+  (detail::append_any(message, parts), ...);
+  throw Error(message);
 }
 
 /// Throws `Error` with the parts as its message unless `ok`.
 template <class... Parts>
 void require(bool ok, const Parts&... parts) {
-  if (!ok) fail(parts...);
+  if (!ok) [[unlikely]]
+    fail(parts...);
+}
+
+/// `Error` unless `value`, which `what` names, lies in low .. high. NaN does not; neither does infinity without `high`.
+inline void require_within(const char* what, double value, double low,
+                           double high = std::numeric_limits<double>::max()) {
+  if (value >= low && value <= high) return;
+  if (high < std::numeric_limits<double>::max()) fail(what, " ", value, ", expected ", low, " to ", high);
+  if (low > std::numeric_limits<double>::lowest()) fail(what, " ", value, ", expected a number from ", low, " on");
+  fail(what, " ", value, ", expected a finite number");
+}
+inline void require_finite(const char* what, double value) {
+  require_within(what, value, std::numeric_limits<double>::lowest());
 }
 
 }  // namespace core_tokensets
@@ -86,7 +139,7 @@ using const_view = std::type_identity_t<view<const T>>;
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/attribution/cross_attention.hpp ====
+// ==== core_tokensets/attribution/answers/cross_attention.hpp ====
 // Generic attention explainability (Chefer, Gur & Wolf, ICCV 2021) for models with two kinds of tokens: its rules on
 // given attention maps. The maps of a layer come as C = mean over heads of max(0, gradient times attention).
 
@@ -263,7 +316,7 @@ inline token_map attention_grad_cam(std::span<const double> a, std::span<const d
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/text_batch.hpp ====
+// ==== core_tokensets/data/text/text_batch.hpp ====
 // Texts of a batch, packed behind one another like the patches of `token_batch`: what the text decoder reads and what
 // it shall answer.
 
@@ -317,6 +370,894 @@ struct text_batch {
     ++images.back();
   }
 };
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/text/text_words.hpp ====
+// Where the words of a text lie, and how often each occurs in a corpus. Tokens never reach beyond a word.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// ASCII letters and digits, and every byte of a character beyond ASCII.
+constexpr bool is_word_byte(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+         (static_cast<unsigned char>(c) & 0x80u) != 0;
+}
+
+}  // namespace detail
+
+/// Hands the words of `text`, in order and without a gap, to `visit(std::string_view)`. A word is a run of letters and
+/// digits (bytes above 127 count as letters) with the one blank before it, or a run of other bytes: "is it red?" is
+/// "is", " it", " red", "?".
+template <class Visit>
+void for_each_word(std::string_view text, const Visit& visit) {
+  const auto word_at = [&](std::size_t i) { return i < text.size() && detail::is_word_byte(text[i]); };
+  for (std::size_t begin = 0, end = 0; begin < text.size(); begin = end) {
+    const bool blank = text[begin] == ' ' && word_at(begin + 1);
+    end = begin + 1;
+    if (blank || word_at(begin)) {
+      while (word_at(end)) ++end;
+    } else {
+      while (end < text.size() && !word_at(end) && !(text[end] == ' ' && word_at(end + 1))) ++end;
+    }
+    visit(text.substr(begin, end - begin));
+  }
+}
+
+/// A word and how often it occurs.
+using counted_word = std::pair<std::string, std::int64_t>;
+
+/// The different words of a corpus, ordered by their bytes.
+inline std::vector<counted_word> count_words(std::span<const std::string> corpus) {
+  std::unordered_map<std::string, std::int64_t> counts;
+  std::string key;
+  for (const auto& text : corpus) {
+    for_each_word(text, [&](std::string_view word) {
+      key.assign(word);
+      ++counts[key];
+    });
+  }
+  std::vector<counted_word> words(counts.begin(), counts.end());
+  std::sort(words.begin(), words.end());
+  return words;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/text/byte_pairs.hpp ====
+// Byte-pair encoding (Gage 1994; Sennrich, Haddow & Birch 2016): the two neighbours that occur together most often
+// become one token, again and again. The merges are learnt on counted words and applied in the order of their learning.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <queue>
+#include <span>
+#include <string_view>
+#include <tuple>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets::detail {
+
+/// Tokens 0 and 1 begin and end a text, the 256 bytes follow, then whatever a tokenizer has learnt.
+constexpr std::int32_t first_byte_token = 2, first_learnt_token = 258;
+
+/// Two neighbours that become the token `first_learnt_token` + the number of the merge.
+using token_pair = std::pair<std::int32_t, std::int32_t>;
+
+constexpr std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
+  return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
+}
+
+inline void append_bytes_as_tokens(std::string_view bytes, std::vector<std::int32_t>& tokens) {
+  for (const char c : bytes) tokens.push_back(first_byte_token + static_cast<unsigned char>(c));
+}
+
+/// Counts of all neighbours in a set of words, kept up to date while words change.
+class pair_counts {
+ public:
+  /// Word number `word`, spelled `tokens`, occurs `times` more often; `times` may be negative.
+  void add(const std::vector<std::int32_t>& tokens, std::int64_t times, std::size_t word) {
+    for (std::size_t i = 0; i + 1 < tokens.size(); ++i) {
+      auto& seen = entries_[pair_key(tokens[i], tokens[i + 1])];
+      seen.count += times;
+      if (times < 0) continue;
+      if (seen.words.empty() || seen.words.back() != word) seen.words.push_back(word);
+      touched_.emplace_back(tokens[i], tokens[i + 1]);
+    }
+  }
+
+  /// The pair with the highest count of at least 2, of several the one with the smallest token numbers, and the words
+  /// that may hold it; (-1, -1) if there is none.
+  std::pair<token_pair, std::vector<std::size_t>> take_best() {
+    std::sort(touched_.begin(), touched_.end());
+    touched_.erase(std::unique(touched_.begin(), touched_.end()), touched_.end());
+    for (const auto& [left, right] : touched_) {
+      heap_.emplace(entries_.at(pair_key(left, right)).count, -left, -right);
+    }
+    touched_.clear();
+    while (!heap_.empty()) {
+      const auto [count, left, right] = heap_.top();
+      heap_.pop();
+      const auto found = entries_.find(pair_key(-left, -right));
+      if (found == entries_.end()) continue;
+      if (found->second.count != count) {  // the count fell after it was put there
+        if (found->second.count > 1 && found->second.count < count) heap_.emplace(found->second.count, left, right);
+        continue;
+      }
+      if (count < 2) continue;
+      auto words = std::move(found->second.words);
+      entries_.erase(found);
+      return {{-left, -right}, std::move(words)};
+    }
+    return {{-1, -1}, {}};
+  }
+
+ private:
+  struct entry {
+    std::int64_t count = 0;
+    std::vector<std::size_t> words;
+  };
+  std::unordered_map<std::uint64_t, entry> entries_;
+  std::vector<token_pair> touched_;
+  std::priority_queue<std::tuple<std::int64_t, std::int32_t, std::int32_t>> heap_;
+};
+
+/// Replaces the neighbours `pair` by `merged`, from left to right; false if there are none.
+inline bool merge_in(std::vector<std::int32_t>& tokens, token_pair pair, std::int32_t merged) {
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < tokens.size(); ++kept) {
+    const bool found = tokens[i] == pair.first && i + 1 < tokens.size() && tokens[i + 1] == pair.second;
+    tokens[kept] = found ? merged : tokens[i];
+    i += found ? 2 : 1;
+  }
+  const bool changed = kept < tokens.size();
+  tokens.resize(kept);
+  return changed;
+}
+
+/// At most `limit` merges, the most frequent pair first (ties: the smallest token numbers). Pairs that occur once only
+/// are not merged.
+inline std::vector<token_pair> learn_merges(std::span<const counted_word> words, std::size_t limit) {
+  std::vector<std::vector<std::int32_t>> spelled(words.size());
+  pair_counts counts;
+  for (std::size_t w = 0; w < words.size(); ++w) {
+    append_bytes_as_tokens(words[w].first, spelled[w]);
+    counts.add(spelled[w], words[w].second, w);
+  }
+  std::vector<token_pair> merges;
+  while (merges.size() < limit) {
+    const auto [pair, where] = counts.take_best();
+    if (pair.first < 0) break;
+    const auto merged = first_learnt_token + static_cast<std::int32_t>(merges.size());
+    merges.push_back(pair);
+    for (const std::size_t w : where) {
+      const auto before = spelled[w];
+      if (!merge_in(spelled[w], pair, merged)) continue;
+      counts.add(before, -words[w].second, w);
+      counts.add(spelled[w], words[w].second, w);
+    }
+  }
+  return merges;
+}
+
+/// Merges the tokens of one word, the earliest merge first and from left to right: O(n log n) for a word of any length.
+/// `ranks`: the number of each merge by `pair_key`.
+inline void apply_merges(const std::unordered_map<std::uint64_t, std::int32_t>& ranks,
+                         std::vector<std::int32_t>& tokens) {
+  const std::size_t n = tokens.size();
+  using candidate = std::tuple<std::int32_t, std::size_t, std::size_t>;  // rank, left place, right place
+  std::priority_queue<candidate, std::vector<candidate>, std::greater<>> candidates;
+  std::vector<std::size_t> before(n), after(n);
+  const auto consider = [&](std::size_t left, std::size_t right) {
+    if (left >= n || right >= n) return;
+    const auto found = ranks.find(pair_key(tokens[left], tokens[right]));
+    if (found != ranks.end()) candidates.emplace(found->second, left, right);
+  };
+  for (std::size_t i = 0; i < n; ++i) before[i] = i - 1, after[i] = i + 1;  // before the first one: beyond n
+  for (std::size_t i = 0; i + 1 < n; ++i) consider(i, i + 1);
+  while (!candidates.empty()) {
+    const auto [rank, left, right] = candidates.top();
+    candidates.pop();
+    if (tokens[left] < 0 || tokens[right] < 0 || after[left] != right) continue;  // a neighbour is gone
+    const auto found = ranks.find(pair_key(tokens[left], tokens[right]));
+    if (found == ranks.end() || found->second != rank) continue;  // a neighbour has grown
+    tokens[left] = first_learnt_token + rank;
+    tokens[right] = -1;
+    after[left] = after[right];
+    if (after[right] < n) before[after[right]] = left;
+    consider(before[left], left);
+    consider(left, after[left]);
+  }
+  std::erase(tokens, -1);
+}
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/io/checksum.hpp ====
+// A 64-bit checksum that anyone can recompute: FNV-1a (Fowler, Noll, Vo). It finds accidents, not forgeries.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace core_tokensets {
+
+/// FNV-1a of `bytes`; hand in the checksum of what came before to go on from there.
+constexpr std::uint64_t fnv1a(std::span<const std::byte> bytes, std::uint64_t before = 0xcbf29ce484222325u) {
+  for (const std::byte b : bytes) before = (before ^ static_cast<std::uint64_t>(b)) * 0x100000001b3u;
+  return before;
+}
+
+/// The same of a text and its length, so that texts one after another are told apart however they are cut.
+constexpr std::uint64_t fnv1a(std::string_view text, std::uint64_t before) {
+  for (const char c : text) before = (before ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  for (std::uint64_t length = text.size(), i = 0; i < 8; ++i, length >>= 8)
+    before = (before ^ (length & 255)) * 0x100000001b3u;
+  return before;
+}
+
+/// Sixteen hexadecimal digits.
+inline std::string checksum_text(std::uint64_t sum) {
+  std::string text(16, '0');
+  for (std::size_t i = 16; i-- > 0; sum >>= 4) text[i] = "0123456789abcdef"[sum & 15];
+  return text;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/io/json.hpp ====
+// JSON values: settings and results on their way to files. Small on purpose, for every program that includes this
+// library compiles it; reading is in parse_json.hpp.
+
+#include <charconv>
+#include <cmath>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <limits>
+#include <map>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Null, truth, number, text, list or object. Integers stay integers as long as 64 bits hold them; an object keeps the
+/// order in which its keys came. `Error`, naming the key where there is one: asked for what the value is not.
+class json {
+ public:
+  using member = std::pair<std::string, json>;
+
+  json(std::nullptr_t = nullptr) {}
+  template <std::same_as<bool> T>
+  json(T value) : kind_(kind::boolean) {
+    data_.boolean = value;
+  }
+  template <std::integral T>
+  requires(!std::same_as<T, bool> && !std::same_as<T, char>) json(T value) : kind_(kind::integer) {
+    data_.integer = static_cast<std::int64_t>(value);
+    if (std::is_unsigned_v<T> && data_.integer < 0) kind_ = kind::natural;
+  }
+  template <std::floating_point T>
+  json(T value) : kind_(kind::real) {
+    data_.real = static_cast<double>(value);
+  }
+  json(std::string value) : kind_(kind::string) { data_.text = new std::string(std::move(value)); }
+  json(std::string_view value) : json(std::string(value)) {}
+  json(const char* value) : json(std::string(value)) {}
+  template <class T>
+  json(const std::vector<T>& values) : json(array()) {
+    for (const auto& value : values) data_.list->push_back(json(static_cast<const T&>(value)));
+  }
+  template <class T>
+  json(const std::map<std::string, T>& values) : json(object()) {
+    for (const auto& [key, value] : values) data_.members->emplace_back(key, value);
+  }
+  template <class A, class B>
+  json(const std::pair<A, B>& pair) : json(array()) {
+    data_.list->push_back(json(pair.first));
+    data_.list->push_back(json(pair.second));
+  }
+  /// {{"key", value}, ...} is an object, every other list in braces an array.
+  json(std::initializer_list<json> values);
+
+  json(const json& other) : kind_(other.kind_), data_(other.data_) {
+    if (kind_ == kind::string) data_.text = new std::string(*data_.text);
+    if (kind_ == kind::array) data_.list = new std::vector<json>(*data_.list);
+    if (kind_ == kind::object) data_.members = new std::vector<member>(*data_.members);
+  }
+  json(json&& other) noexcept : kind_(std::exchange(other.kind_, kind::null)), data_(other.data_) {}
+  json& operator=(json other) noexcept {
+    std::swap(kind_, other.kind_);
+    std::swap(data_, other.data_);
+    return *this;
+  }
+  ~json() {
+    if (kind_ == kind::string) delete data_.text;
+    if (kind_ == kind::array) delete data_.list;
+    if (kind_ == kind::object) delete data_.members;
+  }
+
+  static json array(std::vector<json> values = {}) {
+    json value;
+    value.data_.list = new std::vector<json>(std::move(values));
+    value.kind_ = kind::array;
+    return value;
+  }
+  /// The keys must differ.
+  static json object(std::vector<member> members = {}) {
+    json value;
+    value.data_.members = new std::vector<member>(std::move(members));
+    value.kind_ = kind::object;
+    return value;
+  }
+
+  bool is_null() const { return kind_ == kind::null; }
+  bool is_boolean() const { return kind_ == kind::boolean; }
+  bool is_number() const { return is_number_integer() || kind_ == kind::real; }
+  bool is_number_integer() const { return kind_ == kind::integer || kind_ == kind::natural; }
+  bool is_number_unsigned() const { return kind_ == kind::natural || (kind_ == kind::integer && data_.integer >= 0); }
+  bool is_number_float() const { return kind_ == kind::real; }
+  bool is_string() const { return kind_ == kind::string; }
+  bool is_array() const { return kind_ == kind::array; }
+  bool is_object() const { return kind_ == kind::object; }
+  const char* type_name() const {
+    constexpr const char* names[] = {"null", "boolean", "number", "number", "number", "string", "array", "object"};
+    return names[static_cast<std::size_t>(kind_)];
+  }
+
+  /// Entries of an array or an object, 0 for null; 1 for everything else.
+  std::size_t size() const {
+    if (kind_ == kind::array) return data_.list->size();
+    if (kind_ == kind::object) return data_.members->size();
+    return is_null() ? 0 : 1;
+  }
+  bool empty() const { return size() == 0; }
+
+  /// The entries of an array.
+  const std::vector<json>& list() const {
+    expect(is_array(), "an array");
+    return *data_.list;
+  }
+  auto begin() const { return list().begin(); }
+  auto end() const { return list().end(); }
+  /// The keys and values of an object.
+  const std::vector<member>& items() const {
+    expect(is_object(), "an object");
+    return *data_.members;
+  }
+  /// The text, without a copy.
+  const std::string& text() const {
+    expect(is_string(), "a string");
+    return *data_.text;
+  }
+
+  /// The value under a key, null where there is none or this is no object.
+  const json* find(std::string_view key) const {
+    if (!is_object()) return nullptr;
+    for (const member& m : *data_.members) {
+      if (m.first == key) return &m.second;
+    }
+    return nullptr;
+  }
+  bool contains(std::string_view key) const { return find(key) != nullptr; }
+  const json& at(std::string_view key) const {
+    const json* found = find(key);
+    if (found == nullptr) fail("JSON: '", key, "' is missing");
+    return *found;
+  }
+  const json& at(std::size_t i) const {
+    const auto& values = list();
+    if (i >= values.size()) fail("JSON: an array of ", values.size(), " has no entry ", i);
+    return values[i];
+  }
+  const json& operator[](std::string_view key) const { return at(key); }
+  const json& operator[](std::size_t i) const { return at(i); }
+  /// The value under a key, which becomes null where there was none. Null becomes an object.
+  json& operator[](std::string_view key) {
+    if (const json* found = find(key)) return const_cast<json&>(*found);
+    if (is_null()) *this = object();
+    expect(is_object(), "an object");
+    return data_.members->emplace_back(std::string(key), json()).second;
+  }
+  json& operator[](std::size_t i) { return const_cast<json&>(at(i)); }
+
+  /// Appends to an array. Null becomes one.
+  void push_back(json value) {
+    if (is_null()) *this = array();
+    expect(is_array(), "an array");
+    data_.list->push_back(std::move(value));
+  }
+  /// Takes over all members of an object.
+  void update(const json& other) {
+    for (const auto& [key, value] : other.items()) (*this)[key] = value;
+  }
+  void erase(std::string_view key) {
+    expect(is_object(), "an object");
+    std::erase_if(*data_.members, [&](const member& m) { return m.first == key; });
+  }
+
+  /// True where the value is a whole number that the integer type T holds.
+  template <std::integral T>
+  bool holds() const {
+    if (kind_ == kind::integer) return std::in_range<T>(data_.integer);
+    return kind_ == kind::natural && std::in_range<T>(data_.natural);
+  }
+  /// The value as bool, integer, floating-point number, std::string, json, or std::vector, std::pair or std::map of
+  /// these.
+  template <class T>
+  T get() const {
+    return as(std::type_identity<T>{});
+  }
+  /// The value under a key, or `fallback` where there is none.
+  template <class T>
+  T value(std::string_view key, T fallback) const {
+    expect(is_object(), "an object");
+    const json* found = find(key);
+    if (found == nullptr) return fallback;
+    return found->get<T>();
+  }
+
+  /// As text, on one line or with `indent` spaces a level. What is not UTF-8 becomes U+FFFD. `Error`: a number that is
+  /// not finite, which JSON does not know.
+  std::string dump(int indent = -1) const {
+    std::string text;
+    append_to(text, indent, 0);
+    return text;
+  }
+
+  /// Numbers are equal by value, objects whatever the order of their keys.
+  friend bool operator==(const json& a, const json& b) { return a.equals(b); }
+
+ private:
+  enum class kind : std::uint8_t { null, boolean, integer, natural, real, string, array, object };
+
+  void expect(bool ok, const char* what) const {
+    if (!ok) fail("JSON: ", type_name(), ", expected ", what);
+  }
+
+  bool as(std::type_identity<bool>) const {
+    expect(is_boolean(), "true or false");
+    return data_.boolean;
+  }
+  template <std::integral T>
+  T as(std::type_identity<T>) const {
+    if (!holds<T>()) expect(false, is_number() ? "a whole number that fits" : "a whole number");
+    return static_cast<T>(kind_ == kind::integer ? data_.integer : static_cast<std::int64_t>(data_.natural));
+  }
+  template <std::floating_point T>
+  T as(std::type_identity<T>) const {
+    expect(is_number(), "a number");
+    return static_cast<T>(number());
+  }
+  std::string as(std::type_identity<std::string>) const { return text(); }
+  json as(std::type_identity<json>) const { return *this; }
+  template <class T>
+  std::vector<T> as(std::type_identity<std::vector<T>>) const {
+    std::vector<T> values;
+    for (const json& value : list()) values.push_back(value.get<T>());
+    return values;
+  }
+  template <class A, class B>
+  std::pair<A, B> as(std::type_identity<std::pair<A, B>>) const {
+    expect(list().size() == 2, "an array of two");
+    return {at(0).get<A>(), at(1).get<B>()};
+  }
+  template <class T>
+  std::map<std::string, T> as(std::type_identity<std::map<std::string, T>>) const {
+    std::map<std::string, T> values;
+    for (const auto& [key, value] : items()) values.emplace(key, value.template get<T>());
+    return values;
+  }
+
+  double number() const {
+    if (kind_ == kind::integer) return static_cast<double>(data_.integer);
+    return kind_ == kind::natural ? static_cast<double>(data_.natural) : data_.real;
+  }
+
+  bool equals(const json& other) const;
+  void append_to(std::string& text, int indent, int depth) const;
+
+  kind kind_ = kind::null;
+  union {
+    bool boolean;
+    std::int64_t integer;
+    std::uint64_t natural;  // what `integer` does not hold
+    double real;
+    std::string* text;
+    std::vector<json>* list;
+    std::vector<member>* members;
+  } data_ = {};
+};
+
+/// A number, or null for one that is not finite: JSON knows none.
+inline json finite_or_null(double value) { return std::isfinite(value) ? json(value) : json(); }
+
+namespace detail {
+
+/// The bytes of the character that begins a text, or, where it is `valid` no more, of what is to be replaced as one.
+struct utf8_character {
+  std::size_t length;
+  bool valid;
+};
+
+inline utf8_character first_character(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
+  const unsigned first = byte(0);
+  if (first < 0x80) return {1, true};
+  if (first < 0xc2 || first > 0xf4) return {1, false};
+  const std::size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+  // Neither longer than it must be, nor half of a surrogate pair, nor beyond the last character.
+  unsigned low = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
+  unsigned high = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+  for (std::size_t i = 1; i < length; ++i, low = 0x80, high = 0xbf) {
+    if (byte(i) < low || byte(i) > high) return {i, false};
+  }
+  return {length, true};
+}
+
+inline bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    const auto [length, valid] = first_character(text);
+    if (!valid) return false;
+    text.remove_prefix(length);
+  }
+  return true;
+}
+
+/// A text in quotes; what is not UTF-8 becomes U+FFFD.
+inline void append_json_text(std::string& out, std::string_view text) {
+  constexpr const char* digits = "0123456789abcdef";
+  out += '"';
+  while (!text.empty()) {
+    const auto [length, valid] = first_character(text);
+    const char c = text.front();
+    if (!valid) {
+      out += "\xef\xbf\xbd";
+    } else if (c == '"' || c == '\\') {
+      out += '\\', out += c;
+    } else if (static_cast<unsigned char>(c) >= 0x20) {
+      out += text.substr(0, length);
+    } else if (const auto letter = std::string_view("\b\f\n\r\t").find(c); letter != std::string_view::npos) {
+      out += '\\', out += "bfnrt"[letter];
+    } else {
+      out += "\\u00", out += digits[c >> 4], out += digits[c & 15];
+    }
+    text.remove_prefix(length);
+  }
+  out += '"';
+}
+
+template <class T>
+void append_number(std::string& out, T value) {
+  char digits[40];
+  out.append(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
+}
+
+/// The fewest digits that are read back as the same number, and by which it is known as no integer.
+inline void append_json_number(std::string& out, double value) {
+  require(std::isfinite(value), "JSON: a number that is not finite cannot be written");
+  const std::size_t begin = out.size();
+  append_number(out, value);
+  if (out.find_first_of(".e", begin) == std::string::npos) out += ".0";
+}
+
+}  // namespace detail
+
+inline json::json(std::initializer_list<json> values) {
+  bool pairs = true;
+  for (const json& value : values) pairs = pairs && value.is_array() && value.size() == 2 && value[0].is_string();
+  *this = pairs ? object() : array();
+  for (const json& value : values) {
+    if (pairs) {
+      (*this)[value[0].text()] = value[1];
+    } else {
+      data_.list->push_back(value);
+    }
+  }
+}
+
+inline bool json::equals(const json& other) const {
+  if (is_number() && other.is_number()) {
+    if (kind_ == other.kind_ && kind_ != kind::real) return data_.integer == other.data_.integer;
+    return number() == other.number();
+  }
+  if (kind_ != other.kind_) return false;
+  if (is_boolean()) return data_.boolean == other.data_.boolean;
+  if (is_string()) return *data_.text == *other.data_.text;
+  if (is_array()) return *data_.list == *other.data_.list;
+  if (is_object()) {
+    if (size() != other.size()) return false;
+    for (const member& m : *data_.members) {
+      const json* found = other.find(m.first);
+      if (found == nullptr || !m.second.equals(*found)) return false;
+    }
+  }
+  return true;
+}
+
+inline void json::append_to(std::string& text, int indent, int depth) const {
+  const auto line = [&](int level) {
+    if (indent >= 0) text += '\n', text.append(static_cast<std::size_t>(indent * level), ' ');
+  };
+  switch (kind_) {
+    case kind::null:
+      text += "null";
+      break;
+    case kind::boolean:
+      text += data_.boolean ? "true" : "false";
+      break;
+    case kind::integer:
+      detail::append_number(text, data_.integer);
+      break;
+    case kind::natural:
+      detail::append_number(text, data_.natural);
+      break;
+    case kind::real:
+      detail::append_json_number(text, data_.real);
+      break;
+    case kind::string:
+      detail::append_json_text(text, *data_.text);
+      break;
+    case kind::array:
+    case kind::object:
+      text += is_array() ? '[' : '{';
+      for (std::size_t i = 0; i < size(); ++i) {
+        if (i > 0) text += ',';
+        line(depth + 1);
+        if (is_object()) {
+          detail::append_json_text(text, (*data_.members)[i].first);
+          text += indent >= 0 ? ": " : ":";
+        }
+        (is_array() ? (*data_.list)[i] : (*data_.members)[i].second).append_to(text, indent, depth + 1);
+      }
+      if (!empty()) line(depth);
+      text += is_array() ? ']' : '}';
+      break;
+  }
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/text/tokenizer.hpp ====
+// Text to token numbers and back, learnt from a corpus. Every byte is a token, so that any text, valid UTF-8 or not,
+// can be spelled and comes back as it was; what occurs often is a token of its own.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// What is learnt: pairs of neighbours inside words, or the most frequent whole words (all others are spelled by
+/// bytes).
+enum class tokenizer_kind { pairs, words };
+
+struct tokenizer_options {
+  index vocabulary = 1024;  ///< at most so many tokens; at least 258
+  tokenizer_kind kind = tokenizer_kind::pairs;
+};
+
+/// A fixed vocabulary: 0 and 1 begin and end a text, 2 .. 257 are the bytes, from 258 on what was learnt. Words are
+/// those of `for_each_word`; no token reaches beyond one.
+class tokenizer {
+ public:
+  static constexpr std::int32_t begin_token = 0, end_token = 1;
+
+  /// The 256 bytes, nothing learnt.
+  explicit tokenizer(tokenizer_kind kind = tokenizer_kind::pairs) : kind_(kind) {
+    texts_.resize(2);
+    for (int byte = 0; byte < 256; ++byte) texts_.emplace_back(1, static_cast<char>(byte));
+  }
+
+  /// Learns from `corpus`, the same for the same texts in any order. What occurs once only is not learnt, so that the
+  /// vocabulary may stay smaller than asked for. `Error`: a vocabulary without room for the bytes.
+  static tokenizer train(std::span<const std::string> corpus, const tokenizer_options& options = {}) {
+    require(options.vocabulary >= detail::first_learnt_token &&
+                options.vocabulary <= std::numeric_limits<std::int32_t>::max(),
+            "tokenizer: a vocabulary of ", options.vocabulary, ", expected at least ", detail::first_learnt_token,
+            " (begin, end and 256 bytes)");
+    tokenizer t(options.kind);
+    auto words = count_words(corpus);
+    const auto room = static_cast<std::size_t>(options.vocabulary - detail::first_learnt_token);
+    if (options.kind == tokenizer_kind::pairs) {
+      for (const auto& merge : detail::learn_merges(words, room)) t.add_merge(merge);
+      return t;
+    }
+    std::stable_sort(words.begin(), words.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+    for (const auto& [word, count] : words) {
+      if (count < 2 || t.words_.size() >= room) break;
+      if (word.size() > 1) t.add_word(word);
+    }
+    return t;
+  }
+
+  /// The tokens of `text`, without begin and end.
+  std::vector<std::int32_t> encode(std::string_view text) const {
+    std::vector<std::int32_t> tokens, spelled;
+    for_each_word(text, [&](std::string_view word) {
+      if (const auto whole = words_.find(word); whole != words_.end()) {
+        tokens.push_back(whole->second);
+        return;
+      }
+      spelled.clear();
+      detail::append_bytes_as_tokens(word, spelled);
+      if (!ranks_.empty()) detail::apply_merges(ranks_, spelled);
+      tokens.insert(tokens.end(), spelled.begin(), spelled.end());
+    });
+    return tokens;
+  }
+
+  /// The bytes that the tokens stand for; begin and end stand for none. `Error`: a number outside of the vocabulary.
+  std::string decode(std::span<const std::int32_t> tokens) const {
+    std::string text;
+    for (const std::int32_t token : tokens) {
+      require(token >= 0 && token < size(), "tokenizer: token ", token, ", expected 0 to ", size() - 1);
+      text += texts_[static_cast<std::size_t>(token)];
+    }
+    return text;
+  }
+
+  /// Number of tokens, begin, end and bytes included.
+  index size() const { return static_cast<index>(texts_.size()); }
+  tokenizer_kind kind() const { return kind_; }
+
+  bool operator==(const tokenizer&) const = default;
+
+ private:
+  void add_merge(detail::token_pair pair) {
+    ranks_.emplace(detail::pair_key(pair.first, pair.second), static_cast<std::int32_t>(merges_.size()));
+    merges_.push_back(pair);
+    texts_.push_back(texts_[static_cast<std::size_t>(pair.first)] + texts_[static_cast<std::size_t>(pair.second)]);
+  }
+  void add_word(const std::string& word) {
+    words_.emplace(word, static_cast<std::int32_t>(texts_.size()));
+    texts_.push_back(word);
+  }
+  std::string checksum() const {
+    std::uint64_t sum = fnv1a({});
+    for (const auto& text : texts_) {
+      sum = fnv1a(std::as_bytes(std::span(text)), sum);
+      sum = fnv1a(std::as_bytes(std::span("\n", 1)), sum);
+    }
+    return checksum_text(sum);
+  }
+
+  tokenizer_kind kind_;
+  std::vector<std::string> texts_;                         ///< [size] the bytes of each token
+  std::vector<detail::token_pair> merges_;                 ///< in the order of their learning
+  std::unordered_map<std::uint64_t, std::int32_t> ranks_;  ///< number of each merge
+  std::map<std::string, std::int32_t, std::less<>> words_;
+
+  friend json to_json(const tokenizer&);
+  friend tokenizer tokenizer_from_json(const json&);
+};
+
+namespace detail {
+
+inline std::string to_hex(std::string_view bytes) {
+  std::string hex;
+  for (const char c : bytes) {
+    hex += "0123456789abcdef"[static_cast<unsigned char>(c) >> 4];
+    hex += "0123456789abcdef"[static_cast<unsigned char>(c) & 15u];
+  }
+  return hex;
+}
+
+/// The bytes that pairs of lower-case hexadecimal digits stand for; empty for anything else.
+inline std::string from_hex(std::string_view hex) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string bytes;
+  if (hex.size() % 2 != 0 || hex.find_first_not_of(digits) != hex.npos) return bytes;
+  for (std::size_t i = 0; i < hex.size(); i += 2) {
+    bytes += static_cast<char>(digits.find(hex[i]) << 4 | digits.find(hex[i + 1]));
+  }
+  return bytes;
+}
+
+}  // namespace detail
+
+/// {"kind": "pairs", "merges": [[left, right], ...]} or {"kind": "words", "words": [bytes in hexadecimal, ...]}, with
+/// "size" and a "checksum" of all tokens. Plain ASCII.
+inline json to_json(const tokenizer& t) {
+  json stored{{"size", t.size()}, {"checksum", t.checksum()}};
+  if (t.kind() == tokenizer_kind::pairs) {
+    stored["kind"] = "pairs";
+    stored["merges"] = t.merges_;
+  } else {
+    stored["kind"] = "words";
+    stored["words"] = json::array();
+    for (std::size_t i = detail::first_learnt_token; i < t.texts_.size(); ++i) {
+      stored["words"].push_back(detail::to_hex(t.texts_[i]));
+    }
+  }
+  return stored;
+}
+
+/// The tokenizer that `to_json` wrote. `Error` naming what is wrong: a field that is missing or of another type, a
+/// merge of tokens that do not exist yet, a word that no text holds, anything twice, another size or checksum.
+inline tokenizer tokenizer_from_json(const json& stored) {
+  require(stored.is_object(), "tokenizer: the JSON value is no object");
+  const auto field = [&](const char* name) -> const json& {
+    const json* found = stored.find(name);
+    require(found != nullptr, "tokenizer: '", name, "' is missing");
+    return *found;
+  };
+  const auto& kind = field("kind");
+  require(kind == "pairs" || kind == "words", "tokenizer: 'kind' is ", kind.dump(),
+          ", expected \"pairs\" or \"words\"");
+  tokenizer t(kind == "pairs" ? tokenizer_kind::pairs : tokenizer_kind::words);
+  const char* name = kind == "pairs" ? "merges" : "words";
+  const auto& learnt = field(name);
+  require(learnt.is_array(), "tokenizer: '", name, "' is no list");
+  // Each merge may double a token: a short file could ask for more memory than there is.
+  constexpr std::size_t most = std::size_t{1} << 26;
+  std::size_t bytes = 0;
+  for (std::size_t i = 0; i < learnt.size(); ++i) {
+    const auto& item = learnt[i];
+    if (t.kind() == tokenizer_kind::pairs) {
+      const auto valid = [&](const json& token) {
+        return token.holds<std::int32_t>() && token.get<std::int32_t>() >= detail::first_byte_token &&
+               token.get<std::int32_t>() < t.size();
+      };
+      require(item.is_array() && item.size() == 2 && valid(item[0]) && valid(item[1]), "tokenizer: merge ", i, " is ",
+              item.dump(), ", expected two tokens from ", detail::first_byte_token, " to ", t.size() - 1);
+      const auto pair = item.get<detail::token_pair>();
+      require(!t.ranks_.contains(detail::pair_key(pair.first, pair.second)), "tokenizer: merge ", i, " is ",
+              item.dump(), ", which came before");
+      bytes += t.texts_[static_cast<std::size_t>(pair.first)].size();
+      bytes += t.texts_[static_cast<std::size_t>(pair.second)].size();
+      require(bytes <= most, "tokenizer: with merge ", i, " the tokens have more than ", most, " bytes");
+      t.add_merge(pair);
+    } else {
+      const std::string word = item.is_string() ? detail::from_hex(item.text()) : "";
+      index pieces = 0;
+      for_each_word(word, [&](std::string_view) { ++pieces; });
+      require(word.size() > 1 && pieces == 1, "tokenizer: word ", i, " is ", item.dump(),
+              ", expected one word of at least two bytes in hexadecimal digits");
+      require(!t.words_.contains(word), "tokenizer: word ", i, " is ", item.dump(), ", which came before");
+      t.add_word(word);
+    }
+  }
+  require(field("size") == t.size(), "tokenizer: 'size' is ", field("size").dump(), ", but there are ", t.size(),
+          " tokens");
+  require(field("checksum") == t.checksum(), "tokenizer: 'checksum' is ", field("checksum").dump(),
+          ", the tokens have ", t.checksum());
+  return t;
+}
 
 }  // namespace core_tokensets
 
@@ -556,36 +1497,98 @@ inline image flip_horizontally(const image_view& from) {
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/io/checksum.hpp ====
-// A 64-bit checksum that anyone can recompute: FNV-1a (Fowler, Noll, Vo). It finds accidents, not forgeries.
+// ==== core_tokensets/data/split.hpp ====
+// Data to learn from and to measure on, views of some of their samples, and tasks: what classes and texts share.
 
-#include <cstddef>
+#include <concepts>
 #include <cstdint>
-#include <span>
+#include <memory>
+#include <numeric>
 #include <string>
-#include <string_view>
+#include <utility>
+#include <vector>
+
 
 namespace core_tokensets {
 
-/// FNV-1a of `bytes`; hand in the checksum of what came before to go on from there.
-constexpr std::uint64_t fnv1a(std::span<const std::byte> bytes, std::uint64_t before = 0xcbf29ce484222325u) {
-  for (const std::byte b : bytes) before = (before ^ static_cast<std::uint64_t>(b)) * 0x100000001b3u;
-  return before;
-}
+/// Samples that are counted from 0: labelled pictures, or pictures with texts.
+template <class D>
+concept sample_set = requires(const D& data) {
+  { data.n() } -> std::same_as<index>;
+};
 
-/// The same of a text and its length, so that texts one after another are told apart however they are cut.
-constexpr std::uint64_t fnv1a(std::string_view text, std::uint64_t before) {
-  for (const char c : text) before = (before ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  for (std::uint64_t length = text.size(), i = 0; i < 8; ++i, length >>= 8)
-    before = (before ^ (length & 255)) * 0x100000001b3u;
-  return before;
-}
+/// Samples to learn from and samples to measure on, with the same classes or groups.
+template <sample_set Data>
+struct data_split {
+  Data train, test;
+};
 
-/// Sixteen hexadecimal digits.
-inline std::string checksum_text(std::uint64_t sum) {
-  std::string text(16, '0');
-  for (std::size_t i = 16; i-- > 0; sum >>= 4) text[i] = "0123456789abcdef"[sum & 15];
-  return text;
+/// Some samples of a data set, by number. The data belong to someone else.
+template <sample_set Data>
+struct sample_view {
+  const Data* data = nullptr;
+  std::vector<index> indices;
+
+  /// All samples.
+  sample_view(const Data& all) : data(&all), indices(static_cast<std::size_t>(all.n())) {
+    std::iota(indices.begin(), indices.end(), index{0});
+  }
+  /// The samples `some`. `Error`: a number that is none of a sample.
+  sample_view(const Data& all, std::vector<index> some) : data(&all), indices(std::move(some)) {
+    for (const index i : indices) require(i >= 0 && i < all.n(), "samples: number ", i, " of ", all.n());
+  }
+
+  index n() const { return static_cast<index>(indices.size()); }
+  bool empty() const { return indices.empty(); }
+  /// The samples `begin` .. `end` of this view.
+  sample_view part(index begin, index end) const {
+    sample_view some = *this;
+    some.indices.assign(indices.begin() + begin, indices.begin() + end);
+    return some;
+  }
+};
+
+/// One task of a stream: its number, its name, what is new in it, and its samples by number. Copies share the data.
+template <sample_set Data>
+struct basic_task {
+  index number = 0;  ///< in the order of the stream, from 0
+  index of = 0;      ///< tasks that there will be; 0: nobody knows
+  std::string name = {};
+  std::vector<std::int32_t> classes = {};  ///< its classes as the data number them; of texts none
+  std::shared_ptr<const data_split<Data>> data = {};
+  std::vector<index> train_indices = {}, test_indices = {};
+
+  sample_view<Data> train() const { return {data->train, train_indices}; }
+  sample_view<Data> test() const { return {data->test, test_indices}; }
+};
+
+/// Tasks in order; a range of them.
+template <sample_set Data>
+struct basic_stream {
+  std::shared_ptr<const data_split<Data>> split;
+  std::vector<basic_task<Data>> tasks;
+
+  index size() const { return static_cast<index>(tasks.size()); }
+  const basic_task<Data>& operator[](index t) const { return tasks[static_cast<std::size_t>(t)]; }
+  auto begin() const { return tasks.begin(); }
+  auto end() const { return tasks.end(); }
+  const data_split<Data>& data() const { return *split; }
+};
+
+/// Tasks `0 .. last` as one, for training on all of them together. `Error`: tasks of different data.
+template <sample_set Data>
+basic_task<Data> merge(const std::vector<basic_task<Data>>& tasks) {
+  require(!tasks.empty(), "merge: there are no tasks");
+  basic_task<Data> all = tasks.back();
+  all.train_indices.clear(), all.test_indices.clear(), all.classes.clear();
+  for (const auto& t : tasks) {
+    require(t.data == all.data, "merge: the tasks '", t.name, "' and '", all.name,
+            "' come from different data; training on all of them together needs data that are at hand");
+    all.train_indices.insert(all.train_indices.end(), t.train_indices.begin(), t.train_indices.end());
+    all.test_indices.insert(all.test_indices.end(), t.test_indices.begin(), t.test_indices.end());
+    all.classes.insert(all.classes.end(), t.classes.begin(), t.classes.end());
+  }
+  return all;
 }
 
 }  // namespace core_tokensets
@@ -621,6 +1624,7 @@ struct dataset {
   /// Bytes of one picture in `pixels`.
   index image_size() const { return height * width * channels; }
   image_view view_of(index i) const { return {height, width, channels, pixels.data() + i * image_size()}; }
+  std::int32_t label(index i) const { return labels[static_cast<std::size_t>(i)]; }
   /// The mask of picture i, `[height, width]`; empty if there are none.
   std::span<const std::uint8_t> mask_of(index i) const {
     if (masks.empty()) return {};
@@ -647,9 +1651,7 @@ struct dataset {
 };
 
 /// Pictures to learn from and pictures to measure on, with the same classes.
-struct dataset_split {
-  dataset train, test;
-};
+using dataset_split = data_split<dataset>;
 
 /// A number by which pictures, labels and sizes are told from others; hand in that of what came before.
 inline std::uint64_t checksum(const dataset& d, std::uint64_t before = fnv1a({})) {
@@ -746,6 +1748,389 @@ inline dataset limit_per_class(const dataset& from, index limit, std::uint64_t s
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/core/parallel.hpp ====
+// Parallel loops over OpenMP where it is switched on, plain loops elsewhere. The pieces of work are fixed by the
+// caller's data and never by the number of threads, so results are the same to the bit for any number of them.
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <exception>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace core_tokensets {
+
+/// Threads that a loop may use when it is asked for 0 ("as many as there are").
+inline int default_threads() {
+#ifdef _OPENMP
+  return omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
+/// Changes that number for this thread and the loops that it starts (0: leaves it), as OMP_NUM_THREADS does for a
+/// whole program.
+inline void set_default_threads([[maybe_unused]] int threads) {
+#ifdef _OPENMP
+  if (threads > 0) omp_set_num_threads(threads);
+#endif
+}
+
+/// Number of the calling thread inside the current parallel loop, 0 outside of one.
+inline int thread_index() {
+#ifdef _OPENMP
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+/// True inside a parallel loop that runs on more than one thread.
+inline bool in_parallel() {
+#ifdef _OPENMP
+  return omp_in_parallel() != 0;
+#else
+  return false;
+#endif
+}
+
+namespace detail {
+
+/// A call `body(i)` whose type the loop need not know, so that there is one parallel loop and not one for each body.
+struct loop_body {
+  const void* body;
+  void (*call)(const void* body, std::ptrdiff_t i);
+};
+
+inline void run_loop(int threads, std::ptrdiff_t n, loop_body body) {
+#ifdef _OPENMP
+  std::atomic<std::ptrdiff_t> failed{n};  // the smallest so far
+  std::exception_ptr error;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    if (i > failed.load(std::memory_order_relaxed)) continue;
+    try {
+      body.call(body.body, i);
+    } catch (...) {
+#pragma omp critical(core_tokensets_parallel_for)
+      if (i < failed.load(std::memory_order_relaxed)) {
+        error = std::current_exception();
+        failed.store(i, std::memory_order_relaxed);
+      }
+    }
+  }
+  if (error) std::rethrow_exception(error);
+#else
+  (void)threads;
+  for (std::ptrdiff_t i = 0; i < n; ++i) body.call(body.body, i);
+#endif
+}
+
+}  // namespace detail
+
+/// Calls `body(i)` for i in [0, n), at most `threads` at a time (0: default). Nested loops run serially. Where bodies
+/// throw, the exception of the smallest i is rethrown once the loop has ended, as a serial loop would; bodies of larger
+/// i may have run or not.
+template <class Body>
+void parallel_for(int threads, std::ptrdiff_t n, const Body& body) {
+  const detail::loop_body erased{&body,
+                                 [](const void* self, std::ptrdiff_t i) { (*static_cast<const Body*>(self))(i); }};
+  if (threads <= 0) threads = default_threads();
+  if (threads == 1 || n <= 1 || in_parallel()) {
+    for (std::ptrdiff_t i = 0; i < n; ++i) erased.call(erased.body, i);
+    return;
+  }
+  detail::run_loop(threads, n, erased);
+}
+
+#ifdef __clang__  // warns of loops that stay scalar, as those with a square root that sets errno do
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wpass-failed"
+#endif
+/// `body(i)` for i in [begin, end) with vector instructions: bodies may run side by side, and what they read and write
+/// is the same memory or apart. Always inlined, so that the loop is as good as one that is written out.
+template <class Body>
+[[gnu::always_inline]] inline void simd_for(std::ptrdiff_t begin, std::ptrdiff_t end, const Body& body) {
+#if defined(_OPENMP)
+#pragma omp simd
+#elif defined(__GNUC__) && !defined(__clang__)
+#pragma GCC ivdep
+#endif
+  for (std::ptrdiff_t i = begin; i < end; ++i) body(i);
+}
+#ifdef __clang__
+#pragma clang diagnostic pop
+#endif
+
+/// Cuts [0, n) into pieces of `grain` (the last may be shorter) and calls `body(begin, end)` for each.
+template <class Body>
+void parallel_chunks(int threads, std::ptrdiff_t n, std::ptrdiff_t grain, const Body& body) {
+  grain = std::max<std::ptrdiff_t>(grain, 1);
+  parallel_for(threads, (n + grain - 1) / grain,
+               [&](std::ptrdiff_t piece) { body(piece * grain, std::min(n, (piece + 1) * grain)); });
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/normalise.hpp ====
+// Pixels to the numbers that a model sees, (x / 255 - mean) / stddev per channel, and back.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Mean and standard deviation of each channel in units of full brightness; a single value serves all channels.
+struct pixel_normalisation {
+  std::vector<float> mean = {0.5f};    ///< [channels] or [1]
+  std::vector<float> stddev = {0.5f};  ///< [channels] or [1]
+
+  /// The same with one value for each channel. `Error`: another number of values, or one that is not usable.
+  pixel_normalisation for_channels(index channels) const {
+    const auto c = static_cast<std::size_t>(channels);
+    require((mean.size() == 1 || mean.size() == c) && (stddev.size() == 1 || stddev.size() == c),
+            "normalisation: ", mean.size(), " means and ", stddev.size(), " standard deviations for ", channels,
+            " channels");
+    pixel_normalisation full;
+    full.mean = mean.size() == c ? mean : std::vector<float>(c, mean.front());
+    full.stddev = stddev.size() == c ? stddev : std::vector<float>(c, stddev.front());
+    for (std::size_t i = 0; i < c; ++i) {
+      require(std::isfinite(full.mean[i]) && std::isfinite(full.stddev[i]) && full.stddev[i] > 0,
+              "normalisation: mean ", full.mean[i], ", standard deviation ", full.stddev[i],
+              ": expected finite ones, the second positive");
+    }
+    return full;
+  }
+
+  bool operator==(const pixel_normalisation&) const = default;
+};
+
+/// `[channels, 256]`: the number for every value that a pixel can have.
+inline std::vector<float> pixel_table(const pixel_normalisation& normalisation, index channels) {
+  const auto full = normalisation.for_channels(channels);
+  std::vector<float> table;
+  table.reserve(static_cast<std::size_t>(channels) * 256);
+  for (std::size_t c = 0; c < static_cast<std::size_t>(channels); ++c) {
+    for (int x = 0; x < 256; ++x) table.push_back((static_cast<float>(x) / 255.0f - full.mean[c]) / full.stddev[c]);
+  }
+  return table;
+}
+
+/// The pixel nearest to a normalised number; NaN is 0.
+inline std::uint8_t to_pixel(float x, float mean, float stddev) {
+  const float scaled = (x * stddev + mean) * 255.0f;
+  return static_cast<std::uint8_t>(scaled > 0.0f ? std::lround(std::min(scaled, 255.0f)) : 0);
+}
+
+/// Mean and standard deviation of each channel over all pixels; a constant channel gets 1 / 255. Exact sums of
+/// integers, so the result is the same for any number of threads. `Error`: no pictures.
+inline pixel_normalisation measure_normalisation(const dataset& data, int threads = 0) {
+  require(data.n() > 0, "measure_normalisation: no pictures");
+  const index channels = data.channels, grain = 256, pieces = (data.n() + grain - 1) / grain;
+  std::vector<std::uint64_t> sums(static_cast<std::size_t>(pieces * channels * 2), 0);
+  parallel_chunks(threads, data.n(), grain, [&](index begin, index end) {
+    std::uint64_t* sum = sums.data() + begin / grain * channels * 2;
+    const std::uint8_t* p = data.view_of(begin).pixels;
+    for (index i = (end - begin) * data.height * data.width; i > 0; --i) {
+      for (index c = 0; c < channels; ++c, ++p) {
+        sum[2 * c] += *p;
+        sum[2 * c + 1] += static_cast<std::uint64_t>(*p) * *p;
+      }
+    }
+  });
+  pixel_normalisation result{{}, {}};
+  const auto count = static_cast<double>(data.n() * data.height * data.width);
+  for (index c = 0; c < channels; ++c) {
+    std::uint64_t first = 0, second = 0;
+    for (index piece = 0; piece < pieces; ++piece) {
+      first += sums[static_cast<std::size_t>((piece * channels + c) * 2)];
+      second += sums[static_cast<std::size_t>((piece * channels + c) * 2 + 1)];
+    }
+    const double mean = static_cast<double>(first) / count;
+    const double variance = static_cast<double>(second) / count - mean * mean;
+    result.mean.push_back(static_cast<float>(mean / 255.0));
+    result.stddev.push_back(static_cast<float>(std::max(std::sqrt(std::max(variance, 0.0)), 1.0) / 255.0));
+  }
+  return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/patch_grid.hpp ====
+// How pictures are cut into patches: the one value that models, memories, batches and reports share.
+
+#include <string>
+
+
+namespace core_tokensets {
+
+/// Pictures of `height` x `width` x `channels` in square patches of side `patch`. Patch k lies in row k / cols() and
+/// column k % cols() of the grid; within a patch the order is channel, row, column, as in the weight of a convolution.
+struct patch_grid {
+  index height = 0, width = 0, channels = 0, patch = 0;
+
+  index rows() const { return height / patch; }
+  index cols() const { return width / patch; }
+  /// Patches of a whole picture.
+  index tokens() const { return rows() * cols(); }
+  /// Numbers of a patch.
+  index patch_dim() const { return channels * patch * patch; }
+  /// Numbers of a picture.
+  index size() const { return height * width * channels; }
+  index top(index k) const { return k / cols() * patch; }
+  index left(index k) const { return k % cols() * patch; }
+
+  /// `Error` naming `what` unless patches tile the picture and its extents are at most 65,536.
+  void check(const char* what = "patch grid") const {
+    constexpr index limit = 1 << 16;
+    require(height > 0 && width > 0 && channels > 0 && patch > 0 && height <= limit && width <= limit &&
+                channels <= limit && height % patch == 0 && width % patch == 0,
+            what, ": patches of ", patch, " do not tile a picture of ", height, " x ", width, " x ", channels,
+            " (extents from 1 to ", limit, ", height and width divisible by the patch)");
+  }
+
+  /// Calls `visit(y, x, c)` for the elements of a whole picture in the order of its patches.
+  template <class Visit>
+  void for_each(const Visit& visit) const {
+    for (index k = 0; k < tokens(); ++k) {
+      for (index c = 0; c < channels; ++c) {
+        for (index y = top(k); y < top(k) + patch; ++y) {
+          for (index x = left(k); x < left(k) + patch; ++x) visit(y, x, c);
+        }
+      }
+    }
+  }
+
+  bool operator==(const patch_grid&) const = default;
+};
+
+/// "64 x 64 x 3 in patches of 8": for messages.
+inline std::string to_text(const patch_grid& g) {
+  return std::to_string(g.height) + " x " + std::to_string(g.width) + " x " + std::to_string(g.channels) +
+         " in patches of " + std::to_string(g.patch);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/core/options.hpp ====
+// The options of a struct by name: printed, listed and set from text. A struct takes part with
+//   template <class Self, class V> static void options(Self& self, const V& visit) { visit("name", self.member); ... }
+
+#include <array>
+#include <charconv>
+#include <concepts>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+
+namespace core_tokensets {
+
+/// The words of an enumeration in the order of its values: `inline constexpr std::array words<E>{...}`.
+template <class E>
+inline constexpr std::array<const char*, 0> words{};
+
+namespace detail {
+
+struct no_visit {
+  template <class T>
+  void operator()(const char*, T&) const {}
+};
+
+template <class T>
+std::string option_text(const T& value) {
+  if constexpr (std::is_enum_v<T>) {
+    return words<T>[static_cast<std::size_t>(value)];
+  } else if constexpr (std::same_as<T, bool>) {
+    return value ? "true" : "false";
+  } else if constexpr (std::floating_point<T>) {  // as few digits as the same number is read back from
+    char digits[64];
+    const auto end = std::to_chars(digits, digits + sizeof digits, value, std::chars_format::general).ptr;
+    return {digits, end};
+  } else {
+    std::ostringstream out;
+    out << value;
+    return out.str();
+  }
+}
+
+template <class E>
+std::string list_words() {
+  std::string all;
+  for (const char* word : words<E>) all += (all.empty() ? "" : ", ") + std::string(word);
+  return all;
+}
+
+/// The value that `text` stands for; `where` opens the message of an error.
+template <class T>
+T parse_option(std::string_view text, const std::string& where) {
+  if constexpr (std::is_enum_v<T>) {
+    for (std::size_t i = 0; i < words<T>.size(); ++i) {
+      if (text == words<T>[i]) return static_cast<T>(i);
+    }
+    fail(where, ": '", text, "', expected one of ", list_words<T>());
+  } else if constexpr (std::same_as<T, bool>) {
+    require(text == "true" || text == "false", where, ": '", text, "', expected true or false");
+    return text == "true";
+  } else if constexpr (std::same_as<T, std::string>) {
+    return T(text);
+  } else {
+    T value{};
+    const auto [end, bad] = std::from_chars(text.data(), text.data() + text.size(), value);
+    // A value that differs from itself is NaN.
+    require(bad == std::errc() && end == text.data() + text.size() && value == value, where, ": '", text,
+            "', expected a number");
+    return value;
+  }
+}
+
+}  // namespace detail
+
+template <class T>
+concept has_options = requires(T& t) {
+  std::remove_cv_t<T>::options(t, detail::no_visit{});
+};
+
+/// "key=value,key=value" of all options; empty where there are none.
+template <class T>
+std::string options_text(const T& of) {
+  std::string all;
+  if constexpr (has_options<T>) {
+    T::options(of, [&](const char* name, const auto& value) {
+      all += (all.empty() ? "" : ",") + std::string(name) + "=" + detail::option_text(value);
+    });
+  }
+  return all;
+}
+
+/// Sets one option. `Error` naming `what`: no such option (lists them), or a value that does not fit it.
+template <class T>
+void set_option(T& of, std::string_view key, std::string_view value, const std::string& what) {
+  bool found = false;
+  std::string all;
+  if constexpr (has_options<T>) {
+    T::options(of, [&](const char* name, auto& member) {
+      all += (all.empty() ? "" : ", ") + std::string(name);
+      if (key != name) return;
+      found = true;
+      member = detail::parse_option<std::remove_reference_t<decltype(member)>>(
+          value, what + ": option '" + std::string(name) + "'");
+    });
+  }
+  if (!found) fail(what, ": no option is named '", key, "'; ", all.empty() ? "there are none" : "there are " + all);
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/data/token_batch.hpp ====
 // The packed, ragged batch that the whole library works on: kept patches of many samples, one after the other.
 
@@ -770,6 +2155,23 @@ struct token_batch {
 
   index samples() const { return static_cast<index>(offsets.size()) - 1; }
   index tokens() const { return offsets.back(); }
+
+  /// `Error` naming `what` unless the offsets begin with 0 and never fall (a sample may have no token), and all arrays
+  /// have as many rows as they say.
+  void check(const char* what = "token batch") const {
+    require(!offsets.empty() && offsets.front() == 0, what, ": the offsets of a batch must begin with 0");
+    for (std::size_t s = 1; s < offsets.size(); ++s) {
+      require(offsets[s - 1] <= offsets[s], what, ": offsets of sample ", s - 1, " go from ", offsets[s - 1], " to ",
+              offsets[s], ", expected no fall");
+    }
+    const auto rows = static_cast<std::size_t>(tokens()), count = static_cast<std::size_t>(samples());
+    require(patch_dim > 0 && patches.size() == rows * static_cast<std::size_t>(patch_dim) && positions.size() == rows,
+            what, ": the batch holds ", patches.size(), " numbers and ", positions.size(), " positions for ", rows,
+            " patches of ", patch_dim);
+    require(scale.empty() || scale.size() == rows, what, ": ", scale.size(), " scales for ", rows, " patches");
+    require((targets.empty() || targets.size() == count) && (weights.empty() || weights.size() == count), what, ": ",
+            targets.size(), " targets and ", weights.size(), " weights for ", count, " samples");
+  }
 };
 
 /// Appends the samples of `more` to `batch`.
@@ -796,6 +2198,9 @@ inline void append(token_batch& batch, const token_batch& more) {
 /// What happens to a left-out token: it leaves the sequence (MAE, PatchDropout), or its embedding becomes 0 and only
 /// its position stays (the paper), or that with the survivors scaled by 1/(1-p) (the authors' training code).
 enum class missing_tokens { drop, zero, rescaled };
+
+template <>
+inline constexpr std::array words<missing_tokens>{"drop", "zero", "rescaled"};
 
 }  // namespace core_tokensets
 
@@ -1151,91 +2556,6 @@ struct maximum {
 
 }  // namespace core_tokensets::fn
 
-// ==== core_tokensets/core/parallel.hpp ====
-// Parallel loops over OpenMP where it is switched on, plain loops elsewhere. The pieces of work are fixed by the
-// caller's data and never by the number of threads, so results are the same to the bit for any number of them.
-
-#include <algorithm>
-#include <cstddef>
-#include <exception>
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
-namespace core_tokensets {
-
-/// Threads that a loop may use when it is asked for 0 ("as many as there are").
-inline int default_threads() {
-#ifdef _OPENMP
-  return omp_get_max_threads();
-#else
-  return 1;
-#endif
-}
-
-/// Changes that number for this thread and the loops that it starts (0: leaves it), as OMP_NUM_THREADS does for a
-/// whole program.
-inline void set_default_threads([[maybe_unused]] int threads) {
-#ifdef _OPENMP
-  if (threads > 0) omp_set_num_threads(threads);
-#endif
-}
-
-/// Number of the calling thread inside the current parallel loop, 0 outside of one.
-inline int thread_index() {
-#ifdef _OPENMP
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
-
-/// True inside a parallel loop that runs on more than one thread.
-inline bool in_parallel() {
-#ifdef _OPENMP
-  return omp_in_parallel() != 0;
-#else
-  return false;
-#endif
-}
-
-/// Calls `body(i)` for i in [0, n), at most `threads` at a time (0: default). Nested loops run serially. The first
-/// exception thrown by a body is rethrown to the caller once the loop has ended.
-template <class Body>
-void parallel_for(int threads, std::ptrdiff_t n, const Body& body) {
-  if (threads <= 0) threads = default_threads();
-  if (threads == 1 || n <= 1 || in_parallel()) {
-    for (std::ptrdiff_t i = 0; i < n; ++i) body(i);
-    return;
-  }
-#ifdef _OPENMP
-  std::exception_ptr error;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-  for (std::ptrdiff_t i = 0; i < n; ++i) {
-    try {
-      body(i);
-    } catch (...) {
-#pragma omp critical(core_tokensets_parallel_for)
-      if (!error) error = std::current_exception();
-    }
-  }
-  if (error) std::rethrow_exception(error);
-#else
-  for (std::ptrdiff_t i = 0; i < n; ++i) body(i);
-#endif
-}
-
-/// Cuts [0, n) into pieces of `grain` (the last may be shorter) and calls `body(begin, end)` for each.
-template <class Body>
-void parallel_chunks(int threads, std::ptrdiff_t n, std::ptrdiff_t grain, const Body& body) {
-  grain = std::max<std::ptrdiff_t>(grain, 1);
-  parallel_for(threads, (n + grain - 1) / grain,
-               [&](std::ptrdiff_t piece) { body(piece * grain, std::min(n, (piece + 1) * grain)); });
-}
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/tensor/host_kernels.hpp ====
 // The loops that CPU backends share: map, reductions, gather and scatter over views, with threads over pieces that
 // depend on the shapes only.
@@ -1247,6 +2567,11 @@ void parallel_chunks(int threads, std::ptrdiff_t n, std::ptrdiff_t grain, const 
 #include <tuple>
 #include <utility>
 
+
+#ifdef __clang__  // see simd_for; without debug information the warning is that of the function around the loop
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wpass-failed"
+#endif
 
 namespace core_tokensets::host {
 
@@ -1286,16 +2611,14 @@ template <class F, class... T>
   bool dense = true;
   for (std::size_t i = 0; i < last; ++i) dense = dense && steps[i] == 1;
   if (dense && steps[last] == 1) {
-#pragma omp simd
-    for (index c = 0; c < cols; ++c) f(p[c]...);
+    simd_for(0, cols, [&](index c) { f(p[c]...); });
     return;
   }
   [&]<std::size_t... I>(std::index_sequence<I...>) {
     if constexpr (last > 0) {
       if (dense) {
         const auto repeated = *std::get<last>(std::tuple(p...));
-#pragma omp simd
-        for (index c = 0; c < cols; ++c) f(pick<I == last>(p + c, repeated)...);
+        simd_for(0, cols, [&](index c) { f(pick<I == last>(p + c, repeated)...); });
         return;
       }
     }
@@ -1313,8 +2636,7 @@ template <class T, class Op, class F>
   for (T& p : partial) p = Op::template identity<T>();
   index c = 0;
   for (; c + lanes <= n; c += lanes) {
-#pragma omp simd
-    for (index lane = 0; lane < lanes; ++lane) partial[lane] = op(partial[lane], T(term(c + lane)));
+    simd_for(0, lanes, [&](index lane) { partial[lane] = op(partial[lane], T(term(c + lane))); });
   }
   for (index lane = 0; c < n; ++c, ++lane) partial[lane] = op(partial[lane], T(term(c)));
   for (index width = lanes / 2; width > 0; width /= 2) {
@@ -1323,31 +2645,52 @@ template <class T, class Op, class F>
   return partial[0];
 }
 
+/// How an operation walks over the rows of its first operand: `rows` of `cols` elements, cut into pieces that depend on
+/// the shape only.
+struct row_walk {
+  index n1 = 1, rows_of_matrix = 0, rows = 0, cols = 0;
+
+  template <class T>
+  explicit row_walk(const view<T>& v) : n1(v.n1), rows_of_matrix(v.rows), rows(v.n0 * v.n1 * v.rows), cols(v.cols) {}
+
+  /// Matrix (i, j) and row r of row n.
+  struct place {
+    index i, j, r;
+  };
+  place of(index n) const {
+    const index batch = n / rows_of_matrix;
+    return {batch / n1, batch % n1, n % rows_of_matrix};
+  }
+
+  /// Calls `body(n, from, cols)` for pieces of rows; few long rows are cut.
+  template <class Body>
+  void for_each_piece(int threads, const Body& body) const {
+    const bool cut = cols >= 2 * grain_elements;
+    const index pieces = cut ? (cols + grain_elements - 1) / grain_elements : 1;
+    const index together = cut ? 1 : grain_elements / cols + 1;
+    parallel_chunks(threads, rows * pieces, together, [&](index begin, index end) {
+      for (index n = begin; n < end; ++n) {
+        const index from = n % pieces * grain_elements;
+        body(n / pieces, cut ? from : 0, cut ? std::min(grain_elements, cols - from) : cols);
+      }
+    });
+  }
+};
+
 template <class F, class First, class... Rest>
 void map(int threads, const F& f, const view<First>& first, const view<Rest>&... rest) {
   (check_operand(first, rest, "map"), ...);
   if (first.empty()) return;
   const std::array<index, 1 + sizeof...(Rest)> steps{1, (rest.cols == 1 && first.cols != 1 ? index{0} : index{1})...};
-  const auto row = [&](index n, index from, index cols) {
-    const index r = n % first.rows, batch = n / first.rows;
-    const index i = batch / first.n1, j = batch % first.n1;
+  const row_walk walk(first);
+  walk.for_each_piece(threads, [&](index n, index from, index cols) {
+    const row_walk::place at = walk.of(n);
     [&]<std::size_t... I>(std::index_sequence<I...>) {
-      map_row(f, cols, steps, row_begin(first, i, j, r) + from, row_begin(rest, i, j, r) + from * steps[I + 1]...);
+      map_row(f, cols, steps, row_begin(first, at.i, at.j, at.r) + from,
+              row_begin(rest, at.i, at.j, at.r) + from * steps[I + 1]...);
     }
     (std::index_sequence_for<Rest...>{});
-  };
-  const index rows = first.n0 * first.n1 * first.rows;
-  if (first.cols >= 2 * grain_elements) {  // few long rows: pieces of rows
-    const index pieces = (first.cols + grain_elements - 1) / grain_elements;
-    parallel_for(threads, rows * pieces, [&](index piece) {
-      const index from = piece % pieces * grain_elements;
-      row(piece / pieces, from, std::min(grain_elements, first.cols - from));
-    });
-  } else {
-    parallel_chunks(threads, rows, grain_elements / first.cols + 1, [&](index begin, index end) {
-      for (index n = begin; n < end; ++n) row(n, 0, first.cols);
-    });
-  }
+  });
 }
 
 /// out[r] = op over c of term(in[r, c]...), in the order of `fold`; a long row is folded in pieces first.
@@ -1408,13 +2751,12 @@ void col_reduce(int threads, const Op& op, const F& term, std::type_identity_t<T
     for (T& p : partial) p = Op::template identity<T>();
     const auto row = [&](auto*... p) {
       if (dense) {
-#pragma omp simd
-        for (index c = begin; c < end; ++c) partial[c - begin] = op(partial[c - begin], T(term(p[c]...)));
+        simd_for(begin, end, [&](index c) { partial[c - begin] = op(partial[c - begin], T(term(p[c]...))); });
         return;
       }
       [&]<std::size_t... I>(std::index_sequence<I...>) {
-#pragma omp simd
-        for (index c = begin; c < end; ++c) partial[c - begin] = op(partial[c - begin], T(term(p[c * steps[I]]...)));
+        simd_for(begin, end,
+                 [&](index c) { partial[c - begin] = op(partial[c - begin], T(term(p[c * steps[I]]...))); });
       }
       (std::index_sequence_for<First, Rest...>{});
     };
@@ -1442,8 +2784,7 @@ void scatter_add_rows(int threads, const view<T>& out, const view<const T>& in, 
     for (index i = 0; i < in.rows; ++i) {
       T* to = out.row(rows[i]);
       const T* from = in.row(i);
-#pragma omp simd
-      for (index c = begin; c < end; ++c) to[c] += from[c];
+      simd_for(begin, end, [=](index c) { to[c] += from[c]; });
     }
   });
 }
@@ -1481,6 +2822,10 @@ void check_gemm(const view<const T>& a, const view<const T>& b, const view<T>& c
 }
 
 }  // namespace core_tokensets::host
+
+#ifdef __clang__
+#pragma clang diagnostic pop
+#endif
 
 // ==== core_tokensets/tensor/sequences.hpp ====
 // Which rows of a packed batch belong to which sample, and which of them look at which.
@@ -1701,17 +3046,16 @@ class row_list {
 
 /// Memory that lives as long as this object: from the backend's workspace where it has one (`take`, `release`), freshly
 /// allocated elsewhere.
-template <tensor_backend B>
+template <tensor_backend B, class U = typename B::scalar>
 class scratch {
  public:
-  using scalar = typename B::scalar;
   static constexpr bool pooled = requires(B & b) { b.workspace(); };
 
   scratch(B& b, index rows, index cols) : backend_(b), rows_(rows), cols_(cols) {
     if constexpr (pooled) {
-      data_ = b.workspace().template take<scalar>(rows * cols);
+      data_ = b.workspace().template take<U>(rows * cols);
     } else {
-      own_ = b.template allocate<scalar>(rows * cols);
+      own_ = b.template allocate<U>(rows * cols);
       data_ = own_.data();
     }
   }
@@ -1721,13 +3065,13 @@ class scratch {
   scratch(const scratch&) = delete;
   scratch& operator=(const scratch&) = delete;
 
-  scalar* data() const { return data_; }
-  view<scalar> operator*() const { return {data_, rows_, cols_}; }
+  U* data() const { return data_; }
+  view<U> operator*() const { return {data_, rows_, cols_}; }
 
  private:
   B& backend_;
-  buffer_of<B, scalar> own_;
-  scalar* data_ = nullptr;
+  buffer_of<B, U> own_;
+  U* data_ = nullptr;
   index rows_, cols_;
 };
 
@@ -2007,7 +3351,9 @@ struct layer_norm_tape {
   tensor<B> y, mean, rstd;
 };
 
+/// `Error`: an eps outside of 0 .. 1.
 inline layer_norm add_layer_norm(parameter_layout& layout, const std::string& name, index dim, double eps) {
+  require_within("layer norm: eps", eps, 0, 1);
   return {layout.add(name + ".weight", {dim}, false), layout.add(name + ".bias", {dim}, false), eps};
 }
 
@@ -2529,40 +3875,41 @@ void backward(B& b, const patch_embedding& l, parameter_view<const T> p, paramet
 
 namespace core_tokensets {
 
-struct image_shape {
-  index height = 32, width = 32, channels = 3;
-};
-
+/// Sizes of a Vision Transformer, and what belongs to its inputs and outputs: how pictures are cut and normalised, and
+/// what its classes are called. All of it is kept in its file.
 struct vit_config {
-  image_shape image = {};
-  index patch = 4, dim = 192, depth = 6, heads = 3, classes = 10;
+  patch_grid grid = {32, 32, 3, 4};
+  index dim = 192, depth = 6, heads = 3, classes = 10;
   double mlp_ratio = 4;
   bool qkv_bias = true;
   double layer_norm_eps = 1e-6;
-  std::uint64_t seed = 0;  ///< of the initial weights
+  std::uint64_t seed = 0;                     ///< of the initial weights
+  pixel_normalisation normalisation = {};     ///< of the pictures that it sees
+  std::vector<std::string> class_names = {};  ///< [classes], or empty: not known
 
-  index grid_height() const { return image.height / patch; }
-  index grid_width() const { return image.width / patch; }
-  index patches() const { return grid_height() * grid_width(); }
-  index patch_dim() const { return image.channels * patch * patch; }
   index hidden() const { return static_cast<index>(std::llround(mlp_ratio * static_cast<double>(dim))); }
 };
 
 /// Throws where the sizes do not fit together.
 inline void check(const vit_config& c) {
-  require(c.patch > 0 && c.dim > 0 && c.depth > 0 && c.heads > 0 && c.classes > 0 && c.image.channels > 0,
-          "vit: patch, dim, depth, heads, classes and channels must be positive");
-  require(c.image.height > 0 && c.image.width > 0 && c.image.height % c.patch == 0 && c.image.width % c.patch == 0,
-          "vit: an image of ", c.image.height, "x", c.image.width, " is not made of whole patches of ", c.patch, "x",
-          c.patch);
+  require(c.dim > 0 && c.depth > 0 && c.heads > 0 && c.classes > 0,
+          "vit: dim, depth, heads and classes must be positive");
+  c.grid.check("vit");
   require(c.dim % c.heads == 0, "vit: ", c.dim, " channels do not divide into ", c.heads, " heads");
+  require(c.mlp_ratio > 0 && c.mlp_ratio <= 1024 && c.hidden() > 0, "vit: mlp_ratio ", c.mlp_ratio,
+          ", expected more than 0 and at most 1024, with at least one hidden channel");
+  require(c.layer_norm_eps >= 0 && c.layer_norm_eps <= 1, "vit: layer_norm_eps ", c.layer_norm_eps,
+          ", expected 0 to 1");
+  require(c.class_names.empty() || static_cast<index>(c.class_names.size()) == c.classes, "vit: ", c.class_names.size(),
+          " class names for ", c.classes, " classes");
+  (void)c.normalisation.for_channels(c.grid.channels);
 }
 
 /// `Error` unless the pictures are of the size that a model of this configuration sees.
 inline void check_pictures(const dataset& data, const vit_config& c) {
-  require(data.height == c.image.height && data.width == c.image.width && data.channels == c.image.channels,
-          "the model sees images of ", c.image.height, "x", c.image.width, "x", c.image.channels, ", the data have ",
-          data.height, "x", data.width, "x", data.channels);
+  require(data.height == c.grid.height && data.width == c.grid.width && data.channels == c.grid.channels,
+          "the model sees images of ", c.grid.height, " x ", c.grid.width, " x ", c.grid.channels, ", the data have ",
+          data.height, " x ", data.width, " x ", data.channels);
 }
 
 /// The places of all parameters, under timm's names.
@@ -2578,11 +3925,11 @@ struct vit_layout {
 template <class Layers>
 void add_encoder(Layers& l, parameter_layout& parameters, const vit_config& c, const std::string& prefix = "") {
   l.embedding.class_token = parameters.add(prefix + "cls_token", {1, 1, c.dim}, false);
-  l.embedding.positions = parameters.add(prefix + "pos_embed", {1, c.patches() + 1, c.dim}, false);
-  l.embedding.positions.rows = c.patches() + 1;
+  l.embedding.positions = parameters.add(prefix + "pos_embed", {1, c.grid.tokens() + 1, c.dim}, false);
+  l.embedding.positions.rows = c.grid.tokens() + 1;
   l.embedding.positions.cols = c.dim;
   l.embedding.proj.weight =
-      parameters.add(prefix + "patch_embed.proj.weight", {c.dim, c.image.channels, c.patch, c.patch}, true);
+      parameters.add(prefix + "patch_embed.proj.weight", {c.dim, c.grid.channels, c.grid.patch, c.grid.patch}, true);
   l.embedding.proj.bias = parameters.add(prefix + "patch_embed.proj.bias", {c.dim}, false);
   for (index i = 0; i < c.depth; ++i) {
     l.blocks.push_back(add_block(parameters, prefix + "blocks." + std::to_string(i), c.dim, c.heads, c.hidden(),
@@ -2632,24 +3979,47 @@ class vit {
   const tensor<B>& parameters() const { return parameters_; }
   parameter_view<const scalar> view_parameters() const { return {parameters_.data()}; }
 
-  /// Gives the head room for `classes`; rows of old classes are kept, new ones start at small random numbers.
-  void grow_head(B& b, index classes) {
+  /// The same model again, with parameters of its own.
+  vit copy(B& b) const {
+    vit other;
+    other.config_ = config_, other.layout_ = layout_;
+    other.parameters_.resize(b, 1, parameters_.size());
+    b.map(fn::copy{}, *other.parameters_, *parameters_);
+    return other;
+  }
+
+  void set_normalisation(pixel_normalisation n) { config_.normalisation = n.for_channels(config_.grid.channels); }
+  /// What the classes are called; none: not known. `Error`: another number of names.
+  void set_class_names(std::vector<std::string> names) {
+    require(names.empty() || static_cast<index>(names.size()) == config_.classes, "vit: ", names.size(),
+            " class names for ", config_.classes, " classes");
+    config_.class_names = std::move(names);
+  }
+
+  /// Gives the head room for `classes`; rows of old classes are kept, new ones start at small random numbers. `names`
+  /// are those of all classes, or none.
+  void grow_head(B& b, index classes, std::vector<std::string> names = {}) {
     require(classes >= config_.classes, "vit: the head has ", config_.classes, " classes and cannot shrink to ",
             classes);
     if (classes != config_.classes) rebuild(b, classes, [](const parameter&) { return true; });
+    set_class_names(std::move(names));
   }
 
   /// Gives the model a fresh head of `classes`; everything below it is kept.
-  void replace_head(B& b, index classes) {
+  void replace_head(B& b, index classes, std::vector<std::string> names = {}) {
     rebuild(b, classes, [](const parameter& p) { return !p.name.starts_with("head."); });
+    set_class_names(std::move(names));
   }
 
  private:
+  vit() = default;
+
   /// A fresh model of so many classes, into which the parameters that `keep` names are copied.
   template <class Keep>
   void rebuild(B& b, index classes, const Keep& keep) {
     vit_config c = config_;
     c.classes = classes;
+    c.class_names.clear();
     vit other(b, c);
     auto values = other.parameters_.to_host(b);
     const auto old = parameters_.to_host(b);
@@ -2666,6 +4036,12 @@ class vit {
   vit_layout layout_;
   tensor<B> parameters_;
 };
+
+/// What of a model sees pictures: its grid, its normalisation.
+template <tensor_backend B>
+const vit_config& image_config(const vit<B>& model) {
+  return model.config();
+}
 
 /// What a forward pass keeps: `logits` only; the `attention` of all blocks; what `gradients` of the parameters need; or
 /// `everything`: all activations, those of the last block for all tokens too. All but the last compute the last block
@@ -2690,15 +4066,12 @@ struct vit_tape {
 namespace detail {
 
 inline void check_batch(const token_batch& batch, const vit_config& c) {
-  require(batch.patch_dim == c.patch_dim(), "vit: patches of ", batch.patch_dim, " numbers, the model expects ",
-          c.patch_dim());
-  require(static_cast<index>(batch.patches.size()) == batch.tokens() * batch.patch_dim &&
-              static_cast<index>(batch.positions.size()) == batch.tokens(),
-          "vit: the batch holds ", batch.patches.size(), " numbers and ", batch.positions.size(), " positions for ",
-          batch.tokens(), " patches");
+  batch.check("vit");
+  require(batch.patch_dim == c.grid.patch_dim(), "vit: patches of ", batch.patch_dim, " numbers, the model expects ",
+          c.grid.patch_dim());
   for (const std::int32_t position : batch.positions) {
-    require(position >= 0 && position < c.patches(), "vit: position ", position, " is outside of the grid of ",
-            c.patches(), " patches");
+    require(position >= 0 && position < c.grid.tokens(), "vit: position ", position, " is outside of the grid of ",
+            c.grid.tokens(), " patches");
   }
 }
 
@@ -3025,8 +4398,10 @@ struct image_text_config {
 inline void check(const image_text_config& c) {
   check(c.image);
   const text_config& t = c.text;
-  require(t.vocabulary > 2 && t.length > 1 && t.dim > 0 && t.depth > 0 && t.heads > 0 && t.hidden() > 0,
+  require(t.vocabulary > 2 && t.length > 1 && t.dim > 0 && t.depth > 0 && t.heads > 0,
           "image_text: vocabulary, length, dim, depth and heads must be positive (vocabulary 3, length 2 or more)");
+  require(t.mlp_ratio > 0 && t.mlp_ratio <= 1024 && t.hidden() > 0, "image_text: mlp_ratio ", t.mlp_ratio,
+          ", expected more than 0 and at most 1024, with at least one hidden channel");
   require(t.dim % t.heads == 0, "image_text: ", t.dim, " channels do not divide into ", t.heads, " heads");
 }
 
@@ -3063,13 +4438,15 @@ inline image_text_layout make_layout(const image_text_config& c) {
   return l;
 }
 
-/// The model: its configuration, the places of its parameters and the parameters themselves.
+/// The model: its configuration, the places of its parameters, the parameters themselves, and the tokenizer by which it
+/// reads and writes.
 template <tensor_backend B>
 class image_text_model {
  public:
   using scalar = typename B::scalar;
 
-  image_text_model(B& b, const image_text_config& c) : config_(c), layout_(make_layout(c)) {
+  image_text_model(B& b, const image_text_config& c, tokenizer words = tokenizer())
+      : config_(c), layout_(make_layout(c)), words_(std::move(words)) {
     const auto values = initial_parameters<scalar>(c.seed, layout_.parameters);
     parameters_.assign(b, 1, layout_.parameters.size(), values.data());
   }
@@ -3080,11 +4457,40 @@ class image_text_model {
   const tensor<B>& parameters() const { return parameters_; }
   parameter_view<const scalar> view_parameters() const { return {parameters_.data()}; }
 
+  /// The tokenizer. `Error`: it knows more tokens than the model.
+  const tokenizer& words() const {
+    require(words_.size() <= config_.text.vocabulary, "image_text: a tokenizer of ", words_.size(),
+            " tokens for a model of ", config_.text.vocabulary);
+    return words_;
+  }
+  bool has_words() const { return words_.size() <= config_.text.vocabulary; }
+  void set_words(tokenizer words) { words_ = std::move(words); }
+  void set_normalisation(pixel_normalisation n) {
+    config_.image.normalisation = n.for_channels(config_.image.grid.channels);
+  }
+
+  /// The same model again, with parameters of its own.
+  image_text_model copy(B& b) const {
+    image_text_model other;
+    other.config_ = config_, other.layout_ = layout_, other.words_ = words_;
+    other.parameters_.resize(b, 1, parameters_.size());
+    b.map(fn::copy{}, *other.parameters_, *parameters_);
+    return other;
+  }
+
  private:
+  image_text_model() = default;
+
   image_text_config config_;
   image_text_layout layout_;
   tensor<B> parameters_;
+  tokenizer words_;
 };
+
+template <tensor_backend B>
+const vit_config& image_config(const image_text_model<B>& model) {
+  return model.config().image;
+}
 
 /// Where the texts of one batch go. Its memory is reused from batch to batch.
 template <tensor_backend B>
@@ -3281,7 +4687,7 @@ void backward(B& b, const image_text_model<B>& model, image_text_tape<B>& tape, 
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/attribution/answers.hpp ====
+// ==== core_tokensets/attribution/answers/answers.hpp ====
 // Which image tokens and which text tokens mattered for an answer: what is explained, and the state that the methods
 // share. Batches hold one text a picture.
 
@@ -3303,6 +4709,30 @@ struct answer_workspace {
   stream_gradients<B> streams;                ///< its gradients at both streams
   std::vector<std::vector<index>> explained;  ///< of each text the rows of the A that are explained
 };
+
+/// A type M whose values explain answers on backend B: `attribute(m, b, model, images, texts, workspace)`, found beside
+/// M, for batches of one text a picture. A method may be this and an `attribution_method` too.
+template <class M, class B>
+concept answers_method = tensor_backend<B> &&
+    requires(const M& m, B& b, const image_text_model<B>& model, const token_batch& images, const text_batch& texts,
+             answer_workspace<B>& ws) {
+  { attribute(m, b, model, images, texts, ws) } -> std::same_as<answer_relevance>;
+};
+
+/// `Error` where a method finds out only when it runs that it does not work on answers (`any_attribution`). Types that
+/// never do are refused when they are compiled.
+template <tensor_backend B, answers_method<B> M>
+void check_answers_method(const M& method) {
+  if constexpr (requires { method.check_answers(); }) method.check_answers();
+}
+
+/// The same with a workspace of its own, for one batch.
+template <tensor_backend B, answers_method<B> M>
+answer_relevance attribute(const M& m, B& b, const image_text_model<B>& model, const token_batch& images,
+                           const text_batch& texts) {
+  answer_workspace<B> ws;
+  return attribute(m, b, model, images, texts, ws);
+}
 
 /// What is explained of each text: the sum of the logits of its answer's tokens. The token `end` behind them says
 /// little about the picture and is left out, unless the answer is empty.
@@ -3350,6 +4780,32 @@ void explain_answers(B& b, const image_text_model<B>& model, const token_batch& 
                     gradient.data());
 }
 
+namespace detail {
+
+/// Sample s of a batch appended to another.
+inline void append_sample(const token_batch& from, index s, token_batch& to) {
+  const auto begin = from.offsets[static_cast<std::size_t>(s)], end = from.offsets[static_cast<std::size_t>(s + 1)];
+  const auto part = [&](const auto& values, auto& out, index width) {
+    if (!values.empty()) out.insert(out.end(), values.begin() + begin * width, values.begin() + end * width);
+  };
+  to.patch_dim = from.patch_dim;
+  part(from.patches, to.patches, from.patch_dim);
+  part(from.positions, to.positions, 1);
+  part(from.scale, to.scale, 1);
+  to.offsets.push_back(to.offsets.back() + end - begin);
+}
+
+inline void append_sample(const text_batch& from, index s, text_batch& to) {
+  const auto begin = from.offsets[static_cast<std::size_t>(s)], end = from.offsets[static_cast<std::size_t>(s + 1)];
+  to.next_picture();
+  to.tokens.insert(to.tokens.end(), from.tokens.begin() + begin, from.tokens.begin() + end);
+  to.targets.insert(to.targets.end(), from.targets.begin() + begin, from.targets.begin() + end);
+  to.offsets.push_back(static_cast<index>(to.tokens.size()));
+  ++to.images.back();
+}
+
+}  // namespace detail
+
 /// Rows of text s, counted from its first, whose outputs are explained.
 template <tensor_backend B>
 std::vector<index> explained_places(const answer_workspace<B>& ws, const text_batch& texts, index s) {
@@ -3378,111 +4834,6 @@ inline std::vector<double> mean_of_rows(const token_map& map, std::span<const in
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/core/options.hpp ====
-// The options of a struct by name: printed, listed and set from text. A struct takes part with
-//   template <class Self, class V> static void options(Self& self, const V& visit) { visit("name", self.member); ... }
-
-#include <array>
-#include <charconv>
-#include <concepts>
-#include <sstream>
-#include <string>
-#include <string_view>
-#include <type_traits>
-
-
-namespace core_tokensets {
-
-/// The words of an enumeration in the order of its values: `inline constexpr std::array words<E>{...}`.
-template <class E>
-inline constexpr std::array<const char*, 0> words{};
-
-namespace detail {
-
-struct no_visit {
-  template <class T>
-  void operator()(const char*, T&) const {}
-};
-
-template <class T>
-std::string option_text(const T& value) {
-  if constexpr (std::is_enum_v<T>) {
-    return words<T>[static_cast<std::size_t>(value)];
-  } else if constexpr (std::same_as<T, bool>) {
-    return value ? "true" : "false";
-  } else {
-    std::ostringstream out;
-    out << value;
-    return out.str();
-  }
-}
-
-template <class E>
-std::string list_words() {
-  std::string all;
-  for (const char* word : words<E>) all += (all.empty() ? "" : ", ") + std::string(word);
-  return all;
-}
-
-/// The value that `text` stands for; `where` opens the message of an error.
-template <class T>
-T parse_option(std::string_view text, const std::string& where) {
-  if constexpr (std::is_enum_v<T>) {
-    for (std::size_t i = 0; i < words<T>.size(); ++i) {
-      if (text == words<T>[i]) return static_cast<T>(i);
-    }
-    fail(where, ": '", text, "', expected one of ", list_words<T>());
-  } else if constexpr (std::same_as<T, bool>) {
-    require(text == "true" || text == "false", where, ": '", text, "', expected true or false");
-    return text == "true";
-  } else if constexpr (std::same_as<T, std::string>) {
-    return T(text);
-  } else {
-    T value{};
-    const auto [end, bad] = std::from_chars(text.data(), text.data() + text.size(), value);
-    require(bad == std::errc() && end == text.data() + text.size(), where, ": '", text, "', expected a number");
-    return value;
-  }
-}
-
-}  // namespace detail
-
-template <class T>
-concept has_options = requires(T& t) {
-  std::remove_cv_t<T>::options(t, detail::no_visit{});
-};
-
-/// "key=value,key=value" of all options; empty where there are none.
-template <class T>
-std::string options_text(const T& of) {
-  std::string all;
-  if constexpr (has_options<T>) {
-    T::options(of, [&](const char* name, const auto& value) {
-      all += (all.empty() ? "" : ",") + std::string(name) + "=" + detail::option_text(value);
-    });
-  }
-  return all;
-}
-
-/// Sets one option. `Error` naming `what`: no such option (lists them), or a value that does not fit it.
-template <class T>
-void set_option(T& of, std::string_view key, std::string_view value, const std::string& what) {
-  bool found = false;
-  std::string all;
-  if constexpr (has_options<T>) {
-    T::options(of, [&](const char* name, auto& member) {
-      all += (all.empty() ? "" : ", ") + std::string(name);
-      if (key != name) return;
-      found = true;
-      member = detail::parse_option<std::remove_reference_t<decltype(member)>>(
-          value, what + ": option '" + std::string(name) + "'");
-    });
-  }
-  if (!found) fail(what, ": no option is named '", key, "'; ", all.empty() ? "there are none" : "there are " + all);
-}
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/attribution/target.hpp ====
 // What is explained: a logit, the log-probability of a class, or the margin between two classes.
 
@@ -3499,34 +4850,36 @@ namespace core_tokensets {
 
 /// The number that relevance is shares of. `log_probability` is minus the cross-entropy, so that relevance is positive
 /// where a token lowers the loss; `margin` is the logit minus that of another class.
-enum class objective { logit, log_probability, margin };
+enum class explained_score { logit, log_probability, margin };
 /// Whose class: the one of the largest logit, the label of the batch, or one that is given.
 enum class explained_class { largest, label, given };
 
 template <>
-inline constexpr std::array words<objective>{"logit", "loss", "margin"};
+inline constexpr std::array words<explained_score>{"logit", "loss", "margin"};
 
 /// A target for every sample of a batch. Given classes are one for all samples or one for each; without a class
 /// `against`, a margin is to the largest other logit. A list of classes alone is a target too: those logits, or if it
 /// is empty the largest.
 struct target {
-  objective what = objective::logit;
+  explained_score what = explained_score::logit;
   explained_class whose = explained_class::largest;
   std::vector<std::int32_t> classes = {}, against = {};
 
   target() = default;
-  target(objective o, explained_class c = explained_class::largest, std::vector<std::int32_t> given = {},
+  target(explained_score o, explained_class c = explained_class::largest, std::vector<std::int32_t> given = {},
          std::vector<std::int32_t> others = {})
       : what(o), whose(c), classes(std::move(given)), against(std::move(others)) {}
   target(std::span<const std::int32_t> given)
       : whose(given.empty() ? explained_class::largest : explained_class::given), classes(given.begin(), given.end()) {}
   target(const std::vector<std::int32_t>& given) : target(std::span(given)) {}
 
-  static target label(objective o = objective::logit) { return {o, explained_class::label}; }
-  static target of_class(std::int32_t c, objective o = objective::logit) { return {o, explained_class::given, {c}}; }
-  static target loss() { return label(objective::log_probability); }
+  static target label(explained_score o = explained_score::logit) { return {o, explained_class::label}; }
+  static target of_class(std::int32_t c, explained_score o = explained_score::logit) {
+    return {o, explained_class::given, {c}};
+  }
+  static target loss() { return label(explained_score::log_probability); }
   static target margin(std::int32_t c, std::int32_t other) {
-    return {objective::margin, explained_class::given, {c}, {other}};
+    return {explained_score::margin, explained_class::given, {c}, {other}};
   }
 };
 
@@ -3548,13 +4901,13 @@ inline target parse_target(std::string_view text) {
   if (word == "argmax") return {};
   if (word == "label") return target::label();
   if (word == "loss") return target::loss();
-  if (word == "margin") return target::label(objective::margin);
+  if (word == "margin") return target::label(explained_score::margin);
   fail("target '", text, "': expected argmax, label, class:K, loss, margin or margin:A,B");
 }
 
 /// A target with its classes settled for the S samples of a batch.
 struct settled_target {
-  objective what = objective::logit;
+  explained_score what = explained_score::logit;
   std::vector<std::int32_t> classes, others;  ///< [S]; others only for margins
 
   /// The explained number of sample s for its logits.
@@ -3564,20 +4917,20 @@ struct settled_target {
   template <class T>
   void gradient(std::size_t s, std::span<const T> logits, std::span<T> out) const {
     std::fill(out.begin(), out.end(), T(0));
-    if (what == objective::log_probability) {
+    if (what == explained_score::log_probability) {
       const double total = log_total(logits);
       for (std::size_t k = 0; k < out.size(); ++k) out[k] = T(-std::exp(double(logits[k]) - total));
     }
     out[static_cast<std::size_t>(classes[s])] += T(1);
-    if (what == objective::margin) out[static_cast<std::size_t>(others[s])] -= T(1);
+    if (what == explained_score::margin) out[static_cast<std::size_t>(others[s])] -= T(1);
   }
 
  private:
   template <class T>
   double value_of(std::size_t s, std::span<const T> logits) const {
     const double z = double(logits[static_cast<std::size_t>(classes[s])]);
-    if (what == objective::logit) return z;
-    if (what == objective::margin) return z - double(logits[static_cast<std::size_t>(others[s])]);
+    if (what == explained_score::logit) return z;
+    if (what == explained_score::margin) return z - double(logits[static_cast<std::size_t>(others[s])]);
     return z - log_total(logits);
   }
   template <class T>
@@ -3615,7 +4968,7 @@ settled_target settle(const target& t, const token_batch& batch, std::span<const
                                                                : listed(t.classes, s);
     require(c >= 0 && static_cast<std::size_t>(c) < k, "attribution: class ", c, " of ", k, " classes");
     settled.classes.push_back(c);
-    if (t.what != objective::margin) continue;
+    if (t.what != explained_score::margin) continue;
     require(k > 1, "attribution: a margin needs two classes, the model has ", k);
     const std::int32_t other = t.against.empty() ? largest(c) : listed(t.against, s);
     require(other >= 0 && static_cast<std::size_t>(other) < k && other != c, "attribution: margin of class ", c, " to ",
@@ -3669,7 +5022,9 @@ struct divide {
       : below(T(d.sign_aware ? -d.eps : d.eps)),
         above(T(d.eps)),
         instead(d.eps == 0 ? T(1) : T(d.eps)),
-        of_zero(d.zero_at_zero || d.eps == 0 ? T(0) : T(1)) {}
+        of_zero(d.zero_at_zero || d.eps == 0 ? T(0) : T(1)) {
+    require_within("relevance: eps", d.eps, 0);
+  }
 
   constexpr T operator()(T r, T z) const {
     const T moved = z + (z < T(0) ? below : above);
@@ -3938,6 +5293,7 @@ void relevance(const norm_rule& rule, B& b, const layer_norm& l, parameter_view<
 /// From R (in place) at an activation to its input x.
 template <tensor_backend B, class T = typename B::scalar>
 void relevance(const activation_rule& rule, B& b, const_view<T> x, view<T> r) {
+  require_within("relevance: eps of an activation", rule.eps, 0);
   if (rule.eps != 0) b.map(activation_share<T>{T(rule.eps)}, r, x);
 }
 
@@ -4091,11 +5447,14 @@ inline std::vector<std::uint8_t> random_token_mask(const token_batch& whole, std
   return keep;
 }
 
-/// Positions of the `count` largest values, rising; equal ones: the earlier first.
-inline std::vector<std::uint16_t> most_relevant(std::span<const double> relevance, index count) {
-  std::vector<std::uint16_t> order(relevance.size());
-  std::iota(order.begin(), order.end(), std::uint16_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](auto a, auto c) { return relevance[a] > relevance[c]; });
+/// Positions of the `count` largest values, rising; equal ones: the earlier first. `Error`: more than there are.
+inline std::vector<index> most_relevant(std::span<const double> relevance, index count) {
+  require(count >= 0 && count <= static_cast<index>(relevance.size()), "token drop: keep ", count, " of ",
+          relevance.size(), " tokens");
+  std::vector<index> order(relevance.size());
+  std::iota(order.begin(), order.end(), index{0});
+  const double* value = relevance.data();
+  std::stable_sort(order.begin(), order.end(), [value](index a, index c) { return value[a] > value[c]; });
   order.resize(static_cast<std::size_t>(count));
   std::sort(order.begin(), order.end());
   return order;
@@ -4111,12 +5470,11 @@ inline std::vector<std::uint8_t> relevant_token_mask(const token_batch& whole, s
       whole.tokens(), " tokens");
   std::vector<std::uint8_t> keep(relevance.size(), 0);
   for (std::size_t s = 0; s < counts.size(); ++s) {
-    const auto begin = static_cast<std::size_t>(whole.offsets[s]);
-    const index tokens = whole.offsets[s + 1] - whole.offsets[s];
+    const index begin = whole.offsets[s], tokens = whole.offsets[s + 1] - begin;
     require(counts[s] >= 1 && counts[s] <= tokens, "token drop: keep ", counts[s], " of the ", tokens,
             " tokens of sample ", s);
-    for (const auto p : most_relevant(relevance.subspan(begin, static_cast<std::size_t>(tokens)), counts[s]))
-      keep[begin + p] = 1;
+    const auto of_sample = relevance.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(tokens));
+    for (const index p : most_relevant(of_sample, counts[s])) keep.data()[begin + p] = 1;
   }
   return keep;
 }
@@ -4155,7 +5513,7 @@ inline void drop_irrelevant_tokens(const token_batch& whole, double rate, std::s
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/attribution/variations.hpp ====
+// ==== core_tokensets/attribution/passes/variations.hpp ====
 // Many changed versions of the samples of a batch (tokens dropped, zeroed or suppressed), run through a model in large
 // ragged batches. What does not depend on the change is computed once: embeddings, and norm, queries, keys and values
 // of the first block. The last block is computed for class tokens only.
@@ -4164,9 +5522,6 @@ inline void drop_irrelevant_tokens(const token_batch& whole, double rate, std::s
 
 
 namespace core_tokensets {
-
-template <>
-inline constexpr std::array words<missing_tokens>{"drop", "zero", "rescaled"};
 
 namespace detail {
 
@@ -4368,6 +5723,7 @@ namespace core_tokensets {
 /// What is explained in the whole sample minus the same without the patch, for each patch on its own.
 struct occlusion {
   static constexpr const char* name = "occlusion";
+  static constexpr const char* about = "what is lost when a token is missing";
   missing_tokens missing = missing_tokens::drop;
 
   template <class Self, class V>
@@ -4434,6 +5790,8 @@ inline constexpr std::array words<watched>{"loss", "target"};
 /// score rises.
 struct atman {
   static constexpr const char* name = "atman";
+  static constexpr const char* about =
+      "what the loss gains when the attention on a token is turned down in every block";
   double factor = 0.9;
   bool shift = true;
   neighbourhood neighbours = neighbourhood::none;
@@ -4493,6 +5851,12 @@ std::vector<std::vector<double>> patch_cosines(B& b, const variation_engine<B>& 
   return result;
 }
 
+/// `Error`: numbers that are none.
+inline void check(const atman& method) {
+  require_finite("atman: factor", method.factor);
+  require_finite("atman: threshold", method.threshold);
+}
+
 /// The factor of patch j when patch i of n is suppressed; `cosine` `[n, n]` may be empty without neighbours.
 inline double suppression(const atman& method, std::span<const double> cosine, index n, index i, index j) {
   if (i == j) return 1 - method.factor;
@@ -4506,6 +5870,7 @@ template <tensor_backend B>
 std::vector<double> suppressed_logits(const atman& method, B& b, variation_engine<B>& engine,
                                       const token_batch& batch) {
   using T = typename B::scalar;
+  check(method);
   std::vector<std::vector<double>> cosine(static_cast<std::size_t>(batch.samples()));
   if (method.neighbours != neighbourhood::none) {
     cosine = patch_cosines(b, engine, batch, method.neighbours == neighbourhood::patchpos);
@@ -4530,7 +5895,7 @@ std::vector<double> suppressed_logits(const atman& method, B& b, variation_engin
 /// The target of a perturbation method that watches the loss: the log-probability of the same class (a margin stays
 /// one).
 inline target watched_target(target t, watched w) {
-  if (w == watched::loss && t.what == objective::logit) t.what = objective::log_probability;
+  if (w == watched::loss && t.what == explained_score::logit) t.what = explained_score::log_probability;
   return t;
 }
 
@@ -4555,7 +5920,7 @@ std::vector<double> attribute(const atman& method, B& b, const vit<B>& model, co
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/attribution/answer_atman.hpp ====
+// ==== core_tokensets/attribution/answers/answer_atman.hpp ====
 // AtMan for answers: one image or text token is suppressed in every attention that looks at it, and the change of the
 // answer is measured (Deiseroth et al. 2023).
 
@@ -4570,28 +5935,6 @@ struct answer_variation {
   std::vector<double> image, text;
 };
 
-/// Sample s of a batch appended to another.
-inline void append_sample(const token_batch& from, index s, token_batch& to) {
-  const auto begin = from.offsets[static_cast<std::size_t>(s)], end = from.offsets[static_cast<std::size_t>(s + 1)];
-  const auto part = [&](const auto& values, auto& out, index width) {
-    if (!values.empty()) out.insert(out.end(), values.begin() + begin * width, values.begin() + end * width);
-  };
-  to.patch_dim = from.patch_dim;
-  part(from.patches, to.patches, from.patch_dim);
-  part(from.positions, to.positions, 1);
-  part(from.scale, to.scale, 1);
-  to.offsets.push_back(to.offsets.back() + end - begin);
-}
-
-inline void append_sample(const text_batch& from, index s, text_batch& to) {
-  const auto begin = from.offsets[static_cast<std::size_t>(s)], end = from.offsets[static_cast<std::size_t>(s + 1)];
-  to.next_picture();
-  to.tokens.insert(to.tokens.end(), from.tokens.begin() + begin, from.tokens.begin() + end);
-  to.targets.insert(to.targets.end(), from.targets.begin() + begin, from.targets.begin() + end);
-  to.offsets.push_back(static_cast<index>(to.tokens.size()));
-  ++to.images.back();
-}
-
 /// What `watch` names of each text: the sum over its explained rows of log-probabilities, or of logits.
 template <tensor_backend B>
 std::vector<double> watched_values(B& b, const answer_workspace<B>& ws, watched what) {
@@ -4602,8 +5945,9 @@ std::vector<double> watched_values(B& b, const answer_workspace<B>& ws, watched 
     double sum = 0;
     for (const index a : rows) {
       const auto row = static_cast<std::size_t>(a);
-      const settled_target answer{
-          what == watched::target ? objective::logit : objective::log_probability, {ws.tape.text.targets[row]}, {}};
+      const settled_target answer{what == watched::target ? explained_score::logit : explained_score::log_probability,
+                                  {ws.tape.text.targets[row]},
+                                  {}};
       sum += answer.value(0, std::span<const typename B::scalar>(logits.data() + row * v, v));
     }
     values.push_back(sum);
@@ -4617,6 +5961,7 @@ std::vector<double> run_variations(const atman& method, B& b, const image_text_m
                                    const token_batch& images, const text_batch& texts,
                                    std::span<const answer_variation> variations) {
   using T = typename B::scalar;
+  check(method);
   constexpr index most_tokens = 4096;
   answer_workspace<B> ws;
   ws.tape.keep = kept::logits;
@@ -4697,7 +6042,7 @@ answer_relevance attribute(const atman& method, B& b, const image_text_model<B>&
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/attribution/class_row.hpp ====
+// ==== core_tokensets/attribution/passes/class_row.hpp ====
 // Products over blocks of matrices I + C, of which only the class token's row is used: the row is carried from the last
 // block to the first, v <- v + v C, instead of multiplying matrices of N x N.
 
@@ -4794,6 +6139,29 @@ std::vector<double> mean_class_row(B& b, const embedding_plan<B>& plan, const at
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/attribution/attention.hpp ====
+// Where the class token looks: the raw attention of the last block.
+
+
+namespace core_tokensets {
+
+/// Class-token row of the last block's attention, mean over heads. Does not depend on the target.
+struct last_attention {
+  static constexpr const char* name = "attention";
+  static constexpr const char* about = "where the class token looks in the last block, mean over heads";
+};
+
+template <tensor_backend B>
+std::vector<double> attribute(const last_attention&, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  explain_forward(b, model, batch, t, ws, kept::attention);
+  const index last = model.config().depth - 1;
+  return mean_class_row(b, ws.tape.plan, attention_layout(ws.tape, last, model), model.config().heads,
+                        std::as_const(tape_of_block(ws.tape, last, model).a).data());
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/nn/lrp/attention.hpp ====
 // Relevance through attention: from A v to v and A, through the softmax to the scores q k^T, and to q and k.
 
@@ -4822,6 +6190,8 @@ void relevance(const attention_rules& rules, B& b, const attention_rows& rows,
                view<T> rv) {
   const index heads = x.q.n1;
   const product_rule& rule = rules.product;
+  require_finite("relevance: share of the left factor", rule.left);
+  require_finite("relevance: share of the right factor", rule.right);
   const divide<T> over(rule.over);
   ops::for_each_head(b, rows.count(), heads, [&](index sample, index first, index count) {
     const index nq = rows.queries().length(sample), nk = rows.keys().length(sample);
@@ -4871,6 +6241,7 @@ void relevance(const attention_rules& rules, B& b, const attention_rows& rows,
 // executor (linear.hpp) runs all of them; a user's own rule is a struct with a name and such a plan.
 
 #include <array>
+#include <cmath>
 #include <concepts>
 #include <string>
 
@@ -4927,6 +6298,23 @@ struct linear_plan {
     return *this;
   }
 };
+
+/// `Error` naming the rule where a number of its plan is not one.
+inline void check(const linear_plan& p, const std::string& name) {
+  const auto finite = [&](double x) {
+    require(std::isfinite(x), "relevance rule ", name, ": ", x, ", expected finite numbers");
+  };
+  for (int i = 0; i < p.term_count; ++i) {
+    const linear_term& t = p.terms[static_cast<std::size_t>(i)];
+    for (const double x : {t.of_input.positive, t.of_input.negative, t.of_weight.positive, t.of_weight.negative})
+      finite(x);
+    finite(t.factor);
+  }
+  for (const linear_group& g : p.groups) finite(g.of_bias.positive), finite(g.of_bias.negative);
+  require_within("relevance: eps", p.over.eps, 0);
+  finite(p.low), finite(p.high);
+  require(p.low <= p.high, "relevance rule ", name, ": inputs from ", p.low, " to ", p.high);
+}
 
 // ---- rules ------------------------------------------------------------------------------------------------------
 
@@ -5133,11 +6521,13 @@ concept linear_rule_type = requires(const R& r) {
   { r.plan() } -> std::convertible_to<linear_plan>;
 };
 
-/// Any rule of linear layers, by value.
+/// Any rule of linear layers, by value. `Error`: see `check`.
 class linear_rule {
  public:
   template <linear_rule_type R>
-  linear_rule(const R& rule) : name_(R::name), options_(options_text(rule)), plan_(rule.plan()) {}
+  linear_rule(const R& rule) : name_(R::name), options_(options_text(rule)), plan_(rule.plan()) {
+    check(plan_, name_);
+  }
 
   const std::string& name() const { return name_; }
   /// Name and options, "gamma(gamma=0.25,eps=1e-06,bias=true)".
@@ -5630,7 +7020,7 @@ void relevance(const composite& c, B& b, const block& l, parameter_view<const T>
 
 }  // namespace core_tokensets::lrp
 
-// ==== core_tokensets/attribution/walk.hpp ====
+// ==== core_tokensets/attribution/passes/walk.hpp ====
 // From the explained logit down through the blocks, one block a step: gradients of attention, and relevance. Only one
 // block's matrices are held at a time.
 
@@ -5794,202 +7184,6 @@ void require_finite(const char* method, const lrp::composite& c, B& b, const att
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/attribution/atman_first_order.hpp ====
-// AtMan to first order: the slope of the loss in the factor of every key at once, from one backward pass.
-
-
-namespace core_tokensets {
-
-/// factor times d log-probability / d m_i at m = 1, where m_i multiplies the scores of key i in every block: the sum
-/// over blocks, heads and queries of dL/dS[q, i] (S[q, i] - min S[q, :]), or without `shift` of dL/dS[q, i] S[q, i].
-struct atman_first_order {
-  static constexpr const char* name = "atman_first_order";
-  double factor = 0.9;
-  bool shift = true;
-  watched watch = watched::loss;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("factor", self.factor);
-    visit("shift", self.shift);
-    visit("watch", self.watch);
-  }
-};
-
-namespace detail {
-/// z = z + minus_least
-struct shift_score {
-  template <class T>
-  constexpr void operator()(T& z, const T& minus_least) const {
-    z += minus_least;
-  }
-};
-
-/// slopes `[T, 1]` += those of one block, from its attention a, the gradient da (overwritten) and queries and keys.
-template <tensor_backend B, class T = typename B::scalar>
-void add_key_slopes(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, T scale, bool shift, const T* a,
-                    T* da, T* slopes) {
-  const index heads = q.n1;
-  ops::for_each_sample(b, rows.count(), [&](index s) {
-    const index nq = rows.queries().length(s), nk = rows.keys().length(s);
-    scratch<B> memory(b, heads * nq, nk), column_memory(b, heads * nq, 1);
-    const view<T> z(memory.data(), 1, heads, nq, nk, 0, nq * nk, nk),
-        ds = rows.matrices(da, s, heads), column(column_memory.data(), 1, heads, nq, 1, 0, nq, 1);
-    const view<const T> as = rows.matrices(a, s, heads);
-    b.row_reduce(fn::plus{}, fn::times{}, column, as, view<const T>(ds));
-    b.map(fn::softmax_gradient{}, ds, as, view<const T>(ds), view<const T>(column));
-    b.gemm(q.slice_rows(rows.queries().begin(s), nq), k.slice_rows(rows.keys().begin(s), nk), z,
-           {.transpose_b = true, .alpha = double(scale)});
-    if (shift) {
-      b.row_reduce(fn::maximum{}, fn::negated{}, column, view<const T>(z));
-      b.map(shift_score{}, z, view<const T>(column));
-    }
-    b.col_reduce(fn::plus{}, fn::times{}, T(1), view<T>(slopes + rows.keys().begin(s), 1, nk),
-                 view<const T>(ds.data, heads * nq, nk), view<const T>(z.data, heads * nq, nk));
-  });
-}
-}  // namespace detail
-
-template <tensor_backend B>
-std::vector<double> attribute(const atman_first_order& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  using T = typename B::scalar;
-  explain_forward(b, model, batch, watched_target(t, method.watch), ws, kept::gradients);
-  gradient_walk<B> gradients(b, model, ws);
-  const auto& tape = ws.tape;
-  const index heads = model.config().heads, dim = model.config().dim;
-  const T scale = attention_scale<T>(dim / heads);
-  tensor<B> slopes(b, tape.plan.tokens(), 1);
-  b.fill(*slopes, T(0));
-  for (index i = model.config().depth; i-- > 0;) {
-    gradients.step(i);
-    const bool last = is_class_block(tape, i, model);
-    const view<const T> packed = *tape_of_block(tape, i, model).qkv;
-    const view<const T> q = last ? (*tape.last.q).split_cols(heads) : qkv_part(packed, 0, heads),
-                        k = last ? packed.slice_cols(0, dim).split_cols(heads) : qkv_part(packed, 1, heads);
-    detail::add_key_slopes<B, T>(b, attention_layout(tape, i, model), q, k, scale, method.shift,
-                                 tape_of_block(tape, i, model).a.data(), ws.attention_gradient.data(), slopes.data());
-  }
-  auto relevance = patch_entries(slopes.to_host(b), tape.plan);
-  for (double& r : relevance) r *= method.factor;
-  return relevance;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/attention.hpp ====
-// Where the class token looks: the raw attention of the last block.
-
-
-namespace core_tokensets {
-
-/// Class-token row of the last block's attention, mean over heads. Does not depend on the target.
-struct last_attention {
-  static constexpr const char* name = "attention";
-};
-
-template <tensor_backend B>
-std::vector<double> attribute(const last_attention&, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  explain_forward(b, model, batch, t, ws, kept::attention);
-  const index last = model.config().depth - 1;
-  return mean_class_row(b, ws.tape.plan, attention_layout(ws.tape, last, model), model.config().heads,
-                        std::as_const(tape_of_block(ws.tape, last, model).a).data());
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/authors_atman.hpp ====
-// The variant of AtMan in the published code of core tokensets (Paul et al. 2024), as it is once two slips are
-// repaired: for audits of what that code ranks patches by.
-
-
-namespace core_tokensets {
-
-/// Patches are walked in order, those skipped that were a neighbour of one walked before. The loss is measured with the
-/// patch and its neighbours suppressed (without shift, by 1 - factor cos), and every patch is scored by its cosine to
-/// the one patch of the largest loss: the scores are similarities, no losses.
-struct authors_atman {
-  static constexpr const char* name = "authors_atman";
-  double factor = 0.4;
-  double threshold = 0.6;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("factor", self.factor);
-    visit("threshold", self.threshold);
-  }
-};
-
-/// What the walk measured in one sample.
-struct authors_atman_walk {
-  std::vector<index> visited;
-  std::vector<double> losses, scores;  ///< of the visited patches; of all patches
-};
-
-template <tensor_backend B>
-std::vector<authors_atman_walk> walk_patches(const authors_atman& method, B& b, const vit<B>& model,
-                                             const token_batch& batch, const target& t, attribution_workspace<B>& ws) {
-  using T = typename B::scalar;
-  const atman suppress{
-      .factor = method.factor, .shift = false, .neighbours = neighbourhood::patch, .threshold = method.threshold};
-  variation_engine<B> engine(b, model, batch);
-  std::vector<double> logits;
-  ws.explained = settle_unchanged(engine, batch, watched_target(t, watched::loss), logits);
-  ws.classes = ws.explained.classes;
-  const auto cosine = patch_cosines(b, engine, batch, false);
-  std::vector<authors_atman_walk> walks(static_cast<std::size_t>(batch.samples()));
-  std::vector<std::pair<std::size_t, index>> visits;
-  for (std::size_t s = 0; s < walks.size(); ++s) {
-    const index n = batch.offsets[s + 1] - batch.offsets[s];
-    std::vector<bool> seen(static_cast<std::size_t>(n), false);
-    for (index i = 0; i < n; ++i) {
-      if (seen[static_cast<std::size_t>(i)]) continue;
-      walks[s].visited.push_back(i);
-      visits.emplace_back(s, i);
-      for (index j = 0; j < n; ++j) {
-        if (cosine[s][static_cast<std::size_t>(i * n + j)] >= method.threshold)
-          seen[static_cast<std::size_t>(j)] = true;
-      }
-    }
-  }
-  engine.run(
-      static_cast<index>(visits.size()), false,
-      [&](index v, variation& out) {
-        const auto [s, i] = visits[static_cast<std::size_t>(v)];
-        engine.whole(static_cast<index>(s), out);
-        const index n = static_cast<index>(out.rows.size()) - 1;
-        out.factors.push_back(1);
-        for (index j = 0; j < n; ++j) out.factors.push_back(suppression(suppress, cosine[s], n, i, j));
-      },
-      [&](index v, std::span<const T> changed) {
-        const std::size_t s = visits[static_cast<std::size_t>(v)].first;
-        walks[s].losses.push_back(-ws.explained.value(s, changed));
-      });
-  for (std::size_t s = 0; s < walks.size(); ++s) {
-    authors_atman_walk& walk = walks[s];
-    const index n = batch.offsets[s + 1] - batch.offsets[s];
-    if (n == 0) continue;
-    const auto best = std::max_element(walk.losses.begin(), walk.losses.end()) - walk.losses.begin();
-    for (index j = 0; j < n; ++j) {
-      walk.scores.push_back(cosine[s][static_cast<std::size_t>(j * n + walk.visited[static_cast<std::size_t>(best)])]);
-    }
-  }
-  return walks;
-}
-
-template <tensor_backend B>
-std::vector<double> attribute(const authors_atman& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  std::vector<double> relevance;
-  for (const auto& walk : walk_patches(method, b, model, batch, t, ws)) {
-    relevance.insert(relevance.end(), walk.scores.begin(), walk.scores.end());
-  }
-  return relevance;
-}
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/attribution/generic_attention.hpp ====
 // Generic attention explainability (Chefer, Gur & Wolf, ICCV 2021) for self-attention: attention times its gradient.
 
@@ -5999,6 +7193,7 @@ namespace core_tokensets {
 /// R = I, then R += mean_h max(0, G A) R from the first block (or `start_layer`) to the last; class-token row.
 struct generic_attention {
   static constexpr const char* name = "generic_attention";
+  static constexpr const char* about = "attention times its gradient, carried through all blocks";
   index start_layer = 0;
 
   template <class Self, class V>
@@ -6024,101 +7219,6 @@ std::vector<double> attribute(const generic_attention& method, B& b, const vit<B
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/attribution/grad_cam.hpp ====
-// Grad-CAM on tokens: heads of the last block weighted by the mean gradient of the class-token row (Chefer 2021,
-// baselines; Selvaraju et al. 2017 for convolutions).
-
-
-namespace core_tokensets {
-
-/// w_h = mean_j G[h, 0, j], relevance = max(0, mean_h(w_h A[h, 0, :])) over patches j, in the last block.
-struct grad_cam {
-  static constexpr const char* name = "grad_cam";
-};
-
-template <tensor_backend B>
-std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const token_batch& batch, const target& t,
-                              attribution_workspace<B>& ws) {
-  using T = typename B::scalar;
-  explain_forward(b, model, batch, t, ws, kept::gradients);
-  const index heads = model.config().heads, last = model.config().depth - 1;
-  gradient_walk<B>(b, model, ws).step(last);
-  const attention_rows& layout = attention_layout(ws.tape, last, model);
-  const auto a = tape_of_block(ws.tape, last, model).a.to_host(b), g = ws.attention_gradient.to_host(b);
-  std::vector<double> relevance;
-  for (index s = 0; s < batch.samples(); ++s) {
-    const view<const T> as = layout.matrices(a.data(), s, heads), gs = layout.matrices(g.data(), s, heads);
-    const index patches = as.cols - 1;
-    std::vector<double> cam(static_cast<std::size_t>(patches), 0.0);
-    for (index h = 0; h < heads; ++h) {
-      double weight = 0;
-      for (index c = 1; c <= patches; ++c) weight += double(gs.matrix(0, h)(0, c)) / static_cast<double>(patches);
-      for (index c = 1; c <= patches; ++c)
-        cam[static_cast<std::size_t>(c - 1)] += weight * double(as.matrix(0, h)(0, c)) / static_cast<double>(heads);
-    }
-    for (const double c : cam) relevance.push_back(std::max(c, 0.0));
-  }
-  return relevance;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/nn/chefer_relevance.hpp ====
-// The rules of Chefer, Gur & Wolf (CVPR 2021) operation by operation, for the tokens of one sample: thin uses of the
-// rules in nn/lrp/. `lrp::chefer()` is the composite of them.
-
-
-namespace core_tokensets::chefer {
-
-namespace detail {
-/// out = x sd(r1, x) + x sd(r2, x)
-struct clone {
-  template <class T>
-  constexpr void operator()(T& out, const T& r1, const T& r2, const T& x) const {
-    out = x * (fn::safe_divide(r1, x) + fn::safe_divide(r2, x));
-  }
-};
-}  // namespace detail
-
-/// The weight `[Out, In]` of a linear layer, as `linear_relevance` takes it.
-template <tensor_backend B>
-struct split_weight {
-  view<const typename B::scalar> whole;
-  split_weight(B&, const_view<typename B::scalar> w) : whole(w) {}
-};
-
-/// Linear map (bias ignored): Z = W+ x+ + W- x-, S = R / Z, R_in = x+ (W+^T S) + x- (W-^T S).
-template <tensor_backend B, class T = typename B::scalar>
-void linear_relevance(B& b, const split_weight<B>& w, const_view<T> x, const_view<T> r, view<T> r_in) {
-  lrp::relevance<B, T>(lrp::chefer_linear{}.plan(), b, {.weight = w.whole}, x, r, r_in);
-}
-
-/// Sum = a + other: each part takes its share of R, and the two totals are made to add up to the total of R again.
-template <tensor_backend B, class T = typename B::scalar>
-void add_relevance(B& b, const_view<T> r, const_view<T> a, const_view<T> sum, view<T> ra, view<T> rb) {
-  lrp::sample_rows<B> one;
-  one.assign(b, sequences{{0, r.rows}});
-  lrp::relevance<B, T>(lrp::chefer().residual, b, one, r, a, sum, ra, rb);
-}
-
-/// Relevance of a product of attention and values, and through the scores: from R at A v `[n, C]` to R at packed qkv
-/// `[n, 3 C]` and at A (`r_attention`, `[H, n, n]`).
-template <tensor_backend B, class T = typename B::scalar>
-void attention_relevance(B& b, index heads, const_view<T> qkv, const_view<T> a, const_view<T> context, const_view<T> r,
-                         view<T> r_attention, view<T> r_qkv) {
-  const sequences one{{0, qkv.rows}};
-  lrp::relevance<B, T>(lrp::chefer().attention, b, attention_rows(one),
-                       {.q = qkv_part(qkv, 0, heads),
-                        .k = qkv_part(qkv, 1, heads),
-                        .v = qkv_part(qkv, 2, heads),
-                        .out = context.split_cols(heads),
-                        .a = a.data},
-                       r.split_cols(heads), r_attention.data, qkv_part(r_qkv, 0, heads), qkv_part(r_qkv, 1, heads),
-                       qkv_part(r_qkv, 2, heads));
-}
-
-}  // namespace core_tokensets::chefer
-
 // ==== core_tokensets/attribution/grad_lrp.hpp ====
 // GradLRP, the "transformer attribution" of Chefer, Gur & Wolf (CVPR 2021), for any number of samples at once.
 
@@ -6129,6 +7229,7 @@ namespace core_tokensets {
 /// identity; product over blocks from `start_layer`; class-token row.
 struct grad_lrp {
   static constexpr const char* name = "grad_lrp";
+  static constexpr const char* about = "relevance of attention times its gradient, carried through all blocks";
   index start_layer = 0;
   lrp::preset rules = lrp::preset::chefer;
 
@@ -6138,12 +7239,6 @@ struct grad_lrp {
     visit("rules", self.rules);
   }
 };
-
-/// `propagate` with Chefer's rules.
-template <tensor_backend B, class Visit>
-void chefer_relevance(B& b, const vit<B>& model, attribution_workspace<B>& ws, const Visit& visit) {
-  propagate(lrp::chefer(), b, model, ws, visit);
-}
 
 /// Gradient and relevance go down the blocks together, so that the matrices of one block only are held.
 template <tensor_backend B>
@@ -6177,6 +7272,7 @@ namespace core_tokensets {
 /// (saliency, Simonyan et al. 2014).
 struct gradient_x_input {
   static constexpr const char* name = "gradient_x_input";
+  static constexpr const char* about = "gradient of the pixels times the pixels";
   bool magnitude = false;
 
   template <class Self, class V>
@@ -6215,429 +7311,6 @@ std::vector<double> attribute(const gradient_x_input& method, B& b, const vit<B>
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/attribution/copies.hpp ====
-// Several copies of the samples of a batch as one batch, for methods that change the patches themselves (noise, paths).
-
-
-namespace core_tokensets {
-
-/// The samples named by `samples`, in that order and as often as they are named.
-inline token_batch copy_samples(const token_batch& from, std::span<const index> samples) {
-  token_batch out;
-  out.patch_dim = from.patch_dim;
-  for (const index s : samples) {
-    const auto at = static_cast<std::size_t>(s);
-    const index begin = from.offsets[at], end = from.offsets[at + 1];
-    out.patches.insert(out.patches.end(), from.patches.begin() + begin * from.patch_dim,
-                       from.patches.begin() + end * from.patch_dim);
-    out.positions.insert(out.positions.end(), from.positions.begin() + begin, from.positions.begin() + end);
-    if (!from.scale.empty()) out.scale.insert(out.scale.end(), from.scale.begin() + begin, from.scale.begin() + end);
-    if (!from.targets.empty()) out.targets.push_back(from.targets[at]);
-    if (!from.weights.empty()) out.weights.push_back(from.weights[at]);
-    out.offsets.push_back(static_cast<index>(out.positions.size()));
-  }
-  return out;
-}
-
-/// What was settled for the samples of a batch, for such copies of them.
-inline target repeat_target(const settled_target& settled, std::span<const index> samples) {
-  target t{settled.what, explained_class::given};
-  for (const index s : samples) {
-    t.classes.push_back(settled.classes[static_cast<std::size_t>(s)]);
-    if (settled.what == objective::margin) t.against.push_back(settled.others[static_cast<std::size_t>(s)]);
-  }
-  return t;
-}
-
-/// Calls `body(copies, number)` for `count` copies of every sample, cut into parts of at most `most_tokens` tokens (or
-/// one sample): `copies` are the samples of a part and `number` which of its copies each is.
-template <class Body>
-void for_each_part(const token_batch& batch, index count, index most_tokens, const Body& body) {
-  std::vector<index> copies, number;
-  index tokens = 0;
-  const auto flush = [&] {
-    if (!copies.empty()) body(std::span<const index>(copies), std::span<const index>(number));
-    copies.clear(), number.clear(), tokens = 0;
-  };
-  for (index s = 0; s < batch.samples(); ++s) {
-    const index n = batch.offsets[static_cast<std::size_t>(s + 1)] - batch.offsets[static_cast<std::size_t>(s)] + 1;
-    for (index c = 0; c < count; ++c) {
-      if (tokens + n > most_tokens) flush();
-      copies.push_back(s), number.push_back(c), tokens += n;
-    }
-  }
-  flush();
-}
-
-/// Settles `t` for the batch itself, before copies of it are changed.
-template <tensor_backend B>
-settled_target settle_batch(B& b, const vit<B>& model, const token_batch& batch, const target& t,
-                            attribution_workspace<B>& ws) {
-  explain_forward(b, model, batch, t, ws, kept::logits);
-  return ws.explained;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/integrated_gradients.hpp ====
-// Integrated gradients (Sundararajan, Taly & Yan, ICML 2017), all steps of many samples as ragged batches.
-
-#include <numbers>
-
-
-namespace core_tokensets {
-
-/// Where the straight path to the input starts: pixels of one value, or patch embeddings of 0 (a `zero` missing token).
-enum class path_start { pixels, embeddings };
-
-template <>
-inline constexpr std::array words<path_start>{"pixels", "embeddings"};
-
-/// (x - x') times the mean gradient on the path from x' to x, by Gauss-Legendre quadrature with `steps` points. The sum
-/// over the patches is f(x) - f(x') but for the error of the quadrature.
-struct integrated_gradients {
-  static constexpr const char* name = "integrated_gradients";
-  index steps = 16;
-  path_start start = path_start::pixels;
-  double pixel = 0;  ///< of the start, in normalised values
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("steps", self.steps);
-    visit("start", self.start);
-    visit("pixel", self.pixel);
-  }
-};
-
-/// Points and weights of Gauss-Legendre quadrature on [0, 1], by Newton's method on the Legendre polynomial.
-struct quadrature {
-  std::vector<double> points, weights;
-};
-
-inline quadrature gauss_legendre(index n) {
-  quadrature q;
-  const auto order = static_cast<double>(n);
-  for (index i = 0; i < n; ++i) {
-    double x = std::cos(std::numbers::pi * (static_cast<double>(i) + 0.75) / (order + 0.5)), slope = 0;
-    for (int step = 0; step < 100; ++step) {
-      double value = 1, before = 0;
-      for (index k = 1; k <= n; ++k) {
-        const auto d = static_cast<double>(k);
-        const double next = ((2 * d - 1) * x * value - (d - 1) * before) / d;
-        before = value, value = next;
-      }
-      slope = order * (x * value - before) / (x * x - 1);
-      const double move = value / slope;
-      x -= move;
-      if (std::abs(move) < 1e-15) break;
-    }
-    q.points.push_back((1 - x) / 2);
-    q.weights.push_back(1 / ((1 - x * x) * slope * slope));
-  }
-  return q;
-}
-
-namespace detail {
-
-/// Moves a copy to its point of the path.
-inline void move_along_path(const integrated_gradients& method, double at, token_batch& copies, index begin,
-                            index end) {
-  if (method.start == path_start::embeddings) {
-    for (index p = begin; p < end; ++p) copies.scale[static_cast<std::size_t>(p)] *= at;
-    return;
-  }
-  for (index i = begin * copies.patch_dim; i < end * copies.patch_dim; ++i) {
-    float& x = copies.patches[static_cast<std::size_t>(i)];
-    x = static_cast<float>(method.pixel + at * (double(x) - method.pixel));
-  }
-}
-
-}  // namespace detail
-
-template <tensor_backend B>
-std::vector<double> attribute(const integrated_gradients& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  require(method.steps > 0 && method.steps <= 1000, "integrated_gradients: ", method.steps,
-          " steps, expected 1 to 1000");
-  const auto settled = settle_batch(b, model, batch, t, ws);
-  const quadrature q = gauss_legendre(method.steps);
-  const bool at_pixels = method.start == path_start::pixels;
-  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 0.0);
-  tensor<B> gradient;
-  for_each_part(batch, method.steps, 4096, [&](std::span<const index> samples, std::span<const index> step) {
-    token_batch copies = copy_samples(batch, samples);
-    if (!at_pixels && copies.scale.empty()) copies.scale.assign(static_cast<std::size_t>(copies.tokens()), 1.0);
-    for (std::size_t c = 0; c < samples.size(); ++c) {
-      detail::move_along_path(method, q.points[static_cast<std::size_t>(step[c])], copies, copies.offsets[c],
-                              copies.offsets[c + 1]);
-    }
-    explain_forward(b, model, copies, repeat_target(settled, samples), ws, kept::gradients);
-    patch_gradient(b, model, ws, gradient);
-    if (!at_pixels) {  // d f / d scale = embedding . gradient; the tape holds scale times embedding
-      gradient.resize(b, copies.tokens(), model.config().dim);
-      b.gather_rows(*gradient, *std::as_const(ws.dtokens), ws.tape.plan.patch_rows.data());
-      b.map(fn::multiply{}, *gradient, *std::as_const(ws.tape.embeddings));
-    }
-    const auto host = gradient.to_host(b);
-    const auto width = static_cast<std::size_t>(gradient.cols());
-    for (std::size_t c = 0; c < samples.size(); ++c) {
-      const double at = q.points[static_cast<std::size_t>(step[c])],
-                   weight = q.weights[static_cast<std::size_t>(step[c])];
-      const auto first = static_cast<std::size_t>(batch.offsets[static_cast<std::size_t>(samples[c])]);
-      const auto begin = static_cast<std::size_t>(copies.offsets[c]),
-                 end = static_cast<std::size_t>(copies.offsets[c + 1]);
-      for (std::size_t p = begin; p < end; ++p) {
-        double sum = 0;
-        for (std::size_t d = 0; d < width; ++d) {
-          const double g = double(host[p * width + d]);
-          sum += at_pixels ? g * (double(batch.patches[(first + p - begin) * width + d]) - method.pixel) : g / at;
-        }
-        relevance[first + p - begin] += weight * sum;
-      }
-    }
-  });
-  ws.explained = settled;
-  ws.classes = settled.classes;
-  return relevance;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/lrp.hpp ====
-// Layer-wise relevance propagation from what is explained to tokens or pixels, by the rules of any composite.
-
-#include <cmath>
-
-
-namespace core_tokensets {
-
-/// Where relevance is read: at the tokens (patch and position together), at the patch embeddings (the share of
-/// positions left out), or at the pixels; summed up for each patch.
-enum class relevance_level { tokens, embeddings, pixels };
-
-template <>
-inline constexpr std::array words<relevance_level>{"tokens", "embeddings", "pixels"};
-
-/// LRP by the rules of `composite`. `limit`: relevance may grow to so many times its size at the start (sums of
-/// absolute values over a sample, at the input of any block); more is an `Error`, since the rules then do not fit the
-/// model.
-struct lrp_attribution {
-  static constexpr const char* name = "lrp";
-  lrp::preset rules = lrp::preset::attn_lrp;
-  relevance_level level = relevance_level::tokens;
-  double limit = 1e12;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("rules", self.rules);
-    visit("level", self.level);
-    visit("limit", self.limit);
-  }
-};
-
-/// The same for a composite of one's own.
-struct composite_attribution {
-  static constexpr const char* name = "lrp";
-  lrp::composite rules = lrp::attn_lrp();
-  relevance_level level = relevance_level::tokens;
-  double limit = 1e12;
-};
-
-namespace detail {
-
-/// Least and largest number of each sample's patches, at each of its rows `[P]`.
-inline std::pair<std::vector<double>, std::vector<double>> pixel_bounds(const token_batch& batch) {
-  std::pair<std::vector<double>, std::vector<double>> bounds;
-  for (std::size_t s = 0; s + 1 < batch.offsets.size(); ++s) {
-    const auto begin = batch.patches.begin() + batch.offsets[s] * batch.patch_dim,
-               end = batch.patches.begin() + batch.offsets[s + 1] * batch.patch_dim;
-    const auto count = static_cast<std::size_t>(batch.offsets[s + 1] - batch.offsets[s]);
-    if (count == 0) continue;
-    const auto [low, high] = std::minmax_element(begin, end);
-    bounds.first.insert(bounds.first.end(), count, double(*low));
-    bounds.second.insert(bounds.second.end(), count, double(*high));
-  }
-  return bounds;
-}
-
-template <tensor_backend B, class T = typename B::scalar>
-void upload_column(B& b, const std::vector<double>& values, tensor<B>& column) {
-  const std::vector<T> host(values.begin(), values.end());
-  column.assign(b, static_cast<index>(host.size()), 1, host.data());
-}
-
-}  // namespace detail
-
-/// From relevance at the tokens (`ws.relevance`) to the patch embeddings `[P, D]` (=): the share of position embeddings
-/// and everything of the class token is left out.
-template <tensor_backend B, class Observer = lrp::no_observer, class T = typename B::scalar>
-void embedding_relevance(const lrp::composite& c, B& b, const vit<B>& model, attribution_workspace<B>& ws, view<T> out,
-                         const Observer& observe = {}) {
-  const auto& plan = ws.tape.plan;
-  const index tokens = plan.tokens(), dim = model.config().dim;
-  scratch<B> parts(b, tokens, dim), at_part(b, tokens, dim), at_position(b, tokens, dim);
-  b.fill(*parts, T(0));
-  b.scatter_add_rows(*parts, *std::as_const(ws.tape.embeddings), plan.patch_rows.data());
-  const view<const T> cls = model.view_parameters()[model.layout().embedding.class_token];
-  b.scatter_add_rows(*parts, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
-  lrp::relevance<B, T>(c.positions, b, ws.all_rows, *std::as_const(ws.relevance), *parts, *ws.tape.stream[0], *at_part,
-                       *at_position);
-  observe(lrp::stage::embedding_share, ws.all_rows, view<const T>(*at_part));
-  observe(lrp::stage::positions_share, ws.all_rows, view<const T>(*at_position));
-  b.gather_rows(out, *at_part, plan.patch_rows.data());
-}
-
-/// From relevance at the patch embeddings `[P, D]` to the pixels `[P, patch_dim]` (=).
-template <tensor_backend B, class T = typename B::scalar>
-void pixel_relevance(const lrp::composite& c, B& b, const vit<B>& model, const token_batch& batch,
-                     attribution_workspace<B>& ws, const_view<T> r, view<T> out) {
-  const auto [low, high] = detail::pixel_bounds(batch);
-  tensor<B> lows, highs;
-  detail::upload_column(b, low, lows);
-  detail::upload_column(b, high, highs);
-  const auto plan = c.patch_embed.plan_for(model.config().image.channels);
-  const auto p = model.view_parameters();
-  const linear& l = model.layout().embedding.proj;
-  lrp::linear_operands<T> layer{.weight = p[l.weight], .bias = p[l.bias]};
-  if (plan.bounds_of_sample) layer.low = *std::as_const(lows), layer.high = *std::as_const(highs);
-  lrp::relevance<B, T>(plan, b, layer, *std::as_const(ws.tape.patches), r, out);
-}
-
-/// Runs the pass down to the tokens and returns relevance `[P, D]` or `[P, patch_dim]` of every patch at `level`.
-template <tensor_backend B>
-void lrp_relevance(const composite_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
-                   const target& t, attribution_workspace<B>& ws, tensor<B>& out) {
-  using T = typename B::scalar;
-  explain_forward(b, model, batch, t, ws, kept::gradients);
-  std::vector<double> start;
-  const auto guard = [&](lrp::stage s, const auto& rows, const auto& r) {
-    if (s == lrp::stage::choice) start = detail::sample_magnitudes<B, T>(b, rows, r);
-  };
-  relevance_walk<B, decltype(guard)> walk(method.rules, b, model, ws, guard);
-  for (index i = model.config().depth; i-- > 0;) {
-    walk.step(i);
-    const auto now = detail::sample_magnitudes<B, T>(b, ws.all_rows, *std::as_const(ws.relevance));
-    for (std::size_t s = 0; s < now.size(); ++s) {
-      require(now[s] <= method.limit * start[s] || now[s] == 0, "lrp: relevance by the rules '", method.rules.name,
-              "' grew from ", start[s], " to ", now[s], " at block ", i, " of sample ", s, "; the limit is ",
-              method.limit, " times");
-    }
-  }
-  const auto& plan = ws.tape.plan;
-  out.resize(b, batch.tokens(), model.config().dim);
-  if (method.level == relevance_level::tokens) {
-    b.gather_rows(*out, *std::as_const(ws.relevance), plan.patch_rows.data());
-    return;
-  }
-  embedding_relevance(method.rules, b, model, ws, *out);
-  if (method.level == relevance_level::embeddings) return;
-  tensor<B> pixels(b, batch.tokens(), batch.patch_dim);
-  pixel_relevance<B, T>(method.rules, b, model, batch, ws, *std::as_const(out), *pixels);
-  out = std::move(pixels);
-}
-
-template <tensor_backend B>
-std::vector<double> attribute(const composite_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  tensor<B> relevance, sums(b, batch.tokens(), 1);
-  lrp_relevance(method, b, model, batch, t, ws, relevance);
-  b.row_reduce(fn::plus{}, fn::value{}, *sums, *std::as_const(relevance));
-  const auto host = sums.to_host(b);
-  return {host.begin(), host.end()};
-}
-
-template <tensor_backend B>
-std::vector<double> attribute(const lrp_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  return attribute(composite_attribution{lrp::make(method.rules), method.level, method.limit}, b, model, batch, t, ws);
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/lrp_rollout.hpp ====
-// Rollout of the relevance of attention instead of attention itself (Chefer, Gur & Wolf 2021, ablation).
-
-
-namespace core_tokensets {
-
-/// Per block C = mean_h max(0, R_A), plus identity; product over blocks from `start_layer`; class-token row. `grad_lrp`
-/// without its gradient.
-struct lrp_rollout {
-  static constexpr const char* name = "lrp_rollout";
-  index start_layer = 0;
-  lrp::preset rules = lrp::preset::chefer;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("start_layer", self.start_layer);
-    visit("rules", self.rules);
-  }
-};
-
-template <tensor_backend B>
-std::vector<double> attribute(const lrp_rollout& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  detail::check_start_layer(lrp_rollout::name, method.start_layer, model.config().depth);
-  explain_forward(b, model, batch, t, ws, kept::gradients);
-  const lrp::composite rules = lrp::make(method.rules);
-  relevance_walk<B> relevance(rules, b, model, ws);
-  class_row_product<B> rows(b, ws.tape.plan);
-  for (index i = model.config().depth; i-- > method.start_layer;) {
-    relevance.step(i);
-    b.map(detail::keep_positive{}, *ws.attention_relevance);
-    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_relevance.data());
-  }
-  require_finite(lrp_rollout::name, rules, b, ws);
-  return rows.patches(b);
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/partial_lrp.hpp ====
-// Partial LRP: relevance of the attention of one block, without going further (Voita et al., ACL 2019).
-
-
-namespace core_tokensets {
-
-/// Class-token row of mean_h max(0, R_A) in one block; `block` counts from the last one (0). With `gradient`,
-/// mean_h max(0, G R_A). Chefer's repository reports it with the rules `chefer_original`.
-struct partial_lrp {
-  static constexpr const char* name = "partial_lrp";
-  index block_from_last = 0;
-  bool gradient = false;
-  lrp::preset rules = lrp::preset::chefer_original;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("block_from_last", self.block_from_last);
-    visit("gradient", self.gradient);
-    visit("rules", self.rules);
-  }
-};
-
-template <tensor_backend B>
-std::vector<double> attribute(const partial_lrp& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  const index depth = model.config().depth, stop = depth - 1 - method.block_from_last;
-  detail::check_start_layer(partial_lrp::name, stop, depth);
-  explain_forward(b, model, batch, t, ws, kept::gradients);
-  const lrp::composite rules = lrp::make(method.rules);
-  relevance_walk<B> relevance(rules, b, model, ws);
-  for (index i = depth; i-- > stop;) relevance.step(i);
-  require_finite(partial_lrp::name, rules, b, ws);
-  if (method.gradient) {
-    gradient_walk<B> gradients(b, model, ws);
-    for (index i = depth; i-- > stop;) gradients.step(i);
-    b.map(detail::positive_product{}, *ws.attention_relevance, *std::as_const(ws.attention_gradient));
-  } else {
-    b.map(detail::keep_positive{}, *ws.attention_relevance);
-  }
-  return mean_class_row(b, ws.tape.plan, attention_layout(ws.tape, stop, model), model.config().heads,
-                        std::as_const(ws.attention_relevance).data());
-}
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/attribution/random.hpp ====
 // The control that every comparison needs: relevance by dice.
 
@@ -6648,6 +7321,7 @@ namespace core_tokensets {
 /// and do not depend on what else is in one.
 struct random_relevance {
   static constexpr const char* name = "random";
+  static constexpr const char* about = "uniform numbers that follow from the seed and the sample: the control";
   std::uint64_t seed = 0;
 
   template <class Self, class V>
@@ -6680,313 +7354,6 @@ std::vector<double> attribute(const random_relevance& method, B&, const vit<B>& 
     while (relevance.size() < end) relevance.push_back(random.uniform());
   }
   return relevance;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/rollout.hpp ====
-// Attention rollout (Abnar & Zuidema, ACL 2020), with the fusions of heads and the discarding of low attention that its
-// users added (jacobgil/vit-explain).
-
-#include <numeric>
-
-
-namespace core_tokensets {
-
-/// How the attention of several heads becomes one matrix.
-enum class head_fusion { mean, max, min };
-
-template <>
-inline constexpr std::array words<head_fusion>{"mean", "max", "min"};
-
-/// Product over blocks, from `start_layer`, of fused attention plus identity, rows divided by their sums; class-token
-/// row. `discard` sets that share of the smallest entries of each fused matrix to 0 first, but never that of the class
-/// token with itself. Does not depend on the target.
-struct rollout {
-  static constexpr const char* name = "rollout";
-  index start_layer = 0;
-  head_fusion fusion = head_fusion::mean;
-  double discard = 0;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("start_layer", self.start_layer);
-    visit("fusion", self.fusion);
-    visit("discard", self.discard);
-  }
-};
-
-namespace detail {
-
-/// One matrix `[nq, nk]` from those of all heads, its smallest entries discarded.
-template <class T>
-std::vector<double> fused_attention(const rollout& method, const view<const T>& a) {
-  std::vector<double> fused;
-  for (index r = 0; r < a.rows; ++r) {
-    for (index c = 0; c < a.cols; ++c) {
-      double value = double(a.matrix(0, 0)(r, c));
-      for (index h = 1; h < a.n1; ++h) {
-        const double next = double(a.matrix(0, h)(r, c));
-        value = method.fusion == head_fusion::mean  ? value + next
-                : method.fusion == head_fusion::max ? std::max(value, next)
-                                                    : std::min(value, next);
-      }
-      fused.push_back(method.fusion == head_fusion::mean ? value / static_cast<double>(a.n1) : value);
-    }
-  }
-  std::vector<std::size_t> order(fused.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](auto i, auto j) { return fused[i] < fused[j]; });
-  order.resize(static_cast<std::size_t>(method.discard * static_cast<double>(fused.size())));
-  for (const std::size_t i : order) fused[i] = i == 0 ? fused[i] : 0;
-  return fused;
-}
-
-/// row <- row D (F + I), D dividing the rows of F + I by their sums; F `[nq, nk]` meets the first nq entries.
-inline void carry_normalised(const std::vector<double>& fused, index nq, std::vector<double>& row) {
-  const std::size_t n = row.size();
-  std::vector<double> next(n, 0.0);
-  for (std::size_t r = 0; r < static_cast<std::size_t>(nq); ++r) {
-    if (row[r] == 0) continue;
-    const double* f = fused.data() + r * n;
-    const double factor = row[r] / (1.0 + std::accumulate(f, f + n, 0.0));
-    next[r] += factor;
-    for (std::size_t c = 0; c < n; ++c) next[c] += factor * f[c];
-  }
-  row.swap(next);
-}
-
-/// On the host, for fusions that are not linear in the heads.
-template <tensor_backend B>
-std::vector<double> general_rollout(const rollout& method, B& b, const vit<B>& model, attribution_workspace<B>& ws) {
-  const auto& plan = ws.tape.plan;
-  std::vector<std::vector<double>> rows;
-  for (index s = 0; s < plan.rows().count(); ++s) {
-    rows.emplace_back(static_cast<std::size_t>(plan.rows().length(s)), 0.0);
-    rows.back()[0] = 1;
-  }
-  for (index i = model.config().depth; i-- > method.start_layer;) {
-    const auto& layout = attention_layout(ws.tape, i, model);
-    const auto a = tape_of_block(ws.tape, i, model).a.to_host(b);
-    ops::for_each_sample(b, layout.count(), [&](index s) {
-      carry_normalised(fused_attention(method, layout.matrices(a.data(), s, model.config().heads)),
-                       layout.queries().length(s), rows[static_cast<std::size_t>(s)]);
-    });
-  }
-  std::vector<double> relevance;
-  for (const auto& row : rows) relevance.insert(relevance.end(), row.begin() + 1, row.end());
-  return relevance;
-}
-
-}  // namespace detail
-
-/// `Error`: a start layer that the model does not have, a discarded share outside of [0, 1).
-template <tensor_backend B>
-std::vector<double> attribute(const rollout& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  detail::check_start_layer(rollout::name, method.start_layer, model.config().depth);
-  require(method.discard >= 0 && method.discard < 1, "rollout: discard ", method.discard,
-          ", expected 0 <= discard < 1");
-  explain_forward(b, model, batch, t, ws, kept::attention);
-  if (method.fusion != head_fusion::mean || method.discard > 0) return detail::general_rollout(method, b, model, ws);
-  class_row_product<B> rows(b, ws.tape.plan);
-  for (index i = model.config().depth; i-- > method.start_layer;) {
-    rows.scale(b, 0.5);  // rows of attention plus identity sum to 2
-    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads,
-                     tape_of_block(ws.tape, i, model).a.data());
-  }
-  return rows.patches(b);
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/smooth_grad.hpp ====
-// SmoothGrad (Smilkov et al. 2017) around any method: the mean of its relevance over noisy copies of the input.
-
-
-namespace core_tokensets {
-
-/// `sigma` is the deviation of the noise as a share of the range of a sample's numbers; `samples` copies are averaged.
-/// The class is settled on the input without noise.
-template <class Method = gradient_x_input>
-struct smooth_grad {
-  static constexpr const char* name = "smooth_grad";
-  Method method = {};
-  index samples = 16;
-  double sigma = 0.1;
-  std::uint64_t seed = 0;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("samples", self.samples);
-    visit("sigma", self.sigma);
-    visit("seed", self.seed);
-  }
-};
-
-namespace detail {
-
-/// Adds noise to rows begin .. end of the patches; `number` picks the stream, which depends on nothing else.
-inline void add_noise(token_batch& copies, index begin, index end, double sigma, std::uint64_t seed, index number) {
-  const auto first = copies.patches.begin() + begin * copies.patch_dim,
-             last = copies.patches.begin() + end * copies.patch_dim;
-  if (first == last) return;
-  const auto [low, high] = std::minmax_element(first, last);
-  const double deviation = sigma * (double(*high) - double(*low));
-  random_stream random(seed, 0x6e6f697365 + static_cast<std::uint64_t>(number));
-  for (auto x = first; x != last; ++x) *x = static_cast<float>(double(*x) + deviation * random.normal());
-}
-
-}  // namespace detail
-
-template <class Method, tensor_backend B>
-std::vector<double> attribute(const smooth_grad<Method>& smooth, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  require(smooth.samples > 0 && smooth.sigma >= 0, "smooth_grad: ", smooth.samples, " samples with deviation ",
-          smooth.sigma, ", expected at least 1 and 0");
-  const auto settled = settle_batch(b, model, batch, t, ws);
-  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 0.0);
-  for_each_part(batch, smooth.samples, 4096, [&](std::span<const index> samples, std::span<const index> number) {
-    token_batch copies = copy_samples(batch, samples);
-    for (std::size_t c = 0; c < samples.size(); ++c) {
-      detail::add_noise(copies, copies.offsets[c], copies.offsets[c + 1], smooth.sigma, smooth.seed, number[c]);
-    }
-    const auto noisy = attribute(smooth.method, b, model, copies, repeat_target(settled, samples), ws);
-    for (std::size_t c = 0; c < samples.size(); ++c) {
-      const index first = batch.offsets[static_cast<std::size_t>(samples[c])];
-      for (index p = copies.offsets[c]; p < copies.offsets[c + 1]; ++p) {
-        relevance[static_cast<std::size_t>(first + p - copies.offsets[c])] +=
-            noisy[static_cast<std::size_t>(p)] / static_cast<double>(smooth.samples);
-      }
-    }
-  });
-  ws.explained = settled;
-  ws.classes = settled.classes;
-  return relevance;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/methods.hpp ====
-// All attribution methods under one type, and by name.
-
-#include <string>
-#include <string_view>
-#include <variant>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// Every method that works on its own.
-using plain_method = std::variant<random_relevance, last_attention, rollout, grad_cam, gradient_x_input,
-                                  integrated_gradients, lrp_attribution, partial_lrp, lrp_rollout, grad_lrp,
-                                  generic_attention, atman, atman_first_order, occlusion, authors_atman>;
-
-template <tensor_backend B>
-std::vector<double> attribute(const plain_method& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  return std::visit([&](const auto& m) { return attribute(m, b, model, batch, t, ws); }, method);
-}
-
-/// Any method: a plain one, or SmoothGrad around a plain one.
-using attribution_method =
-    std::variant<random_relevance, last_attention, rollout, grad_cam, gradient_x_input, integrated_gradients,
-                 lrp_attribution, partial_lrp, lrp_rollout, grad_lrp, generic_attention, atman, atman_first_order,
-                 occlusion, authors_atman, smooth_grad<plain_method>>;
-
-/// Relevance `[P]` of every patch of the batch for what `t` says is explained in each sample.
-template <tensor_backend B>
-std::vector<double> attribute(const attribution_method& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  return std::visit([&](const auto& m) { return attribute(m, b, model, batch, t, ws); }, method);
-}
-
-namespace detail {
-
-/// The alternative of a variant of methods with that name. `Error` listing all names.
-template <class Variant, std::size_t I = 0>
-Variant named_method(std::string_view name, const std::string& seen = "") {
-  if constexpr (I == std::variant_size_v<Variant>) {
-    fail("attribution: no method is named '", name, "'; there are ", seen);
-  } else {
-    using method = std::variant_alternative_t<I, Variant>;
-    if (name == method::name) return method{};
-    return named_method<Variant, I + 1>(name, seen + (I ? ", " : "") + method::name);
-  }
-}
-
-/// "name" or "name:option=value:option=value".
-template <class Variant>
-Variant parse_method(std::string_view text) {
-  auto colon = text.find(':');
-  Variant method = named_method<Variant>(text.substr(0, colon));
-  while (colon != text.npos) {
-    text.remove_prefix(colon + 1);
-    colon = text.find(':');
-    const std::string_view option = text.substr(0, colon);
-    const auto equals = option.find('=');
-    require(equals != option.npos, "attribution: option '", option, "', expected name=value");
-    std::visit([&](auto& m) { set_option(m, option.substr(0, equals), option.substr(equals + 1), m.name); }, method);
-  }
-  return method;
-}
-
-}  // namespace detail
-
-/// The method of a text: its name, then its options, "atman:factor=0.5:neighbours=patch". SmoothGrad takes another
-/// method in brackets, "smooth_grad(grad_cam):samples=8", and gradient_x_input without. `Error`: an unknown name or
-/// option (lists the choices), a value that does not fit.
-inline attribution_method parse_attribution(std::string_view text) {
-  constexpr std::string_view wrapper = "smooth_grad(";
-  if (!text.starts_with(wrapper)) {
-    attribution_method method = detail::parse_method<attribution_method>(text);
-    if (auto* smooth = std::get_if<smooth_grad<plain_method>>(&method)) smooth->method = gradient_x_input{};
-    return method;
-  }
-  const auto end = text.find(')');
-  require(end != text.npos, "attribution: '", text, "' lacks a closing bracket");
-  auto method = detail::parse_method<attribution_method>("smooth_grad" + std::string(text.substr(end + 1)));
-  std::get<smooth_grad<plain_method>>(method).method =
-      detail::parse_method<plain_method>(text.substr(wrapper.size(), end - wrapper.size()));
-  return method;
-}
-
-/// The same; where the method has options `start_layer` and `seed`, these are set unless they are 0.
-inline attribution_method parse_attribution(std::string_view text, index start_layer, std::uint64_t seed) {
-  attribution_method method = parse_attribution(text);
-  std::visit(
-      [&](auto& m) {
-        if constexpr (requires { m.start_layer; }) m.start_layer = start_layer != 0 ? start_layer : m.start_layer;
-        if constexpr (requires { m.seed; }) m.seed = seed != 0 ? seed : m.seed;
-      },
-      method);
-  return method;
-}
-
-/// Name of a method and all of its options, in the form that `parse_attribution` reads.
-template <class M>
-std::string text_of(const M& method) {
-  std::string text = M::name;
-  if constexpr (requires { method.method; }) {
-    text += "(" + std::visit([](const auto& inner) { return text_of(inner); }, method.method) + ")";
-  }
-  if constexpr (has_options<const M>) {
-    M::options(method, [&](const char* name, const auto& value) {
-      text += ":" + std::string(name) + "=" + detail::option_text(value);
-    });
-  }
-  return text;
-}
-inline std::string text_of(const attribution_method& method) {
-  return std::visit([](const auto& m) { return text_of(m); }, method);
-}
-
-/// The names of all methods.
-inline std::vector<std::string> attribution_names() {
-  return []<class... M>(std::type_identity<std::variant<M...>>) {
-    return std::vector<std::string>{M::name...};
-  }(std::type_identity<attribution_method>{});
 }
 
 }  // namespace core_tokensets
@@ -7049,7 +7416,7 @@ void relevance(const composite& c, B& b, const decoder_block& l, parameter_view<
 
 }  // namespace core_tokensets::lrp
 
-// ==== core_tokensets/attribution/answer_methods.hpp ====
+// ==== core_tokensets/attribution/answers/answer_methods.hpp ====
 // The attribution methods for answers. Options are those of the methods for classes, as far as they have a meaning.
 
 
@@ -7256,35 +7623,1213 @@ answer_relevance attribute(const grad_lrp& method, B& b, const image_text_model<
       [&](std::size_t i) -> const tensor<B>& { return r.cross[i]; });
 }
 
-/// A method that works on answers.
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/method.hpp ====
+// What a method is: any type with an overload of `attribute`. A type of one's own needs nothing else of us.
+
+#include <concepts>
+
+
+namespace core_tokensets {
+
+/// A type M whose values explain a Vision Transformer on backend B: `attribute(m, b, model, batch, target, workspace)`,
+/// found beside M, gives relevance `[P]`, one number for each patch of the batch. Nothing is normalised. What the
+/// numbers of a sample are does not depend on the others in the batch.
 template <class M, class B>
-concept answers_method = requires(const M& method, B& b, const image_text_model<B>& model, const token_batch& images,
-                                  const text_batch& texts, answer_workspace<B>& ws) {
-  { attribute(method, b, model, images, texts, ws) } -> std::same_as<answer_relevance>;
+concept attribution_method = tensor_backend<B> &&
+    requires(const M& m, B& b, const vit<B>& model, const token_batch& batch, const target& t,
+             attribution_workspace<B>& ws) {
+  { attribute(m, b, model, batch, t, ws) } -> std::same_as<std::vector<double>>;
 };
 
-/// `Error` unless the method works on answers; names those that do.
-template <tensor_backend B>
-void check_answers_method(const attribution_method& method) {
-  const auto check = []<class M>(const M& m) {
-    require(
-        answers_method<M, B>, "attribution: '", m.name,
-        "' does not work on answers; random, attention, gradient_x_input, generic_attention, grad_lrp and atman do");
-  };
-  std::visit(check, method);
+/// The same with a workspace of its own, for one batch.
+template <tensor_backend B, attribution_method<B> M>
+std::vector<double> attribute(const M& m, B& b, const vit<B>& model, const token_batch& batch, const target& t = {}) {
+  attribution_workspace<B> ws;
+  return attribute(m, b, model, batch, t, ws);
 }
 
-/// Any method by its variant. `Error`: see `check_answers_method`.
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/atman_first_order.hpp ====
+// AtMan to first order: the slope of the loss in the factor of every key at once, from one backward pass.
+
+
+namespace core_tokensets {
+
+/// factor times d log-probability / d m_i at m = 1, where m_i multiplies the scores of key i in every block: the sum
+/// over blocks, heads and queries of dL/dS[q, i] (S[q, i] - min S[q, :]), or without `shift` of dL/dS[q, i] S[q, i].
+struct atman_first_order {
+  static constexpr const char* name = "atman_first_order";
+  static constexpr const char* about = "atman to first order, from one backward pass";
+  double factor = 0.9;
+  bool shift = true;
+  watched watch = watched::loss;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("factor", self.factor);
+    visit("shift", self.shift);
+    visit("watch", self.watch);
+  }
+};
+
+namespace detail {
+/// z = z + minus_least
+struct shift_score {
+  template <class T>
+  constexpr void operator()(T& z, const T& minus_least) const {
+    z += minus_least;
+  }
+};
+
+/// slopes `[T, 1]` += those of one block, from its attention a, the gradient da (overwritten) and queries and keys.
+template <tensor_backend B, class T = typename B::scalar>
+void add_key_slopes(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, T scale, bool shift, const T* a,
+                    T* da, T* slopes) {
+  const index heads = q.n1;
+  ops::for_each_sample(b, rows.count(), [&](index s) {
+    const index nq = rows.queries().length(s), nk = rows.keys().length(s);
+    scratch<B> memory(b, heads * nq, nk), column_memory(b, heads * nq, 1);
+    const view<T> z(memory.data(), 1, heads, nq, nk, 0, nq * nk, nk),
+        ds = rows.matrices(da, s, heads), column(column_memory.data(), 1, heads, nq, 1, 0, nq, 1);
+    const view<const T> as = rows.matrices(a, s, heads);
+    b.row_reduce(fn::plus{}, fn::times{}, column, as, view<const T>(ds));
+    b.map(fn::softmax_gradient{}, ds, as, view<const T>(ds), view<const T>(column));
+    b.gemm(q.slice_rows(rows.queries().begin(s), nq), k.slice_rows(rows.keys().begin(s), nk), z,
+           {.transpose_b = true, .alpha = double(scale)});
+    if (shift) {
+      b.row_reduce(fn::maximum{}, fn::negated{}, column, view<const T>(z));
+      b.map(shift_score{}, z, view<const T>(column));
+    }
+    b.col_reduce(fn::plus{}, fn::times{}, T(1), view<T>(slopes + rows.keys().begin(s), 1, nk),
+                 view<const T>(ds.data, heads * nq, nk), view<const T>(z.data, heads * nq, nk));
+  });
+}
+}  // namespace detail
+
 template <tensor_backend B>
-answer_relevance attribute_answers(const attribution_method& method, B& b, const image_text_model<B>& model,
-                                   const token_batch& images, const text_batch& texts, answer_workspace<B>& ws) {
-  check_answers_method<B>(method);
-  return std::visit(
-      [&]<class M>(const M& m) -> answer_relevance {
-        if constexpr (answers_method<M, B>) return attribute(m, b, model, images, texts, ws);
-        return {};
+std::vector<double> attribute(const atman_first_order& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  require_finite("atman_first_order: factor", method.factor);
+  explain_forward(b, model, batch, watched_target(t, method.watch), ws, kept::gradients);
+  gradient_walk<B> gradients(b, model, ws);
+  const auto& tape = ws.tape;
+  const index heads = model.config().heads, dim = model.config().dim;
+  const T scale = attention_scale<T>(dim / heads);
+  tensor<B> slopes(b, tape.plan.tokens(), 1);
+  b.fill(*slopes, T(0));
+  for (index i = model.config().depth; i-- > 0;) {
+    gradients.step(i);
+    const bool last = is_class_block(tape, i, model);
+    const view<const T> packed = *tape_of_block(tape, i, model).qkv;
+    const view<const T> q = last ? (*tape.last.q).split_cols(heads) : qkv_part(packed, 0, heads),
+                        k = last ? packed.slice_cols(0, dim).split_cols(heads) : qkv_part(packed, 1, heads);
+    detail::add_key_slopes<B, T>(b, attention_layout(tape, i, model), q, k, scale, method.shift,
+                                 tape_of_block(tape, i, model).a.data(), ws.attention_gradient.data(), slopes.data());
+  }
+  auto relevance = patch_entries(slopes.to_host(b), tape.plan);
+  for (double& r : relevance) r *= method.factor;
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/authors_atman.hpp ====
+// The variant of AtMan in the published code of core tokensets (Paul et al. 2024), as it is once two slips are
+// repaired: for audits of what that code ranks patches by.
+
+
+namespace core_tokensets {
+
+/// Patches are walked in order, those skipped that were a neighbour of one walked before. The loss is measured with the
+/// patch and its neighbours suppressed (without shift, by 1 - factor cos), and every patch is scored by its cosine to
+/// the one patch of the largest loss: the scores are similarities, no losses.
+struct authors_atman {
+  static constexpr const char* name = "authors_atman";
+  static constexpr const char* about = "the ranking of the published code of core tokensets, for audits";
+  double factor = 0.4;
+  double threshold = 0.6;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("factor", self.factor);
+    visit("threshold", self.threshold);
+  }
+};
+
+/// What the walk measured in one sample.
+struct authors_atman_walk {
+  std::vector<index> visited;
+  std::vector<double> losses, scores;  ///< of the visited patches; of all patches
+};
+
+template <tensor_backend B>
+std::vector<authors_atman_walk> walk_patches(const authors_atman& method, B& b, const vit<B>& model,
+                                             const token_batch& batch, const target& t, attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  const atman suppress{
+      .factor = method.factor, .shift = false, .neighbours = neighbourhood::patch, .threshold = method.threshold};
+  check(suppress);
+  variation_engine<B> engine(b, model, batch);
+  std::vector<double> logits;
+  ws.explained = settle_unchanged(engine, batch, watched_target(t, watched::loss), logits);
+  ws.classes = ws.explained.classes;
+  const auto cosine = patch_cosines(b, engine, batch, false);
+  std::vector<authors_atman_walk> walks(static_cast<std::size_t>(batch.samples()));
+  std::vector<std::pair<std::size_t, index>> visits;
+  for (std::size_t s = 0; s < walks.size(); ++s) {
+    const index n = batch.offsets[s + 1] - batch.offsets[s];
+    std::vector<bool> seen(static_cast<std::size_t>(n), false);
+    for (index i = 0; i < n; ++i) {
+      if (seen[static_cast<std::size_t>(i)]) continue;
+      walks[s].visited.push_back(i);
+      visits.emplace_back(s, i);
+      for (index j = 0; j < n; ++j) {
+        if (cosine[s][static_cast<std::size_t>(i * n + j)] >= method.threshold)
+          seen[static_cast<std::size_t>(j)] = true;
+      }
+    }
+  }
+  engine.run(
+      static_cast<index>(visits.size()), false,
+      [&](index v, variation& out) {
+        const auto [s, i] = visits[static_cast<std::size_t>(v)];
+        engine.whole(static_cast<index>(s), out);
+        const index n = static_cast<index>(out.rows.size()) - 1;
+        out.factors.push_back(1);
+        for (index j = 0; j < n; ++j) out.factors.push_back(suppression(suppress, cosine[s], n, i, j));
       },
-      method);
+      [&](index v, std::span<const T> changed) {
+        const std::size_t s = visits[static_cast<std::size_t>(v)].first;
+        walks[s].losses.push_back(-ws.explained.value(s, changed));
+      });
+  for (std::size_t s = 0; s < walks.size(); ++s) {
+    authors_atman_walk& walk = walks[s];
+    const index n = batch.offsets[s + 1] - batch.offsets[s];
+    if (n == 0) continue;
+    const auto best = std::max_element(walk.losses.begin(), walk.losses.end()) - walk.losses.begin();
+    for (index j = 0; j < n; ++j) {
+      walk.scores.push_back(cosine[s][static_cast<std::size_t>(j * n + walk.visited[static_cast<std::size_t>(best)])]);
+    }
+  }
+  return walks;
+}
+
+template <tensor_backend B>
+std::vector<double> attribute(const authors_atman& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  std::vector<double> relevance;
+  for (const auto& walk : walk_patches(method, b, model, batch, t, ws)) {
+    relevance.insert(relevance.end(), walk.scores.begin(), walk.scores.end());
+  }
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/grad_cam.hpp ====
+// Grad-CAM on tokens: heads of the last block weighted by the mean gradient of the class-token row (Chefer 2021,
+// baselines; Selvaraju et al. 2017 for convolutions).
+
+
+namespace core_tokensets {
+
+/// w_h = mean_j G[h, 0, j], relevance = max(0, mean_h(w_h A[h, 0, :])) over patches j, in the last block.
+struct grad_cam {
+  static constexpr const char* name = "grad_cam";
+  static constexpr const char* about = "attention of the last block, heads weighted by their gradient";
+};
+
+template <tensor_backend B>
+std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const token_batch& batch, const target& t,
+                              attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  const index heads = model.config().heads, last = model.config().depth - 1;
+  gradient_walk<B>(b, model, ws).step(last);
+  const attention_rows& layout = attention_layout(ws.tape, last, model);
+  const auto a = tape_of_block(ws.tape, last, model).a.to_host(b), g = ws.attention_gradient.to_host(b);
+  std::vector<double> relevance;
+  for (index s = 0; s < batch.samples(); ++s) {
+    const view<const T> as = layout.matrices(a.data(), s, heads), gs = layout.matrices(g.data(), s, heads);
+    const index patches = as.cols - 1;
+    std::vector<double> cam(static_cast<std::size_t>(patches), 0.0);
+    for (index h = 0; h < heads; ++h) {
+      double weight = 0;
+      for (index c = 1; c <= patches; ++c) weight += double(gs.matrix(0, h)(0, c)) / static_cast<double>(patches);
+      for (index c = 1; c <= patches; ++c)
+        cam[static_cast<std::size_t>(c - 1)] += weight * double(as.matrix(0, h)(0, c)) / static_cast<double>(heads);
+    }
+    for (const double c : cam) relevance.push_back(std::max(c, 0.0));
+  }
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/passes/copies.hpp ====
+// Several copies of the samples of a batch as one batch, for methods that change the patches themselves (noise, paths).
+
+
+namespace core_tokensets {
+
+/// The samples named by `samples`, in that order and as often as they are named.
+inline token_batch copy_samples(const token_batch& from, std::span<const index> samples) {
+  token_batch out;
+  out.patch_dim = from.patch_dim;
+  for (const index s : samples) {
+    const auto at = static_cast<std::size_t>(s);
+    const index begin = from.offsets[at], end = from.offsets[at + 1];
+    out.patches.insert(out.patches.end(), from.patches.begin() + begin * from.patch_dim,
+                       from.patches.begin() + end * from.patch_dim);
+    out.positions.insert(out.positions.end(), from.positions.begin() + begin, from.positions.begin() + end);
+    if (!from.scale.empty()) out.scale.insert(out.scale.end(), from.scale.begin() + begin, from.scale.begin() + end);
+    if (!from.targets.empty()) out.targets.push_back(from.targets[at]);
+    if (!from.weights.empty()) out.weights.push_back(from.weights[at]);
+    out.offsets.push_back(static_cast<index>(out.positions.size()));
+  }
+  return out;
+}
+
+/// What was settled for the samples of a batch, for such copies of them.
+inline target repeat_target(const settled_target& settled, std::span<const index> samples) {
+  target t{settled.what, explained_class::given};
+  for (const index s : samples) {
+    t.classes.push_back(settled.classes[static_cast<std::size_t>(s)]);
+    if (settled.what == explained_score::margin) t.against.push_back(settled.others[static_cast<std::size_t>(s)]);
+  }
+  return t;
+}
+
+/// Calls `body(copies, number)` for `count` copies of every sample, cut into parts of at most `most_tokens` tokens (or
+/// one sample): `copies` are the samples of a part and `number` which of its copies each is.
+template <class Body>
+void for_each_part(const token_batch& batch, index count, index most_tokens, const Body& body) {
+  std::vector<index> copies, number;
+  index tokens = 0;
+  const auto flush = [&] {
+    if (!copies.empty()) body(std::span<const index>(copies), std::span<const index>(number));
+    copies.clear(), number.clear(), tokens = 0;
+  };
+  for (index s = 0; s < batch.samples(); ++s) {
+    const index n = batch.offsets[static_cast<std::size_t>(s + 1)] - batch.offsets[static_cast<std::size_t>(s)] + 1;
+    for (index c = 0; c < count; ++c) {
+      if (tokens + n > most_tokens) flush();
+      copies.push_back(s), number.push_back(c), tokens += n;
+    }
+  }
+  flush();
+}
+
+/// Settles `t` for the batch itself, before copies of it are changed.
+template <tensor_backend B>
+settled_target settle_batch(B& b, const vit<B>& model, const token_batch& batch, const target& t,
+                            attribution_workspace<B>& ws) {
+  explain_forward(b, model, batch, t, ws, kept::logits);
+  return ws.explained;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/integrated_gradients.hpp ====
+// Integrated gradients (Sundararajan, Taly & Yan, ICML 2017), all steps of many samples as ragged batches.
+
+#include <numbers>
+
+
+namespace core_tokensets {
+
+/// Where the straight path to the input starts: pixels of one value, or patch embeddings of 0 (a `zero` missing token).
+enum class path_start { pixels, embeddings };
+
+template <>
+inline constexpr std::array words<path_start>{"pixels", "embeddings"};
+
+/// (x - x') times the mean gradient on the path from x' to x, by Gauss-Legendre quadrature with `steps` points. The sum
+/// over the patches is f(x) - f(x') but for the error of the quadrature.
+struct integrated_gradients {
+  static constexpr const char* name = "integrated_gradients";
+  static constexpr const char* about = "mean gradient on the way from an empty picture, times the way";
+  index steps = 16;
+  path_start start = path_start::pixels;
+  double pixel = 0;  ///< of the start, in normalised values
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("steps", self.steps);
+    visit("start", self.start);
+    visit("pixel", self.pixel);
+  }
+};
+
+/// Points and weights of Gauss-Legendre quadrature on [0, 1], by Newton's method on the Legendre polynomial.
+struct quadrature {
+  std::vector<double> points, weights;
+};
+
+inline quadrature gauss_legendre(index n) {
+  quadrature q;
+  const auto order = static_cast<double>(n);
+  for (index i = 0; i < n; ++i) {
+    double x = std::cos(std::numbers::pi * (static_cast<double>(i) + 0.75) / (order + 0.5)), slope = 0;
+    for (int step = 0; step < 100; ++step) {
+      double value = 1, before = 0;
+      for (index k = 1; k <= n; ++k) {
+        const auto d = static_cast<double>(k);
+        const double next = ((2 * d - 1) * x * value - (d - 1) * before) / d;
+        before = value, value = next;
+      }
+      slope = order * (x * value - before) / (x * x - 1);
+      const double move = value / slope;
+      x -= move;
+      if (std::abs(move) < 1e-15) break;
+    }
+    q.points.push_back((1 - x) / 2);
+    q.weights.push_back(1 / ((1 - x * x) * slope * slope));
+  }
+  return q;
+}
+
+namespace detail {
+
+/// Moves a copy to its point of the path.
+inline void move_along_path(const integrated_gradients& method, double at, token_batch& copies, index begin,
+                            index end) {
+  if (method.start == path_start::embeddings) {
+    for (index p = begin; p < end; ++p) copies.scale[static_cast<std::size_t>(p)] *= at;
+    return;
+  }
+  for (index i = begin * copies.patch_dim; i < end * copies.patch_dim; ++i) {
+    float& x = copies.patches[static_cast<std::size_t>(i)];
+    x = static_cast<float>(method.pixel + at * (double(x) - method.pixel));
+  }
+}
+
+}  // namespace detail
+
+template <tensor_backend B>
+std::vector<double> attribute(const integrated_gradients& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  require(method.steps > 0 && method.steps <= 1000, "integrated_gradients: ", method.steps,
+          " steps, expected 1 to 1000");
+  require_finite("integrated_gradients: pixel", method.pixel);
+  const auto settled = settle_batch(b, model, batch, t, ws);
+  const quadrature q = gauss_legendre(method.steps);
+  const bool at_pixels = method.start == path_start::pixels;
+  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 0.0);
+  tensor<B> gradient;
+  for_each_part(batch, method.steps, 4096, [&](std::span<const index> samples, std::span<const index> step) {
+    token_batch copies = copy_samples(batch, samples);
+    if (!at_pixels && copies.scale.empty()) copies.scale.assign(static_cast<std::size_t>(copies.tokens()), 1.0);
+    for (std::size_t c = 0; c < samples.size(); ++c) {
+      detail::move_along_path(method, q.points[static_cast<std::size_t>(step[c])], copies, copies.offsets[c],
+                              copies.offsets[c + 1]);
+    }
+    explain_forward(b, model, copies, repeat_target(settled, samples), ws, kept::gradients);
+    patch_gradient(b, model, ws, gradient);
+    if (!at_pixels) {  // d f / d scale = embedding . gradient; the tape holds scale times embedding
+      gradient.resize(b, copies.tokens(), model.config().dim);
+      b.gather_rows(*gradient, *std::as_const(ws.dtokens), ws.tape.plan.patch_rows.data());
+      b.map(fn::multiply{}, *gradient, *std::as_const(ws.tape.embeddings));
+    }
+    const auto host = gradient.to_host(b);
+    const auto width = static_cast<std::size_t>(gradient.cols());
+    for (std::size_t c = 0; c < samples.size(); ++c) {
+      const double at = q.points[static_cast<std::size_t>(step[c])],
+                   weight = q.weights[static_cast<std::size_t>(step[c])];
+      const auto first = static_cast<std::size_t>(batch.offsets[static_cast<std::size_t>(samples[c])]);
+      const auto begin = static_cast<std::size_t>(copies.offsets[c]),
+                 end = static_cast<std::size_t>(copies.offsets[c + 1]);
+      for (std::size_t p = begin; p < end; ++p) {
+        double sum = 0;
+        for (std::size_t d = 0; d < width; ++d) {
+          const double g = double(host[p * width + d]);
+          sum += at_pixels ? g * (double(batch.patches[(first + p - begin) * width + d]) - method.pixel) : g / at;
+        }
+        relevance[first + p - begin] += weight * sum;
+      }
+    }
+  });
+  ws.explained = settled;
+  ws.classes = settled.classes;
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/lrp.hpp ====
+// Layer-wise relevance propagation from what is explained to tokens or pixels, by the rules of any composite.
+
+#include <cmath>
+
+
+namespace core_tokensets {
+
+/// Where relevance is read: at the tokens (patch and position together), at the patch embeddings (the share of
+/// positions left out), or at the pixels; summed up for each patch.
+enum class relevance_level { tokens, embeddings, pixels };
+
+template <>
+inline constexpr std::array words<relevance_level>{"tokens", "embeddings", "pixels"};
+
+/// LRP by the rules of `composite`. `limit`: relevance may grow to so many times its size at the start (sums of
+/// absolute values over a sample, at the input of any block); more is an `Error`, since the rules then do not fit the
+/// model.
+struct lrp_attribution {
+  static constexpr const char* name = "lrp";
+  static constexpr const char* about = "layer-wise relevance propagation by the rules of a preset";
+  lrp::preset rules = lrp::preset::attn_lrp;
+  relevance_level level = relevance_level::tokens;
+  double limit = 1e12;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("rules", self.rules);
+    visit("level", self.level);
+    visit("limit", self.limit);
+  }
+};
+
+/// The same for a composite of one's own.
+struct composite_attribution {
+  static constexpr const char* name = "lrp";
+  lrp::composite rules = lrp::attn_lrp();
+  relevance_level level = relevance_level::tokens;
+  double limit = 1e12;
+};
+
+namespace detail {
+
+/// Least and largest number of each sample's patches, at each of its rows `[P]`.
+inline std::pair<std::vector<double>, std::vector<double>> pixel_bounds(const token_batch& batch) {
+  std::pair<std::vector<double>, std::vector<double>> bounds;
+  for (std::size_t s = 0; s + 1 < batch.offsets.size(); ++s) {
+    const auto begin = batch.patches.begin() + batch.offsets[s] * batch.patch_dim,
+               end = batch.patches.begin() + batch.offsets[s + 1] * batch.patch_dim;
+    const auto count = static_cast<std::size_t>(batch.offsets[s + 1] - batch.offsets[s]);
+    if (count == 0) continue;
+    const auto [low, high] = std::minmax_element(begin, end);
+    bounds.first.insert(bounds.first.end(), count, double(*low));
+    bounds.second.insert(bounds.second.end(), count, double(*high));
+  }
+  return bounds;
+}
+
+template <tensor_backend B, class T = typename B::scalar>
+void upload_column(B& b, const std::vector<double>& values, tensor<B>& column) {
+  const std::vector<T> host(values.begin(), values.end());
+  column.assign(b, static_cast<index>(host.size()), 1, host.data());
+}
+
+}  // namespace detail
+
+/// From relevance at the tokens (`ws.relevance`) to the patch embeddings `[P, D]` (=): the share of position embeddings
+/// and everything of the class token is left out.
+template <tensor_backend B, class Observer = lrp::no_observer, class T = typename B::scalar>
+void embedding_relevance(const lrp::composite& c, B& b, const vit<B>& model, attribution_workspace<B>& ws, view<T> out,
+                         const Observer& observe = {}) {
+  const auto& plan = ws.tape.plan;
+  const index tokens = plan.tokens(), dim = model.config().dim;
+  scratch<B> parts(b, tokens, dim), at_part(b, tokens, dim), at_position(b, tokens, dim);
+  b.fill(*parts, T(0));
+  b.scatter_add_rows(*parts, *std::as_const(ws.tape.embeddings), plan.patch_rows.data());
+  const view<const T> cls = model.view_parameters()[model.layout().embedding.class_token];
+  b.scatter_add_rows(*parts, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
+  lrp::relevance<B, T>(c.positions, b, ws.all_rows, *std::as_const(ws.relevance), *parts, *ws.tape.stream[0], *at_part,
+                       *at_position);
+  observe(lrp::stage::embedding_share, ws.all_rows, view<const T>(*at_part));
+  observe(lrp::stage::positions_share, ws.all_rows, view<const T>(*at_position));
+  b.gather_rows(out, *at_part, plan.patch_rows.data());
+}
+
+/// From relevance at the patch embeddings `[P, D]` to the pixels `[P, patch_dim]` (=).
+template <tensor_backend B, class T = typename B::scalar>
+void pixel_relevance(const lrp::composite& c, B& b, const vit<B>& model, const token_batch& batch,
+                     attribution_workspace<B>& ws, const_view<T> r, view<T> out) {
+  const auto [low, high] = detail::pixel_bounds(batch);
+  tensor<B> lows, highs;
+  detail::upload_column(b, low, lows);
+  detail::upload_column(b, high, highs);
+  const auto plan = c.patch_embed.plan_for(model.config().grid.channels);
+  const auto p = model.view_parameters();
+  const linear& l = model.layout().embedding.proj;
+  lrp::linear_operands<T> layer{.weight = p[l.weight], .bias = p[l.bias]};
+  if (plan.bounds_of_sample) layer.low = *std::as_const(lows), layer.high = *std::as_const(highs);
+  lrp::relevance<B, T>(plan, b, layer, *std::as_const(ws.tape.patches), r, out);
+}
+
+/// Runs the pass down to the tokens and returns relevance `[P, D]` or `[P, patch_dim]` of every patch at `level`.
+template <tensor_backend B>
+void lrp_relevance(const composite_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
+                   const target& t, attribution_workspace<B>& ws, tensor<B>& out) {
+  using T = typename B::scalar;
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  std::vector<double> start;
+  const auto guard = [&](lrp::stage s, const auto& rows, const auto& r) {
+    if (s == lrp::stage::choice) start = detail::sample_magnitudes<B, T>(b, rows, r);
+  };
+  relevance_walk<B, decltype(guard)> walk(method.rules, b, model, ws, guard);
+  for (index i = model.config().depth; i-- > 0;) {
+    walk.step(i);
+    const auto now = detail::sample_magnitudes<B, T>(b, ws.all_rows, *std::as_const(ws.relevance));
+    for (std::size_t s = 0; s < now.size(); ++s) {
+      require(now[s] <= method.limit * start[s] || now[s] == 0, "lrp: relevance by the rules '", method.rules.name,
+              "' grew from ", start[s], " to ", now[s], " at block ", i, " of sample ", s, "; the limit is ",
+              method.limit, " times");
+    }
+  }
+  const auto& plan = ws.tape.plan;
+  out.resize(b, batch.tokens(), model.config().dim);
+  if (method.level == relevance_level::tokens) {
+    b.gather_rows(*out, *std::as_const(ws.relevance), plan.patch_rows.data());
+    return;
+  }
+  embedding_relevance(method.rules, b, model, ws, *out);
+  if (method.level == relevance_level::embeddings) return;
+  tensor<B> pixels(b, batch.tokens(), batch.patch_dim);
+  pixel_relevance<B, T>(method.rules, b, model, batch, ws, *std::as_const(out), *pixels);
+  out = std::move(pixels);
+}
+
+template <tensor_backend B>
+std::vector<double> attribute(const composite_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  tensor<B> relevance, sums(b, batch.tokens(), 1);
+  lrp_relevance(method, b, model, batch, t, ws, relevance);
+  b.row_reduce(fn::plus{}, fn::value{}, *sums, *std::as_const(relevance));
+  const auto host = sums.to_host(b);
+  return {host.begin(), host.end()};
+}
+
+template <tensor_backend B>
+std::vector<double> attribute(const lrp_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  return attribute(composite_attribution{lrp::make(method.rules), method.level, method.limit}, b, model, batch, t, ws);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/lrp_rollout.hpp ====
+// Rollout of the relevance of attention instead of attention itself (Chefer, Gur & Wolf 2021, ablation).
+
+
+namespace core_tokensets {
+
+/// Per block C = mean_h max(0, R_A), plus identity; product over blocks from `start_layer`; class-token row. `grad_lrp`
+/// without its gradient.
+struct lrp_rollout {
+  static constexpr const char* name = "lrp_rollout";
+  static constexpr const char* about = "relevance of attention carried through all blocks, without gradients";
+  index start_layer = 0;
+  lrp::preset rules = lrp::preset::chefer;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("start_layer", self.start_layer);
+    visit("rules", self.rules);
+  }
+};
+
+template <tensor_backend B>
+std::vector<double> attribute(const lrp_rollout& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  detail::check_start_layer(lrp_rollout::name, method.start_layer, model.config().depth);
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  const lrp::composite rules = lrp::make(method.rules);
+  relevance_walk<B> relevance(rules, b, model, ws);
+  class_row_product<B> rows(b, ws.tape.plan);
+  for (index i = model.config().depth; i-- > method.start_layer;) {
+    relevance.step(i);
+    b.map(detail::keep_positive{}, *ws.attention_relevance);
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_relevance.data());
+  }
+  require_finite(lrp_rollout::name, rules, b, ws);
+  return rows.patches(b);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/partial_lrp.hpp ====
+// Partial LRP: relevance of the attention of one block, without going further (Voita et al., ACL 2019).
+
+
+namespace core_tokensets {
+
+/// Class-token row of mean_h max(0, R_A) in one block; `block` counts from the last one (0). With `gradient`,
+/// mean_h max(0, G R_A). Chefer's repository reports it with the rules `chefer_original`.
+struct partial_lrp {
+  static constexpr const char* name = "partial_lrp";
+  static constexpr const char* about = "relevance of the attention of one block";
+  index block_from_last = 0;
+  bool gradient = false;
+  lrp::preset rules = lrp::preset::chefer_original;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("block_from_last", self.block_from_last);
+    visit("gradient", self.gradient);
+    visit("rules", self.rules);
+  }
+};
+
+template <tensor_backend B>
+std::vector<double> attribute(const partial_lrp& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  const index depth = model.config().depth, stop = depth - 1 - method.block_from_last;
+  detail::check_start_layer(partial_lrp::name, stop, depth);
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  const lrp::composite rules = lrp::make(method.rules);
+  relevance_walk<B> relevance(rules, b, model, ws);
+  for (index i = depth; i-- > stop;) relevance.step(i);
+  require_finite(partial_lrp::name, rules, b, ws);
+  if (method.gradient) {
+    gradient_walk<B> gradients(b, model, ws);
+    for (index i = depth; i-- > stop;) gradients.step(i);
+    b.map(detail::positive_product{}, *ws.attention_relevance, *std::as_const(ws.attention_gradient));
+  } else {
+    b.map(detail::keep_positive{}, *ws.attention_relevance);
+  }
+  return mean_class_row(b, ws.tape.plan, attention_layout(ws.tape, stop, model), model.config().heads,
+                        std::as_const(ws.attention_relevance).data());
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/rollout.hpp ====
+// Attention rollout (Abnar & Zuidema, ACL 2020), with the fusions of heads and the discarding of low attention that its
+// users added (jacobgil/vit-explain).
+
+#include <numeric>
+
+
+namespace core_tokensets {
+
+/// How the attention of several heads becomes one matrix.
+enum class head_fusion { mean, max, min };
+
+template <>
+inline constexpr std::array words<head_fusion>{"mean", "max", "min"};
+
+/// Product over blocks, from `start_layer`, of fused attention plus identity, rows divided by their sums; class-token
+/// row. `discard` sets that share of the smallest entries of each fused matrix to 0 first, but never that of the class
+/// token with itself. Does not depend on the target.
+struct rollout {
+  static constexpr const char* name = "rollout";
+  static constexpr const char* about = "attention of all blocks multiplied, residual streams included";
+  index start_layer = 0;
+  head_fusion fusion = head_fusion::mean;
+  double discard = 0;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("start_layer", self.start_layer);
+    visit("fusion", self.fusion);
+    visit("discard", self.discard);
+  }
+};
+
+namespace detail {
+
+/// One matrix `[nq, nk]` from those of all heads, its smallest entries discarded.
+template <class T>
+std::vector<double> fused_attention(const rollout& method, const view<const T>& a) {
+  std::vector<double> fused;
+  for (index r = 0; r < a.rows; ++r) {
+    for (index c = 0; c < a.cols; ++c) {
+      double value = double(a.matrix(0, 0)(r, c));
+      for (index h = 1; h < a.n1; ++h) {
+        const double next = double(a.matrix(0, h)(r, c));
+        value = method.fusion == head_fusion::mean  ? value + next
+                : method.fusion == head_fusion::max ? std::max(value, next)
+                                                    : std::min(value, next);
+      }
+      fused.push_back(method.fusion == head_fusion::mean ? value / static_cast<double>(a.n1) : value);
+    }
+  }
+  std::vector<std::size_t> order(fused.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](auto i, auto j) { return fused[i] < fused[j]; });
+  order.resize(static_cast<std::size_t>(method.discard * static_cast<double>(fused.size())));
+  for (const std::size_t i : order) fused[i] = i == 0 ? fused[i] : 0;
+  return fused;
+}
+
+/// row <- row D (F + I), D dividing the rows of F + I by their sums; F `[nq, nk]` meets the first nq entries.
+inline void carry_normalised(const std::vector<double>& fused, index nq, std::vector<double>& row) {
+  const std::size_t n = row.size();
+  std::vector<double> next(n, 0.0);
+  for (std::size_t r = 0; r < static_cast<std::size_t>(nq); ++r) {
+    if (row[r] == 0) continue;
+    const double* f = fused.data() + r * n;
+    const double factor = row[r] / (1.0 + std::accumulate(f, f + n, 0.0));
+    next[r] += factor;
+    for (std::size_t c = 0; c < n; ++c) next[c] += factor * f[c];
+  }
+  row.swap(next);
+}
+
+/// On the host, for fusions that are not linear in the heads.
+template <tensor_backend B>
+std::vector<double> general_rollout(const rollout& method, B& b, const vit<B>& model, attribution_workspace<B>& ws) {
+  const auto& plan = ws.tape.plan;
+  std::vector<std::vector<double>> rows;
+  for (index s = 0; s < plan.rows().count(); ++s) {
+    rows.emplace_back(static_cast<std::size_t>(plan.rows().length(s)), 0.0);
+    rows.back()[0] = 1;
+  }
+  for (index i = model.config().depth; i-- > method.start_layer;) {
+    const auto& layout = attention_layout(ws.tape, i, model);
+    const auto a = tape_of_block(ws.tape, i, model).a.to_host(b);
+    ops::for_each_sample(b, layout.count(), [&](index s) {
+      carry_normalised(fused_attention(method, layout.matrices(a.data(), s, model.config().heads)),
+                       layout.queries().length(s), rows[static_cast<std::size_t>(s)]);
+    });
+  }
+  std::vector<double> relevance;
+  for (const auto& row : rows) relevance.insert(relevance.end(), row.begin() + 1, row.end());
+  return relevance;
+}
+
+}  // namespace detail
+
+/// `Error`: a start layer that the model does not have, a discarded share outside of [0, 1).
+template <tensor_backend B>
+std::vector<double> attribute(const rollout& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  detail::check_start_layer(rollout::name, method.start_layer, model.config().depth);
+  require(method.discard >= 0 && method.discard < 1, "rollout: discard ", method.discard,
+          ", expected 0 <= discard < 1");
+  explain_forward(b, model, batch, t, ws, kept::attention);
+  if (method.fusion != head_fusion::mean || method.discard > 0) return detail::general_rollout(method, b, model, ws);
+  class_row_product<B> rows(b, ws.tape.plan);
+  for (index i = model.config().depth; i-- > method.start_layer;) {
+    rows.scale(b, 0.5);  // rows of attention plus identity sum to 2
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads,
+                     tape_of_block(ws.tape, i, model).a.data());
+  }
+  return rows.patches(b);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/core/choices.hpp ====
+// Types that a text chooses between, as "name" or "name:option=value:option=value". A list of types is the one table of
+// a choice: parsing, printing, help and error messages come from it. A type takes part with a `name`, one line `about`
+// it, and `options` where it has any (core/options.hpp).
+
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// The types of a choice, the default first.
+template <class... T>
+struct choices {};
+
+template <class T>
+concept choice = requires {
+  { T::name } -> std::convertible_to<std::string_view>;
+  { T::about } -> std::convertible_to<std::string_view>;
+};
+
+/// Lists one after the other.
+template <class... A>
+choices<A...> joined(choices<A...> all) {
+  return all;
+}
+template <class... A, class... B, class... More>
+auto joined(choices<A...>, choices<B...>, More... more) {
+  return joined(choices<A..., B...>{}, more...);
+}
+
+namespace detail {
+
+/// ":option=value" for each option of a value.
+template <class T>
+std::string written_options(const T& value) {
+  std::string text;
+  if constexpr (has_options<const T>) {
+    T::options(value, [&](const char* name, const auto& option) {
+      text += ":" + std::string(name) + "=" + option_text(option);
+    });
+  }
+  return text;
+}
+
+}  // namespace detail
+
+/// Name of a value and all of its options, in the form that `choose_by_name` reads.
+template <class T>
+requires requires { T::name; }
+std::string text_of(const T& value) { return std::string(std::string_view(T::name)) + detail::written_options(value); }
+
+/// The names of a choice.
+template <class... T>
+std::vector<std::string> names_of(choices<T...>) {
+  return {std::string(std::string_view(T::name))...};
+}
+
+/// "random, grad_match": for messages.
+inline std::string join_names(const std::vector<std::string>& names) {
+  std::string all;
+  for (const auto& name : names) all += (all.empty() ? "" : ", ") + name;
+  return all;
+}
+
+/// One line for each: the name with its options and their defaults, and what it is about. For help and tables.
+template <class... T>
+std::vector<std::pair<std::string, std::string>> table_of(choices<T...>) {
+  return {{text_of(T{}), std::string(std::string_view(T::about))}...};
+}
+
+namespace detail {
+
+/// Sets the options "a=1:b=2" of a value that `what` names in messages.
+template <class T>
+void set_options(T& value, std::string_view text, const std::string& what) {
+  while (!text.empty()) {
+    const auto colon = text.find(':');
+    const std::string_view option = text.substr(0, colon);
+    const auto equals = option.find('=');
+    require(equals != option.npos, what, ": option '", option, "', expected name=value");
+    set_option(value, option.substr(0, equals), option.substr(equals + 1), what);
+    text.remove_prefix(colon == text.npos ? text.size() : colon + 1);
+  }
+}
+
+}  // namespace detail
+
+/// Calls `use(value)` with the value that `text` describes; `what` is the kind of choice, for messages. `Error`: an
+/// unknown name or option (lists the choices), a value that does not fit.
+template <class Use, class... T>
+void choose_by_name(choices<T...> all, std::string_view text, const std::string& what, const Use& use) {
+  const auto colon = text.find(':');
+  const std::string_view name = text.substr(0, colon), options = colon == text.npos ? "" : text.substr(colon + 1);
+  bool found = false;
+  const auto attempt = [&]<class U>(std::type_identity<U>) {
+    if (found || name != std::string_view(U::name)) return;
+    found = true;
+    U value{};
+    detail::set_options(value, options, what + " '" + std::string(name) + "'");
+    use(value);
+  };
+  (attempt(std::type_identity<T>{}), ...);
+  if (!found) fail(what, ": none is named '", name, "'; there are ", join_names(names_of(all)));
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/smooth_grad.hpp ====
+// SmoothGrad (Smilkov et al. 2017) around any method: the mean of its relevance over noisy copies of the input.
+
+
+namespace core_tokensets {
+
+/// `sigma` is the deviation of the noise as a share of the range of a sample's numbers; `samples` copies are averaged.
+/// The class is settled on the input without noise.
+template <class Method = gradient_x_input>
+struct smooth_grad {
+  static constexpr const char* name = "smooth_grad";
+  static constexpr const char* about = "another method, averaged over noisy copies of the input";
+  Method method = {};
+  index samples = 16;
+  double sigma = 0.1;
+  std::uint64_t seed = 0;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("samples", self.samples);
+    visit("sigma", self.sigma);
+    visit("seed", self.seed);
+  }
+};
+
+/// The method inside stands in brackets behind the name.
+template <class Method>
+std::string text_of(const smooth_grad<Method>& smooth) {
+  return smooth.name + ("(" + text_of(smooth.method) + ")") + detail::written_options(smooth);
+}
+
+namespace detail {
+
+/// Adds noise to rows begin .. end of the patches; `number` picks the stream, which depends on nothing else.
+inline void add_noise(token_batch& copies, index begin, index end, double sigma, std::uint64_t seed, index number) {
+  const auto first = copies.patches.begin() + begin * copies.patch_dim,
+             last = copies.patches.begin() + end * copies.patch_dim;
+  if (first == last) return;
+  const auto [low, high] = std::minmax_element(first, last);
+  const double deviation = sigma * (double(*high) - double(*low));
+  random_stream random(seed, 0x6e6f697365 + static_cast<std::uint64_t>(number));
+  for (auto x = first; x != last; ++x) *x = static_cast<float>(double(*x) + deviation * random.normal());
+}
+
+}  // namespace detail
+
+template <tensor_backend B, attribution_method<B> Method>
+std::vector<double> attribute(const smooth_grad<Method>& smooth, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  require(smooth.samples > 0 && smooth.sigma >= 0 && std::isfinite(smooth.sigma), "smooth_grad: ", smooth.samples,
+          " samples with deviation ", smooth.sigma, ", expected at least 1 and 0");
+  const auto settled = settle_batch(b, model, batch, t, ws);
+  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 0.0);
+  for_each_part(batch, smooth.samples, 4096, [&](std::span<const index> samples, std::span<const index> number) {
+    token_batch copies = copy_samples(batch, samples);
+    for (std::size_t c = 0; c < samples.size(); ++c) {
+      detail::add_noise(copies, copies.offsets[c], copies.offsets[c + 1], smooth.sigma, smooth.seed, number[c]);
+    }
+    const auto noisy = attribute(smooth.method, b, model, copies, repeat_target(settled, samples), ws);
+    for (std::size_t c = 0; c < samples.size(); ++c) {
+      const index first = batch.offsets[static_cast<std::size_t>(samples[c])];
+      for (index p = copies.offsets[c]; p < copies.offsets[c + 1]; ++p) {
+        relevance[static_cast<std::size_t>(first + p - copies.offsets[c])] +=
+            noisy[static_cast<std::size_t>(p)] / static_cast<double>(smooth.samples);
+      }
+    }
+  });
+  ws.explained = settled;
+  ws.classes = settled.classes;
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/methods.hpp ====
+// The table of all methods by name. What is known by name here is known to the command, to messages and to the
+// documentation; a method of one's own is a type (attribution/method.hpp) and needs no entry.
+
+
+namespace core_tokensets {
+
+/// The methods that work on their own.
+using plain_attribution_methods = choices<random_relevance, last_attention, rollout, grad_cam, gradient_x_input,
+                                          integrated_gradients, lrp_attribution, partial_lrp, lrp_rollout, grad_lrp,
+                                          generic_attention, atman, atman_first_order, occlusion, authors_atman>;
+
+/// All of them: those, and SmoothGrad around one of those.
+using attribution_methods = decltype(joined(plain_attribution_methods{}, choices<smooth_grad<>>{}));
+
+/// What several methods have among their options, to be set from outside where it is not 0.
+struct attribution_settings {
+  index start_layer = 0;
+  std::uint64_t seed = 0;
+
+  template <class M>
+  void apply(M& method) const {
+    if constexpr (requires { method.start_layer; })
+      method.start_layer = start_layer != 0 ? start_layer : method.start_layer;
+    if constexpr (requires { method.seed; }) method.seed = seed != 0 ? seed : method.seed;
+  }
+};
+
+/// The grammar of methods by name: "name:option=value:..." is `plain(text)`; "smooth_grad(text):option=value:..." is
+/// `smooth(text, settings)` with `settings` a `smooth_grad<>` of which the options count, not the method.
+template <class Plain, class Smooth>
+auto read_attribution(std::string_view text, const Plain& plain, const Smooth& smooth) {
+  const std::string name = smooth_grad<>::name;
+  if (text.substr(0, text.find_first_of(":(")) != name) return plain(text);
+  std::string_view options = text.substr(name.size());
+  std::string inner = text_of(gradient_x_input{});
+  if (options.starts_with('(')) {
+    const auto end = options.find(')');
+    require(end != options.npos, "attribution: '", text, "' lacks a closing bracket");
+    inner = options.substr(1, end - 1);
+    options.remove_prefix(end + 1);
+  }
+  smooth_grad<> settings;
+  choose_by_name(choices<smooth_grad<>>{}, name + std::string(options), "attribution",
+                 [&](const smooth_grad<>& read) { settings = read; });
+  return smooth(inner, settings);
+}
+
+/// The text of a method with all of its options, from a text that names one and some of them. Instantiates no method.
+/// `Error`: an unknown name or option (lists the choices), a value that does not fit. `plain` are the methods that may
+/// stand alone and in brackets.
+template <class Plain = plain_attribution_methods>
+std::string attribution_text(std::string_view text, const attribution_settings& settings = {}, Plain plain = {}) {
+  const auto written = [&](auto among, std::string_view one, const attribution_settings& s) {
+    std::string all;
+    choose_by_name(among, one, "attribution", [&](auto& method) {
+      s.apply(method);
+      all = text_of(method);
+    });
+    return all;
+  };
+  return read_attribution(
+      text, [&](std::string_view one) { return written(joined(plain, choices<smooth_grad<>>{}), one, settings); },
+      [&](std::string_view inner, smooth_grad<> smooth) {
+        settings.apply(smooth);
+        return smooth.name + ("(" + written(plain, inner, {}) + ")") + detail::written_options(smooth);
+      });
+}
+
+/// `Error` unless the text names a method and its options; see `attribution_text`.
+inline void check_attribution_name(std::string_view text) { attribution_text(text); }
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/any_attribution.hpp ====
+// One method of any type behind one call a backend, for where a method is chosen while the program runs: by name, or
+// from a list of several types. Whoever knows the type passes the value itself.
+
+#include <functional>
+#include <optional>
+
+
+namespace core_tokensets {
+
+namespace detail {
+template <class B, class... M>
+auto those_for_answers(choices<M...>) {
+  return joined(std::conditional_t<answers_method<M, B>, choices<M>, choices<>>{}...);
+}
+}  // namespace detail
+
+/// Those of the table that work on answers, as `choices`.
+template <tensor_backend B>
+auto methods_for_answers() {
+  return detail::those_for_answers<B>(attribution_methods{});
+}
+
+/// A method on backend B, with the text that reports show; works on answers where the method inside does.
+template <tensor_backend B>
+class any_attribution {
+ public:
+  using classes_call = std::function<std::vector<double>(B&, const vit<B>&, const token_batch&, const target&,
+                                                         attribution_workspace<B>&)>;
+  using answers_call = std::function<answer_relevance(B&, const image_text_model<B>&, const token_batch&,
+                                                      const text_batch&, answer_workspace<B>&)>;
+
+  /// A method with a name, or one that is called `text`.
+  template <class M>
+  requires(!std::same_as<M, any_attribution> && attribution_method<M, B>) any_attribution(const M& method)
+      : any_attribution(method, text_of(method)) {}
+  template <class M>
+  requires(!std::same_as<M, any_attribution> && attribution_method<M, B>)
+      any_attribution(const M& method, std::string text)
+      : any_attribution(for_classes(method, std::move(text)).with_answers(answers_of(method))) {}
+
+  /// A method that nobody will ask about answers, which spares the compiler that half of it.
+  template <attribution_method<B> M>
+  static any_attribution for_classes(const M& method) {
+    return for_classes(method, text_of(method));
+  }
+  template <attribution_method<B> M>
+  static any_attribution for_classes(const M& method, std::string text) {
+    any_attribution made;
+    made.text_ = std::move(text);
+    made.classes_ = [method](B& b, const vit<B>& model, const token_batch& batch, const target& t,
+                             attribution_workspace<B>& ws) { return attribute(method, b, model, batch, t, ws); };
+    return made;
+  }
+  /// Its call for answers, empty where a method has none.
+  template <class M>
+  static answers_call answers_of(const M& method) {
+    if constexpr (answers_method<M, B>) {
+      return [method](B& b, const image_text_model<B>& model, const token_batch& images, const text_batch& texts,
+                      answer_workspace<B>& ws) { return attribute(method, b, model, images, texts, ws); };
+    } else {
+      return {};
+    }
+  }
+  /// The same method with a call for answers, which may come from another unit of the program.
+  any_attribution with_answers(answers_call answers) const {
+    any_attribution both = *this;
+    both.answers_ = std::move(answers);
+    both.no_answers_ = "does not work on answers";
+    return both;
+  }
+
+  const std::string& text() const { return text_; }
+  bool works_on_answers() const { return answers_ != nullptr; }
+
+  /// What `attribute` does. `Error`: the method inside gave another number of numbers.
+  std::vector<double> explain(B& b, const vit<B>& model, const token_batch& batch, const target& t,
+                              attribution_workspace<B>& ws) const {
+    std::vector<double> relevance = classes_(b, model, batch, t, ws);
+    check_size(relevance, batch.tokens(), "patches");
+    return relevance;
+  }
+  /// `Error` also where the method inside does not work on answers.
+  answer_relevance explain(B& b, const image_text_model<B>& model, const token_batch& images, const text_batch& texts,
+                           answer_workspace<B>& ws) const {
+    check_answers();
+    answer_relevance relevance = answers_(b, model, images, texts, ws);
+    check_size(relevance.image, images.tokens(), "patches");
+    check_size(relevance.text, static_cast<index>(texts.tokens.size()), "tokens of text");
+    return relevance;
+  }
+
+  /// `Error`, naming the methods that work on answers, unless this one does.
+  void check_answers() const {
+    require(works_on_answers(), "attribution: '", text_, "' ", no_answers_, "; ",
+            join_names(names_of(methods_for_answers<B>())), " do");
+  }
+
+ private:
+  any_attribution() = default;
+  void check_size(const std::vector<double>& relevance, index wanted, const char* of) const {
+    require(static_cast<index>(relevance.size()) == wanted, "attribution: '", text_, "' gave ", relevance.size(),
+            " numbers for ", wanted, " ", of);
+  }
+
+  std::string text_;
+  classes_call classes_;
+  answers_call answers_;
+  const char* no_answers_ = "was made for classes alone, and does not work on answers";
+};
+
+/// Templates, so that nothing is converted to `any_attribution` on the way.
+template <tensor_backend B>
+std::vector<double> attribute(const any_attribution<B>& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  return method.explain(b, model, batch, t, ws);
+}
+template <tensor_backend B>
+answer_relevance attribute(const any_attribution<B>& method, B& b, const image_text_model<B>& model,
+                           const token_batch& images, const text_batch& texts, answer_workspace<B>& ws) {
+  return method.explain(b, model, images, texts, ws);
+}
+template <tensor_backend B>
+std::string text_of(const any_attribution<B>& method) {
+  return method.text();
+}
+
+/// A call that makes a method of a text without brackets.
+template <class Make, class B>
+concept makes_methods = requires(const Make& make, const std::string& text) {
+  { make(text) } -> std::convertible_to<any_attribution<B>>;
+};
+
+/// The method of a text (see `attribution_text`); `plain(text)` makes those without brackets.
+template <tensor_backend B, makes_methods<B> Plain>
+any_attribution<B> named_attribution(std::string_view text, const Plain& plain) {
+  return read_attribution(
+      text, [&](std::string_view one) -> any_attribution<B> { return plain(std::string(one)); },
+      [&](const std::string& inner, const smooth_grad<>& s) -> any_attribution<B> {
+        return smooth_grad<any_attribution<B>>{plain(inner), s.samples, s.sigma, s.seed};
+      });
+}
+
+/// The same from a list of methods, all of which are compiled. `Error`: see `attribution_text`.
+template <tensor_backend B, class... M>
+any_attribution<B> named_attribution(std::string_view text, choices<M...> methods) {
+  attribution_text(text, {}, methods);  // which knows all names
+  return named_attribution<B>(text, [&](const std::string& one) {
+    std::optional<any_attribution<B>> made;
+    choose_by_name(methods, one, "attribution", [&](const auto& method) { made.emplace(method); });
+    return *std::move(made);
+  });
+}
+template <tensor_backend B>
+any_attribution<B> named_attribution(std::string_view text) {
+  return named_attribution<B>(text, plain_attribution_methods{});
 }
 
 }  // namespace core_tokensets
@@ -7292,7 +8837,6 @@ answer_relevance attribute_answers(const attribution_method& method, B& b, const
 // ==== core_tokensets/attribution/audit.hpp ====
 // The audit of an LRP pass: how much relevance enters and leaves every operation, and who keeps the rest.
 
-#include <nlohmann/json.hpp>
 #include <string>
 
 
@@ -7437,6 +8981,7 @@ std::vector<conservation_report> audit(const lrp::composite& c, B& b, const vit<
                                        const audit_options& options = {}) {
   using T = typename B::scalar;
   using totals = detail::stage_totals<B>;
+  require(options.limit > 0, "audit: relevance may grow by ", options.limit, ", expected more than 0");
   explain_forward(b, model, batch, t, ws, kept::gradients);
   std::vector<typename totals::record> records;
   const totals observe{&b, &records};
@@ -7490,26 +9035,27 @@ std::vector<conservation_report> audit(const lrp::composite& c, B& b, const vit<
   return reports;
 }
 
-inline nlohmann::json to_json(const conservation_report& r) {
-  nlohmann::json flows = nlohmann::json::array();
+inline json to_json(const conservation_report& r) {
+  json flows = json::array();
   for (const auto& f : r.flows) {
-    flows.push_back({{"operation", f.operation}, {"entering", f.entering}, {"leaving", f.leaving}});
+    flows.push_back(
+        {{"operation", f.operation}, {"entering", finite_or_null(f.entering)}, {"leaving", finite_or_null(f.leaving)}});
   }
   return {{"rules", r.rules},
           {"class", r.explained_class},
-          {"start", r.start},
-          {"at_tokens", r.at_tokens},
-          {"at_embeddings", r.at_embeddings},
-          {"at_pixels", r.at_pixels},
-          {"class_token", r.class_token},
-          {"positions", r.positions},
+          {"start", finite_or_null(r.start)},
+          {"at_tokens", finite_or_null(r.at_tokens)},
+          {"at_embeddings", finite_or_null(r.at_embeddings)},
+          {"at_pixels", finite_or_null(r.at_pixels)},
+          {"class_token", finite_or_null(r.class_token)},
+          {"positions", finite_or_null(r.positions)},
           {"absorbed",
-           {{"linear", r.linear},
-            {"norms", r.norms},
-            {"attention", r.attention},
-            {"sums", r.sums},
-            {"activations", r.activations}}},
-          {"growth", r.growth},
+           {{"linear", finite_or_null(r.linear)},
+            {"norms", finite_or_null(r.norms)},
+            {"attention", finite_or_null(r.attention)},
+            {"sums", finite_or_null(r.sums)},
+            {"activations", finite_or_null(r.activations)}}},
+          {"growth", finite_or_null(r.growth)},
           {"exploded", r.exploded},
           {"flows", flows}};
 }
@@ -7603,7 +9149,7 @@ namespace detail {
 template <class T>
 masked_value read_value(const settled_target& t, std::size_t s, std::span<const T> logits) {
   settled_target log_probability = t;
-  log_probability.what = objective::log_probability;
+  log_probability.what = explained_score::log_probability;
   const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
   return {t.value(s, logits), std::exp(log_probability.value(s, logits)), best == t.classes[s]};
 }
@@ -8106,8 +9652,8 @@ struct max_sensitivity {
 template <class Explain>
 std::vector<double> measure(const max_sensitivity& options, const Explain& explain, const token_batch& batch,
                             const settled_target& explained, std::span<const double> relevance) {
-  require(options.samples > 0 && options.radius >= 0, "max_sensitivity: ", options.samples, " draws within ",
-          options.radius);
+  require(options.samples > 0 && options.radius >= 0 && std::isfinite(options.radius),
+          "max_sensitivity: ", options.samples, " draws within ", options.radius);
   std::vector<double> result(static_cast<std::size_t>(batch.samples()), 0.0);
   for_each_part(batch, options.samples, 4096, [&](std::span<const index> samples, std::span<const index> number) {
     token_batch copies = copy_samples(batch, samples);
@@ -8192,7 +9738,6 @@ sufficiency_result measure(const sufficiency& options, M& m, std::span<const dou
 
 #include <chrono>
 #include <map>
-#include <nlohmann/json.hpp>
 
 
 namespace core_tokensets {
@@ -8243,8 +9788,8 @@ inline void append(judgement& into, const char* name, const std::vector<double>&
   all.insert(all.end(), values.begin(), values.end());
 }
 
-template <measured M>
-void judge_removal(M& m, std::span<const double> relevance, const judge_options& o, judgement& into) {
+template <measured Samples>
+void judge_removal(Samples& m, std::span<const double> relevance, const judge_options& o, judgement& into) {
   for (const auto missing : {missing_tokens::drop, missing_tokens::zero}) {
     const bool drop = missing == missing_tokens::drop;
     append(into, drop ? "deletion" : "deletion_zero",
@@ -8263,10 +9808,9 @@ void judge_removal(M& m, std::span<const double> relevance, const judge_options&
   append(into, "completeness", measure(completeness{.missing = o.missing}, m, relevance));
 }
 
-template <tensor_backend B>
-void judge_sanity(const attribution_method& method, B& b, const vit<B>& model, measured_batch<B>& m,
-                  std::span<const double> relevance, const judge_options& o, attribution_workspace<B>& ws,
-                  judgement& into) {
+template <tensor_backend B, attribution_method<B> M>
+void judge_sanity(const M& method, B& b, const vit<B>& model, measured_batch<B>& m, std::span<const double> relevance,
+                  const judge_options& o, attribution_workspace<B>& ws, judgement& into) {
   std::vector<index> each(m.samples());
   std::iota(each.begin(), each.end(), index{0});
   const target same = repeat_target(m.explained, each);
@@ -8293,10 +9837,9 @@ void judge_sanity(const attribution_method& method, B& b, const vit<B>& model, m
 
 /// Judges a method on one batch. `coverage` `[P]`: how much of each patch an object covers, or empty; samples without
 /// an object are left out there. `sanity`: with the checks that explain many times over.
-template <tensor_backend B>
-void judge(const attribution_method& method, B& b, const vit<B>& model, measured_batch<B>& m,
-           std::span<const double> coverage, bool sanity, const judge_options& o, attribution_workspace<B>& ws,
-           judgement& into) {
+template <tensor_backend B, attribution_method<B> M>
+void judge(const M& method, B& b, const vit<B>& model, measured_batch<B>& m, std::span<const double> coverage,
+           bool sanity, const judge_options& o, attribution_workspace<B>& ws, judgement& into) {
   std::vector<index> each(m.samples());
   std::iota(each.begin(), each.end(), index{0});
   const auto start = std::chrono::steady_clock::now();
@@ -8318,9 +9861,9 @@ void judge(const attribution_method& method, B& b, const vit<B>& model, measured
   if (sanity) detail::judge_sanity(method, b, model, m, relevance, o, ws, into);
 }
 
-/// Mean, median, standard deviation and number of the samples of each measure.
-inline nlohmann::json to_json(const judgement& j) {
-  nlohmann::json result = nlohmann::json::object();
+/// Mean, median, standard deviation (null where they are not finite) and number of the samples of each measure.
+inline json to_json(const judgement& j) {
+  json result = json::object();
   for (const auto& [name, values] : j) {
     const auto n = static_cast<double>(values.size());
     const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
@@ -8329,8 +9872,10 @@ inline nlohmann::json to_json(const judgement& j) {
     auto sorted = values;
     std::sort(sorted.begin(), sorted.end());
     const double median = (sorted[sorted.size() / 2] + sorted[(sorted.size() - 1) / 2]) / 2;
-    result[name] = {
-        {"mean", mean}, {"median", median}, {"sd", n > 1 ? std::sqrt(square / (n - 1)) : 0.0}, {"n", values.size()}};
+    result[name] = {{"mean", finite_or_null(mean)},
+                    {"median", finite_or_null(median)},
+                    {"sd", finite_or_null(n > 1 ? std::sqrt(square / (n - 1)) : 0.0)},
+                    {"n", values.size()}};
   }
   return result;
 }
@@ -8416,7 +9961,7 @@ struct measured_answers {
       masked_value value{0, 1, true};
       for (const index a : rows) {
         const auto row = static_cast<std::size_t>(a);
-        const settled_target token{objective::logit, {workspace_.tape.text.targets[row]}, {}};
+        const settled_target token{explained_score::logit, {workspace_.tape.text.targets[row]}, {}};
         const masked_value of_token = detail::read_value(token, 0, std::span(logits).subspan(row * v, v));
         value.value += of_token.value;
         value.probability *= of_token.probability;
@@ -8430,11 +9975,10 @@ struct measured_answers {
 };
 
 /// Judges a method on answers by the measures of removal and of sparseness.
-template <tensor_backend B>
-void judge(const attribution_method& method, measured_answers<B>& m, const judge_options& o, answer_workspace<B>& ws,
-           judgement& into) {
+template <tensor_backend B, answers_method<B> M>
+void judge(const M& method, measured_answers<B>& m, const judge_options& o, answer_workspace<B>& ws, judgement& into) {
   const auto start = std::chrono::steady_clock::now();
-  const std::vector<double> relevance = attribute_answers(method, m.b, m.model, m.images, m.texts, ws).image;
+  const std::vector<double> relevance = attribute(method, m.b, m.model, m.images, m.texts, ws).image;
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   into["seconds"].insert(into["seconds"].end(), m.samples(), seconds / static_cast<double>(m.samples()));
   detail::judge_removal(m, relevance, o, into);
@@ -8508,6 +10052,15 @@ inline progress_callback console_progress() {
     std::fflush(stderr);
   };
 }
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/core/version.hpp ====
+// The version of the library; the build system reads it from here.
+
+namespace core_tokensets {
+
+inline constexpr const char* library_version = "0.1.0";
 
 }  // namespace core_tokensets
 
@@ -9020,7 +10573,189 @@ inline void write_png(const std::filesystem::path& path, const image_view& from)
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/boxes.hpp ====
+// ==== core_tokensets/data/patches.hpp ====
+// Pictures cut into patches and put together again. Patch k = row of the grid * columns of the grid + column; within a
+// patch the order is channel, row, column, as in the weight of a convolution.
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Patches `[P, C p p]` of a picture as bytes.
+inline std::vector<std::uint8_t> patchify(const image_view& from, index patch) {
+  const patch_grid grid{from.height, from.width, from.channels, patch};
+  grid.check();
+  std::vector<std::uint8_t> patches;
+  patches.reserve(static_cast<std::size_t>(from.size()));
+  grid.for_each([&](index y, index x, index c) { patches.push_back(from.at(y, x)[c]); });
+  return patches;
+}
+
+/// Normalised patches `[P, C p p]` of a picture.
+inline std::vector<float> patchify(const image_view& from, index patch, const pixel_normalisation& normalisation) {
+  const patch_grid grid{from.height, from.width, from.channels, patch};
+  grid.check();
+  const auto table = pixel_table(normalisation, from.channels);
+  std::vector<float> patches;
+  patches.reserve(static_cast<std::size_t>(from.size()));
+  grid.for_each([&](index y, index x, index c) { patches.push_back(table.data()[c * 256 + from.at(y, x)[c]]); });
+  return patches;
+}
+
+/// The picture from some of its patches, `positions` saying which; pixels of missing patches are `missing`. `Error`:
+/// sizes that do not fit, a position outside of the grid.
+inline image unpatchify(std::span<const std::uint8_t> patches, std::span<const std::int32_t> positions,
+                        const patch_grid& grid, std::uint8_t missing = 0) {
+  grid.check();
+  require(patches.size() == positions.size() * static_cast<std::size_t>(grid.patch_dim()),
+          "unpatchify: ", patches.size(), " bytes for ", positions.size(), " patches of ", grid.patch_dim());
+  image to(grid.height, grid.width, grid.channels, missing);
+  const std::uint8_t* p = patches.data();
+  for (const index k : positions) {
+    require(k >= 0 && k < grid.tokens(), "unpatchify: position ", k, " of ", grid.tokens());
+    for (index c = 0; c < grid.channels; ++c) {
+      for (index y = grid.top(k); y < grid.top(k) + grid.patch; ++y) {
+        for (index x = grid.left(k); x < grid.left(k) + grid.patch; ++x) to.at(y, x)[c] = *p++;
+      }
+    }
+  }
+  return to;
+}
+
+/// The picture from all of its patches in order.
+inline image unpatchify(std::span<const std::uint8_t> patches, const patch_grid& grid) {
+  grid.check();
+  std::vector<std::int32_t> all;
+  for (index k = 0; k < grid.tokens(); ++k) all.push_back(static_cast<std::int32_t>(k));
+  return unpatchify(patches, all, grid);
+}
+
+/// The picture of sample s of a batch; pixels of missing patches are `missing`.
+inline image unpatchify(const token_batch& batch, index s, const patch_grid& grid,
+                        const pixel_normalisation& normalisation, std::uint8_t missing = 0) {
+  require(s >= 0 && s < batch.samples() && batch.patch_dim == grid.patch_dim(), "unpatchify: sample ", s, " of ",
+          batch.samples(), ", patches of ", batch.patch_dim, ", expected ", grid.patch_dim());
+  const auto full = normalisation.for_channels(grid.channels);
+  const index begin = batch.offsets.data()[s], count = batch.offsets.data()[s + 1] - begin;
+  const float* from = batch.patches.data() + begin * batch.patch_dim;
+  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(count * batch.patch_dim));
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    const std::size_t c =
+        i % static_cast<std::size_t>(grid.patch_dim()) / static_cast<std::size_t>(grid.patch * grid.patch);
+    bytes[i] = to_pixel(from[i], full.mean[c], full.stddev[c]);
+  }
+  return unpatchify(
+      bytes, std::span(batch.positions).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count)), grid,
+      missing);
+}
+
+namespace detail {
+
+/// Shapes a batch for `samples` whole pictures; memory is reused.
+inline void shape_whole_batch(const patch_grid& grid, index samples, token_batch& out) {
+  const index tokens = grid.tokens();
+  out.patch_dim = grid.patch_dim();
+  out.patches.resize(static_cast<std::size_t>(samples * tokens * out.patch_dim));
+  out.positions.resize(static_cast<std::size_t>(samples * tokens));
+  out.offsets.resize(static_cast<std::size_t>(samples + 1));
+  out.scale.clear(), out.targets.clear(), out.weights.clear();
+  for (index s = 0; s <= samples; ++s) out.offsets.data()[s] = s * tokens;
+  for (index t = 0; t < samples * tokens; ++t) out.positions.data()[t] = static_cast<std::int32_t>(t % tokens);
+}
+
+}  // namespace detail
+
+/// Numbers `[S, C, H, W]` as a batch of whole pictures, taken as they are. `Error`: another number of them.
+inline token_batch patchify(std::span<const float> images, const patch_grid& grid) {
+  grid.check("patchify");
+  const index samples = static_cast<index>(images.size()) / grid.size();
+  require(samples * grid.size() == static_cast<index>(images.size()), "patchify: ", images.size(),
+          " numbers, expected a multiple of ", grid.size());
+  token_batch batch;
+  detail::shape_whole_batch(grid, samples, batch);
+  float* to = batch.patches.data();
+  for (index s = 0; s < samples; ++s) {
+    const float* from = images.data() + s * grid.size();
+    grid.for_each([&](index y, index x, index c) { *to++ = from[(c * grid.height + y) * grid.width + x]; });
+  }
+  return batch;
+}
+
+/// A batch of whole pictures back to numbers `[B, C, H, W]`; patches may come in any order.
+inline std::vector<float> unpatchify(const token_batch& batch, const patch_grid& grid) {
+  grid.check();
+  require(batch.patch_dim == grid.patch_dim(), "unpatchify: patches of ", batch.patch_dim, ", expected ",
+          grid.patch_dim());
+  const index area = grid.patch * grid.patch, size = grid.size();
+  std::vector<float> images(static_cast<std::size_t>(batch.samples() * size), 0.0f);
+  for (index s = 0; s < batch.samples(); ++s) {
+    for (index t = batch.offsets.data()[s]; t < batch.offsets.data()[s + 1]; ++t) {
+      const index k = batch.positions.data()[t];
+      require(k >= 0 && k < grid.tokens(), "unpatchify: position ", k, " of ", grid.tokens());
+      for (index e = 0; e < grid.patch_dim(); ++e) {
+        const index y = k / grid.cols() * grid.patch + e % area / grid.patch;
+        const index x = k % grid.cols() * grid.patch + e % grid.patch;
+        images.data()[s * size + (e / area * grid.height + y) * grid.width + x] =
+            batch.patches.data()[t * grid.patch_dim() + e];
+      }
+    }
+  }
+  return images;
+}
+
+struct batch_options {
+  index patch = 8;
+  pixel_normalisation normalisation = {};
+  augmentation augment = {};
+  std::uint64_t seed = 0, epoch = 0;  ///< of the augmentation
+  int threads = 0;
+};
+
+/// The pictures at `indices`, augmented, normalised and cut, with their labels as targets. `Error`: patches that do not
+/// tile the pictures, an index out of range.
+inline void make_batch(const dataset& data, std::span<const index> indices, const batch_options& options,
+                       token_batch& out) {
+  const patch_grid grid{data.height, data.width, data.channels, options.patch};
+  grid.check();
+  const auto samples = static_cast<index>(indices.size());
+  const auto table = pixel_table(options.normalisation, data.channels);
+  detail::shape_whole_batch(grid, samples, out);
+  out.targets.resize(indices.size());
+  for (index s = 0; s < samples; ++s) {
+    const index i = indices.data()[s];
+    require(i >= 0 && i < data.n(), "make_batch: picture ", i, " of ", data.n());
+    out.targets.data()[s] = data.labels.data()[i];
+  }
+  const bool plain = options.augment.shift == 0 && options.augment.flip == 0;
+  parallel_chunks(options.threads, samples, 4, [&](index begin, index end) {
+    for (index s = begin; s < end; ++s) {
+      const image_view from = data.view_of(indices.data()[s]);
+      float* to = out.patches.data() + s * data.image_size();
+      if (plain) {
+        grid.for_each([&](index y, index x, index c) { *to++ = table.data()[c * 256 + from.at(y, x)[c]]; });
+      } else {
+        const auto draw = draw_augmentation(options.augment, options.seed, options.epoch, indices.data()[s]);
+        grid.for_each([&](index y, index x, index c) {
+          const index source = draw.source(y, x, from.height, from.width);
+          *to++ = table.data()[c * 256 + (source < 0 ? 0 : from.pixels[source * from.channels + c])];
+        });
+      }
+    }
+  });
+}
+
+inline token_batch make_batch(const dataset& data, std::span<const index> indices, const batch_options& options = {}) {
+  token_batch out;
+  make_batch(data, indices, options, out);
+  return out;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/readers/boxes.hpp ====
 // Boxes around objects, from a table beside the pictures, as masks of a dataset.
 
 #include <charconv>
@@ -9121,224 +10856,7 @@ inline bool add_box_masks(dataset& data, const std::filesystem::path& dir, const
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/text_words.hpp ====
-// Where the words of a text lie, and how often each occurs in a corpus. Tokens never reach beyond a word.
-
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <string>
-#include <string_view>
-#include <unordered_map>
-#include <utility>
-#include <vector>
-
-namespace core_tokensets {
-
-namespace detail {
-
-/// ASCII letters and digits, and every byte of a character beyond ASCII.
-constexpr bool is_word_byte(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-         (static_cast<unsigned char>(c) & 0x80u) != 0;
-}
-
-}  // namespace detail
-
-/// Hands the words of `text`, in order and without a gap, to `visit(std::string_view)`. A word is a run of letters and
-/// digits (bytes above 127 count as letters) with the one blank before it, or a run of other bytes: "is it red?" is
-/// "is", " it", " red", "?".
-template <class Visit>
-void for_each_word(std::string_view text, const Visit& visit) {
-  const auto word_at = [&](std::size_t i) { return i < text.size() && detail::is_word_byte(text[i]); };
-  for (std::size_t begin = 0, end = 0; begin < text.size(); begin = end) {
-    const bool blank = text[begin] == ' ' && word_at(begin + 1);
-    end = begin + 1;
-    if (blank || word_at(begin)) {
-      while (word_at(end)) ++end;
-    } else {
-      while (end < text.size() && !word_at(end) && !(text[end] == ' ' && word_at(end + 1))) ++end;
-    }
-    visit(text.substr(begin, end - begin));
-  }
-}
-
-/// A word and how often it occurs.
-using counted_word = std::pair<std::string, std::int64_t>;
-
-/// The different words of a corpus, ordered by their bytes.
-inline std::vector<counted_word> count_words(std::span<const std::string> corpus) {
-  std::unordered_map<std::string, std::int64_t> counts;
-  std::string key;
-  for (const auto& text : corpus) {
-    for_each_word(text, [&](std::string_view word) {
-      key.assign(word);
-      ++counts[key];
-    });
-  }
-  std::vector<counted_word> words(counts.begin(), counts.end());
-  std::sort(words.begin(), words.end());
-  return words;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/data/byte_pairs.hpp ====
-// Byte-pair encoding (Gage 1994; Sennrich, Haddow & Birch 2016): the two neighbours that occur together most often
-// become one token, again and again. The merges are learnt on counted words and applied in the order of their learning.
-
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <functional>
-#include <queue>
-#include <span>
-#include <string_view>
-#include <tuple>
-#include <unordered_map>
-#include <utility>
-#include <vector>
-
-
-namespace core_tokensets::detail {
-
-/// Tokens 0 and 1 begin and end a text, the 256 bytes follow, then whatever a tokenizer has learnt.
-constexpr std::int32_t first_byte_token = 2, first_learnt_token = 258;
-
-/// Two neighbours that become the token `first_learnt_token` + the number of the merge.
-using token_pair = std::pair<std::int32_t, std::int32_t>;
-
-constexpr std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
-  return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
-}
-
-inline void append_bytes_as_tokens(std::string_view bytes, std::vector<std::int32_t>& tokens) {
-  for (const char c : bytes) tokens.push_back(first_byte_token + static_cast<unsigned char>(c));
-}
-
-/// Counts of all neighbours in a set of words, kept up to date while words change.
-class pair_counts {
- public:
-  /// Word number `word`, spelled `tokens`, occurs `times` more often; `times` may be negative.
-  void add(const std::vector<std::int32_t>& tokens, std::int64_t times, std::size_t word) {
-    for (std::size_t i = 0; i + 1 < tokens.size(); ++i) {
-      auto& seen = entries_[pair_key(tokens[i], tokens[i + 1])];
-      seen.count += times;
-      if (times < 0) continue;
-      if (seen.words.empty() || seen.words.back() != word) seen.words.push_back(word);
-      touched_.emplace_back(tokens[i], tokens[i + 1]);
-    }
-  }
-
-  /// The pair with the highest count of at least 2, of several the one with the smallest token numbers, and the words
-  /// that may hold it; (-1, -1) if there is none.
-  std::pair<token_pair, std::vector<std::size_t>> take_best() {
-    std::sort(touched_.begin(), touched_.end());
-    touched_.erase(std::unique(touched_.begin(), touched_.end()), touched_.end());
-    for (const auto& [left, right] : touched_) {
-      heap_.emplace(entries_.at(pair_key(left, right)).count, -left, -right);
-    }
-    touched_.clear();
-    while (!heap_.empty()) {
-      const auto [count, left, right] = heap_.top();
-      heap_.pop();
-      const auto found = entries_.find(pair_key(-left, -right));
-      if (found == entries_.end()) continue;
-      if (found->second.count != count) {  // the count fell after it was put there
-        if (found->second.count > 1 && found->second.count < count) heap_.emplace(found->second.count, left, right);
-        continue;
-      }
-      if (count < 2) continue;
-      auto words = std::move(found->second.words);
-      entries_.erase(found);
-      return {{-left, -right}, std::move(words)};
-    }
-    return {{-1, -1}, {}};
-  }
-
- private:
-  struct entry {
-    std::int64_t count = 0;
-    std::vector<std::size_t> words;
-  };
-  std::unordered_map<std::uint64_t, entry> entries_;
-  std::vector<token_pair> touched_;
-  std::priority_queue<std::tuple<std::int64_t, std::int32_t, std::int32_t>> heap_;
-};
-
-/// Replaces the neighbours `pair` by `merged`, from left to right; false if there are none.
-inline bool merge_in(std::vector<std::int32_t>& tokens, token_pair pair, std::int32_t merged) {
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < tokens.size(); ++kept) {
-    const bool found = tokens[i] == pair.first && i + 1 < tokens.size() && tokens[i + 1] == pair.second;
-    tokens[kept] = found ? merged : tokens[i];
-    i += found ? 2 : 1;
-  }
-  const bool changed = kept < tokens.size();
-  tokens.resize(kept);
-  return changed;
-}
-
-/// At most `limit` merges, the most frequent pair first (ties: the smallest token numbers). Pairs that occur once only
-/// are not merged.
-inline std::vector<token_pair> learn_merges(std::span<const counted_word> words, std::size_t limit) {
-  std::vector<std::vector<std::int32_t>> spelled(words.size());
-  pair_counts counts;
-  for (std::size_t w = 0; w < words.size(); ++w) {
-    append_bytes_as_tokens(words[w].first, spelled[w]);
-    counts.add(spelled[w], words[w].second, w);
-  }
-  std::vector<token_pair> merges;
-  while (merges.size() < limit) {
-    const auto [pair, where] = counts.take_best();
-    if (pair.first < 0) break;
-    const auto merged = first_learnt_token + static_cast<std::int32_t>(merges.size());
-    merges.push_back(pair);
-    for (const std::size_t w : where) {
-      const auto before = spelled[w];
-      if (!merge_in(spelled[w], pair, merged)) continue;
-      counts.add(before, -words[w].second, w);
-      counts.add(spelled[w], words[w].second, w);
-    }
-  }
-  return merges;
-}
-
-/// Merges the tokens of one word, the earliest merge first and from left to right: O(n log n) for a word of any length.
-/// `ranks`: the number of each merge by `pair_key`.
-inline void apply_merges(const std::unordered_map<std::uint64_t, std::int32_t>& ranks,
-                         std::vector<std::int32_t>& tokens) {
-  const std::size_t n = tokens.size();
-  using candidate = std::tuple<std::int32_t, std::size_t, std::size_t>;  // rank, left place, right place
-  std::priority_queue<candidate, std::vector<candidate>, std::greater<>> candidates;
-  std::vector<std::size_t> before(n), after(n);
-  const auto consider = [&](std::size_t left, std::size_t right) {
-    if (left >= n || right >= n) return;
-    const auto found = ranks.find(pair_key(tokens[left], tokens[right]));
-    if (found != ranks.end()) candidates.emplace(found->second, left, right);
-  };
-  for (std::size_t i = 0; i < n; ++i) before[i] = i - 1, after[i] = i + 1;  // before the first one: beyond n
-  for (std::size_t i = 0; i + 1 < n; ++i) consider(i, i + 1);
-  while (!candidates.empty()) {
-    const auto [rank, left, right] = candidates.top();
-    candidates.pop();
-    if (tokens[left] < 0 || tokens[right] < 0 || after[left] != right) continue;  // a neighbour is gone
-    const auto found = ranks.find(pair_key(tokens[left], tokens[right]));
-    if (found == ranks.end() || found->second != rank) continue;  // a neighbour has grown
-    tokens[left] = first_learnt_token + rank;
-    tokens[right] = -1;
-    after[left] = after[right];
-    if (after[right] < n) before[after[right]] = left;
-    consider(before[left], left);
-    consider(left, after[left]);
-  }
-  std::erase(tokens, -1);
-}
-
-}  // namespace core_tokensets::detail
-
-// ==== core_tokensets/data/cache.hpp ====
+// ==== core_tokensets/data/readers/cache.hpp ====
 // A cache of decoded pictures: one file per folder and options, which holds the exact list of the picture files that it
 // was made from. Whatever does not match (a changed file, a damaged cache) counts as absent and is made anew.
 
@@ -9458,7 +10976,7 @@ inline bool store_decoded(const std::filesystem::path& folder, std::string_view 
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/cifar.hpp ====
+// ==== core_tokensets/data/readers/cifar.hpp ====
 // CIFAR-10 and CIFAR-100 in their binary form (Krizhevsky 2009): records of labels and 3 x 32 x 32 bytes.
 
 #include <algorithm>
@@ -9565,7 +11083,7 @@ inline dataset_split load_cifar100(const std::filesystem::path& dir, bool coarse
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/folder.hpp ====
+// ==== core_tokensets/data/readers/folder.hpp ====
 // Pictures from folders: DIR/train and DIR/test (or DIR/val), in each one folder a class, in it JPEG and PNG files.
 
 #include <algorithm>
@@ -9585,8 +11103,8 @@ namespace core_tokensets {
 struct folder_options {
   index size = 0;      ///< height and width to resize to; 0: as they are, all must be of one size
   index channels = 3;  ///< 3 or 1; others are converted
-  bool cache = true;   ///< keep the decoded pictures for the next time
-  std::filesystem::path cache_folder = default_cache_folder();
+  /// Where decoded pictures are kept for the next time (`default_cache_folder()`); empty: nowhere.
+  std::filesystem::path cache_folder = {};
   int threads = 0;
   progress_callback on_progress = {};
 };
@@ -9687,7 +11205,7 @@ inline void decode_or_recall(const std::filesystem::path& where, const std::vect
                              const std::string& listing, const std::string& choice, const folder_options& options,
                              dataset& data) {
   namespace fs = std::filesystem;
-  const fs::path cache = options.cache ? options.cache_folder : fs::path{};
+  const fs::path& cache = options.cache_folder;
   const std::string key = portable_name(fs::weakly_canonical(where)) + "\tsize " + std::to_string(options.size) +
                           "\tchannels " + std::to_string(options.channels) + choice;
   if (auto stored = load_decoded(cache, key, key + '\n' + listing, options.threads); stored && stored->n == data.n()) {
@@ -9735,72 +11253,369 @@ inline std::string test_part(const std::filesystem::path& dir) {
   fail(dir.string(), ": expected the folder test (or val) in it");
 }
 
+namespace detail {
+
+/// The names of class folders; where `dir` has a `classes.tsv` (folder, tab, description), the descriptions.
+inline std::vector<std::string> described_classes(const std::filesystem::path& dir, std::vector<std::string> names) {
+  std::ifstream table(dir / "classes.tsv");
+  std::map<std::string, std::string> described;
+  for (std::string line; std::getline(table, line);) {
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    const auto tab = line.find('\t');
+    if (tab != std::string::npos) described[line.substr(0, tab)] = line.substr(tab + 1);
+  }
+  for (auto& name : names) {
+    if (const auto found = described.find(name); found != described.end()) name = found->second;
+  }
+  return names;
+}
+
+inline void check_folder_of_parts(const std::filesystem::path& dir) {
+  require(with_file_errors([&] { return std::filesystem::is_directory(dir); }), dir.string(), ": no such folder");
+  require(std::filesystem::is_directory(dir / "train"), dir.string(),
+          ": expected the folders train and test (or val) in it");
+}
+
+}  // namespace detail
+
 /// Reads DIR/train and DIR/test, or DIR/val if there is no test. Classes are numbered by folder name; where DIR has a
 /// `classes.tsv` (folder, tab, description), the descriptions become their names. `Error`: see `load_class_folders`.
 inline dataset_split load_folder(const std::filesystem::path& dir, const folder_options& options = {}) {
-  namespace fs = std::filesystem;
-  require(with_file_errors([&] { return fs::is_directory(dir); }), dir.string(), ": no such folder");
-  require(fs::is_directory(dir / "train"), dir.string(), ": expected the folders train and test (or val) in it");
-  const fs::path test = dir / test_part(dir);
+  detail::check_folder_of_parts(dir);
   dataset_split split;
+  const auto test = dir / test_part(dir);
   split.train = load_class_folders(dir / "train", options);
   split.test = load_class_folders(test, options, split.train.class_names);
   require(split.train.height == split.test.height && split.train.width == split.test.width, dir.string(),
           ": train has ", split.train.height, " x ", split.train.width, " pixels, test ", split.test.height, " x ",
           split.test.width, ": choose a size to resize to");
-  if (std::ifstream table(dir / "classes.tsv"); table) {
-    std::map<std::string, std::string> described;
-    for (std::string line; std::getline(table, line);) {
-      if (!line.empty() && line.back() == '\r') line.pop_back();
-      const auto tab = line.find('\t');
-      if (tab != std::string::npos) described[line.substr(0, tab)] = line.substr(tab + 1);
-    }
-    for (auto& name : split.train.class_names) {
-      if (const auto found = described.find(name); found != described.end()) name = found->second;
-    }
-    split.test.class_names = split.train.class_names;
-  }
+  split.train.class_names = split.test.class_names = detail::described_classes(dir, split.train.class_names);
   return split;
+}
+
+/// Reads the part to measure on alone; classes are numbered and named as in `load_folder`, by the folders of DIR/train.
+inline dataset load_test_folder(const std::filesystem::path& dir, const folder_options& options = {}) {
+  detail::check_folder_of_parts(dir);
+  const auto classes = with_file_errors([&] { return detail::class_folders(dir / "train"); });
+  dataset data = load_class_folders(dir / test_part(dir), options, classes);
+  data.class_names = detail::described_classes(dir, classes);
+  return data;
 }
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/json_records.hpp ====
+// ==== core_tokensets/io/parse_json.hpp ====
+// JSON that someone else may have written (RFC 8259), read in one pass.
+
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// A place in a JSON text, moved along by reading; `where` begins the messages. Values may be read into trees, passed
+/// over, or handed on one by one where a tree would be too large.
+class json_reader {
+ public:
+  json_reader(std::string_view text, std::string_view where, int deepest)
+      : text_(text), where_(where), deepest_(deepest) {
+    if (text.starts_with("\xef\xbb\xbf")) at_ = 3;  // a mark that some programs put before UTF-8
+    space();
+  }
+
+  /// The first character of what comes next, 0 at the end.
+  char next() const { return at_ < text_.size() ? text_[at_] : '\0'; }
+
+  [[noreturn]] void refuse(std::string_view what) const {
+    fail(where_, " is not valid JSON: ", what, " at byte ", at_);
+  }
+
+  /// Reads an object: calls `member(key)`, which reads the value.
+  template <class Member>
+  void object(const Member& member) {
+    entries('{', '}', [&] {
+      if (next() != '"') refuse("expected a key in quotes");
+      std::string key = string();
+      space();
+      if (next() != ':') refuse("expected ':'");
+      ++at_;
+      space();
+      member(std::move(key));
+    });
+  }
+
+  /// Reads an array: calls `element()`, which reads a value.
+  template <class Element>
+  void array(const Element& element) {
+    entries('[', ']', element);
+  }
+
+  json value() {
+    if (next() == '{') {
+      std::vector<json::member> members;
+      object([&](std::string key) { members.emplace_back(std::move(key), value()); });
+      refuse_repeated(members);
+      return json::object(std::move(members));
+    }
+    if (next() == '[') {
+      std::vector<json> values;
+      array([&] { values.push_back(value()); });
+      return json::array(std::move(values));
+    }
+    json read = scalar();
+    space();
+    return read;
+  }
+
+  /// Passes over a value.
+  void skip() {
+    if (next() == '{') return object([&](const std::string&) { skip(); });
+    if (next() == '[') return array([&] { skip(); });
+    (void)value();
+  }
+
+  void end() const {
+    if (at_ < text_.size()) refuse("expected the end");
+  }
+
+ private:
+  void space() { at_ = std::min(text_.find_first_not_of(" \t\n\r", at_), text_.size()); }
+
+  void refuse_repeated(const std::vector<json::member>& members) const {
+    std::vector<std::string_view> keys;
+    for (const auto& member : members) keys.push_back(member.first);
+    std::sort(keys.begin(), keys.end());
+    const auto twice = std::adjacent_find(keys.begin(), keys.end());
+    if (twice != keys.end()) fail(where_, " names '", *twice, "' twice");
+  }
+
+  template <class Entry>
+  void entries(char open, char close, const Entry& entry) {
+    if (next() != open) refuse(open == '{' ? "expected an object" : "expected an array");
+    if (++depth_ > deepest_) fail(where_, " is nested too deeply, more than ", deepest_, " levels at byte ", at_);
+    ++at_;
+    space();
+    for (bool first = true; next() != close; first = false) {
+      if (!first) {
+        if (next() != ',') refuse(open == '{' ? "expected ',' or '}'" : "expected ',' or ']'");
+        ++at_;
+        space();
+      }
+      entry();
+    }
+    ++at_;
+    --depth_;
+    space();
+  }
+
+  json scalar() {
+    switch (next()) {
+      case '"':
+        return string();
+      case 't':
+        return word("true", true);
+      case 'f':
+        return word("false", false);
+      case 'n':
+        return word("null", nullptr);
+      default:
+        return number();
+    }
+  }
+
+  json word(std::string_view name, json value) {
+    if (!text_.substr(at_).starts_with(name)) refuse("expected a value");
+    at_ += name.size();
+    return value;
+  }
+
+  std::size_t digits() {
+    const std::size_t begin = at_;
+    while (next() >= '0' && next() <= '9') ++at_;
+    return at_ - begin;
+  }
+
+  json number() {
+    const std::size_t begin = at_;
+    const bool negative = next() == '-';
+    if (negative) ++at_;
+    const bool zero = next() == '0';
+    const std::size_t whole = digits();
+    if (whole == 0) refuse("expected a value");
+    if (zero && whole > 1) refuse("a number with a leading zero");
+    bool integer = true;
+    if (next() == '.') {
+      integer = false;
+      ++at_;
+      if (digits() == 0) refuse("expected a digit");
+    }
+    if (next() == 'e' || next() == 'E') {
+      integer = false;
+      ++at_;
+      if (next() == '+' || next() == '-') ++at_;
+      if (digits() == 0) refuse("expected a digit");
+    }
+    const char *first = text_.data() + begin, *last = text_.data() + at_;
+    std::int64_t number = 0;
+    std::uint64_t natural = 0;
+    if (integer && std::from_chars(first, last, number).ec == std::errc()) return number;
+    if (integer && !negative && std::from_chars(first, last, natural).ec == std::errc()) return natural;
+    double real = 0;
+    if (std::from_chars(first, last, real).ec == std::errc()) return real;
+    if (!tiny({first, last})) refuse("a number that no double holds");
+    return negative ? -0.0 : 0.0;
+  }
+
+  /// Whether a number outside of the range of double is too small rather than too large: by the place of its first
+  /// digit that is not 0.
+  static bool tiny(std::string_view number) {
+    const std::size_t end = std::min(number.find_first_of("eE"), number.size());
+    const std::size_t point = std::min(number.find('.'), end), leading = number.find_first_of("123456789");
+    std::int64_t exponent = 0;
+    if (end < number.size()) {
+      const char* from = number.data() + end + 1;
+      const auto read = std::from_chars(from + (*from == '+' ? 1 : 0), number.data() + number.size(), exponent);
+      if (read.ec != std::errc()) return *from == '-';
+    }
+    return exponent < static_cast<std::int64_t>(leading) - static_cast<std::int64_t>(point);
+  }
+
+  std::string string() {
+    std::string out;
+    ++at_;
+    for (;;) {
+      const std::size_t begin = at_;
+      while (at_ < text_.size() && plain(text_[at_])) ++at_;
+      out.append(text_, begin, at_ - begin);
+      if (at_ == text_.size()) refuse("a text without end");
+      if (next() == '"') break;
+      if (next() == '\\') {
+        escape(out);
+        continue;
+      }
+      if (static_cast<unsigned char>(next()) < 0x20) refuse("a control character in a text");
+      const auto [length, valid] = first_character(text_.substr(at_));
+      if (!valid) refuse("a text that is not UTF-8");
+      out.append(text_, at_, length);
+      at_ += length;
+    }
+    ++at_;
+    return out;
+  }
+
+  static bool plain(char c) { return c >= 0x20 && c != '"' && c != '\\' && static_cast<unsigned char>(c) < 0x80; }
+
+  void escape(std::string& out) {
+    ++at_;
+    constexpr std::string_view letters = "\"\\/bfnrt";
+    if (const auto letter = letters.find(next()); letter != letters.npos) {
+      out += "\"\\/\b\f\n\r\t"[letter];
+      ++at_;
+      return;
+    }
+    unsigned code = unit();
+    if (code >= 0xdc00 && code < 0xe000) refuse("half of a surrogate pair");
+    if (code >= 0xd800 && code < 0xdc00) {
+      if (next() != '\\') refuse("half of a surrogate pair");
+      ++at_;
+      const unsigned low = unit();
+      if (low < 0xdc00 || low >= 0xe000) refuse("half of a surrogate pair");
+      code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
+    }
+    const auto more = [&](int shift) { out += static_cast<char>(0x80 | ((code >> shift) & 0x3f)); };
+    if (code < 0x80) {
+      out += static_cast<char>(code);
+    } else if (code < 0x800) {
+      out += static_cast<char>(0xc0 | code >> 6), more(0);
+    } else if (code < 0x10000) {
+      out += static_cast<char>(0xe0 | code >> 12), more(6), more(0);
+    } else {
+      out += static_cast<char>(0xf0 | code >> 18), more(12), more(6), more(0);
+    }
+  }
+
+  /// The four digits of uXXXX.
+  unsigned unit() {
+    if (next() != 'u') refuse("an unknown escape");
+    ++at_;
+    unsigned code = 0;
+    for (int i = 0; i < 4; ++i, ++at_) {
+      const char c = next();
+      const bool digit = c >= '0' && c <= '9';
+      if (!digit && !((c | 32) >= 'a' && (c | 32) <= 'f')) refuse("expected four hexadecimal digits");
+      code = code * 16 + static_cast<unsigned>(digit ? c - '0' : (c | 32) - 'a' + 10);
+    }
+    return code;
+  }
+
+  std::string_view text_, where_;
+  int deepest_, depth_ = 0;
+  std::size_t at_ = 0;
+};
+
+}  // namespace detail
+
+/// The value of a JSON text. `Error` that begins with `where`: no valid JSON (with the byte), a key twice in an object,
+/// lists or objects nested deeper than `deepest`.
+inline json parse_json(std::string_view text, std::string_view where = "the text", int deepest = 16) {
+  detail::json_reader reader(text, where, deepest);
+  json value = reader.value();
+  reader.end();
+  return value;
+}
+
+/// The same where a text that is no JSON is nothing to speak of: null then.
+inline json parse_json_or_null(std::string_view text, int deepest = 16) {
+  try {
+    return parse_json(text, "the text", deepest);
+  } catch (const Error&) {
+    return nullptr;
+  }
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/readers/json_records.hpp ====
 // Long JSON files of many small records, read one record at a time: the annotations of VQA and COCO do not fit in
 // memory as a tree.
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <functional>
 #include <initializer_list>
-#include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 
 namespace core_tokensets::detail {
 
 /// A record of a JSON file, and where it stands for messages: "FILE: annotations[3]".
 struct json_record {
-  const nlohmann::json& value;
+  const json& value;
   std::string where;
 
   /// The member `name` as T: std::string, std::int64_t or an array or object of JSON. `Error`: missing, another type.
   template <class T>
   T get(const char* name) const {
-    const auto found = value.is_object() ? value.find(name) : value.end();
-    require(value.is_object() && found != value.end(), where, ": '", name, "' is missing");
+    const json* found = value.find(name);
+    require(found != nullptr, where, ": '", name, "' is missing");
     if constexpr (std::is_same_v<T, std::string>) {
       require(found->is_string(), where, ": '", name, "' is ", found->type_name(), ", expected string");
     } else if constexpr (std::is_integral_v<T>) {
-      require(found->is_number_integer(), where, ": '", name, "' is ", found->type_name(), ", expected whole number");
+      require(found->holds<T>(), where, ": '", name, "' is ", found->type_name(), ", expected whole number");
     } else {
       require(found->is_array(), where, ": '", name, "' is ", found->type_name(), ", expected array");
     }
-    return found->template get<T>();
+    return found->get<T>();
   }
 };
 
@@ -9809,49 +11624,32 @@ struct json_record {
 template <class Visit>
 void for_each_json_record(const std::filesystem::path& path, std::initializer_list<std::string_view> lists,
                           const Visit& visit) {
-  std::ifstream file(path, std::ios::binary);
-  require(bool(file), path.string(), ": cannot be read");
-  std::map<std::string, index, std::less<>> records;
-  std::string list;
-  bool wanted = false;
-  using event = nlohmann::json::parse_event_t;
-  const auto step = [&](int depth, event what, nlohmann::json& parsed) {
-    if (depth == 1 && what == event::key) {
-      list = parsed.get<std::string>();
-      wanted = std::find(lists.begin(), lists.end(), list) != lists.end();
-      if (wanted) records[list];
-      return true;
-    }
-    if (depth == 0) return true;
-    if (!wanted) return false;
-    if (depth == 1) {
-      require(what == event::array_start || what == event::array_end, path.string(), ": '", list,
-              "' is no list of records");
-      return true;
-    }
-    if (depth != 2) return true;
-    const std::string where = path.string() + ": " + list + "[" + std::to_string(records[list]) + "]";
-    require(what != event::array_start && what != event::value, where, " is no record");
-    if (what != event::object_end) return true;
-    visit(std::string_view(list), json_record{parsed, where});
-    ++records[list];
-    return false;
-  };
-  try {
-    // What is parsed is thrown away record by record.
-    const auto rest = nlohmann::json::parse(file, step);
-    require(rest.is_object(), path.string(), ": the JSON value is no object");
-  } catch (const nlohmann::json::exception& e) {  // also of a number that no double holds
-    fail(path.string(), ": no JSON: ", e.what());
-  }
-  for (const auto wanted_list : lists) {
-    require(records.contains(wanted_list), path.string(), ": the list '", wanted_list, "' is missing");
+  const std::string text = read_text(path), name = path.string();
+  json_reader reader(text, name, 32);
+  require(reader.next() == '{', name, ": the JSON value is no object");
+  std::vector<std::string> found;
+  reader.object([&](const std::string& list) {
+    if (std::find(lists.begin(), lists.end(), list) == lists.end()) return reader.skip();
+    require(std::find(found.begin(), found.end(), list) == found.end(), name, ": there are two lists '", list, "'");
+    require(reader.next() == '[', name, ": '", list, "' is no list of records");
+    found.push_back(list);
+    index number = 0;
+    reader.array([&] {
+      const std::string where = name + ": " + list + "[" + std::to_string(number++) + "]";
+      require(reader.next() == '{', where, " is no record");
+      const json record = reader.value();
+      visit(std::string_view(list), json_record{record, where});
+    });
+  });
+  reader.end();
+  for (const auto wanted : lists) {
+    require(std::find(found.begin(), found.end(), wanted) != found.end(), name, ": the list '", wanted, "' is missing");
   }
 }
 
 }  // namespace core_tokensets::detail
 
-// ==== core_tokensets/data/picture_list.hpp ====
+// ==== core_tokensets/data/readers/picture_list.hpp ====
 // Pictures that a list names, where no folder tells their class: questions and captions say what they show.
 
 #include <cstdint>
@@ -9901,7 +11699,7 @@ inline dataset load_pictures(const std::filesystem::path& folder, std::span<cons
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/visual_text.hpp ====
+// ==== core_tokensets/data/text/visual_text.hpp ====
 // Pictures with text: questions with the answers that people gave, or captions, which are answers to no question.
 
 #include <algorithm>
@@ -9933,6 +11731,7 @@ struct visual_text {
 
   index n() const { return static_cast<index>(samples.size()); }
   index groups() const { return static_cast<index>(group_names.size()); }
+  const visual_text_sample& sample(index i) const { return samples[static_cast<std::size_t>(i)]; }
 
   /// `Error` naming `what` unless all samples name a picture and a group and have answers.
   void check(std::string_view what = "visual_text") const {
@@ -9948,9 +11747,7 @@ struct visual_text {
 };
 
 /// Text to learn from and text to measure on, with the same groups.
-struct visual_text_split {
-  visual_text train, test;
-};
+using visual_text_split = data_split<visual_text>;
 
 /// A number by which pictures and texts are told from others; hand in that of what came before.
 inline std::uint64_t checksum(const visual_text& text, std::uint64_t before = fnv1a({})) {
@@ -10101,14 +11898,13 @@ inline visual_text join(std::span<const visual_text> sets) {
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/coco_captions.hpp ====
+// ==== core_tokensets/data/readers/coco_captions.hpp ====
 // Captions in the JSON files of COCO (Chen et al. 2015): pictures, about five captions each, and, from the instances of
 // the same pictures, the super-category that each mostly shows.
 
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -10209,32 +12005,7 @@ inline visual_text load_coco_captions(const std::filesystem::path& captions, con
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/io/json.hpp ====
-// JSON that someone else may have written.
-
-#include <nlohmann/json.hpp>
-#include <string_view>
-
-
-namespace core_tokensets {
-
-/// The JSON value of a text; discarded (`is_discarded()`) where it is none, or nested deeper than anything that is read
-/// here: copying or printing such a value would overflow the stack.
-inline nlohmann::json parse_json(std::string_view text, int deepest = 16) {
-  const auto check = [&](int depth, nlohmann::json::parse_event_t, const nlohmann::json&) {
-    require(depth <= deepest, "JSON: nested too deeply");
-    return true;
-  };
-  try {
-    return nlohmann::json::parse(text, check, false);
-  } catch (const Error&) {
-    return nlohmann::json(nlohmann::json::value_t::discarded);
-  }
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/data/easy_vqa.hpp ====
+// ==== core_tokensets/data/readers/easy_vqa.hpp ====
 // easy-VQA (Zhou 2019): one coloured shape a picture, simple questions with one answer each. The layout of its
 // repository: DIR/{train,test}/images/N.png and DIR/{train,test}/questions.json as [[question, answer, N], ...].
 
@@ -10243,7 +12014,6 @@ inline nlohmann::json parse_json(std::string_view text, int deepest = 16) {
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -10265,16 +12035,17 @@ inline std::int32_t easy_vqa_group(std::string_view answer) {
 
 inline visual_text load_easy_vqa_part(const std::filesystem::path& folder, const folder_options& options) {
   const auto file = folder / "questions.json";
-  const auto json = parse_json(read_text(file));
-  require(json.is_array() && !json.empty(), file.string(), ": expected a JSON list of questions");
+  const json questions = parse_json(read_text(file), file.string());
+  require(questions.is_array() && !questions.empty(), file.string(), ": expected a JSON list of questions");
   visual_text text;
   text.group_names = {"shape", "colour", "yes/no"};
   std::map<index, index> numbers;  // of the pictures in the files, and then of ours
-  for (std::size_t i = 0; i < json.size(); ++i) {
-    const auto& item = json[i];
+  for (std::size_t i = 0; i < questions.size(); ++i) {
+    const json& item = questions[i];
     require(item.is_array() && item.size() == 3 && item[0].is_string() && item[1].is_string() &&
-                item[2].is_number_integer() && item[2] >= 0,
-            file.string(), ": question ", i, " is ", item, ", expected [question, answer, number of the picture]");
+                item[2].holds<index>() && item[2].get<index>() >= 0,
+            file.string(), ": question ", i, " is ", item.dump(),
+            ", expected [question, answer, number of the picture]");
     const auto answer = item[1].get<std::string>();
     const auto group = easy_vqa_group(answer);
     require(group >= 0, file.string(), ": question ", i, " has the answer '", answer,
@@ -10307,306 +12078,7 @@ inline visual_text_split load_easy_vqa(const std::filesystem::path& folder, cons
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/tokenizer.hpp ====
-// Text to token numbers and back, learnt from a corpus. Every byte is a token, so that any text, valid UTF-8 or not,
-// can be spelled and comes back as it was; what occurs often is a token of its own.
-
-#include <algorithm>
-#include <cstddef>
-#include <cstdint>
-#include <functional>
-#include <limits>
-#include <map>
-#include <nlohmann/json.hpp>
-#include <span>
-#include <string>
-#include <string_view>
-#include <unordered_map>
-#include <utility>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// What is learnt: pairs of neighbours inside words, or the most frequent whole words (all others are spelled by
-/// bytes).
-enum class tokenizer_kind { pairs, words };
-
-struct tokenizer_options {
-  index vocabulary = 1024;  ///< at most so many tokens; at least 258
-  tokenizer_kind kind = tokenizer_kind::pairs;
-};
-
-/// A fixed vocabulary: 0 and 1 begin and end a text, 2 .. 257 are the bytes, from 258 on what was learnt. Words are
-/// those of `for_each_word`; no token reaches beyond one.
-class tokenizer {
- public:
-  static constexpr std::int32_t begin_token = 0, end_token = 1;
-
-  /// The 256 bytes, nothing learnt.
-  explicit tokenizer(tokenizer_kind kind = tokenizer_kind::pairs) : kind_(kind) {
-    texts_.resize(2);
-    for (int byte = 0; byte < 256; ++byte) texts_.emplace_back(1, static_cast<char>(byte));
-  }
-
-  /// Learns from `corpus`, the same for the same texts in any order. What occurs once only is not learnt, so that the
-  /// vocabulary may stay smaller than asked for. `Error`: a vocabulary without room for the bytes.
-  static tokenizer train(std::span<const std::string> corpus, const tokenizer_options& options = {}) {
-    require(options.vocabulary >= detail::first_learnt_token &&
-                options.vocabulary <= std::numeric_limits<std::int32_t>::max(),
-            "tokenizer: a vocabulary of ", options.vocabulary, ", expected at least ", detail::first_learnt_token,
-            " (begin, end and 256 bytes)");
-    tokenizer t(options.kind);
-    auto words = count_words(corpus);
-    const auto room = static_cast<std::size_t>(options.vocabulary - detail::first_learnt_token);
-    if (options.kind == tokenizer_kind::pairs) {
-      for (const auto& merge : detail::learn_merges(words, room)) t.add_merge(merge);
-      return t;
-    }
-    std::stable_sort(words.begin(), words.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
-    for (const auto& [word, count] : words) {
-      if (count < 2 || t.words_.size() >= room) break;
-      if (word.size() > 1) t.add_word(word);
-    }
-    return t;
-  }
-
-  /// The tokens of `text`, without begin and end.
-  std::vector<std::int32_t> encode(std::string_view text) const {
-    std::vector<std::int32_t> tokens, spelled;
-    for_each_word(text, [&](std::string_view word) {
-      if (const auto whole = words_.find(word); whole != words_.end()) {
-        tokens.push_back(whole->second);
-        return;
-      }
-      spelled.clear();
-      detail::append_bytes_as_tokens(word, spelled);
-      if (!ranks_.empty()) detail::apply_merges(ranks_, spelled);
-      tokens.insert(tokens.end(), spelled.begin(), spelled.end());
-    });
-    return tokens;
-  }
-
-  /// The bytes that the tokens stand for; begin and end stand for none. `Error`: a number outside of the vocabulary.
-  std::string decode(std::span<const std::int32_t> tokens) const {
-    std::string text;
-    for (const std::int32_t token : tokens) {
-      require(token >= 0 && token < size(), "tokenizer: token ", token, ", expected 0 to ", size() - 1);
-      text += texts_[static_cast<std::size_t>(token)];
-    }
-    return text;
-  }
-
-  /// Number of tokens, begin, end and bytes included.
-  index size() const { return static_cast<index>(texts_.size()); }
-  tokenizer_kind kind() const { return kind_; }
-
-  bool operator==(const tokenizer&) const = default;
-
- private:
-  void add_merge(detail::token_pair pair) {
-    ranks_.emplace(detail::pair_key(pair.first, pair.second), static_cast<std::int32_t>(merges_.size()));
-    merges_.push_back(pair);
-    texts_.push_back(texts_[static_cast<std::size_t>(pair.first)] + texts_[static_cast<std::size_t>(pair.second)]);
-  }
-  void add_word(const std::string& word) {
-    words_.emplace(word, static_cast<std::int32_t>(texts_.size()));
-    texts_.push_back(word);
-  }
-  std::string checksum() const {
-    std::uint64_t sum = fnv1a({});
-    for (const auto& text : texts_) {
-      sum = fnv1a(std::as_bytes(std::span(text)), sum);
-      sum = fnv1a(std::as_bytes(std::span("\n", 1)), sum);
-    }
-    return checksum_text(sum);
-  }
-
-  tokenizer_kind kind_;
-  std::vector<std::string> texts_;                         ///< [size] the bytes of each token
-  std::vector<detail::token_pair> merges_;                 ///< in the order of their learning
-  std::unordered_map<std::uint64_t, std::int32_t> ranks_;  ///< number of each merge
-  std::map<std::string, std::int32_t, std::less<>> words_;
-
-  friend nlohmann::json to_json(const tokenizer&);
-  friend tokenizer tokenizer_from_json(const nlohmann::json&);
-};
-
-namespace detail {
-
-inline std::string to_hex(std::string_view bytes) {
-  std::string hex;
-  for (const char c : bytes) {
-    hex += "0123456789abcdef"[static_cast<unsigned char>(c) >> 4];
-    hex += "0123456789abcdef"[static_cast<unsigned char>(c) & 15u];
-  }
-  return hex;
-}
-
-/// The bytes that pairs of lower-case hexadecimal digits stand for; empty for anything else.
-inline std::string from_hex(std::string_view hex) {
-  constexpr std::string_view digits = "0123456789abcdef";
-  std::string bytes;
-  if (hex.size() % 2 != 0 || hex.find_first_not_of(digits) != hex.npos) return bytes;
-  for (std::size_t i = 0; i < hex.size(); i += 2) {
-    bytes += static_cast<char>(digits.find(hex[i]) << 4 | digits.find(hex[i + 1]));
-  }
-  return bytes;
-}
-
-}  // namespace detail
-
-/// {"kind": "pairs", "merges": [[left, right], ...]} or {"kind": "words", "words": [bytes in hexadecimal, ...]}, with
-/// "size" and a "checksum" of all tokens. Plain ASCII.
-inline nlohmann::json to_json(const tokenizer& t) {
-  nlohmann::json json{{"size", t.size()}, {"checksum", t.checksum()}};
-  if (t.kind() == tokenizer_kind::pairs) {
-    json["kind"] = "pairs";
-    json["merges"] = t.merges_;
-  } else {
-    json["kind"] = "words";
-    json["words"] = nlohmann::json::array();
-    for (std::size_t i = detail::first_learnt_token; i < t.texts_.size(); ++i) {
-      json["words"].push_back(detail::to_hex(t.texts_[i]));
-    }
-  }
-  return json;
-}
-
-/// The tokenizer that `to_json` wrote. `Error` naming what is wrong: a field that is missing or of another type, a
-/// merge of tokens that do not exist yet, a word that no text holds, anything twice, another size or checksum.
-inline tokenizer tokenizer_from_json(const nlohmann::json& json) {
-  require(json.is_object(), "tokenizer: the JSON value is no object");
-  const auto field = [&](const char* name) -> const nlohmann::json& {
-    const auto found = json.find(name);
-    require(found != json.end(), "tokenizer: '", name, "' is missing");
-    return *found;
-  };
-  const auto& kind = field("kind");
-  require(kind == "pairs" || kind == "words", "tokenizer: 'kind' is ", kind, ", expected \"pairs\" or \"words\"");
-  tokenizer t(kind == "pairs" ? tokenizer_kind::pairs : tokenizer_kind::words);
-  const char* name = kind == "pairs" ? "merges" : "words";
-  const auto& learnt = field(name);
-  require(learnt.is_array(), "tokenizer: '", name, "' is no list");
-  // Each merge may double a token: a short file could ask for more memory than there is.
-  constexpr std::size_t most = std::size_t{1} << 26;
-  std::size_t bytes = 0;
-  for (std::size_t i = 0; i < learnt.size(); ++i) {
-    const auto& item = learnt[i];
-    if (t.kind() == tokenizer_kind::pairs) {
-      const auto valid = [&](const nlohmann::json& token) {
-        return token.is_number_integer() && token >= detail::first_byte_token && token < t.size();
-      };
-      require(item.is_array() && item.size() == 2 && valid(item[0]) && valid(item[1]), "tokenizer: merge ", i, " is ",
-              item, ", expected two tokens from ", detail::first_byte_token, " to ", t.size() - 1);
-      const auto pair = item.get<detail::token_pair>();
-      require(!t.ranks_.contains(detail::pair_key(pair.first, pair.second)), "tokenizer: merge ", i, " is ", item,
-              ", which came before");
-      bytes += t.texts_[static_cast<std::size_t>(pair.first)].size();
-      bytes += t.texts_[static_cast<std::size_t>(pair.second)].size();
-      require(bytes <= most, "tokenizer: with merge ", i, " the tokens have more than ", most, " bytes");
-      t.add_merge(pair);
-    } else {
-      const std::string word = item.is_string() ? detail::from_hex(item.get_ref<const std::string&>()) : "";
-      index pieces = 0;
-      for_each_word(word, [&](std::string_view) { ++pieces; });
-      require(word.size() > 1 && pieces == 1, "tokenizer: word ", i, " is ", item,
-              ", expected one word of at least two bytes in hexadecimal digits");
-      require(!t.words_.contains(word), "tokenizer: word ", i, " is ", item, ", which came before");
-      t.add_word(word);
-    }
-  }
-  require(field("size") == t.size(), "tokenizer: 'size' is ", field("size"), ", but there are ", t.size(), " tokens");
-  require(field("checksum") == t.checksum(), "tokenizer: 'checksum' is ", field("checksum"), ", the tokens have ",
-          t.checksum());
-  return t;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/data/encoded_texts.hpp ====
-// Samples of pictures with text as a decoder reads them: tokens, packed by picture.
-
-#include <span>
-#include <string>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// The tokens of all samples of a set. Questions are taught by the answer that most people gave, captions by each of
-/// their references in turn.
-class encoded_texts {
- public:
-  /// `Error`: data that do not fit together, a sample whose prompt and answer take more than `length` tokens of the
-  /// decoder.
-  encoded_texts(const visual_text& data, const tokenizer& words, index length) {
-    data.check("texts");
-    for (index i = 0; i < data.n(); ++i) {
-      const visual_text_sample& sample = data.samples[static_cast<std::size_t>(i)];
-      prompts_.push_back(words.encode(sample.prompt));
-      answers_.emplace_back();
-      if (sample.prompt.empty()) {
-        for (const auto& caption : sample.answers) answers_.back().push_back(words.encode(caption));
-      } else {
-        answers_.back().push_back(words.encode(consensus(sample)));
-      }
-      for (const auto& answer : answers_.back()) {
-        const auto all = static_cast<index>(prompts_.back().size() + answer.size()) + 1;
-        require(all <= length, "texts: sample ", i, " ('", sample.prompt, "') takes ", all,
-                " tokens, the decoder reads ", length);
-      }
-    }
-  }
-
-  const std::vector<std::int32_t>& prompt(index sample) const { return prompts_[static_cast<std::size_t>(sample)]; }
-  /// The answer of a sample that is taught at turn `turn`.
-  const std::vector<std::int32_t>& answer(index sample, index turn = 0) const {
-    const auto& all = answers_[static_cast<std::size_t>(sample)];
-    return all[static_cast<std::size_t>(turn) % all.size()];
-  }
-
- private:
-  std::vector<std::vector<std::int32_t>> prompts_;
-  std::vector<std::vector<std::vector<std::int32_t>>> answers_;
-};
-
-/// Some samples of a set, by the pictures that they are about.
-class samples_by_picture {
- public:
-  /// `Error`: data that do not fit together, a sample that is not there.
-  samples_by_picture(const visual_text& data, std::span<const index> samples)
-      : of_(static_cast<std::size_t>(data.images.n())) {
-    data.check("texts");
-    for (const index i : samples) {
-      require(i >= 0 && i < data.n(), "texts: sample ", i, " of ", data.n());
-      auto& mine = of_[static_cast<std::size_t>(data.samples[static_cast<std::size_t>(i)].image)];
-      if (mine.empty()) pictures_.push_back(data.samples[static_cast<std::size_t>(i)].image);
-      mine.push_back(i);
-    }
-  }
-
-  /// The pictures that the samples are about, each once.
-  const std::vector<index>& pictures() const { return pictures_; }
-  const std::vector<index>& of(index picture) const { return of_[static_cast<std::size_t>(picture)]; }
-  /// At most `limit` of them, chosen at random.
-  std::vector<index> some_of(index picture, index limit, random_stream& random) const {
-    std::vector<index> chosen = of(picture);
-    if (static_cast<index>(chosen.size()) > limit) {
-      random.shuffle(std::span(chosen));
-      chosen.resize(static_cast<std::size_t>(limit));
-    }
-    return chosen;
-  }
-
- private:
-  std::vector<std::vector<index>> of_;
-  std::vector<index> pictures_;
-};
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/data/idx.hpp ====
+// ==== core_tokensets/data/readers/idx.hpp ====
 // The IDX format of MNIST and its relatives (LeCun, Cortes, Burges): big-endian extents, then bytes.
 
 #include <algorithm>
@@ -10694,337 +12166,7 @@ inline dataset_split load_idx(const std::filesystem::path& dir) {
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/normalise.hpp ====
-// Pixels to the numbers that a model sees, (x / 255 - mean) / stddev per channel, and back.
-
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <span>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// Mean and standard deviation of each channel in units of full brightness; a single value serves all channels.
-struct pixel_normalisation {
-  std::vector<float> mean = {0.5f};    ///< [channels] or [1]
-  std::vector<float> stddev = {0.5f};  ///< [channels] or [1]
-
-  /// The same with one value for each channel. `Error`: another number of values, or one that is not usable.
-  pixel_normalisation for_channels(index channels) const {
-    const auto c = static_cast<std::size_t>(channels);
-    require((mean.size() == 1 || mean.size() == c) && (stddev.size() == 1 || stddev.size() == c),
-            "normalisation: ", mean.size(), " means and ", stddev.size(), " standard deviations for ", channels,
-            " channels");
-    pixel_normalisation full;
-    full.mean = mean.size() == c ? mean : std::vector<float>(c, mean.front());
-    full.stddev = stddev.size() == c ? stddev : std::vector<float>(c, stddev.front());
-    for (std::size_t i = 0; i < c; ++i) {
-      require(std::isfinite(full.mean[i]) && std::isfinite(full.stddev[i]) && full.stddev[i] > 0,
-              "normalisation: mean ", full.mean[i], ", standard deviation ", full.stddev[i],
-              ": expected finite ones, the second positive");
-    }
-    return full;
-  }
-
-  bool operator==(const pixel_normalisation&) const = default;
-};
-
-/// `[channels, 256]`: the number for every value that a pixel can have.
-inline std::vector<float> pixel_table(const pixel_normalisation& normalisation, index channels) {
-  const auto full = normalisation.for_channels(channels);
-  std::vector<float> table;
-  table.reserve(static_cast<std::size_t>(channels) * 256);
-  for (std::size_t c = 0; c < static_cast<std::size_t>(channels); ++c) {
-    for (int x = 0; x < 256; ++x) table.push_back((static_cast<float>(x) / 255.0f - full.mean[c]) / full.stddev[c]);
-  }
-  return table;
-}
-
-/// The pixel nearest to a normalised number; NaN is 0.
-inline std::uint8_t to_pixel(float x, float mean, float stddev) {
-  const float scaled = (x * stddev + mean) * 255.0f;
-  return static_cast<std::uint8_t>(scaled > 0.0f ? std::lround(std::min(scaled, 255.0f)) : 0);
-}
-
-/// Mean and standard deviation of each channel over all pixels; a constant channel gets 1 / 255. Exact sums of
-/// integers, so the result is the same for any number of threads. `Error`: no pictures.
-inline pixel_normalisation measure_normalisation(const dataset& data, int threads = 0) {
-  require(data.n() > 0, "measure_normalisation: no pictures");
-  const index channels = data.channels, grain = 256, pieces = (data.n() + grain - 1) / grain;
-  std::vector<std::uint64_t> sums(static_cast<std::size_t>(pieces * channels * 2), 0);
-  parallel_chunks(threads, data.n(), grain, [&](index begin, index end) {
-    std::uint64_t* sum = sums.data() + begin / grain * channels * 2;
-    const std::uint8_t* p = data.view_of(begin).pixels;
-    for (index i = (end - begin) * data.height * data.width; i > 0; --i) {
-      for (index c = 0; c < channels; ++c, ++p) {
-        sum[2 * c] += *p;
-        sum[2 * c + 1] += static_cast<std::uint64_t>(*p) * *p;
-      }
-    }
-  });
-  pixel_normalisation result{{}, {}};
-  const auto count = static_cast<double>(data.n() * data.height * data.width);
-  for (index c = 0; c < channels; ++c) {
-    std::uint64_t first = 0, second = 0;
-    for (index piece = 0; piece < pieces; ++piece) {
-      first += sums[static_cast<std::size_t>((piece * channels + c) * 2)];
-      second += sums[static_cast<std::size_t>((piece * channels + c) * 2 + 1)];
-    }
-    const double mean = static_cast<double>(first) / count;
-    const double variance = static_cast<double>(second) / count - mean * mean;
-    result.mean.push_back(static_cast<float>(mean / 255.0));
-    result.stddev.push_back(static_cast<float>(std::max(std::sqrt(std::max(variance, 0.0)), 1.0) / 255.0));
-  }
-  return result;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/data/patchify.hpp ====
-// Images cut into patches.
-
-#include <span>
-
-
-namespace core_tokensets {
-
-/// Whole images `[S, C, H, W]` (already normalised) as a batch in which every patch is kept. `shape` has height, width
-/// and channels; throws where they are not made of whole patches or do not match the number of pixels.
-template <class Shape>
-token_batch patchify(std::span<const float> images, index samples, const Shape& shape, index patch) {
-  require(patch > 0 && shape.height % patch == 0 && shape.width % patch == 0, "patchify: an image of ", shape.height,
-          "x", shape.width, " is not made of whole patches of ", patch, "x", patch);
-  require(static_cast<index>(images.size()) == samples * shape.channels * shape.height * shape.width,
-          "patchify: ", images.size(), " numbers for ", samples, " images of ", shape.channels, "x", shape.height, "x",
-          shape.width);
-  const index grid_width = shape.width / patch, patches = shape.height / patch * grid_width;
-  token_batch batch;
-  batch.patch_dim = shape.channels * patch * patch;
-  batch.patches.reserve(images.size());
-  for (index s = 0; s < samples; ++s) {
-    for (index k = 0; k < patches; ++k) {
-      batch.positions.push_back(static_cast<std::int32_t>(k));
-      for (index c = 0; c < shape.channels; ++c) {
-        for (index y = 0; y < patch; ++y) {
-          const index row = ((s * shape.channels + c) * shape.height + k / grid_width * patch + y) * shape.width;
-          const float* from = images.data() + row + k % grid_width * patch;
-          batch.patches.insert(batch.patches.end(), from, from + patch);
-        }
-      }
-    }
-    batch.offsets.push_back(batch.offsets.back() + patches);
-  }
-  return batch;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/data/patches.hpp ====
-// Pictures cut into patches and put together again. Patch k = row of the grid * columns of the grid + column; within a
-// patch the order is channel, row, column, as in the weight of a convolution.
-
-#include <cstdint>
-#include <span>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// How pictures are cut.
-struct patch_grid {
-  index height = 0, width = 0, channels = 0, patch = 0;
-
-  index rows() const { return height / patch; }
-  index cols() const { return width / patch; }
-  index tokens() const { return rows() * cols(); }
-  index patch_dim() const { return channels * patch * patch; }
-  /// `Error` unless patches tile the picture.
-  void check() const {
-    require(height > 0 && width > 0 && channels > 0 && patch > 0 && height % patch == 0 && width % patch == 0,
-            "patches of ", patch, " do not tile a picture of ", height, " x ", width, " x ", channels);
-  }
-  /// Calls `visit(y, x, c)` for the elements of a whole picture in the order of its patches.
-  template <class Visit>
-  void for_each(const Visit& visit) const {
-    for (index k = 0; k < tokens(); ++k) {
-      const index top = k / cols() * patch, left = k % cols() * patch;
-      for (index c = 0; c < channels; ++c) {
-        for (index y = top; y < top + patch; ++y) {
-          for (index x = left; x < left + patch; ++x) visit(y, x, c);
-        }
-      }
-    }
-  }
-};
-
-/// Patches `[P, C p p]` of a picture as bytes.
-inline std::vector<std::uint8_t> patchify(const image_view& from, index patch) {
-  const patch_grid grid{from.height, from.width, from.channels, patch};
-  grid.check();
-  std::vector<std::uint8_t> patches;
-  patches.reserve(static_cast<std::size_t>(from.size()));
-  grid.for_each([&](index y, index x, index c) { patches.push_back(from.at(y, x)[c]); });
-  return patches;
-}
-
-/// Normalised patches `[P, C p p]` of a picture.
-inline std::vector<float> patchify(const image_view& from, index patch, const pixel_normalisation& normalisation) {
-  const patch_grid grid{from.height, from.width, from.channels, patch};
-  grid.check();
-  const auto table = pixel_table(normalisation, from.channels);
-  std::vector<float> patches;
-  patches.reserve(static_cast<std::size_t>(from.size()));
-  grid.for_each([&](index y, index x, index c) { patches.push_back(table.data()[c * 256 + from.at(y, x)[c]]); });
-  return patches;
-}
-
-/// The picture from some of its patches, `positions` saying which; pixels of missing patches are `missing`. `Error`:
-/// sizes that do not fit, a position outside of the grid.
-inline image unpatchify(std::span<const std::uint8_t> patches, std::span<const std::int32_t> positions,
-                        const patch_grid& grid, std::uint8_t missing = 0) {
-  grid.check();
-  require(patches.size() == positions.size() * static_cast<std::size_t>(grid.patch_dim()),
-          "unpatchify: ", patches.size(), " bytes for ", positions.size(), " patches of ", grid.patch_dim());
-  image to(grid.height, grid.width, grid.channels, missing);
-  const std::uint8_t* p = patches.data();
-  for (const index k : positions) {
-    require(k >= 0 && k < grid.tokens(), "unpatchify: position ", k, " of ", grid.tokens());
-    const index top = k / grid.cols() * grid.patch, left = k % grid.cols() * grid.patch;
-    for (index c = 0; c < grid.channels; ++c) {
-      for (index y = top; y < top + grid.patch; ++y) {
-        for (index x = left; x < left + grid.patch; ++x) to.at(y, x)[c] = *p++;
-      }
-    }
-  }
-  return to;
-}
-
-/// The picture from all of its patches in order.
-inline image unpatchify(std::span<const std::uint8_t> patches, const patch_grid& grid) {
-  grid.check();
-  std::vector<std::int32_t> all;
-  for (index k = 0; k < grid.tokens(); ++k) all.push_back(static_cast<std::int32_t>(k));
-  return unpatchify(patches, all, grid);
-}
-
-/// The picture of sample s of a batch; pixels of missing patches are `missing`.
-inline image unpatchify(const token_batch& batch, index s, const patch_grid& grid,
-                        const pixel_normalisation& normalisation, std::uint8_t missing = 0) {
-  require(s >= 0 && s < batch.samples() && batch.patch_dim == grid.patch_dim(), "unpatchify: sample ", s, " of ",
-          batch.samples(), ", patches of ", batch.patch_dim, ", expected ", grid.patch_dim());
-  const auto full = normalisation.for_channels(grid.channels);
-  const index begin = batch.offsets.data()[s], count = batch.offsets.data()[s + 1] - begin;
-  const float* from = batch.patches.data() + begin * batch.patch_dim;
-  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(count * batch.patch_dim));
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    const std::size_t c =
-        i % static_cast<std::size_t>(grid.patch_dim()) / static_cast<std::size_t>(grid.patch * grid.patch);
-    bytes[i] = to_pixel(from[i], full.mean[c], full.stddev[c]);
-  }
-  return unpatchify(
-      bytes, std::span(batch.positions).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count)), grid,
-      missing);
-}
-
-namespace detail {
-
-/// Shapes a batch for `samples` whole pictures; memory is reused.
-inline void shape_whole_batch(const patch_grid& grid, index samples, token_batch& out) {
-  const index tokens = grid.tokens();
-  out.patch_dim = grid.patch_dim();
-  out.patches.resize(static_cast<std::size_t>(samples * tokens * out.patch_dim));
-  out.positions.resize(static_cast<std::size_t>(samples * tokens));
-  out.offsets.resize(static_cast<std::size_t>(samples + 1));
-  out.scale.clear(), out.targets.clear(), out.weights.clear();
-  for (index s = 0; s <= samples; ++s) out.offsets.data()[s] = s * tokens;
-  for (index t = 0; t < samples * tokens; ++t) out.positions.data()[t] = static_cast<std::int32_t>(t % tokens);
-}
-
-}  // namespace detail
-
-/// Numbers `[B, C, H, W]` as a batch of whole pictures, taken as they are.
-inline token_batch patchify(std::span<const float> images, const patch_grid& grid) {
-  grid.check();
-  const index size = grid.height * grid.width * grid.channels, samples = static_cast<index>(images.size()) / size;
-  require(samples * size == static_cast<index>(images.size()), "patchify: ", images.size(),
-          " numbers, expected a multiple of ", size);
-  return patchify(images, samples, grid, grid.patch);
-}
-
-/// A batch of whole pictures back to numbers `[B, C, H, W]`; patches may come in any order.
-inline std::vector<float> unpatchify(const token_batch& batch, const patch_grid& grid) {
-  grid.check();
-  require(batch.patch_dim == grid.patch_dim(), "unpatchify: patches of ", batch.patch_dim, ", expected ",
-          grid.patch_dim());
-  const index area = grid.patch * grid.patch, size = grid.height * grid.width * grid.channels;
-  std::vector<float> images(static_cast<std::size_t>(batch.samples() * size), 0.0f);
-  for (index s = 0; s < batch.samples(); ++s) {
-    for (index t = batch.offsets.data()[s]; t < batch.offsets.data()[s + 1]; ++t) {
-      const index k = batch.positions.data()[t];
-      require(k >= 0 && k < grid.tokens(), "unpatchify: position ", k, " of ", grid.tokens());
-      for (index e = 0; e < grid.patch_dim(); ++e) {
-        const index y = k / grid.cols() * grid.patch + e % area / grid.patch;
-        const index x = k % grid.cols() * grid.patch + e % grid.patch;
-        images.data()[s * size + (e / area * grid.height + y) * grid.width + x] =
-            batch.patches.data()[t * grid.patch_dim() + e];
-      }
-    }
-  }
-  return images;
-}
-
-struct batch_options {
-  index patch = 8;
-  pixel_normalisation normalisation = {};
-  augmentation augment = {};
-  std::uint64_t seed = 0, epoch = 0;  ///< of the augmentation
-  int threads = 0;
-};
-
-/// The pictures at `indices`, augmented, normalised and cut, with their labels as targets. `Error`: patches that do not
-/// tile the pictures, an index out of range.
-inline void make_batch(const dataset& data, std::span<const index> indices, const batch_options& options,
-                       token_batch& out) {
-  const patch_grid grid{data.height, data.width, data.channels, options.patch};
-  grid.check();
-  const auto samples = static_cast<index>(indices.size());
-  const auto table = pixel_table(options.normalisation, data.channels);
-  detail::shape_whole_batch(grid, samples, out);
-  out.targets.resize(indices.size());
-  for (index s = 0; s < samples; ++s) {
-    const index i = indices.data()[s];
-    require(i >= 0 && i < data.n(), "make_batch: picture ", i, " of ", data.n());
-    out.targets.data()[s] = data.labels.data()[i];
-  }
-  const bool plain = options.augment.shift == 0 && options.augment.flip == 0;
-  parallel_chunks(options.threads, samples, 4, [&](index begin, index end) {
-    for (index s = begin; s < end; ++s) {
-      const image_view from = data.view_of(indices.data()[s]);
-      float* to = out.patches.data() + s * data.image_size();
-      if (plain) {
-        grid.for_each([&](index y, index x, index c) { *to++ = table.data()[c * 256 + from.at(y, x)[c]]; });
-      } else {
-        const auto draw = draw_augmentation(options.augment, options.seed, options.epoch, indices.data()[s]);
-        grid.for_each([&](index y, index x, index c) {
-          const index source = draw.source(y, x, from.height, from.width);
-          *to++ = table.data()[c * 256 + (source < 0 ? 0 : from.pixels[source * from.channels + c])];
-        });
-      }
-    }
-  });
-}
-
-inline token_batch make_batch(const dataset& data, std::span<const index> indices, const batch_options& options = {}) {
-  token_batch out;
-  make_batch(data, indices, options, out);
-  return out;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/data/photo_text.hpp ====
+// ==== core_tokensets/data/readers/photo_text.hpp ====
 // What can be said of a labelled photo with a box around its object: its name, its place and its size, as words.
 
 #include <algorithm>
@@ -11100,7 +12242,7 @@ inline photo_facts look_at_box(const dataset& data, index i) {
 }  // namespace detail
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/scene_words.hpp ====
+// ==== core_tokensets/data/scenes/scene_words.hpp ====
 // The words for what a scene shows. Captions, questions and answers are made of them, so they are few and fixed.
 
 #include <algorithm>
@@ -11195,7 +12337,7 @@ struct scene_description {
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/scene_shapes.hpp ====
+// ==== core_tokensets/data/scenes/scene_shapes.hpp ====
 // The geometry of a scene's objects: which points a shape covers and which of its two colours a point has.
 
 #include <algorithm>
@@ -11315,7 +12457,7 @@ inline double distance(const scene_rgb& a, const scene_rgb& b) {
 
 }  // namespace core_tokensets::detail
 
-// ==== core_tokensets/data/scene_render.hpp ====
+// ==== core_tokensets/data/scenes/scene_render.hpp ====
 // Paints a scene: a background of soft noise with blobs and lines that mean nothing, then the objects, each pixel the
 // mean of sixteen points.
 
@@ -11492,7 +12634,7 @@ inline scene_box paint_object(scene_canvas& canvas, const scene_object& object, 
 
 }  // namespace core_tokensets::detail
 
-// ==== core_tokensets/data/scenes.hpp ====
+// ==== core_tokensets/data/scenes/scenes.hpp ====
 // The built-in pictures: shapes of any colour, size, place and turn on cluttered backgrounds. Nothing but the shape
 // (and the texture, where there are more classes than shapes) tells the class. The exact masks of all objects come with
 // them, so attributions can be measured. The same seed gives the same pictures on any number of threads.
@@ -11684,7 +12826,7 @@ inline dataset_split scenes(const scene_options& options = {}) { return scenes_w
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/scene_facts.hpp ====
+// ==== core_tokensets/data/scenes/scene_facts.hpp ====
 // What can be said of a scene so that nobody who sees it would disagree. Everything has three answers: yes, no, and
 // unclear (no value); text is made only of what is clear.
 
@@ -11859,7 +13001,7 @@ inline std::string fill_in(std::string_view pattern, const std::string& first, c
 }  // namespace detail
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/photo_questions.hpp ====
+// ==== core_tokensets/data/readers/photo_questions.hpp ====
 // Questions and captions made from labelled photos with boxes, such as Tiny-ImageNet: what is this, where is it, how
 // large is it, is there a ...?
 
@@ -12036,7 +13178,126 @@ inline visual_text_split photo_captions(const dataset_split& data, const photo_t
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/scene_text.hpp ====
+// ==== core_tokensets/data/readers/vqa_json.hpp ====
+// Visual question answering in the JSON files of VQA v2 (Goyal et al. 2017): questions, annotations with ten answers
+// each, and a folder of pictures named by their ids.
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct vqa_json_options {
+  std::string pattern = "COCO_train2014_{:012}.jpg";  ///< file name of a picture: {} its id, {:0N} in N digits
+  index limit = 0;                                    ///< at most so many pictures, the first asked about; 0: all
+  folder_options pictures{.size = 64};
+};
+
+namespace detail {
+
+/// `pattern` with its one pair of braces replaced by `id`. `Error`: no or another pair of braces.
+inline std::string name_of_picture(std::string_view pattern, std::int64_t id) {
+  const auto open = pattern.find('{'), close = pattern.find('}');
+  require(open != pattern.npos && close != pattern.npos && open < close, "vqa: pattern '", pattern,
+          "', expected {} or {:0N} where the id goes");
+  const auto format = pattern.substr(open + 1, close - open - 1);
+  std::string digits = std::to_string(id);
+  if (!format.empty()) {
+    const bool valid = format.size() >= 3 && format.size() <= 4 && format.substr(0, 2) == ":0" &&
+                       format.find_first_not_of("0123456789", 2) == format.npos;
+    require(valid, "vqa: pattern '", pattern, "', expected {} or {:0N} where the id goes");
+    const auto width = static_cast<std::size_t>(std::stoi(std::string(format.substr(2))));
+    if (digits.size() < width) digits.insert(0, width - digits.size(), '0');
+  }
+  return std::string(pattern.substr(0, open)) + digits + std::string(pattern.substr(close + 1));
+}
+
+/// Numbers pictures by their ids in the order in which they come.
+class picture_numbers {
+ public:
+  /// The number of picture `id`; -1 if it is new and there are `limit` already (0: no limit).
+  index number(std::int64_t id, index limit = 0) {
+    if (const auto found = numbers_.find(id); found != numbers_.end()) return found->second;
+    if (limit > 0 && static_cast<index>(ids_.size()) >= limit) return -1;
+    numbers_.emplace(id, static_cast<index>(ids_.size()));
+    ids_.push_back(id);
+    return static_cast<index>(ids_.size()) - 1;
+  }
+  const std::vector<std::int64_t>& ids() const { return ids_; }
+
+ private:
+  std::unordered_map<std::int64_t, index> numbers_;
+  std::vector<std::int64_t> ids_;
+};
+
+}  // namespace detail
+
+/// Questions {"questions": [{"question_id", "image_id", "question"}]} with annotations {"annotations": [{"question_id",
+/// "image_id", "answer_type", "answers": [{"answer"}]}]}, other members are ignored, as are annotations of questions
+/// that are not asked; the groups are the types of answers. `Error` naming file and id: wrong types, an id twice, a
+/// question without annotation, an annotation of another picture or without answers, a missing picture.
+inline visual_text load_vqa_json(const std::filesystem::path& questions, const std::filesystem::path& annotations,
+                                 const std::filesystem::path& pictures, const vqa_json_options& options = {}) {
+  require(options.limit >= 0, "vqa: a limit of ", options.limit, " pictures");
+  visual_text text;
+  detail::picture_numbers numbers;
+  std::unordered_map<std::int64_t, std::size_t> places;  // of the questions among our samples
+  std::vector<std::int64_t> ids;
+  detail::for_each_json_record(questions, {"questions"}, [&](std::string_view, const detail::json_record& r) {
+    const auto id = r.get<std::int64_t>("question_id");
+    const index image = numbers.number(r.get<std::int64_t>("image_id"), options.limit);
+    auto question = r.get<std::string>("question");
+    if (image < 0) return;
+    require(places.emplace(id, text.samples.size()).second, r.where, ": question ", id, " came before");
+    ids.push_back(id);
+    text.samples.push_back({image, std::move(question), {}, 0});
+  });
+  require(!text.samples.empty(), questions.string(), ": no questions");
+  detail::for_each_json_record(annotations, {"annotations"}, [&](std::string_view, const detail::json_record& r) {
+    const auto id = r.get<std::int64_t>("question_id");
+    const auto place = places.find(id);
+    if (place == places.end()) return;
+    auto& sample = text.samples[place->second];
+    const std::string where = r.where + " (question " + std::to_string(id) + ")";
+    require(sample.answers.empty(), where, ": annotated before");
+    const auto image = r.get<std::int64_t>("image_id"), asked = numbers.ids()[static_cast<std::size_t>(sample.image)];
+    require(image == asked, where, ": is about image ", image, ", the question about image ", asked);
+    sample.group = detail::merge_names({r.get<std::string>("answer_type")}, text.group_names)[0];
+    const auto answers = r.get<json>("answers");
+    for (std::size_t i = 0; i < answers.size(); ++i) {
+      const detail::json_record answer{answers[i], where + ", answers[" + std::to_string(i) + "]"};
+      sample.answers.push_back(answer.get<std::string>("answer"));
+    }
+    require(!sample.answers.empty(), where, ": no answers");
+  });
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    require(!text.samples[i].answers.empty(), annotations.string(), ": question ", ids[i], " of ", questions.string(),
+            " has no annotation");
+  }
+  // Groups in the order of their names, whatever the order of the annotations.
+  auto types = text.group_names;
+  std::sort(types.begin(), types.end());
+  const auto sorted = detail::merge_names(text.group_names, types);
+  for (auto& sample : text.samples) sample.group = sorted[static_cast<std::size_t>(sample.group)];
+  text.group_names = std::move(types);
+  std::vector<listed_picture> list;
+  for (const auto id : numbers.ids()) {
+    list.push_back({detail::name_of_picture(options.pattern, id), "image " + std::to_string(id)});
+  }
+  text.images = load_pictures(pictures, list, options.pictures);
+  return text;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/scenes/scene_text.hpp ====
 // What built-in questions and built-in captions share: the scenes that they are about, and pairs of a colour and a
 // shape that only the test shows, so that one can measure whether a model puts together what it knows.
 
@@ -12106,7 +13367,7 @@ inline scene_text scenes_for_text(const scene_text_options& options) {
 }  // namespace detail
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/scene_captions.hpp ====
+// ==== core_tokensets/data/scenes/scene_captions.hpp ====
 // Built-in captions of scenes: several a picture, which list, count or relate what it shows, in varying words and
 // order. Every one of them is true, and names the object that the label of the scene means.
 
@@ -12292,7 +13553,7 @@ inline scene_text scene_captions(const scene_text_options& options = {.per_image
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/scene_questions.hpp ====
+// ==== core_tokensets/data/scenes/scene_questions.hpp ====
 // Built-in questions about scenes: colour, shape, texture, size, number, existence and relations, each in several
 // phrasings and with one answer. A question is asked only where the picture leaves no doubt.
 
@@ -12582,38 +13843,48 @@ inline scene_text scene_questions(const scene_text_options& options = {}) {
 
 namespace core_tokensets {
 
-/// One task: its classes, numbered in order of appearance over the whole stream, and its pictures by index.
-struct task {
-  std::string name;
-  std::vector<std::int32_t> classes;
-  std::vector<index> train, test;  ///< indices into the stream's train and test pictures
-};
+/// One task of classes. The classes of a stream are numbered in order of appearance.
+using task = basic_task<dataset>;
+/// Tasks of classes in order.
+using task_stream = basic_stream<dataset>;
 
-/// Tasks in order and the pictures that they index. The classes seen up to task t are 0 .. seen_classes(t) - 1.
-struct task_stream {
-  dataset_split data;
-  std::vector<task> tasks;
+/// The number of classes seen up to a task of a stream, itself included.
+inline index seen_classes(const task& t) {
+  require(!t.classes.empty(), "task '", t.name, "': it has no classes");
+  return *std::max_element(t.classes.begin(), t.classes.end()) + 1;
+}
 
-  index size() const { return static_cast<index>(tasks.size()); }
-  const task& operator[](index t) const { return tasks[static_cast<std::size_t>(t)]; }
-  auto begin() const { return tasks.begin(); }
-  auto end() const { return tasks.end(); }
-  index classes() const { return data.train.classes(); }
-  index seen_classes(index t) const { return (*this)[t].classes.back() + 1; }
-  /// Test pictures of the tasks 0 .. t.
-  std::vector<index> seen_test(index t) const {
-    std::vector<index> all;
-    for (index i = 0; i <= t; ++i) all.insert(all.end(), (*this)[i].test.begin(), (*this)[i].test.end());
-    return all;
-  }
-};
+/// The names of classes 0 .. n-1 of the data of a task; none where the data have none.
+inline std::vector<std::string> class_names_of(const task& t, index n) {
+  const auto& names = t.data->train.class_names;
+  if (static_cast<index>(names.size()) < n) return {};
+  return {names.begin(), names.begin() + n};
+}
+
+/// A whole data set as one task, to be learnt by itself: all of its classes are new.
+inline task whole_task(dataset_split split, std::string name = "task") {
+  split.train.check("task: train");
+  split.test.check("task: test");
+  task all{.of = 1, .name = std::move(name), .data = std::make_shared<const dataset_split>(std::move(split))};
+  all.train_indices = sample_view<dataset>(all.data->train).indices;
+  all.test_indices = sample_view<dataset>(all.data->test).indices;
+  for (index k = 0; k < all.data->train.classes(); ++k) all.classes.push_back(static_cast<std::int32_t>(k));
+  return all;
+}
+/// The same with nothing to measure on.
+inline task whole_task(dataset data, std::string name = "task") {
+  dataset none;
+  none.height = data.height, none.width = data.width, none.channels = data.channels;
+  none.class_names = data.class_names;
+  return whole_task(dataset_split{std::move(data), std::move(none)}, std::move(name));
+}
 
 /// A number by which data and their tasks are told from others.
 inline std::uint64_t checksum(const task_stream& stream) {
-  std::uint64_t sum = checksum(stream.data);
+  std::uint64_t sum = checksum(stream.data());
   for (const task& t : stream.tasks) {
     sum = fnv1a(std::as_bytes(std::span(t.classes)), fnv1a(t.name, sum));
-    for (const auto* part : {&t.train, &t.test}) sum = fnv1a(std::as_bytes(std::span(*part)), sum);
+    for (const auto* part : {&t.train_indices, &t.test_indices}) sum = fnv1a(std::as_bytes(std::span(*part)), sum);
   }
   return sum;
 }
@@ -12654,37 +13925,118 @@ inline task_stream class_incremental(dataset_split split, const class_incrementa
     renumber_classes(split.train, number);
     renumber_classes(split.test, number);
   }
-  task_stream stream{std::move(split), {}};
+  task_stream stream{std::make_shared<const dataset_split>(std::move(split)), {}};
+  const dataset_split& data = stream.data();
   const index each = classes / options.tasks;
   for (index t = 0; t < options.tasks; ++t) {
-    task next;
-    next.name = "task " + std::to_string(t + 1);
+    task next{.number = t, .of = options.tasks, .name = "task " + std::to_string(t + 1), .data = stream.split};
     for (index k = t * each; k < (t + 1) * each; ++k) next.classes.push_back(static_cast<std::int32_t>(k));
     stream.tasks.push_back(std::move(next));
   }
   std::vector<index> counts(static_cast<std::size_t>(classes), 0);
-  for (index i = 0; i < stream.data.train.n(); ++i) {
-    const auto label = static_cast<std::size_t>(stream.data.train.labels[static_cast<std::size_t>(i)]);
-    stream.tasks[label / static_cast<std::size_t>(each)].train.push_back(i);
-    ++counts[label];
+  const auto task_of = [&](const dataset& from, index i) -> task& {
+    return stream.tasks[static_cast<std::size_t>(from.label(i) / each)];
+  };
+  for (index i = 0; i < data.train.n(); ++i) {
+    task_of(data.train, i).train_indices.push_back(i);
+    ++counts[static_cast<std::size_t>(data.train.label(i))];
   }
-  for (index i = 0; i < stream.data.test.n(); ++i) {
-    const auto label = static_cast<std::size_t>(stream.data.test.labels[static_cast<std::size_t>(i)]);
-    stream.tasks[label / static_cast<std::size_t>(each)].test.push_back(i);
-  }
+  for (index i = 0; i < data.test.n(); ++i) task_of(data.test, i).test_indices.push_back(i);
   for (std::size_t k = 0; k < counts.size(); ++k) {
-    require(counts[k] > 0, "class_incremental: class '", stream.data.train.class_names[k], "' has no train pictures");
+    require(counts[k] > 0, "class_incremental: class '", data.train.class_names[k], "' has no train pictures");
   }
   for (const task& t : stream.tasks) {
-    require(!t.test.empty(), "class_incremental: no test pictures for ", t.name, ", whose classes begin with '",
-            stream.data.test.class_names[static_cast<std::size_t>(t.classes.front())], "'");
+    require(!t.test_indices.empty(), "class_incremental: no test pictures for ", t.name, ", whose classes begin with '",
+            data.test.class_names[static_cast<std::size_t>(t.classes.front())], "'");
   }
   return stream;
 }
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/text_tasks.hpp ====
+// ==== core_tokensets/data/text/encoded_texts.hpp ====
+// Samples of pictures with text as a decoder reads them: tokens, packed by picture.
+
+#include <span>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// The tokens of all samples of a set. Questions are taught by the answer that most people gave, captions by each of
+/// their references in turn.
+class encoded_texts {
+ public:
+  /// `Error`: data that do not fit together, a sample whose prompt and answer take more than `length` tokens of the
+  /// decoder.
+  encoded_texts(const visual_text& data, const tokenizer& words, index length) {
+    data.check("texts");
+    for (index i = 0; i < data.n(); ++i) {
+      const visual_text_sample& sample = data.samples[static_cast<std::size_t>(i)];
+      prompts_.push_back(words.encode(sample.prompt));
+      answers_.emplace_back();
+      if (sample.prompt.empty()) {
+        for (const auto& caption : sample.answers) answers_.back().push_back(words.encode(caption));
+      } else {
+        answers_.back().push_back(words.encode(consensus(sample)));
+      }
+      for (const auto& answer : answers_.back()) {
+        const auto all = static_cast<index>(prompts_.back().size() + answer.size()) + 1;
+        require(all <= length, "texts: sample ", i, " ('", sample.prompt, "') takes ", all,
+                " tokens, the decoder reads ", length);
+      }
+    }
+  }
+
+  const std::vector<std::int32_t>& prompt(index sample) const { return prompts_[static_cast<std::size_t>(sample)]; }
+  /// The answer of a sample that is taught at turn `turn`.
+  const std::vector<std::int32_t>& answer(index sample, index turn = 0) const {
+    const auto& all = answers_[static_cast<std::size_t>(sample)];
+    return all[static_cast<std::size_t>(turn) % all.size()];
+  }
+
+ private:
+  std::vector<std::vector<std::int32_t>> prompts_;
+  std::vector<std::vector<std::vector<std::int32_t>>> answers_;
+};
+
+/// Some samples of a set, by the pictures that they are about.
+class samples_by_picture {
+ public:
+  /// `Error`: data that do not fit together, a sample that is not there.
+  samples_by_picture(const visual_text& data, std::span<const index> samples)
+      : of_(static_cast<std::size_t>(data.images.n())) {
+    data.check("texts");
+    for (const index i : samples) {
+      require(i >= 0 && i < data.n(), "texts: sample ", i, " of ", data.n());
+      auto& mine = of_[static_cast<std::size_t>(data.samples[static_cast<std::size_t>(i)].image)];
+      if (mine.empty()) pictures_.push_back(data.samples[static_cast<std::size_t>(i)].image);
+      mine.push_back(i);
+    }
+  }
+
+  /// The pictures that the samples are about, each once.
+  const std::vector<index>& pictures() const { return pictures_; }
+  const std::vector<index>& of(index picture) const { return of_[static_cast<std::size_t>(picture)]; }
+  /// At most `limit` of them, chosen at random.
+  std::vector<index> some_of(index picture, index limit, random_stream& random) const {
+    std::vector<index> chosen = of(picture);
+    if (static_cast<index>(chosen.size()) > limit) {
+      random.shuffle(std::span(chosen));
+      chosen.resize(static_cast<std::size_t>(limit));
+    }
+    return chosen;
+  }
+
+ private:
+  std::vector<std::vector<index>> of_;
+  std::vector<index> pictures_;
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/text/text_tasks.hpp ====
 // Questions or captions cut into tasks that arrive one after another: data set after data set, or group after group.
 
 #include <numeric>
@@ -12695,44 +14047,34 @@ inline task_stream class_incremental(dataset_split split, const class_incrementa
 
 namespace core_tokensets {
 
-/// One task: its samples by number.
-struct text_task {
-  std::string name;
-  std::vector<index> train, test;
-};
-
-/// Tasks in order and the samples that they number.
-struct text_stream {
-  visual_text_split data;
-  std::vector<text_task> tasks;
-
-  index size() const { return static_cast<index>(tasks.size()); }
-  const text_task& operator[](index t) const { return tasks[static_cast<std::size_t>(t)]; }
-};
+/// One task of questions or captions.
+using text_task = basic_task<visual_text>;
+/// Tasks of questions or captions in order.
+using text_stream = basic_stream<visual_text>;
 
 /// `Error` unless the data are whole, and every task has samples of them to learn from and to measure on.
 inline void check(const text_stream& stream) {
-  stream.data.train.check("text_stream: train");
-  stream.data.test.check("text_stream: test");
+  stream.data().train.check("text_stream: train");
+  stream.data().test.check("text_stream: test");
   require(!stream.tasks.empty(), "text_stream: there are no tasks");
   for (const text_task& t : stream.tasks) {
-    require(!t.train.empty() && !t.test.empty(), "text_stream: task '", t.name, "' has ", t.train.size(),
-            " samples to learn from and ", t.test.size(), " to measure on");
+    require(!t.train_indices.empty() && !t.test_indices.empty(), "text_stream: task '", t.name, "' has ",
+            t.train_indices.size(), " samples to learn from and ", t.test_indices.size(), " to measure on");
     const auto known = [&](const std::vector<index>& samples, const visual_text& data) {
       for (const index i : samples)
         require(i >= 0 && i < data.n(), "text_stream: task '", t.name, "' names sample ", i, " of ", data.n());
     };
-    known(t.train, stream.data.train);
-    known(t.test, stream.data.test);
+    known(t.train_indices, stream.data().train);
+    known(t.test_indices, stream.data().test);
   }
 }
 
 /// A number by which data and their tasks are told from others.
 inline std::uint64_t checksum(const text_stream& stream) {
-  std::uint64_t sum = checksum(stream.data);
+  std::uint64_t sum = checksum(stream.data());
   for (const text_task& t : stream.tasks) {
     sum = fnv1a(t.name, sum);
-    for (const auto* part : {&t.train, &t.test}) sum = fnv1a(std::as_bytes(std::span(*part)), sum);
+    for (const auto* part : {&t.train_indices, &t.test_indices}) sum = fnv1a(std::as_bytes(std::span(*part)), sum);
   }
   return sum;
 }
@@ -12751,30 +14093,40 @@ inline void share_groups(visual_text_split& data) {
 
 }  // namespace detail
 
+namespace detail {
+
+/// Gives the tasks of a stream their data, and checks all of it.
+inline text_stream with_data(text_stream stream, visual_text_split data) {
+  stream.split = std::make_shared<const visual_text_split>(std::move(data));
+  for (text_task& t : stream.tasks) t.data = stream.split;
+  check(stream);
+  return stream;
+}
+
+}  // namespace detail
+
 /// Named sets as tasks, in that order. `Error`: pictures of different sizes, a set without samples.
 inline text_stream sets_as_tasks(std::vector<std::pair<std::string, visual_text_split>> sets) {
   text_stream stream;
   std::vector<visual_text> train, test;
   for (auto& [name, split] : sets) {
-    text_task task{name, {}, {}};
+    text_task next{.number = stream.size(), .of = static_cast<index>(sets.size()), .name = name};
     const auto number = [](std::vector<index>& out, const std::vector<visual_text>& before, index n) {
       index first = 0;
       for (const auto& set : before) first += set.n();
       out.resize(static_cast<std::size_t>(n));
       std::iota(out.begin(), out.end(), first);
     };
-    number(task.train, train, split.train.n());
-    number(task.test, test, split.test.n());
-    stream.tasks.push_back(std::move(task));
+    number(next.train_indices, train, split.train.n());
+    number(next.test_indices, test, split.test.n());
+    stream.tasks.push_back(std::move(next));
     train.push_back(std::move(split.train));
     test.push_back(std::move(split.test));
   }
   require(!train.empty(), "text_stream: there are no tasks");
-  const std::vector<visual_text> both{join(train), join(test)};
-  stream.data = {both[0], both[1]};
-  detail::share_groups(stream.data);
-  check(stream);
-  return stream;
+  visual_text_split data{join(train), join(test)};
+  detail::share_groups(data);
+  return detail::with_data(std::move(stream), std::move(data));
 }
 
 /// The groups of one set, in their order, dealt evenly to so many tasks; 0, or more than there are groups: a task for
@@ -12782,26 +14134,26 @@ inline text_stream sets_as_tasks(std::vector<std::pair<std::string, visual_text_
 inline text_stream groups_as_tasks(visual_text_split data, index tasks = 0) {
   require(tasks >= 0, "text_stream: ", tasks, " tasks");
   detail::share_groups(data);
-  text_stream stream{std::move(data), {}};
-  const auto& names = stream.data.train.group_names;
+  text_stream stream;
+  const auto& names = data.train.group_names;
   const std::size_t groups = names.size(),
                     count = tasks == 0 ? groups : std::min(static_cast<std::size_t>(tasks), groups);
-  const auto task_of = [&](std::size_t group) { return group * count / groups; };
+  const auto task_of = [&](std::size_t group) -> text_task& { return stream.tasks[group * count / groups]; };
   stream.tasks.resize(count);
+  for (std::size_t t = 0; t < count; ++t) {
+    stream.tasks[t].number = static_cast<index>(t);
+    stream.tasks[t].of = static_cast<index>(count);
+  }
   for (std::size_t g = 0; g < groups; ++g) {
-    std::string& name = stream.tasks[task_of(g)].name;
+    std::string& name = task_of(g).name;
     name += (name.empty() ? "" : ", ") + names[g];
   }
   const auto deal = [&](const visual_text& from, std::vector<index> text_task::*part) {
-    for (index i = 0; i < from.n(); ++i) {
-      const auto group = static_cast<std::size_t>(from.samples[static_cast<std::size_t>(i)].group);
-      (stream.tasks[task_of(group)].*part).push_back(i);
-    }
+    for (index i = 0; i < from.n(); ++i) (task_of(static_cast<std::size_t>(from.sample(i).group)).*part).push_back(i);
   };
-  deal(stream.data.train, &text_task::train);
-  deal(stream.data.test, &text_task::test);
-  check(stream);
-  return stream;
+  deal(data.train, &text_task::train_indices);
+  deal(data.test, &text_task::test_indices);
+  return detail::with_data(std::move(stream), std::move(data));
 }
 
 /// All texts of the samples to learn from, for training a tokenizer.
@@ -12812,126 +14164,6 @@ inline std::vector<std::string> corpus_of(const visual_text& data) {
     corpus.insert(corpus.end(), sample.answers.begin(), sample.answers.end());
   }
   return corpus;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/data/vqa_json.hpp ====
-// Visual question answering in the JSON files of VQA v2 (Goyal et al. 2017): questions, annotations with ten answers
-// each, and a folder of pictures named by their ids.
-
-#include <algorithm>
-#include <cstdint>
-#include <filesystem>
-#include <nlohmann/json.hpp>
-#include <string>
-#include <string_view>
-#include <unordered_map>
-#include <utility>
-#include <vector>
-
-
-namespace core_tokensets {
-
-struct vqa_json_options {
-  std::string pattern = "COCO_train2014_{:012}.jpg";  ///< file name of a picture: {} its id, {:0N} in N digits
-  index limit = 0;                                    ///< at most so many pictures, the first asked about; 0: all
-  folder_options pictures{.size = 64};
-};
-
-namespace detail {
-
-/// `pattern` with its one pair of braces replaced by `id`. `Error`: no or another pair of braces.
-inline std::string name_of_picture(std::string_view pattern, std::int64_t id) {
-  const auto open = pattern.find('{'), close = pattern.find('}');
-  require(open != pattern.npos && close != pattern.npos && open < close, "vqa: pattern '", pattern,
-          "', expected {} or {:0N} where the id goes");
-  const auto format = pattern.substr(open + 1, close - open - 1);
-  std::string digits = std::to_string(id);
-  if (!format.empty()) {
-    const bool valid = format.size() >= 3 && format.size() <= 4 && format.substr(0, 2) == ":0" &&
-                       format.find_first_not_of("0123456789", 2) == format.npos;
-    require(valid, "vqa: pattern '", pattern, "', expected {} or {:0N} where the id goes");
-    const auto width = static_cast<std::size_t>(std::stoi(std::string(format.substr(2))));
-    if (digits.size() < width) digits.insert(0, width - digits.size(), '0');
-  }
-  return std::string(pattern.substr(0, open)) + digits + std::string(pattern.substr(close + 1));
-}
-
-/// Numbers pictures by their ids in the order in which they come.
-class picture_numbers {
- public:
-  /// The number of picture `id`; -1 if it is new and there are `limit` already (0: no limit).
-  index number(std::int64_t id, index limit = 0) {
-    if (const auto found = numbers_.find(id); found != numbers_.end()) return found->second;
-    if (limit > 0 && static_cast<index>(ids_.size()) >= limit) return -1;
-    numbers_.emplace(id, static_cast<index>(ids_.size()));
-    ids_.push_back(id);
-    return static_cast<index>(ids_.size()) - 1;
-  }
-  const std::vector<std::int64_t>& ids() const { return ids_; }
-
- private:
-  std::unordered_map<std::int64_t, index> numbers_;
-  std::vector<std::int64_t> ids_;
-};
-
-}  // namespace detail
-
-/// Questions {"questions": [{"question_id", "image_id", "question"}]} with annotations {"annotations": [{"question_id",
-/// "image_id", "answer_type", "answers": [{"answer"}]}]}, other members are ignored, as are annotations of questions
-/// that are not asked; the groups are the types of answers. `Error` naming file and id: wrong types, an id twice, a
-/// question without annotation, an annotation of another picture or without answers, a missing picture.
-inline visual_text load_vqa_json(const std::filesystem::path& questions, const std::filesystem::path& annotations,
-                                 const std::filesystem::path& pictures, const vqa_json_options& options = {}) {
-  require(options.limit >= 0, "vqa: a limit of ", options.limit, " pictures");
-  visual_text text;
-  detail::picture_numbers numbers;
-  std::unordered_map<std::int64_t, std::size_t> places;  // of the questions among our samples
-  std::vector<std::int64_t> ids;
-  detail::for_each_json_record(questions, {"questions"}, [&](std::string_view, const detail::json_record& r) {
-    const auto id = r.get<std::int64_t>("question_id");
-    const index image = numbers.number(r.get<std::int64_t>("image_id"), options.limit);
-    auto question = r.get<std::string>("question");
-    if (image < 0) return;
-    require(places.emplace(id, text.samples.size()).second, r.where, ": question ", id, " came before");
-    ids.push_back(id);
-    text.samples.push_back({image, std::move(question), {}, 0});
-  });
-  require(!text.samples.empty(), questions.string(), ": no questions");
-  detail::for_each_json_record(annotations, {"annotations"}, [&](std::string_view, const detail::json_record& r) {
-    const auto id = r.get<std::int64_t>("question_id");
-    const auto place = places.find(id);
-    if (place == places.end()) return;
-    auto& sample = text.samples[place->second];
-    const std::string where = r.where + " (question " + std::to_string(id) + ")";
-    require(sample.answers.empty(), where, ": annotated before");
-    const auto image = r.get<std::int64_t>("image_id"), asked = numbers.ids()[static_cast<std::size_t>(sample.image)];
-    require(image == asked, where, ": is about image ", image, ", the question about image ", asked);
-    sample.group = detail::merge_names({r.get<std::string>("answer_type")}, text.group_names)[0];
-    const auto answers = r.get<nlohmann::json>("answers");
-    for (std::size_t i = 0; i < answers.size(); ++i) {
-      const detail::json_record answer{answers[i], where + ", answers[" + std::to_string(i) + "]"};
-      sample.answers.push_back(answer.get<std::string>("answer"));
-    }
-    require(!sample.answers.empty(), where, ": no answers");
-  });
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    require(!text.samples[i].answers.empty(), annotations.string(), ": question ", ids[i], " of ", questions.string(),
-            " has no annotation");
-  }
-  // Groups in the order of their names, whatever the order of the annotations.
-  auto types = text.group_names;
-  std::sort(types.begin(), types.end());
-  const auto sorted = detail::merge_names(text.group_names, types);
-  for (auto& sample : text.samples) sample.group = sorted[static_cast<std::size_t>(sample.group)];
-  text.group_names = std::move(types);
-  std::vector<listed_picture> list;
-  for (const auto id : numbers.ids()) {
-    list.push_back({detail::name_of_picture(options.pattern, id), "image " + std::to_string(id)});
-  }
-  text.images = load_pictures(pictures, list, options.pictures);
-  return text;
 }
 
 }  // namespace core_tokensets
@@ -13379,7 +14611,6 @@ struct host_array {
 #include <cstring>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <span>
 #include <string>
@@ -13447,27 +14678,43 @@ struct array_view {
 /// names, types and shapes only.
 inline std::string safetensors_header(std::span<const array_view> arrays,
                                       const std::map<std::string, std::string>& metadata) {
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
-  std::set<std::string_view> names{"__metadata__"};
+  std::string text(8, '\0');
+  const auto put_text = [&](std::string_view name) {
+    require(detail::is_utf8(name), "safetensors: a name or a metadata text is not UTF-8");
+    detail::append_json_text(text, name);
+  };
+  std::vector<std::string_view> names{"__metadata__"};
+  for (const auto& array : arrays) names.push_back(array.name);
+  std::sort(names.begin(), names.end());
+  const auto twice = std::adjacent_find(names.begin(), names.end());
+  require(twice == names.end(), "safetensors: two arrays named '", twice == names.end() ? "" : *twice, "'");
+  text += '{';
+  if (!metadata.empty()) {
+    text += "\"__metadata__\":{";
+    for (const auto& [key, value] : metadata) {
+      put_text(key);
+      text += ':';
+      put_text(value);
+      text += ',';
+    }
+    text.back() = '}';
+    text += ',';
+  }
   index offset = 0;
   for (const auto& array : arrays) {
-    require(names.insert(array.name).second, "safetensors: two arrays named '", array.name, "'");
     const auto bytes = checked_byte_count(array.type, array.shape);
     require(bytes && *bytes <= std::numeric_limits<index>::max() - offset, "safetensors: array '", array.name,
             "': impossible shape ", shape_text(array.shape));
-    auto& entry = header[array.name];
-    entry["dtype"] = dtype_name(array.type);
-    entry["shape"] = array.shape;
-    entry["data_offsets"] = {offset, offset + *bytes};
+    put_text(array.name);
+    text += ":{\"dtype\":\"";
+    text += dtype_name(array.type);
+    text += "\",\"shape\":[";
+    for (std::size_t i = 0; i < array.shape.size(); ++i) text += (i > 0 ? "," : "") + std::to_string(array.shape[i]);
+    text += "],\"data_offsets\":[" + std::to_string(offset) + "," + std::to_string(offset + *bytes) + "]},";
     offset += *bytes;
   }
-  std::string text(8, '\0');
-  try {
-    text += header.dump();
-  } catch (const nlohmann::json::exception&) {
-    fail("safetensors: a name or a metadata text is not UTF-8");
-  }
+  if (text.back() == ',') text.pop_back();
+  text += '}';
   text.resize((text.size() + 7) / 8 * 8, ' ');
   const std::uint64_t length = text.size() - 8;
   require(length <= std::uint64_t{safetensors_header_limit}, "safetensors: a header of ", length,
@@ -13516,36 +14763,19 @@ struct safetensors_layout {
 };
 
 /// JSON of an untrusted header: an object without repeated keys, not deep.
-inline nlohmann::json parse_header_json(std::string_view text, const std::string& path) {
+inline json parse_header_json(std::string_view text, const std::string& path) {
   require(!text.empty() && text.front() == '{', path, ": the header does not begin with '{'");
   require(text.find('\0') == std::string_view::npos, path, ": the header holds a zero byte");
-  std::vector<std::set<std::string>> keys(8);
-  const auto check = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& value) {
-    require(depth < 7, path, ": the header is nested too deeply");
-    const auto level = static_cast<std::size_t>(depth);
-    if (event == nlohmann::json::parse_event_t::object_start) keys[level + 1].clear();
-    if (event == nlohmann::json::parse_event_t::key) {
-      require(keys[level].insert(value.get<std::string>()).second, path, ": the header names '",
-              value.get<std::string>(), "' twice");
-    }
-    return true;
-  };
-  try {
-    return nlohmann::json::parse(text, check);
-  } catch (const nlohmann::json::exception& e) {
-    fail(path, ": the header is not valid JSON: ", e.what());
-  }
+  return parse_json(text, path + ": the header", 6);
 }
 
 /// A non-negative integer that fits `index`.
-inline index header_number(const nlohmann::json& value, const std::string& what) {
-  require(value.is_number_unsigned() &&
-              value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<index>::max()),
-          what, ": expected a non-negative integer");
-  return static_cast<index>(value.get<std::uint64_t>());
+inline index header_number(const json& value, const std::string& what) {
+  require(value.holds<index>() && value.get<index>() >= 0, what, ": expected a non-negative integer");
+  return value.get<index>();
 }
 
-inline array_place parse_place(const std::string& name, const nlohmann::json& entry, const std::string& what) {
+inline array_place parse_place(const std::string& name, const json& entry, const std::string& what) {
   require(entry.is_object() && entry.size() == 3 && entry.contains("dtype") && entry.contains("shape") &&
               entry.contains("data_offsets"),
           what, ": expected dtype, shape and data_offsets and nothing else");
@@ -13553,8 +14783,8 @@ inline array_place parse_place(const std::string& name, const nlohmann::json& en
   place.name = name;
   const auto& type_name = entry.at("dtype");
   require(type_name.is_string(), what, ": dtype is not a string");
-  const auto type = dtype_named(type_name.get_ref<const std::string&>());
-  require(type.has_value(), what, ": unknown dtype ", type_name.get_ref<const std::string&>());
+  const auto type = dtype_named(type_name.text());
+  require(type.has_value(), what, ": unknown dtype ", type_name.text());
   place.type = *type;
   require(entry.at("shape").is_array(), what, ": shape is not a list");
   for (const auto& extent : entry.at("shape")) place.shape.push_back(header_number(extent, what + ": shape"));
@@ -13571,13 +14801,14 @@ inline array_place parse_place(const std::string& name, const nlohmann::json& en
 
 /// Reads and checks a header for a file with `data_bytes` bytes behind it: every byte belongs to exactly one array.
 inline safetensors_layout parse_safetensors_header(std::string_view text, index data_bytes, const std::string& path) {
-  const auto header = parse_header_json(text, path);
+  const json header = parse_header_json(text, path);
   safetensors_layout layout;
   for (const auto& [name, entry] : header.items()) {
     if (name != "__metadata__") {
       layout.arrays.push_back(parse_place(name, entry, path + ": array '" + name + "'"));
       continue;
     }
+    if (entry.is_null()) continue;
     require(entry.is_object(), path, ": __metadata__ is not an object");
     for (const auto& [key, value] : entry.items()) {
       require(value.is_string(), path, ": metadata '", key, "' is not a string");
@@ -13599,12 +14830,28 @@ inline safetensors_layout parse_safetensors_header(std::string_view text, index 
   return layout;
 }
 
+/// What a file is that begins like this, if it is something that is often taken for a file of arrays; else null.
+inline const char* kind_of_file(std::string_view begin) {
+  if (begin.starts_with('<')) return "a web page, as a failed download leaves it";
+  if (begin.starts_with("version https://git-lfs"))
+    return "a pointer of Git LFS; 'git lfs pull' fetches the file itself";
+  if (begin.starts_with("PK\3\4")) return "a zip archive, as PyTorch writes .pt and .pth; save it as safetensors there";
+  if (begin.size() > 1 && begin[0] == '\x80' && begin[1] >= 2 && begin[1] <= 5)
+    return "a Python pickle, as PyTorch wrote .pth; save it as safetensors there";
+  return nullptr;
+}
+
 /// Reads a file of `size` bytes through `read(offset, out)`.
 template <class Read>
 tensor_file read_safetensors(index size, const std::string& path, const Read& read) {
   require(size >= 8, path, ": not a safetensors file: ", size, " bytes, expected at least 8");
+  std::string begin(static_cast<std::size_t>(std::min<index>(size, 32)), ' ');
+  read(index{0}, std::as_writable_bytes(std::span(begin)));
   std::uint64_t length = 0;
-  read(index{0}, std::as_writable_bytes(std::span(&length, 1)));
+  std::memcpy(&length, begin.data(), 8);
+  if (length >= static_cast<std::uint64_t>(size) || begin[8] != '{') {
+    if (const char* kind = kind_of_file(begin)) fail(path, ": not a safetensors file, but ", kind);
+  }
   require(length <= std::uint64_t{safetensors_header_limit}, path, ": not a safetensors file: a header of ", length,
           " bytes, expected at most ", safetensors_header_limit);
   const auto data_begin = 8 + static_cast<index>(length);
@@ -13702,6 +14949,9 @@ inline byte_budget bytes(index n) {
   return {.amount = static_cast<double>(n), .is_fraction = false};
 }
 
+inline byte_budget kibibytes(index n) { return bytes(n << 10); }
+inline byte_budget mebibytes(index n) { return bytes(n << 20); }
+
 /// A budget of `f` times the bytes of the data, 0 < f <= 1.
 inline byte_budget fraction(double f) {
   require(f > 0 && f <= 1, "budget: a fraction of ", f, ", expected more than 0 and at most 1");
@@ -13743,44 +14993,49 @@ inline byte_budget parse_budget(std::string_view text) {
 }  // namespace core_tokensets
 
 // ==== core_tokensets/memory/codec.hpp ====
-// How the pixels of a memory are packed into bytes. A codec is a type with a name and two functions; raw is the plain
-// one, and a lossless or lossy one is added by writing another type, without a change anywhere else.
+// How the pixels of a sample's tokens are packed into bytes. A codec is a value of any type with a name and two
+// functions; the memory holds one and packs every sample when it is appended, so that what is replayed now and what is
+// replayed after a file was read are the same pixels.
 
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 
 namespace core_tokensets {
 
-/// What a codec may know about the tokens that it packs or unpacks; all of it is in the file besides the pixels.
+/// What a codec knows of the sample that it packs or unpacks: how its picture was cut, and which tokens are there.
 struct patch_context {
-  index channels = 0, patch = 0, grid_cols = 0;
-  std::span<const std::uint16_t> positions;  ///< [T]
-  std::span<const std::uint64_t> offsets;    ///< [S + 1]
+  const patch_grid& grid;
+  std::span<const std::uint16_t> positions;  ///< [n], rising
 
   index tokens() const { return static_cast<index>(positions.size()); }
-  index patch_dim() const { return channels * patch * patch; }
+  /// Bytes of the unpacked pixels.
+  index bytes() const { return tokens() * grid.patch_dim(); }
 };
 
-/// `encode` turns pixels `[T, patch_dim]` into bytes; `decode` fills `[T, patch_dim]` from them and throws `Error`
-/// where they make no sense (they come from a file). `name` is what the file says, so it must be unique and never
-/// change.
+/// `encode` turns the pixels `[n, patch_dim]` of one sample into bytes; `decode` fills `[n, patch_dim]` from them and
+/// throws `Error` where they make no sense (they come from a file). `name` and the options (core/options.hpp) are what
+/// the file says of it, so a name must be unique and never change its meaning.
 template <class C>
-concept patch_codec = requires(const C& codec, const patch_context& context, std::span<const std::uint8_t> in,
-                               std::span<std::uint8_t> out) {
-  { C::name() } -> std::convertible_to<std::string_view>;
+concept patch_codec = std::copyable<C> && requires(const C& codec, const patch_context& context,
+                                                   std::span<const std::uint8_t> in, std::span<std::uint8_t> out) {
+  { C::name } -> std::convertible_to<std::string_view>;
   { codec.encode(context, in) } -> std::same_as<std::vector<std::uint8_t>>;
   { codec.decode(context, in, out) } -> std::same_as<void>;
 };
 
 /// Pixels as they are; the file then holds `patches` as a matrix `[T, patch_dim]` that any reader understands.
 struct raw_codec {
-  static constexpr std::string_view name() { return "raw"; }
+  static constexpr const char* name = "raw";
+  static constexpr const char* about = "pixels as they are";
 
   std::vector<std::uint8_t> encode(const patch_context&, std::span<const std::uint8_t> pixels) const {
     return {pixels.begin(), pixels.end()};
@@ -13793,11 +15048,63 @@ struct raw_codec {
   }
 };
 
+/// One codec of any type, raw unless another is given.
+class any_codec {
+ public:
+  any_codec() : any_codec(raw_codec{}) {}
+  template <class C>
+  requires(!std::same_as<C, any_codec> && patch_codec<C>) any_codec(C codec)
+      : text_(text_of(codec)),
+        raw_(std::same_as<C, raw_codec>),
+        encode_([codec](const patch_context& context, std::span<const std::uint8_t> in) {
+          return codec.encode(context, in);
+        }),
+        decode_([codec](const patch_context& context, std::span<const std::uint8_t> in, std::span<std::uint8_t> out) {
+          codec.decode(context, in, out);
+        }) {}
+
+  /// Name and options, as the file says them.
+  const std::string& text() const { return text_; }
+  bool raw() const { return raw_; }
+  std::vector<std::uint8_t> encode(const patch_context& context, std::span<const std::uint8_t> pixels) const {
+    return encode_(context, pixels);
+  }
+  void decode(const patch_context& context, std::span<const std::uint8_t> bytes, std::span<std::uint8_t> out) const {
+    decode_(context, bytes, out);
+  }
+  bool operator==(const any_codec& other) const { return text_ == other.text_; }
+
+ private:
+  std::string text_;
+  bool raw_;
+  std::function<std::vector<std::uint8_t>(const patch_context&, std::span<const std::uint8_t>)> encode_;
+  std::function<void(const patch_context&, std::span<const std::uint8_t>, std::span<std::uint8_t>)> decode_;
+};
+
+/// The codec that `text` (name and options, as in a file) asks for: raw, or one of those that are handed in, with its
+/// options set. `Error` naming `where`: none of them has that name, or not these options.
+template <patch_codec... Codecs>
+any_codec codec_named(std::string_view text, const std::string& where, const Codecs&... codecs) {
+  const auto colon = text.find(':');
+  const std::string_view name = text.substr(0, colon), options = colon == text.npos ? "" : text.substr(colon + 1);
+  any_codec found;
+  bool any = name == std::string_view(raw_codec::name);
+  [[maybe_unused]] const auto attempt = [&](auto codec) {
+    if (any || name != std::string_view(codec.name)) return;
+    any = true;
+    detail::set_options(codec, options, where + ": codec '" + std::string(name) + "'");
+    found = any_codec(codec);
+  };
+  (attempt(codecs), ...);
+  require(any, where, ": its pixels are packed by the codec '", name, "', which was not given");
+  return found;
+}
+
 }  // namespace core_tokensets
 
 // ==== core_tokensets/memory/format.hpp ====
-// What the tokens of a memory are: the picture grid that they come from, how their pixels are normalised, and the plain
-// arrays that hold them (a sparse matrix in compressed rows: one row a sample, one column a grid position).
+// What the tokens of a memory are: the picture grid that they come from, what is kept beside their pixels, and the
+// plain arrays that hold them (a sparse matrix in compressed rows: one row a sample, one column a grid position).
 
 #include <algorithm>
 #include <cmath>
@@ -13812,149 +15119,194 @@ struct raw_codec {
 
 namespace core_tokensets {
 
-/// How the relevance of each token is kept: not at all (a coreset of whole images needs none), or in 16 bits relative
-/// to the largest magnitude of its sample (so that order survives at any scale), or as it is in 32 bits.
+/// How the relevance of each token is kept: not at all; in 16 bits relative to the largest magnitude of its sample,
+/// whose scale is kept too (so that order survives at any scale, and samples can be compared); or as it is in 32 bits.
 enum class relevance_storage { none, f16, f32 };
 
-/// Grid and normalisation of the pictures, (x / 255 - mean) / stddev per channel; empty means 0 and 1.
+template <>
+inline constexpr std::array words<relevance_storage>{"none", "f16", "f32"};
+
+/// A named column of a memory, for what else shall be remembered: `width` numbers of `type` for each sample or for each
+/// token. Its bytes count; readers that do not know the name carry it along.
+struct memory_column {
+  std::string name;
+  dtype type = dtype::f32;
+  index width = 1;
+  bool per_token = false;
+
+  index bytes() const { return width * byte_size(type); }
+  bool operator==(const memory_column&) const = default;
+};
+
+/// How pictures are cut, and what is kept beside the pixels.
 struct token_memory_format {
-  index image_height = 0, image_width = 0, channels = 3, patch = 0;
-  std::vector<float> mean = {}, stddev = {};  ///< [channels] or empty
-  relevance_storage relevance = relevance_storage::f16;
+  patch_grid grid = {};
+  relevance_storage relevance = relevance_storage::none;
   bool texts = false;  ///< each sample comes with a prompt and an answer
+  std::vector<memory_column> columns = {};
 
-  index grid_rows() const { return image_height / patch; }
-  index grid_cols() const { return image_width / patch; }
-  /// Tokens of a whole image.
-  index grid_tokens() const { return grid_rows() * grid_cols(); }
-  /// Bytes of a raw token.
-  index patch_dim() const { return channels * patch * patch; }
-
-  /// `Error` unless the patches tile the image, positions fit 16 bits and the normalisation is finite.
+  /// `Error` unless the patches tile the picture, positions fit 16 bits and columns have names and numbers.
   void check() const {
+    grid.check("token memory");
     constexpr index limit = 1 << 16;
-    require(image_height > 0 && image_width > 0 && channels > 0 && patch > 0 && image_height <= limit &&
-                image_width <= limit && channels <= limit && image_height % patch == 0 && image_width % patch == 0,
-            "token memory: image ", image_height, " x ", image_width, " x ", channels, " with patches of ", patch,
-            ": expected positive extents up to ", limit, ", height and width divisible by the patch");
-    require(grid_tokens() <= limit, "token memory: ", grid_tokens(), " tokens an image, expected at most ", limit);
-    const auto size = static_cast<std::size_t>(channels);
-    require((mean.empty() || mean.size() == size) && (stddev.empty() || stddev.size() == size),
-            "token memory: ", mean.size(), " means and ", stddev.size(), " standard deviations for ", channels,
-            " channels");
-    require(std::all_of(mean.begin(), mean.end(), [](float x) { return std::isfinite(x); }) &&
-                std::all_of(stddev.begin(), stddev.end(), [](float x) { return std::isfinite(x) && x > 0; }),
-            "token memory: means must be finite, standard deviations finite and positive");
+    require(grid.tokens() <= limit, "token memory: ", grid.tokens(), " tokens an image, expected at most ", limit);
+    for (std::size_t i = 0; i < columns.size(); ++i) {
+      const auto& c = columns[i];
+      require(!c.name.empty() && c.width > 0 && c.width <= limit, "token memory: column '", c.name, "' of width ",
+              c.width, ", expected a name and a width of 1 to ", limit);
+      for (std::size_t j = 0; j < i; ++j) {
+        require(columns[j].name != c.name || columns[j].per_token != c.per_token, "token memory: two columns named '",
+                c.name, "'");
+      }
+    }
   }
 
   bool operator==(const token_memory_format&) const = default;
 };
 
-/// One sample, owned by someone else: n tokens, their target, weight and task.
+/// One sample to be appended, owned by someone else: n tokens, their target, weight and task.
 struct stored_sample {
   std::span<const std::uint8_t> patches;     ///< [n, patch_dim], raw pixels in the order channel, row, column
   std::span<const std::uint16_t> positions;  ///< [n], row-major grid indices
-  std::span<const float> relevance = {};     ///< [n], or empty in a memory that keeps none
+  std::span<const float> relevance = {};     ///< [n]; looked at only where the memory keeps it
   std::int32_t target = 0;
-  float weight = 1;
-  std::uint16_t task = 0;
+  float weight = 1;  ///< kept in 16 bits
+  std::uint32_t task = 0;
   std::string_view prompt = {}, answer = {};  ///< UTF-8, empty in a memory without texts
 
   index tokens() const { return static_cast<index>(positions.size()); }
 };
 
+/// One sample of a memory, its pixels unpacked; the views are valid until the memory changes.
+struct recalled_sample {
+  std::vector<std::uint8_t> patches;         ///< [n, patch_dim]
+  std::span<const std::uint16_t> positions;  ///< [n], rising
+  std::span<const float> relevance;          ///< [n], or empty where the memory keeps none
+  std::int32_t target = 0;
+  float weight = 1;
+  std::uint32_t task = 0;
+  std::string_view prompt, answer;
+
+  index tokens() const { return static_cast<index>(positions.size()); }
+  operator stored_sample() const { return {patches, positions, relevance, target, weight, task, prompt, answer}; }
+};
+
 /// S samples with T tokens: sample s owns rows `offsets[s] .. offsets[s+1]` of the per-token arrays, its positions
-/// rising.
+/// rising, and the bytes `pixel_offsets[s] .. pixel_offsets[s+1]` of the packed pixels.
 struct token_arrays {
   token_memory_format format;
-  std::vector<std::uint8_t> patches;          ///< [T, patch_dim]
-  std::vector<std::uint16_t> positions;       ///< [T]
-  std::vector<float> relevance;               ///< [T], or empty
-  std::vector<std::uint64_t> offsets{0};      ///< [S + 1]
-  std::vector<std::int32_t> targets;          ///< [S]
-  std::vector<float> weights;                 ///< [S]
-  std::vector<std::uint16_t> tasks;           ///< [S]
-  std::vector<std::uint8_t> text;             ///< prompts and answers one behind the other, or empty
-  std::vector<std::uint32_t> text_offsets{};  ///< [2 S + 1] where each prompt and each answer begins, or empty
+  std::vector<std::byte> pixels;                ///< packed by the memory's codec, one sample behind the other
+  std::vector<std::uint64_t> pixel_offsets{0};  ///< [S + 1]
+  std::vector<std::uint16_t> positions;         ///< [T]
+  std::vector<float> relevance;                 ///< [T], or empty
+  std::vector<float> relevance_scale;           ///< [S] where relevance is kept in 16 bits, or empty
+  std::vector<std::uint64_t> offsets{0};        ///< [S + 1]
+  std::vector<std::int32_t> targets;            ///< [S]
+  std::vector<float> weights;                   ///< [S], each of them a half
+  std::vector<std::uint32_t> tasks;             ///< [S]
+  std::vector<std::uint8_t> text;               ///< prompts and answers one behind the other, or empty
+  std::vector<std::uint64_t> text_offsets{};    ///< [2 S + 1] where each prompt and each answer begins, or empty
+  std::vector<std::vector<std::byte>> columns;  ///< of the format's columns, [S or T, width]
   std::map<std::string, std::string> metadata;
 
   index samples() const { return static_cast<index>(targets.size()); }
   index tokens() const { return static_cast<index>(positions.size()); }
-
-  stored_sample sample(index s) const {
-    const auto i = static_cast<std::size_t>(s);
-    const auto begin = static_cast<std::size_t>(offsets[i]), count = static_cast<std::size_t>(offsets[i + 1]) - begin;
-    const auto dim = static_cast<std::size_t>(format.patch_dim());
-    return {.patches = std::span(patches).subspan(begin * dim, count * dim),
-            .positions = std::span(positions).subspan(begin, count),
-            .relevance = relevance.empty() ? std::span<const float>() : std::span(relevance).subspan(begin, count),
-            .target = targets[i],
-            .weight = weights[i],
-            .task = tasks[i],
-            .prompt = text_of(2 * i),
-            .answer = text_of(2 * i + 1)};
+  index tokens_of(index s) const {
+    return static_cast<index>(offsets[static_cast<std::size_t>(s) + 1] - offsets[static_cast<std::size_t>(s)]);
   }
-
+  std::span<const std::uint16_t> positions_of(index s) const {
+    return std::span(positions).subspan(static_cast<std::size_t>(offsets[static_cast<std::size_t>(s)]),
+                                        static_cast<std::size_t>(tokens_of(s)));
+  }
+  /// The packed pixels of sample s.
+  std::span<const std::uint8_t> pixels_of(index s) const {
+    const auto begin = pixel_offsets[static_cast<std::size_t>(s)], end = pixel_offsets[static_cast<std::size_t>(s) + 1];
+    return {reinterpret_cast<const std::uint8_t*>(pixels.data()) + begin, static_cast<std::size_t>(end - begin)};
+  }
   /// Text number i: the prompts are the even ones, the answers the odd ones.
   std::string_view text_of(std::size_t i) const {
     if (!format.texts) return {};
-    return {reinterpret_cast<const char*>(text.data()) + text_offsets[i], text_offsets[i + 1] - text_offsets[i]};
+    return {reinterpret_cast<const char*>(text.data()) + text_offsets[i],
+            static_cast<std::size_t>(text_offsets[i + 1] - text_offsets[i])};
   }
 
   /// `Error` unless all arrays fit each other and the format; `name` stands for the memory in messages.
-  void check(const std::string& name) const {
-    format.check();
-    const auto s_count = targets.size(), t_count = positions.size();
-    const auto size = [&](const char* array, std::size_t got, std::size_t want) {
-      require(got == want, name, ": array '", array, "' has ", got, " elements, expected ", want);
-    };
-    size("offsets", offsets.size(), s_count + 1);
-    size("weights", weights.size(), s_count);
-    size("tasks", tasks.size(), s_count);
-    size("relevance", relevance.size(), format.relevance == relevance_storage::none ? 0 : t_count);
-    size("patches", patches.size(), t_count * static_cast<std::size_t>(format.patch_dim()));
-    require(offsets.front() == 0 && offsets.back() == t_count, name, ": array 'offsets' runs from ", offsets.front(),
-            " to ", offsets.back(), ", expected 0 to ", t_count);
-    for (std::size_t s = 0; s < s_count; ++s) {
-      require(offsets[s] < offsets[s + 1] && offsets[s + 1] <= t_count, name, ": array 'offsets': sample ", s,
-              " has no tokens, or more than there are");
-      require(std::isfinite(weights[s]), name, ": array 'weights': the weight of sample ", s, " is not finite");
-      for (std::size_t t = offsets[s]; t < offsets[s + 1]; ++t) {
-        require(positions[t] < format.grid_tokens() && (t == offsets[s] || positions[t - 1] < positions[t]), name,
-                ": array 'positions': sample ", s, ": position ", positions[t], " is outside the grid of ",
-                format.grid_tokens(), " or not above the one before");
-      }
-    }
-    require(std::all_of(relevance.begin(), relevance.end(), [](float x) { return std::isfinite(x); }), name,
-            ": array 'relevance' holds a number that is not finite");
-    size("text_offsets", text_offsets.size(), format.texts ? 2 * s_count + 1 : 0);
-    require(format.texts || text.empty(), name, ": array 'text' has ", text.size(), " elements, expected none");
-    require(!format.texts || (text_offsets.front() == 0 && text_offsets.back() == text.size() &&
-                              std::is_sorted(text_offsets.begin(), text_offsets.end())),
-            name, ": array 'text_offsets' does not rise from 0 to ", text.size());
-  }
+  void check(const std::string& name) const;
 };
+
+namespace detail {
+
+/// `Error` unless `offsets` rises from 0 to `end`.
+inline void check_offsets(const std::string& name, const char* array, const std::vector<std::uint64_t>& offsets,
+                          std::size_t end) {
+  require(!offsets.empty() && offsets.front() == 0 && offsets.back() == end &&
+              std::is_sorted(offsets.begin(), offsets.end()),
+          name, ": array '", array, "' does not rise from 0 to ", end);
+}
+
+}  // namespace detail
+
+inline void token_arrays::check(const std::string& name) const {
+  format.check();
+  const auto s_count = targets.size(), t_count = positions.size();
+  const auto size = [&](const std::string& array, std::size_t got, std::size_t want) {
+    require(got == want, name, ": array '", array, "' has ", got, " elements, expected ", want);
+  };
+  size("offsets", offsets.size(), s_count + 1);
+  size("pixel_offsets", pixel_offsets.size(), s_count + 1);
+  size("weights", weights.size(), s_count);
+  size("tasks", tasks.size(), s_count);
+  size("relevance", relevance.size(), format.relevance == relevance_storage::none ? 0 : t_count);
+  size("relevance_scale", relevance_scale.size(), format.relevance == relevance_storage::f16 ? s_count : 0);
+  size("text_offsets", text_offsets.size(), format.texts ? 2 * s_count + 1 : 0);
+  size("columns", columns.size(), format.columns.size());
+  for (std::size_t c = 0; c < columns.size(); ++c) {
+    const auto& column = format.columns[c];
+    size(column.name, columns[c].size(),
+         (column.per_token ? t_count : s_count) * static_cast<std::size_t>(column.bytes()));
+  }
+  detail::check_offsets(name, "offsets", offsets, t_count);
+  detail::check_offsets(name, "patches", pixel_offsets, pixels.size());
+  for (std::size_t s = 0; s < s_count; ++s) {
+    require(offsets[s] < offsets[s + 1], name, ": array 'offsets': sample ", s, " has no tokens");
+    require(std::isfinite(weights[s]), name, ": array 'weights': the weight of sample ", s, " is not finite");
+    for (std::size_t t = offsets[s]; t < offsets[s + 1]; ++t) {
+      require(positions[t] < format.grid.tokens() && (t == offsets[s] || positions[t - 1] < positions[t]), name,
+              ": array 'positions': sample ", s, ": position ", positions[t], " is outside the grid of ",
+              format.grid.tokens(), " or not above the one before");
+    }
+  }
+  const auto finite = [&](const char* array, const std::vector<float>& values) {
+    require(std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); }), name, ": array '",
+            array, "' holds a number that is not finite");
+  };
+  finite("relevance", relevance);
+  finite("relevance_scale", relevance_scale);
+  require(format.texts || text.empty(), name, ": array 'text' has ", text.size(), " elements, expected none");
+  if (format.texts) detail::check_offsets(name, "text_sizes", text_offsets, text.size());
+}
 
 }  // namespace core_tokensets
 
 // ==== core_tokensets/memory/memory_file.hpp ====
-// A memory as a safetensors file: one array for each of its arrays, the format and a checksum of every array in the
-// metadata. In Python: `safetensors.numpy.load_file("memory.safetensors")["patches"]`.
+// A memory as a safetensors file: which tokens each sample keeps as a row of bits, everything else in the narrowest
+// type that holds it, and a checksum of every array. In Python:
+//   f = safetensors.numpy.load_file("memory.safetensors")
+//   sample, position = numpy.nonzero(numpy.unpackbits(f["kept"], axis=1, bitorder="little"))  # of each row of
+//   f["patches"]
 
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <limits>
 #include <map>
-#include <nlohmann/json.hpp>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -13963,39 +15315,66 @@ namespace core_tokensets {
 
 /// Metadata names that the file format uses itself; every name that begins with "checksum." is one of them, too.
 inline bool is_reserved_metadata(std::string_view name) {
-  constexpr std::array<std::string_view, 6> ours{"kind", "version", "codec", "grid", "mean", "stddev"};
+  constexpr std::array<std::string_view, 4> ours{"kind", "version", "codec", "grid"};
   return name.starts_with("checksum.") || std::find(ours.begin(), ours.end(), name) != ours.end();
 }
 
+/// What the size of a memory's file depends on: how much there is, and the largest numbers, by which types are chosen.
+struct memory_counts {
+  index samples = 0, tokens = 0, pixel_bytes = 0, text_bytes = 0;
+  std::int64_t least_target = 0, most_target = 0;
+  std::uint64_t most_task = 0, most_pixel_bytes = 0, most_text = 0;  ///< of one sample
+
+  void add(const stored_sample& s, std::size_t packed) {
+    ++samples;
+    tokens += s.tokens();
+    pixel_bytes += static_cast<index>(packed);
+    text_bytes += static_cast<index>(s.prompt.size() + s.answer.size());
+    least_target = std::min<std::int64_t>(least_target, s.target);
+    most_target = std::max<std::int64_t>(most_target, s.target);
+    most_task = std::max<std::uint64_t>(most_task, s.task);
+    most_pixel_bytes = std::max<std::uint64_t>(most_pixel_bytes, packed);
+    most_text = std::max<std::uint64_t>({most_text, s.prompt.size(), s.answer.size()});
+  }
+};
+
 namespace detail {
 
-/// "[0.5,0.25]" with the fewest digits that read back as the same floats.
-inline std::string float_list(std::span<const float> values) {
-  std::string text = "[";
-  for (const float x : values) {
-    std::array<char, 32> digits{};
-    const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), x).ptr;
-    text.append(text.size() > 1 ? "," : "").append(digits.data(), end);
-  }
-  return text + "]";
+/// The narrowest unsigned type that holds numbers up to `most`.
+inline dtype narrowest(std::uint64_t most) {
+  return most < 1u << 8                  ? dtype::u8
+         : most < 1u << 16               ? dtype::u16
+         : most < std::uint64_t{1} << 32 ? dtype::u32
+                                         : dtype::u64;
 }
 
-/// Names, types and shapes of the arrays, as sorted as in the file; `coded` is the size of the packed pixels, -1 for
-/// raw, `text` the bytes of all texts.
-inline std::vector<array_view> memory_layout(const token_memory_format& format, index samples, index tokens,
-                                             index coded = -1, index text = 0) {
-  const auto patches = coded < 0 ? std::vector<index>{tokens, format.patch_dim()} : std::vector<index>{coded};
-  std::vector<array_view> arrays{{"patches", dtype::u8, patches, {}},        {"positions", dtype::u16, {tokens}, {}},
-                                 {"offsets", dtype::u64, {samples + 1}, {}}, {"targets", dtype::i32, {samples}, {}},
-                                 {"weights", dtype::f32, {samples}, {}},     {"tasks", dtype::u16, {samples}, {}}};
-  if (format.relevance != relevance_storage::none) {
-    const auto type = format.relevance == relevance_storage::f16 ? dtype::f16 : dtype::f32;
-    arrays.push_back({"relevance", type, {tokens}, {}});
+inline std::string column_array(const memory_column& c) { return (c.per_token ? "token." : "sample.") + c.name; }
+
+/// Bytes of a row of bits, one for each place of the grid.
+inline index kept_bytes(const patch_grid& grid) { return (grid.tokens() + 7) / 8; }
+
+/// Names, types and shapes of the arrays, as sorted as in the file.
+inline std::vector<array_view> memory_layout(const token_memory_format& format, bool raw, const memory_counts& n) {
+  const auto patches = raw ? std::vector<index>{n.tokens, format.grid.patch_dim()} : std::vector<index>{n.pixel_bytes};
+  const dtype target =
+      n.least_target < 0 || n.most_target > 65'535 ? dtype::i32 : narrowest(static_cast<std::uint64_t>(n.most_target));
+  std::vector<array_view> arrays{{"patches", dtype::u8, patches, {}},
+                                 {"kept", dtype::u8, {n.samples, kept_bytes(format.grid)}, {}},
+                                 {"targets", target, {n.samples}, {}},
+                                 {"weights", dtype::f16, {n.samples}, {}},
+                                 {"tasks", narrowest(n.most_task), {n.samples}, {}}};
+  if (!raw) arrays.push_back({"sizes", narrowest(n.most_pixel_bytes), {n.samples}, {}});
+  if (format.relevance == relevance_storage::f16) {
+    arrays.push_back({"relevance", dtype::f16, {n.tokens}, {}});
+    arrays.push_back({"relevance_scale", dtype::f32, {n.samples}, {}});
   }
+  if (format.relevance == relevance_storage::f32) arrays.push_back({"relevance", dtype::f32, {n.tokens}, {}});
   if (format.texts) {
-    arrays.push_back({"text", dtype::u8, {text}, {}});
-    arrays.push_back({"text_offsets", dtype::u32, {2 * samples + 1}, {}});
+    arrays.push_back({"text", dtype::u8, {n.text_bytes}, {}});
+    arrays.push_back({"text_sizes", narrowest(n.most_text), {n.samples, 2}, {}});
   }
+  for (const auto& c : format.columns)
+    arrays.push_back({column_array(c), c.type, {c.per_token ? n.tokens : n.samples, c.width}, {}});
   sort_for_safetensors(arrays);
   return arrays;
 }
@@ -14011,42 +15390,38 @@ inline std::string metadata_checksum(const std::map<std::string, std::string>& m
 }
 
 /// What the file says about itself, with a checksum for every array (of its present bytes).
-inline std::map<std::string, std::string> memory_metadata(const token_arrays& memory, std::string_view codec,
+inline std::map<std::string, std::string> memory_metadata(const token_arrays& memory, const std::string& codec,
                                                           std::span<const array_view> arrays) {
   auto metadata = memory.metadata;
   for (const auto& entry : memory.metadata) {
     require(!is_reserved_metadata(entry.first), "token memory: the metadata name '", entry.first, "' is reserved");
   }
-  const auto& f = memory.format;
+  const patch_grid& g = memory.format.grid;
   metadata["kind"] = "token_memory";
-  metadata["version"] = "1";
+  metadata["version"] = "2";
   metadata["codec"] = codec;
-  metadata["grid"] = nlohmann::json{f.image_height, f.image_width, f.channels, f.patch}.dump();
-  metadata["mean"] = float_list(f.mean);
-  metadata["stddev"] = float_list(f.stddev);
+  metadata["grid"] = "[" + std::to_string(g.height) + "," + std::to_string(g.width) + "," + std::to_string(g.channels) +
+                     "," + std::to_string(g.patch) + "]";
   for (const auto& array : arrays) metadata["checksum." + array.name] = checksum_text(fnv1a(array.bytes));
   metadata["checksum.metadata"] = metadata_checksum(metadata);
   return metadata;
 }
 
-inline patch_context context_of(const token_arrays& memory) {
-  return {memory.format.channels, memory.format.patch, memory.format.grid_cols(), memory.positions, memory.offsets};
-}
-
-/// Size of the file with these arrays, which need not have bytes.
-inline index memory_file_size(const token_arrays& memory, std::string_view codec, std::span<const array_view> arrays) {
-  auto size = static_cast<index>(safetensors_header(arrays, memory_metadata(memory, codec, arrays)).size());
-  for (const auto& array : arrays) size += checked_byte_count(array.type, array.shape).value();
-  return size;
-}
-
-/// The metadata text `name` as a JSON list.
-inline std::vector<nlohmann::json> memory_list(const tensor_file& file, const std::string& name) {
-  const auto found = file.metadata.find(name);
-  require(found != file.metadata.end(), file.path, ": metadata '", name, "' is missing");
-  const auto list = parse_json(found->second, 1);
-  require(list.is_array(), file.path, ": metadata '", name, "' makes no sense: ", found->second.substr(0, 100));
-  return {list.begin(), list.end()};
+/// "[6,8,3,2]". `Error`: anything but four whole numbers.
+inline patch_grid parse_grid(const tensor_file& file) {
+  const auto found = file.metadata.find("grid");
+  require(found != file.metadata.end(), file.path, ": metadata 'grid' is missing");
+  const std::string& text = found->second;
+  std::array<index, 4> n{};
+  const char *at = text.data(), *const end = at + text.size();
+  bool ok = at != end && *at++ == '[';
+  for (std::size_t i = 0; ok && i < n.size(); ++i) {
+    const auto [after, bad] = std::from_chars(at, end, n[i]);
+    ok = bad == std::errc() && after != end && *after == (i + 1 < n.size() ? ',' : ']');
+    at = after + (ok ? 1 : 0);
+  }
+  require(ok && at == end, file.path, ": metadata 'grid' makes no sense: ", text.substr(0, 100));
+  return {n[0], n[1], n[2], n[3]};
 }
 
 inline std::string memory_text(const tensor_file& file, const std::string& name) {
@@ -14054,160 +15429,216 @@ inline std::string memory_text(const tensor_file& file, const std::string& name)
   return found == file.metadata.end() ? std::string() : found->second;
 }
 
+/// The types that an array of that name may have; none: any, if the name is that of a column.
+inline std::vector<dtype> memory_types(std::string_view name) {
+  const std::vector<dtype> counts{dtype::u8, dtype::u16, dtype::u32, dtype::u64};
+  if (name == "patches" || name == "kept" || name == "text") return {dtype::u8};
+  if (name == "targets") return {dtype::u8, dtype::u16, dtype::i32};
+  if (name == "tasks" || name == "sizes" || name == "text_sizes") return counts;
+  if (name == "weights") return {dtype::f16};
+  if (name == "relevance") return {dtype::f16, dtype::f32};
+  if (name == "relevance_scale") return {dtype::f32};
+  return {};
+}
+
 /// What is wrong with the arrays of a file, one line each: missing, of another type, altered, unexpected.
 inline std::vector<std::string> memory_file_problems(const tensor_file& file) {
   std::vector<std::string> problems;
-  if (memory_text(file, "kind") != "token_memory" || memory_text(file, "version") != "1") {
-    problems.push_back(file.path + ": not a token memory of version 1");
+  if (memory_text(file, "kind") != "token_memory" || memory_text(file, "version") != "2") {
+    problems.push_back(file.path + ": not a token memory of version 2");
     return problems;
   }
   if (memory_text(file, "checksum.metadata") != metadata_checksum(file.metadata))
     problems.push_back(file.path + ": the metadata was altered (its checksum does not match)");
-  std::set<std::string> known;
-  for (const auto& array : memory_layout({.relevance = relevance_storage::f32, .texts = true}, 0, 0)) {
-    known.insert(array.name);
-    const auto found = file.arrays.find(array.name);
-    const bool relevance = array.name == "relevance", optional = relevance || array.name.starts_with("text");
-    if (found == file.arrays.end()) {
-      if (!optional || file.metadata.contains("checksum." + array.name))
-        problems.push_back(file.path + ": array '" + array.name + "' is missing");
+  for (const char* name : {"patches", "kept", "targets", "weights", "tasks"}) {
+    if (!file.contains(name)) problems.push_back(file.path + ": array '" + name + "' is missing");
+  }
+  for (const auto& entry : file.metadata) {
+    const std::string name = entry.first.starts_with("checksum.") ? entry.first.substr(9) : std::string();
+    const bool plain = name.empty() || name == "metadata" || file.contains(name);
+    if (!plain && name != "patches" && name != "kept" && name != "targets" && name != "weights" && name != "tasks")
+      problems.push_back(file.path + ": array '" + name + "' is missing");
+  }
+  for (const auto& [name, array] : file.arrays) {
+    const auto types = memory_types(name);
+    if (types.empty() && !name.starts_with("sample.") && !name.starts_with("token.")) {
+      problems.push_back(file.path + ": unexpected array '" + name + "'");
       continue;
     }
-    if (found->second.type != array.type && !(relevance && found->second.type == dtype::f16)) {
-      problems.push_back(file.path + ": array '" + array.name + "' has type " +
-                         std::string(dtype_name(found->second.type)) + ", expected " +
-                         std::string(dtype_name(array.type)));
+    if (!types.empty() && std::find(types.begin(), types.end(), array.type) == types.end()) {
+      problems.push_back(file.path + ": array '" + name + "' has type " + std::string(dtype_name(array.type)) +
+                         ", expected " + std::string(dtype_name(types.front())) +
+                         (types.size() > 1 ? " or wider" : ""));
     }
-    if (memory_text(file, "checksum." + array.name) != checksum_text(fnv1a(found->second.bytes)))
-      problems.push_back(file.path + ": array '" + array.name + "' was altered (its checksum does not match)");
-  }
-  for (const auto& entry : file.arrays) {
-    if (!known.contains(entry.first)) problems.push_back(file.path + ": unexpected array '" + entry.first + "'");
+    if (memory_text(file, "checksum." + name) != checksum_text(fnv1a(array.bytes)))
+      problems.push_back(file.path + ": array '" + name + "' was altered (its checksum does not match)");
   }
   return problems;
 }
 
-inline token_memory_format memory_format(const tensor_file& file) {
-  token_memory_format format{.relevance = relevance_storage::none};
-  const auto grid = memory_list(file, "grid");
-  require(grid.size() == 4, file.path, ": metadata 'grid': expected height, width, channels and patch");
-  const std::string what = file.path + ": metadata 'grid'";
-  format.image_height = header_number(grid[0], what);
-  format.image_width = header_number(grid[1], what);
-  format.channels = header_number(grid[2], what);
-  format.patch = header_number(grid[3], what);
-  for (auto* values : {&format.mean, &format.stddev}) {
-    const std::string name = values == &format.mean ? "mean" : "stddev";
-    for (const auto& value : memory_list(file, name)) {
-      require(value.is_number(), file.path, ": metadata '", name, "': expected numbers");
-      values->push_back(value.get<float>());
-    }
-  }
+/// What is kept beside the pixels, from the arrays that are there.
+inline token_memory_format read_memory_format(const tensor_file& file, index samples) {
+  token_memory_format format{.grid = parse_grid(file)};
   if (file.contains("relevance")) {
     format.relevance = file.at("relevance").type == dtype::f16 ? relevance_storage::f16 : relevance_storage::f32;
   }
-  format.texts = file.contains("text_offsets");
+  format.texts = file.contains("text_sizes");
+  for (const auto& [name, array] : file.arrays) {
+    const bool per_token = name.starts_with("token.");
+    if (!per_token && !name.starts_with("sample.")) continue;
+    require(array.shape.size() == 2 && (per_token || array.shape[0] == samples), file.path, ": array '", name,
+            "' has shape ", shape_text(array.shape), ", expected one row for each ", per_token ? "token" : "sample");
+    format.columns.push_back({name.substr(per_token ? 6 : 7), array.type, array.shape[1], per_token});
+  }
   format.check();
   return format;
 }
 
-}  // namespace detail
-
-/// Size in bytes of the file that `save_token_arrays` would write with raw pixels, if the memory had this many samples,
-/// tokens and bytes of text: exact, and without the data, so that a budget can be divided before anything is chosen.
-inline index token_file_size(const token_arrays& memory, index samples, index tokens, index text = 0) {
-  return detail::memory_file_size(memory, raw_codec::name(),
-                                  detail::memory_layout(memory.format, samples, tokens, -1, text));
+/// The rows of bits as positions and offsets. `Error`: a sample without tokens, a bit beyond the grid.
+inline void read_kept(const tensor_file& file, const patch_grid& grid, token_arrays& memory) {
+  const host_array& kept = file.at("kept");
+  const index row = kept_bytes(grid);
+  require(kept.shape.size() == 2 && kept.shape[1] == row, file.path, ": array 'kept' has shape ",
+          shape_text(kept.shape), ", expected ", row, " bytes a sample");
+  for (index s = 0; s < kept.shape[0]; ++s) {
+    const auto* bits = kept.bytes.data() + s * row;
+    for (index p = 0; p < row * 8; ++p) {
+      if ((std::to_integer<unsigned>(bits[p / 8]) >> (p % 8) & 1u) == 0) continue;
+      require(p < grid.tokens(), file.path, ": array 'kept': sample ", s, " keeps position ", p, " of ", grid.tokens());
+      memory.positions.push_back(static_cast<std::uint16_t>(p));
+    }
+    require(memory.positions.size() > memory.offsets.back(), file.path, ": array 'kept': sample ", s,
+            " keeps no token");
+    memory.offsets.push_back(memory.positions.size());
+  }
 }
 
-/// Size in bytes of the file with pixels packed by `codec`.
-template <patch_codec Codec>
-index token_file_size(const token_arrays& memory, const Codec& codec) {
-  const auto text = static_cast<index>(memory.text.size());
-  if constexpr (std::is_same_v<Codec, raw_codec>)
-    return token_file_size(memory, memory.samples(), memory.tokens(), text);
-  const auto coded = static_cast<index>(codec.encode(detail::context_of(memory), memory.patches).size());
-  const auto layout = detail::memory_layout(memory.format, memory.samples(), memory.tokens(), coded, text);
-  return detail::memory_file_size(memory, Codec::name(), layout);
+/// Offsets from sizes. `Error`: more than `limit`, which the sum must be.
+inline std::vector<std::uint64_t> offsets_of(const std::vector<std::uint64_t>& sizes, std::size_t limit,
+                                             const std::string& what) {
+  std::vector<std::uint64_t> offsets{0};
+  offsets.reserve(sizes.size() + 1);
+  for (const auto n : sizes) {
+    require(n <= limit - offsets.back(), what, ": the sizes add up to more than the ", limit, " bytes there are");
+    offsets.push_back(offsets.back() + n);
+  }
+  require(offsets.back() == limit, what, ": the sizes add up to ", offsets.back(), ", there are ", limit, " bytes");
+  return offsets;
+}
+
+/// Sizes from offsets.
+inline std::vector<std::uint64_t> sizes_of(const std::vector<std::uint64_t>& offsets) {
+  std::vector<std::uint64_t> sizes;
+  for (std::size_t i = 0; i + 1 < offsets.size(); ++i) sizes.push_back(offsets[i + 1] - offsets[i]);
+  return sizes;
+}
+
+}  // namespace detail
+
+/// Size in bytes of the file of a memory of that format and metadata, if it held so much: exact, and without the data.
+inline index memory_file_size(const token_arrays& memory, const any_codec& codec, const memory_counts& counts) {
+  const auto arrays = detail::memory_layout(memory.format, codec.raw(), counts);
+  const auto metadata = detail::memory_metadata(memory, codec.text(), arrays);
+  auto size = static_cast<index>(safetensors_header(arrays, metadata).size());
+  for (const auto& array : arrays) size += checked_byte_count(array.type, array.shape).value();
+  return size;
 }
 
 /// Writes a memory, all or nothing.
-template <patch_codec Codec = raw_codec>
-void save_token_arrays(const std::filesystem::path& path, const token_arrays& memory, const Codec& codec = {}) {
+inline void save_token_arrays(const std::filesystem::path& path, const token_arrays& memory, const any_codec& codec,
+                              const memory_counts& counts) {
   memory.check("token memory");
-  constexpr bool raw = std::is_same_v<Codec, raw_codec>;
-  std::vector<std::uint8_t> coded;
-  if constexpr (!raw) coded = codec.encode(detail::context_of(memory), memory.patches);
-  std::vector<half> relevance;
-  if (memory.format.relevance == relevance_storage::f16) {
-    for (const float r : memory.relevance) relevance.emplace_back(static_cast<double>(r));
+  auto arrays = detail::memory_layout(memory.format, codec.raw(), counts);
+  std::map<std::string, host_array> made;
+  const auto make = [&](const std::string& name, const auto& values) {
+    for (const auto& array : arrays) {
+      if (array.name == name) made[name] = host_array::of(values).to(array.type);
+    }
+  };
+  const index row = detail::kept_bytes(memory.format.grid);
+  std::vector<std::uint8_t> kept(static_cast<std::size_t>(memory.samples() * row), 0);
+  for (index s = 0; s < memory.samples(); ++s) {
+    for (const index p : memory.positions_of(s))
+      kept[static_cast<std::size_t>(s * row + p / 8)] |= static_cast<std::uint8_t>(1u << (p % 8));
   }
-
-  auto arrays =
-      detail::memory_layout(memory.format, memory.samples(), memory.tokens(),
-                            raw ? -1 : static_cast<index>(coded.size()), static_cast<index>(memory.text.size()));
+  std::vector<half> relevance, weights;
+  if (memory.format.relevance == relevance_storage::f16) {
+    for (index s = 0; s < memory.samples(); ++s) {
+      const double scale = static_cast<double>(memory.relevance_scale[static_cast<std::size_t>(s)]);
+      for (auto t = memory.offsets[static_cast<std::size_t>(s)]; t < memory.offsets[static_cast<std::size_t>(s) + 1];
+           ++t)
+        relevance.emplace_back(scale > 0 ? static_cast<double>(memory.relevance[t]) / scale : 0.0);
+    }
+  }
+  for (const float w : memory.weights) weights.emplace_back(static_cast<double>(w));
+  make("targets", memory.targets);
+  make("tasks", memory.tasks);
+  if (!codec.raw()) make("sizes", detail::sizes_of(memory.pixel_offsets));
+  if (memory.format.texts) make("text_sizes", detail::sizes_of(memory.text_offsets));
   const auto bytes = [](const auto& values) { return std::as_bytes(std::span(values)); };
-  const std::map<std::string, std::span<const std::byte>> data{
-      {"patches", raw ? bytes(memory.patches) : bytes(coded)},
-      {"positions", bytes(memory.positions)},
-      {"offsets", bytes(memory.offsets)},
-      {"targets", bytes(memory.targets)},
-      {"weights", bytes(memory.weights)},
-      {"tasks", bytes(memory.tasks)},
+  std::map<std::string, std::span<const std::byte>> data{
+      {"patches", memory.pixels},
+      {"kept", bytes(kept)},
+      {"weights", bytes(weights)},
       {"text", bytes(memory.text)},
-      {"text_offsets", bytes(memory.text_offsets)},
-      {"relevance", relevance.empty() ? bytes(memory.relevance) : bytes(relevance)}};
+      {"relevance", relevance.empty() ? bytes(memory.relevance) : bytes(relevance)},
+      {"relevance_scale", bytes(memory.relevance_scale)}};
+  for (const auto& [name, array] : made) data[name] = array.bytes;
+  for (std::size_t c = 0; c < memory.columns.size(); ++c)
+    data[detail::column_array(memory.format.columns[c])] = memory.columns[c];
   for (auto& array : arrays) array.bytes = data.at(array.name);
-  const auto metadata = detail::memory_metadata(memory, Codec::name(), arrays);
+  const auto metadata = detail::memory_metadata(memory, codec.text(), arrays);
   write_safetensors(path, std::move(arrays), metadata);
 }
 
-/// Reads a memory; pixels are unpacked by that of the codecs (raw is always there) which the file names. `Error` names
-/// the array that is missing, altered or does not fit the others.
-template <patch_codec... Codecs>
-token_arrays load_token_arrays(const std::filesystem::path& path, const Codecs&... codecs) {
-  const tensor_file file = load_safetensors(path);
-  const auto problems = detail::memory_file_problems(file);
-  if (!problems.empty()) fail(problems.front());
+namespace detail {
 
+/// The arrays of a file whose checksums were found right, and the name of its codec; the file gives its bytes away.
+inline token_arrays take_token_arrays(tensor_file& file) {
   token_arrays memory;
-  memory.format = detail::memory_format(file);
-  memory.positions = file.at("positions").as<std::uint16_t>();
-  memory.offsets = file.at("offsets").as<std::uint64_t>();
   memory.targets = file.at("targets").as<std::int32_t>();
+  memory.format = read_memory_format(file, memory.samples());
+  read_kept(file, memory.format.grid, memory);
+  memory.tasks = file.at("tasks").as<std::uint32_t>();
   memory.weights = file.at("weights").as<float>();
-  memory.tasks = file.at("tasks").as<std::uint16_t>();
+  const auto tokens = static_cast<std::size_t>(memory.tokens());
   if (file.contains("relevance")) memory.relevance = file.at("relevance").as<float>();
+  if (memory.format.relevance == relevance_storage::f16) {
+    memory.relevance_scale = file.at("relevance_scale").as<float>();
+    require(memory.relevance.size() == tokens && memory.relevance_scale.size() == memory.targets.size(), file.path,
+            ": array 'relevance' has ", memory.relevance.size(), " elements, expected ", tokens);
+    for (std::size_t s = 0; s < memory.targets.size(); ++s) {
+      for (auto t = memory.offsets[s]; t < memory.offsets[s + 1] && t < tokens; ++t)
+        memory.relevance[t] = static_cast<float>(static_cast<double>(memory.relevance[t]) *
+                                                 static_cast<double>(memory.relevance_scale[s]));
+    }
+  }
   if (memory.format.texts) {
-    require(file.contains("text"), file.path, ": array 'text' is missing");
     memory.text = file.at("text").as<std::uint8_t>();
-    memory.text_offsets = file.at("text_offsets").as<std::uint32_t>();
+    memory.text_offsets =
+        offsets_of(file.at("text_sizes").as<std::uint64_t>(), memory.text.size(), file.path + ": array 'text_sizes'");
+  }
+  for (const auto& column : memory.format.columns)
+    memory.columns.push_back(std::move(file.arrays.at(column_array(column)).bytes));
+  memory.pixels = std::move(file.arrays.at("patches").bytes);
+  if (file.contains("sizes")) {
+    memory.pixel_offsets =
+        offsets_of(file.at("sizes").as<std::uint64_t>(), memory.pixels.size(), file.path + ": array 'sizes'");
+  } else {
+    const auto dim = static_cast<std::uint64_t>(memory.format.grid.patch_dim());
+    require(memory.pixels.size() % dim == 0 && memory.pixels.size() / dim == tokens, file.path,
+            ": array 'patches' has ", memory.pixels.size(), " bytes, expected ", tokens, " tokens of ", dim);
+    memory.pixel_offsets = memory.offsets;
+    for (auto& offset : memory.pixel_offsets) offset *= dim;
   }
   for (const auto& [name, text] : file.metadata) {
     if (!is_reserved_metadata(name)) memory.metadata.emplace(name, text);
   }
-
-  const auto pixels = checked_byte_count(dtype::u8, std::vector<index>{memory.tokens(), memory.format.patch_dim()});
-  require(pixels.has_value(), file.path, ": array 'positions' has too many tokens for patches of ",
-          memory.format.patch_dim(), " bytes");
-  const auto coded = file.at("patches").as<std::uint8_t>();
-  const std::string codec_name = detail::memory_text(file, "codec");
-  require(codec_name != raw_codec::name() || static_cast<index>(coded.size()) == *pixels, file.path,
-          ": array 'patches' has ", coded.size(), " bytes, expected ", *pixels);
-  const bool known = codec_name == raw_codec::name() || ((codec_name == Codecs::name()) || ...);
-  require(known, file.path, ": array 'patches' is packed by the codec '", codec_name, "', which was not given");
-  memory.patches.resize(static_cast<std::size_t>(*pixels));
-  memory.check(file.path);  // before a codec sees positions and offsets
-  bool found = false;
-  const auto try_codec = [&](const auto& codec) {
-    if (found || std::decay_t<decltype(codec)>::name() != codec_name) return;
-    found = true;
-    codec.decode(detail::context_of(memory), coded, memory.patches);
-  };
-  try_codec(raw_codec{});
-  (try_codec(codecs), ...);
+  memory.check(file.path);
   return memory;
 }
+
+}  // namespace detail
 
 }  // namespace core_tokensets
 
@@ -14219,6 +15650,7 @@ token_arrays load_token_arrays(const std::filesystem::path& path, const Codecs&.
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <numeric>
@@ -14230,29 +15662,35 @@ token_arrays load_token_arrays(const std::filesystem::path& path, const Codecs&.
 
 namespace core_tokensets {
 
-namespace detail {
-
-inline void append_texts(token_arrays& arrays, std::string_view prompt, std::string_view answer) {
-  for (const std::string_view text : {prompt, answer}) {
-    arrays.text.insert(arrays.text.end(), text.begin(), text.end());
-    arrays.text_offsets.push_back(static_cast<std::uint32_t>(arrays.text.size()));
-  }
-}
-
-}  // namespace detail
-
 /// A store of samples with some of their tokens each. All numbers of samples and tokens count from 0.
 class token_memory {
  public:
-  explicit token_memory(token_memory_format format) {
+  /// An empty memory that packs pixels by `codec`.
+  explicit token_memory(token_memory_format format, any_codec codec = {}) : codec_(std::move(codec)) {
     format.check();
     arrays_.format = std::move(format);
+    arrays_.columns.resize(arrays_.format.columns.size());
     if (arrays_.format.texts) arrays_.text_offsets.assign(1, 0);
   }
-  /// Takes over arrays that fit each other (`Error` where they do not).
-  explicit token_memory(token_arrays arrays) : arrays_(std::move(arrays)) { arrays_.check("token memory"); }
+  explicit token_memory(const patch_grid& grid, any_codec codec = {})
+      : token_memory(token_memory_format{.grid = grid}, std::move(codec)) {}
+  /// Takes over arrays that fit each other (`Error` where they do not), packed by `codec`.
+  explicit token_memory(token_arrays arrays, any_codec codec = {})
+      : arrays_(std::move(arrays)), codec_(std::move(codec)) {
+    arrays_.check("token memory");
+    const auto& grid = arrays_.format.grid;
+    std::vector<std::uint8_t> pixels;
+    for (index s = 0; s < samples(); ++s) {
+      const patch_context context{grid, arrays_.positions_of(s)};
+      pixels.resize(static_cast<std::size_t>(context.bytes()));
+      codec_.decode(context, arrays_.pixels_of(s),
+                    pixels);  // so that damage is told now, not in the middle of training
+      count(s);
+    }
+  }
 
   const token_memory_format& format() const { return arrays_.format; }
+  const any_codec& codec() const { return codec_; }
   const token_arrays& arrays() const { return arrays_; }
   index samples() const { return arrays_.samples(); }
   index tokens() const { return arrays_.tokens(); }
@@ -14262,136 +15700,210 @@ class token_memory {
   std::map<std::string, std::string>& metadata() { return arrays_.metadata; }
   const std::map<std::string, std::string>& metadata() const { return arrays_.metadata; }
 
-  /// Sample s; valid until the memory changes.
-  stored_sample sample(index s) const {
-    require(s >= 0 && s < samples(), "token memory: no sample ", s, ", there are ", samples());
-    return arrays_.sample(s);
+  /// Sample s with its pixels unpacked; its views are valid until the memory changes.
+  recalled_sample sample(index s) const {
+    check_sample(s);
+    const auto i = static_cast<std::size_t>(s);
+    const auto begin = static_cast<std::size_t>(arrays_.offsets[i]), n = static_cast<std::size_t>(arrays_.tokens_of(s));
+    recalled_sample found{.patches = std::vector<std::uint8_t>(n * static_cast<std::size_t>(format().grid.patch_dim())),
+                          .positions = arrays_.positions_of(s),
+                          .relevance = arrays_.relevance.empty() ? std::span<const float>()
+                                                                 : std::span(arrays_.relevance).subspan(begin, n),
+                          .target = arrays_.targets[i],
+                          .weight = arrays_.weights[i],
+                          .task = arrays_.tasks[i],
+                          .prompt = arrays_.text_of(2 * i),
+                          .answer = arrays_.text_of(2 * i + 1)};
+    unpack(s, found.patches);
+    return found;
+  }
+  /// The pixels `[n, patch_dim]` of sample s, into memory that is reused.
+  void unpack(index s, std::span<std::uint8_t> pixels) const {
+    codec_.decode({format().grid, arrays_.positions_of(s)}, arrays_.pixels_of(s), pixels);
   }
 
   /// Adds one sample with at least one token, no position twice; tokens are put into the order of their positions.
-  void append(const stored_sample& sample);
-  /// Adds all samples of a memory of the same format; metadata stay as they are.
-  void append(const token_memory& other) {
-    require(other.format() == format(), "token memory: cannot append a memory of another format");
-    const index count = other.samples();
-    for (index s = 0; s < count; ++s) append(other.sample(s));
-  }
+  /// Either it is added whole, or an exception leaves the memory as it was.
+  void append(const stored_sample& sample) { (void)append_within(sample, std::numeric_limits<index>::max()); }
+  /// The same if the file is then not larger than `bytes`; false where it would be.
+  bool append_within(const stored_sample& sample, index bytes);
+  /// Adds all samples of a memory of the same format and codec as they are packed; metadata stay as they are.
+  void append(const token_memory& other);
 
   /// Keeps exactly these samples, in this order.
   void keep(std::span<const index> chosen) {
     std::vector<bool> seen(static_cast<std::size_t>(samples()));
     for (const index s : chosen) {
-      require(s >= 0 && s < samples(), "token memory: no sample ", s, ", there are ", samples());
+      check_sample(s);
       require(!seen[static_cast<std::size_t>(s)], "token memory: sample ", s, " is to be kept twice");
       seen[static_cast<std::size_t>(s)] = true;
     }
-    gather(chosen, {});
+    gather(chosen);
   }
 
   /// Removes these samples; the others keep their order.
   void evict(std::span<const index> unwanted) {
     std::vector<bool> gone(static_cast<std::size_t>(samples()));
     for (const index s : unwanted) {
-      require(s >= 0 && s < samples(), "token memory: no sample ", s, ", there are ", samples());
+      check_sample(s);
       gone[static_cast<std::size_t>(s)] = true;
     }
     std::vector<index> rest;
     for (index s = 0; s < samples(); ++s) {
       if (!gone[static_cast<std::size_t>(s)]) rest.push_back(s);
     }
-    gather(rest, {});
+    gather(rest);
   }
 
   /// Cuts sample s down to its `tokens_per_sample[s]` most relevant tokens (ties: the earlier position stays); a sample
-  /// that has fewer stays whole.
-  void shrink(std::span<const index> tokens_per_sample) {
-    require(static_cast<index>(tokens_per_sample.size()) == samples(), "token memory: ", tokens_per_sample.size(),
-            " token budgets for ", samples(), " samples");
-    bool cuts = false;
-    for (index s = 0; s < samples(); ++s) {
-      const index limit = tokens_per_sample[static_cast<std::size_t>(s)];
-      require(limit >= 1, "token memory: cannot shrink sample ", s, " to ", limit, " tokens, expected at least 1");
-      cuts = cuts || limit < arrays_.sample(s).tokens();
-    }
-    if (!cuts) return;
-    require(format().relevance != relevance_storage::none, "token memory: cannot shrink, it keeps no relevance");
-    std::vector<index> all(static_cast<std::size_t>(samples()));
-    std::iota(all.begin(), all.end(), index{0});
-    gather(all, tokens_per_sample);
-  }
+  /// that has fewer stays whole. With a codec that loses something, cut samples are packed a second time.
+  void shrink(std::span<const index> tokens_per_sample);
   void shrink(index tokens_per_sample) {
     shrink(std::vector<index>(static_cast<std::size_t>(samples()), tokens_per_sample));
   }
 
-  /// The samples of one task, in order.
-  std::vector<index> samples_of_task(std::uint16_t task) const {
-    std::vector<index> result;
-    for (index s = 0; s < samples(); ++s) {
-      if (arrays_.tasks[static_cast<std::size_t>(s)] == task) result.push_back(s);
-    }
-    return result;
+  /// Adds a column, zero for the samples that are there. `Error`: there is one of that name.
+  void add_column(const memory_column& column) {
+    auto format = arrays_.format;
+    format.columns.push_back(column);
+    format.check();
+    arrays_.columns.emplace_back(static_cast<std::size_t>((column.per_token ? tokens() : samples()) * column.bytes()));
+    arrays_.format = std::move(format);
+  }
+  bool has_column(std::string_view name) const {
+    return std::any_of(format().columns.begin(), format().columns.end(), [&](auto& c) { return c.name == name; });
+  }
+  /// The bytes of column `name` for sample s: one row, or a row for each of its tokens. `Error`: there is no such
+  /// column.
+  std::span<std::byte> column(std::string_view name, index s) {
+    const auto [c, begin, bytes] = column_place(name, s);
+    return std::span(arrays_.columns[c]).subspan(begin, bytes);
+  }
+  std::span<const std::byte> column(std::string_view name, index s) const {
+    const auto [c, begin, bytes] = column_place(name, s);
+    return std::span(arrays_.columns[c]).subspan(begin, bytes);
   }
 
+  /// Names, types and shapes of the arrays of its file.
+  std::vector<array_view> layout() const { return detail::memory_layout(format(), codec_.raw(), counts_); }
   /// Size of the file that `save` would write, to the byte.
-  index bytes_on_disk() const { return token_file_size(arrays_, raw_codec{}); }
-  /// The same with packed pixels, which takes packing them.
-  template <patch_codec Codec>
-  index bytes_on_disk(const Codec& codec) const {
-    return token_file_size(arrays_, codec);
-  }
-  /// The size with raw pixels if the memory had that many samples, tokens and bytes of text.
-  index bytes_on_disk(index samples, index tokens, index text = 0) const {
-    return token_file_size(arrays_, samples, tokens, text);
+  index bytes_on_disk() const { return memory_file_size(arrays_, codec_, counts_); }
+  /// The same if the sample were appended, too.
+  index bytes_with(const stored_sample& sample) const {
+    memory_counts more = counts_;
+    more.add(sample, packed(sample).size());
+    return memory_file_size(arrays_, codec_, more);
   }
 
   /// Writes the memory, all or nothing.
-  template <patch_codec Codec = raw_codec>
-  void save(const std::filesystem::path& path, const Codec& codec = {}) const {
-    save_token_arrays(path, arrays_, codec);
-  }
+  void save(const std::filesystem::path& path) const { save_token_arrays(path, arrays_, codec_, counts_); }
 
  private:
-  /// Makes this the memory of `samples` in that order, each with at most `limits[s]` tokens where there are limits.
-  void gather(std::span<const index> samples, std::span<const index> limits);
+  void check_sample(index s) const {
+    require(s >= 0 && s < samples(), "token memory: no sample ", s, ", there are ", samples());
+  }
+  void check_new(const stored_sample& sample) const;
+  void count(index s) {
+    const auto i = static_cast<std::size_t>(s);
+    counts_.add({.patches = {},
+                 .positions = arrays_.positions_of(s),
+                 .target = arrays_.targets[i],
+                 .task = arrays_.tasks[i],
+                 .prompt = arrays_.text_of(2 * i),
+                 .answer = arrays_.text_of(2 * i + 1)},
+                arrays_.pixels_of(s).size());
+  }
+  /// The packed pixels of a sample whose positions rise.
+  std::vector<std::uint8_t> packed(const stored_sample& sample) const {
+    return codec_.encode({format().grid, sample.positions}, sample.patches);
+  }
+  /// Number of a column, and where the bytes of sample s lie in it.
+  std::array<std::size_t, 3> column_place(std::string_view name, index s) const {
+    check_sample(s);
+    for (std::size_t c = 0; c < format().columns.size(); ++c) {
+      const auto& found = format().columns[c];
+      if (found.name != name) continue;
+      const auto row = static_cast<std::size_t>(found.bytes()), i = static_cast<std::size_t>(s);
+      const std::size_t begin = found.per_token ? static_cast<std::size_t>(arrays_.offsets[i]) : i;
+      const std::size_t rows = found.per_token ? static_cast<std::size_t>(arrays_.tokens_of(s)) : 1;
+      return {c, begin * row, rows * row};
+    }
+    fail("token memory: there is no column '", name, "'");
+  }
+  /// Appends sample s of `from`, or its `tokens` (numbers within the sample), as it is packed there or anew.
+  void take(const token_memory& from, index s, std::span<const std::size_t> tokens);
+  /// Makes this the memory of `samples` in that order.
+  void gather(std::span<const index> samples);
+  void add(const stored_sample& sample, std::span<const std::uint8_t> pixels);
 
   token_arrays arrays_;
+  any_codec codec_;
+  memory_counts counts_;
 };
 
-/// Reads a memory that was saved; hand in the codecs besides raw that it may use.
-template <patch_codec... Codecs>
-token_memory load_token_memory(const std::filesystem::path& path, const Codecs&... codecs) {
-  return token_memory(load_token_arrays(path, codecs...));
+namespace detail {
+
+/// Reads a memory; `pick(text, path)` gives the codec that the file names.
+template <class Pick>
+token_memory load_memory(const std::filesystem::path& path, const Pick& pick) {
+  tensor_file file = load_safetensors(path);
+  const auto problems = memory_file_problems(file);
+  if (!problems.empty()) fail(problems.front());
+  const any_codec codec = pick(memory_text(file, "codec"), file.path);
+  require(codec.raw() != file.contains("sizes"), file.path, ": array 'sizes' is ", codec.raw() ? "there" : "missing",
+          " although the codec is '", codec.text(), "'");
+  return token_memory(take_token_arrays(file), codec);
 }
 
-inline void token_memory::append(const stored_sample& sample) {
+}  // namespace detail
+
+/// Reads a memory that was saved; hand in values of the codecs besides raw that it may use (their options are read from
+/// the file). `Error` names the array that is missing, altered or does not fit the others.
+template <patch_codec... Codecs>
+token_memory load_token_memory(const std::filesystem::path& path, const Codecs&... codecs) {
+  return detail::load_memory(
+      path, [&](const std::string& text, const std::string& where) { return codec_named(text, where, codecs...); });
+}
+/// The same, packed by exactly this codec.
+inline token_memory load_token_memory(const std::filesystem::path& path, const any_codec& codec) {
+  return detail::load_memory(path, [&](const std::string& text, const std::string& where) {
+    require(text == codec.text(), where, ": its pixels are packed by the codec '", text, "', expected '", codec.text(),
+            "'");
+    return codec;
+  });
+}
+
+inline void token_memory::check_new(const stored_sample& sample) const {
   const auto& f = format();
-  const auto count = sample.positions.size(), dim = static_cast<std::size_t>(f.patch_dim());
-  const bool relevant = f.relevance != relevance_storage::none;
-  require(count > 0, "token memory: a sample without tokens");
-  require(sample.patches.size() == count * dim, "token memory: ", sample.patches.size(), " pixel values for ", count,
+  const auto n = sample.positions.size(), dim = static_cast<std::size_t>(f.grid.patch_dim());
+  require(n > 0, "token memory: a sample without tokens");
+  require(sample.patches.size() == n * dim, "token memory: ", sample.patches.size(), " pixel values for ", n,
           " tokens of ", dim);
-  require(!relevant || sample.relevance.size() == count, "token memory: ", sample.relevance.size(), " relevances for ",
-          count, " tokens");
-  require(std::isfinite(sample.weight), "token memory: a weight that is not finite");
+  require(f.relevance == relevance_storage::none || sample.relevance.size() == n,
+          "token memory: ", sample.relevance.size(), " relevances for ", n, " tokens");
+  require(std::isfinite(static_cast<float>(half(static_cast<double>(sample.weight)))), "token memory: a weight of ",
+          sample.weight, " is not finite in 16 bits");
   require(f.texts || (sample.prompt.empty() && sample.answer.empty()),
           "token memory: a sample with texts for a memory without");
-  require(arrays_.text.size() + sample.prompt.size() + sample.answer.size() < std::size_t{1} << 32,
-          "token memory: more than 4 GiB of text");
+}
 
-  std::vector<std::size_t> order(count);
+inline bool token_memory::append_within(const stored_sample& sample, index bytes) {
+  check_new(sample);
+  const auto n = sample.positions.size(), dim = static_cast<std::size_t>(format().grid.patch_dim());
+  const bool relevant = format().relevance != relevance_storage::none;
+  std::vector<std::size_t> order(n);
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::sort(order.begin(), order.end(),
             [&](std::size_t a, std::size_t b) { return sample.positions[a] < sample.positions[b]; });
-  // Copies first: the sample may lie in this very memory.
-  const std::string prompt(sample.prompt), answer(sample.answer);
-  std::vector<std::uint8_t> patches;
+  std::vector<std::uint8_t> patches;  // copies: the sample may lie in this very memory
   std::vector<std::uint16_t> positions;
   std::vector<float> relevance;
-  patches.reserve(count * dim);
-  float largest = 0;
+  const std::string prompt(sample.prompt), answer(sample.answer);
+  patches.reserve(n * dim);
   for (const std::size_t t : order) {
     const auto position = sample.positions[t];
-    require(position < f.grid_tokens(), "token memory: position ", position, " outside the grid of ", f.grid_tokens());
+    require(position < format().grid.tokens(), "token memory: position ", position, " outside the grid of ",
+            format().grid.tokens());
     require(positions.empty() || positions.back() != position, "token memory: position ", position, " twice");
     positions.push_back(position);
     const auto patch = sample.patches.subspan(t * dim, dim);
@@ -14399,51 +15911,145 @@ inline void token_memory::append(const stored_sample& sample) {
     if (!relevant) continue;
     relevance.push_back(sample.relevance[t]);
     require(std::isfinite(relevance.back()), "token memory: the relevance at position ", position, " is not finite");
-    largest = std::max(largest, std::abs(relevance.back()));
   }
-  if (f.relevance == relevance_storage::f16) {
-    for (float& r : relevance) r = static_cast<float>(half(largest > 0 ? double{r} / double{largest} : 0.0));
+  const stored_sample sorted{patches, positions, relevance, sample.target, sample.weight, sample.task, prompt, answer};
+  const auto pixels = packed(sorted);
+  if (bytes != std::numeric_limits<index>::max()) {
+    memory_counts more = counts_;
+    more.add(sorted, pixels.size());
+    if (memory_file_size(arrays_, codec_, more) > bytes) return false;
   }
-  arrays_.patches.insert(arrays_.patches.end(), patches.begin(), patches.end());
-  arrays_.positions.insert(arrays_.positions.end(), positions.begin(), positions.end());
-  arrays_.relevance.insert(arrays_.relevance.end(), relevance.begin(), relevance.end());
-  arrays_.offsets.push_back(arrays_.positions.size());
-  arrays_.targets.push_back(sample.target);
-  arrays_.weights.push_back(sample.weight);
-  arrays_.tasks.push_back(sample.task);
-  if (f.texts) detail::append_texts(arrays_, prompt, answer);
+  add(sorted, pixels);
+  return true;
 }
 
-inline void token_memory::gather(std::span<const index> samples, std::span<const index> limits) {
-  token_arrays next;
-  next.format = arrays_.format;
-  next.metadata = arrays_.metadata;
-  if (format().texts) next.text_offsets.assign(1, 0);
-  const auto dim = static_cast<std::size_t>(format().patch_dim());
-  std::vector<std::size_t> kept;
+inline void token_memory::add(const stored_sample& sample, std::span<const std::uint8_t> pixels) {
+  token_arrays& a = arrays_;
+  // Room first, so that running out of memory changes nothing.
+  const auto room = [](auto& values, std::size_t more) {
+    if (values.capacity() - values.size() < more) values.reserve(std::max(2 * values.size(), values.size() + more));
+  };
+  const std::size_t n = sample.positions.size(), text = sample.prompt.size() + sample.answer.size();
+  const bool f16 = format().relevance == relevance_storage::f16;
+  room(a.pixels, pixels.size()), room(a.pixel_offsets, 1), room(a.positions, n), room(a.offsets, 1);
+  room(a.relevance, sample.relevance.size()), room(a.relevance_scale, f16 ? 1 : 0);
+  room(a.targets, 1), room(a.weights, 1), room(a.tasks, 1), room(a.text, text), room(a.text_offsets, 2);
+  for (std::size_t c = 0; c < a.columns.size(); ++c)
+    room(a.columns[c], static_cast<std::size_t>(format().columns[c].bytes()) * (format().columns[c].per_token ? n : 1));
+
+  const auto bytes = std::as_bytes(pixels);
+  a.pixels.insert(a.pixels.end(), bytes.begin(), bytes.end());
+  a.pixel_offsets.push_back(a.pixels.size());
+  a.positions.insert(a.positions.end(), sample.positions.begin(), sample.positions.end());
+  a.offsets.push_back(a.positions.size());
+  a.targets.push_back(sample.target);
+  a.weights.push_back(static_cast<float>(half(static_cast<double>(sample.weight))));
+  a.tasks.push_back(sample.task);
+  float largest = 0;
+  for (const float r : sample.relevance) largest = std::max(largest, std::abs(r));
+  if (f16) a.relevance_scale.push_back(largest);
+  for (const float r : sample.relevance) {
+    const double share = largest > 0 ? static_cast<double>(r) / static_cast<double>(largest) : 0.0;
+    a.relevance.push_back(f16 ? static_cast<float>(static_cast<double>(half(share)) * static_cast<double>(largest))
+                              : r);
+  }
+  if (format().texts) {
+    for (const std::string_view part : {sample.prompt, sample.answer}) {
+      a.text.insert(a.text.end(), part.begin(), part.end());
+      a.text_offsets.push_back(a.text.size());
+    }
+  }
+  for (std::size_t c = 0; c < a.columns.size(); ++c) {
+    const auto& column = format().columns[c];
+    a.columns[c].resize(a.columns[c].size() + static_cast<std::size_t>(column.bytes()) * (column.per_token ? n : 1));
+  }
+  counts_.add(sample, pixels.size());
+}
+
+inline void token_memory::take(const token_memory& from, index s, std::span<const std::size_t> tokens) {
+  const recalled_sample old = from.sample(s);
+  const auto dim = static_cast<std::size_t>(format().grid.patch_dim());
+  std::vector<std::uint8_t> patches;
+  std::vector<std::uint16_t> positions;
+  std::vector<float> relevance;
+  for (const std::size_t t : tokens) {
+    patches.insert(patches.end(), old.patches.begin() + static_cast<std::ptrdiff_t>(t * dim),
+                   old.patches.begin() + static_cast<std::ptrdiff_t>((t + 1) * dim));
+    positions.push_back(old.positions[t]);
+    if (!old.relevance.empty()) relevance.push_back(old.relevance[t]);
+  }
+  stored_sample next = old;
+  next.patches = patches, next.positions = positions, next.relevance = relevance;
+  const bool whole = tokens.size() == old.positions.size();
+  const auto anew = whole ? std::vector<std::uint8_t>() : packed(next);
+  add(next, whole ? from.arrays_.pixels_of(s) : std::span<const std::uint8_t>(anew));
+  for (std::size_t c = 0; c < arrays_.columns.size(); ++c) {
+    const auto& column = format().columns[c];
+    const auto row = static_cast<std::size_t>(column.bytes());
+    const std::span<const std::byte> source = from.column(column.name, s);
+    const std::span<std::byte> target = this->column(column.name, samples() - 1);
+    if (!column.per_token) {
+      std::copy(source.begin(), source.end(), target.begin());
+      continue;
+    }
+    for (std::size_t i = 0; i < tokens.size(); ++i)
+      std::copy_n(source.begin() + static_cast<std::ptrdiff_t>(tokens[i] * row), row,
+                  target.begin() + static_cast<std::ptrdiff_t>(i * row));
+  }
+}
+
+inline void token_memory::append(const token_memory& other) {
+  require(other.format() == format() && other.codec() == codec(),
+          "token memory: cannot append a memory of another format or codec");
+  const token_memory from = other;  // it may be this one
+  std::vector<std::size_t> all;
+  for (index s = 0; s < from.samples(); ++s) {
+    all.resize(static_cast<std::size_t>(from.arrays_.tokens_of(s)));
+    std::iota(all.begin(), all.end(), std::size_t{0});
+    take(from, s, all);
+  }
+}
+
+inline void token_memory::gather(std::span<const index> samples) {
+  token_memory next(format(), codec_);
+  next.metadata() = metadata();
+  std::vector<std::size_t> all;
   for (const index s : samples) {
-    const auto old = arrays_.sample(s);
-    kept.resize(old.positions.size());
+    all.resize(static_cast<std::size_t>(arrays_.tokens_of(s)));
+    std::iota(all.begin(), all.end(), std::size_t{0});
+    next.take(*this, s, all);
+  }
+  *this = std::move(next);
+}
+
+inline void token_memory::shrink(std::span<const index> tokens_per_sample) {
+  require(static_cast<index>(tokens_per_sample.size()) == samples(), "token memory: ", tokens_per_sample.size(),
+          " token budgets for ", samples(), " samples");
+  bool cuts = false;
+  for (index s = 0; s < samples(); ++s) {
+    const index limit = tokens_per_sample[static_cast<std::size_t>(s)];
+    require(limit >= 1, "token memory: cannot shrink sample ", s, " to ", limit, " tokens, expected at least 1");
+    cuts = cuts || limit < arrays_.tokens_of(s);
+  }
+  if (!cuts) return;
+  require(format().relevance != relevance_storage::none, "token memory: cannot shrink, it keeps no relevance");
+  token_memory next(format(), codec_);
+  next.metadata() = metadata();
+  std::vector<std::size_t> kept;
+  for (index s = 0; s < samples(); ++s) {
+    const auto begin = static_cast<std::size_t>(arrays_.offsets[static_cast<std::size_t>(s)]);
+    kept.resize(static_cast<std::size_t>(arrays_.tokens_of(s)));
     std::iota(kept.begin(), kept.end(), std::size_t{0});
-    if (!limits.empty() && limits[static_cast<std::size_t>(s)] < old.tokens()) {
-      std::stable_sort(kept.begin(), kept.end(),
-                       [&](std::size_t a, std::size_t b) { return old.relevance[a] > old.relevance[b]; });
-      kept.resize(static_cast<std::size_t>(limits[static_cast<std::size_t>(s)]));
+    if (tokens_per_sample[static_cast<std::size_t>(s)] < static_cast<index>(kept.size())) {
+      std::stable_sort(kept.begin(), kept.end(), [&](std::size_t a, std::size_t b) {
+        return arrays_.relevance[begin + a] > arrays_.relevance[begin + b];
+      });
+      kept.resize(static_cast<std::size_t>(tokens_per_sample[static_cast<std::size_t>(s)]));
       std::sort(kept.begin(), kept.end());
     }
-    for (const std::size_t t : kept) {
-      const auto patch = old.patches.subspan(t * dim, dim);
-      next.patches.insert(next.patches.end(), patch.begin(), patch.end());
-      next.positions.push_back(old.positions[t]);
-      if (!old.relevance.empty()) next.relevance.push_back(old.relevance[t]);
-    }
-    next.offsets.push_back(next.positions.size());
-    next.targets.push_back(old.target);
-    next.weights.push_back(old.weight);
-    next.tasks.push_back(old.task);
-    if (format().texts) detail::append_texts(next, old.prompt, old.answer);
+    next.take(*this, s, kept);
   }
-  arrays_ = std::move(next);
+  *this = std::move(next);
 }
 
 }  // namespace core_tokensets
@@ -14455,7 +16061,6 @@ inline void token_memory::gather(std::span<const index> samples, std::span<const
 #include <cstddef>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -14463,25 +16068,24 @@ inline void token_memory::gather(std::span<const index> samples, std::span<const
 namespace core_tokensets {
 
 /// Numbers of a memory: samples, tokens, bytes, where they go, counts by class and task, format and metadata.
-inline nlohmann::json describe(const token_memory& memory) {
+inline json describe(const token_memory& memory) {
   const auto& arrays = memory.arrays();
   const auto& f = memory.format();
   std::map<std::string, index> tokens_per_task, samples_per_task, samples_per_class;
   index fewest = 0, most = 0, whole = 0;
   for (index s = 0; s < memory.samples(); ++s) {
-    const auto sample = arrays.sample(s);
-    const index n = sample.tokens();
+    const index n = arrays.tokens_of(s);
+    const std::string number = std::to_string(arrays.tasks[static_cast<std::size_t>(s)]);
     fewest = s == 0 ? n : std::min(fewest, n);
     most = std::max(most, n);
-    whole += n == f.grid_tokens();
-    ++samples_per_class[std::to_string(sample.target)];
-    ++samples_per_task[std::to_string(sample.task)];
-    tokens_per_task[std::to_string(sample.task)] += n;
+    whole += n == f.grid.tokens();
+    ++samples_per_class[std::to_string(arrays.targets[static_cast<std::size_t>(s)])];
+    ++samples_per_task[number];
+    tokens_per_task[number] += n;
   }
-  nlohmann::json bytes_per_array = nlohmann::json::object();
+  json bytes_per_array = json::object();
   index data_bytes = 0;
-  for (const auto& array :
-       detail::memory_layout(f, memory.samples(), memory.tokens(), -1, static_cast<index>(arrays.text.size()))) {
+  for (const auto& array : memory.layout()) {
     const index size = checked_byte_count(array.type, array.shape).value();
     bytes_per_array[array.name] = size;
     data_bytes += size;
@@ -14493,20 +16097,17 @@ inline nlohmann::json describe(const token_memory& memory) {
           {"tokens", memory.tokens()},
           {"bytes", total},
           {"bytes_per_array", bytes_per_array},
-          {"bytes_of_raw_images", memory.samples() * f.image_height * f.image_width * f.channels},
+          {"bytes_of_raw_images", memory.samples() * f.grid.size()},
           {"tokens_per_sample", {{"mean", per(memory.tokens(), memory.samples())}, {"fewest", fewest}, {"most", most}}},
-          {"kept_fraction", per(memory.tokens(), memory.samples() * f.grid_tokens())},
+          {"kept_fraction", per(memory.tokens(), memory.samples() * f.grid.tokens())},
           {"whole_images", whole},
           {"samples_per_class", samples_per_class},
           {"samples_per_task", samples_per_task},
           {"tokens_per_task", tokens_per_task},
-          {"image", {f.image_height, f.image_width, f.channels}},
-          {"patch", f.patch},
-          {"mean", f.mean},
-          {"stddev", f.stddev},
-          {"relevance", f.relevance == relevance_storage::none  ? "none"
-                        : f.relevance == relevance_storage::f16 ? "f16"
-                                                                : "f32"},
+          {"image", {f.grid.height, f.grid.width, f.grid.channels}},
+          {"patch", f.grid.patch},
+          {"codec", memory.codec().text()},
+          {"relevance", detail::option_text(f.relevance)},
           {"metadata", memory.metadata()}};
 }
 
@@ -14527,45 +16128,133 @@ std::vector<std::string> verify_token_memory(const std::filesystem::path& path, 
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/memory/normalise.hpp ====
-// Pixels of the memory to numbers for the model and back.
+// ==== core_tokensets/memory/price.hpp ====
+// What samples cost as the files that their pictures came as, which is what a sensible user would store instead of
+// pixels, and how many of them a budget buys. Knows neither models nor memories.
 
 #include <algorithm>
 #include <cmath>
-#include <cstddef>
 #include <cstdint>
+#include <limits>
+#include <map>
+#include <set>
 #include <span>
 #include <vector>
 
 
 namespace core_tokensets {
 
-/// The format's normalisation with one value for each channel; empty means 0 and 1.
-inline pixel_normalisation normalisation_of(const token_memory_format& format) {
-  return pixel_normalisation{format.mean.empty() ? std::vector<float>{0.0f} : format.mean,
-                             format.stddev.empty() ? std::vector<float>{1.0f} : format.stddev}
-      .for_channels(format.channels);
-}
+/// What a whole picture costs in a budget: the file that it came as (JPEG, PNG), or its raw pixels.
+enum class picture_price { source, raw };
 
-/// A table `[channels, 256]` of (x / 255 - mean) / stddev for every pixel value.
-inline std::vector<float> normalisation_table(const token_memory_format& format) {
-  return pixel_table(normalisation_of(format), format.channels);
-}
+template <>
+inline constexpr std::array words<picture_price>{"source", "raw"};
 
-/// Normalised patches `[n, patch_dim]` back to pixels: exact for what came from pixels, else rounded and clamped to
-/// 0..255. This is how a batch that a model has seen enters the memory. NaN becomes 0.
-inline std::vector<std::uint8_t> to_pixels(const token_memory_format& format, std::span<const float> patches) {
-  const auto dim = static_cast<std::size_t>(format.patch_dim());
-  const auto area = static_cast<std::size_t>(format.patch * format.patch);
-  require(patches.size() % dim == 0, "to_pixels: ", patches.size(), " numbers, expected a multiple of ", dim);
-  std::vector<std::uint8_t> pixels(patches.size());
-  const pixel_normalisation full = normalisation_of(format);
-  for (std::size_t i = 0; i < patches.size(); ++i) {
-    const std::size_t c = i % dim / area;
-    pixels[i] = to_pixel(patches[i], full.mean[c], full.stddev[c]);
+/// Bytes of label and weight beside a stored picture file.
+inline constexpr index picture_overhead = 8;
+
+/// One sample as a file: which picture it is about (a number that is the same for the same picture), the bytes of that
+/// picture's file with its label and weight, and those of its text. A picture with several texts is paid for once.
+struct file_sample {
+  std::uint64_t picture = 0;
+  index file = 0, text = 0;
+};
+
+/// Prices of samples by their numbers, some of whose pictures are `paid` for already.
+class file_prices {
+ public:
+  file_prices(std::map<index, file_sample> samples, std::set<std::uint64_t> paid)
+      : samples_(std::move(samples)), paid_(std::move(paid)) {}
+
+  /// Of sample i by itself.
+  index alone(index i) const {
+    const file_sample& s = samples_.at(i);
+    return s.text + (paid_.contains(s.picture) ? 0 : s.file);
   }
-  return pixels;
-}
+  /// Of all of `some` together.
+  index together(std::span<const index> some) const {
+    std::set<std::uint64_t> paid = paid_;
+    index total = 0;
+    for (const index i : some) {
+      const file_sample& s = samples_.at(i);
+      total += s.text + (paid.insert(s.picture).second ? s.file : 0);
+    }
+    return total;
+  }
+  /// The samples that cost no more than `bytes` by themselves.
+  std::vector<index> affordable_alone(index bytes) const {
+    std::vector<index> found;
+    for (const auto& [i, s] : samples_) {
+      if (alone(i) <= bytes) found.push_back(i);
+    }
+    return found;
+  }
+  /// The least price of a sample.
+  index least() const {
+    index found = std::numeric_limits<index>::max();
+    for (const auto& [i, s] : samples_) found = std::min(found, alone(i));
+    return found;
+  }
+
+  /// How many of `some`, drawn at random, cost no more than `bytes`, as far as one can expect, and at least 1: k of n
+  /// samples miss the m about a picture with probability C(n - m, k) / C(n, k).
+  index affordable(std::span<const index> some, index bytes) const {
+    const auto n = static_cast<double>(some.size());
+    std::map<std::uint64_t, std::pair<double, double>> about;  // samples about a picture, price of its file
+    double text = 0;
+    for (const index i : some) {
+      const file_sample& s = samples_.at(i);
+      text += double(s.text);
+      if (paid_.contains(s.picture)) continue;
+      auto& [count, file] = about[s.picture];
+      count += 1, file = double(s.file);
+    }
+    const auto missed = [&](double m, double k) {
+      if (k > n - m) return 0.0;
+      return std::exp(std::lgamma(n - m + 1) - std::lgamma(n - m - k + 1) + std::lgamma(n - k + 1) -
+                      std::lgamma(n + 1));
+    };
+    const auto price = [&](index k) {
+      double total = text / n * double(k);
+      for (const auto& [picture, known] : about) total += known.second * (1 - missed(known.first, double(k)));
+      return total;
+    };
+    index low = 1, high = static_cast<index>(some.size());
+    while (low < high) {
+      const index middle = (low + high + 1) / 2;
+      if (price(middle) <= static_cast<double>(bytes)) {
+        low = middle;
+      } else {
+        high = middle - 1;
+      }
+    }
+    return low;
+  }
+
+  /// Leaves out the dearest of the chosen samples, and their weights, until the rest costs no more than `bytes`.
+  void fit(std::vector<index>& chosen, std::vector<float>& weights, index bytes) const {
+    while (!chosen.empty() && together(chosen) > bytes) {
+      const auto dearest =
+          std::max_element(chosen.begin(), chosen.end(), [&](index a, index c) { return alone(a) < alone(c); });
+      weights.erase(weights.begin() + (dearest - chosen.begin()));
+      chosen.erase(dearest);
+    }
+  }
+  /// What each of `some` adds to the price of those before it, without its text: 0 where its picture is paid.
+  std::vector<std::uint32_t> files_of(std::span<const index> some) const {
+    std::vector<std::uint32_t> files;
+    std::set<std::uint64_t> paid = paid_;
+    for (const index i : some) {
+      const file_sample& s = samples_.at(i);
+      files.push_back(paid.insert(s.picture).second ? static_cast<std::uint32_t>(s.file) : 0u);
+    }
+    return files;
+  }
+
+ private:
+  std::map<index, file_sample> samples_;
+  std::set<std::uint64_t> paid_;
+};
 
 }  // namespace core_tokensets
 
@@ -14631,63 +16320,679 @@ class replay_sampler {
   std::vector<index> order_;
 };
 
-/// Turns stored samples into a batch, normalised. `drop`: the kept tokens only. `zero` and `rescaled`: the whole grid,
-/// where tokens that are not kept are 0 and have scale 0, kept ones scale 1 (the authors never rescale the memory).
-/// `out` is overwritten and its storage reused.
-inline void make_batch(const token_memory& memory, std::span<const index> samples, missing_tokens missing,
-                       token_batch& out) {
+/// How stored samples become a batch.
+struct replay_options {
+  missing_tokens missing = missing_tokens::drop;
+  double flip = 0;  ///< probability that a sample is mirrored: the places of its tokens and their pixels
+  std::uint64_t seed = 0, step = 0;  ///< of the mirrors
+};
+
+/// Turns stored samples into a batch, normalised as the model wants it. `drop`: the kept tokens only. `zero` and
+/// `rescaled`: the whole grid, where tokens that are not kept are 0 and have scale 0, kept ones scale 1 (the authors
+/// never rescale the memory). `out` is overwritten and its storage reused.
+inline void make_batch(const token_memory& memory, std::span<const index> samples,
+                       const pixel_normalisation& normalisation, const replay_options& options, token_batch& out) {
   const auto& arrays = memory.arrays();
-  const auto& format = memory.format();
-  const bool whole_grid = missing != missing_tokens::drop;
-  const index grid = format.grid_tokens(), dim = format.patch_dim(), area = format.patch * format.patch;
+  const patch_grid& grid = memory.format().grid;
+  require(options.flip >= 0 && options.flip <= 1, "replay: flip ", options.flip, ", expected a probability");
+  const bool whole_grid = options.missing != missing_tokens::drop;
+  const index dim = grid.patch_dim(), area = grid.patch * grid.patch;
 
   out.patch_dim = dim;
   out.offsets.assign(1, 0);
   out.targets.clear();
   out.weights.clear();
   for (const index s : samples) {
-    const auto sample = memory.sample(s);
-    out.offsets.push_back(out.offsets.back() + (whole_grid ? grid : sample.tokens()));
-    out.targets.push_back(sample.target);
-    out.weights.push_back(sample.weight);
+    require(s >= 0 && s < memory.samples(), "replay: no sample ", s, ", there are ", memory.samples());
+    out.offsets.push_back(out.offsets.back() + (whole_grid ? grid.tokens() : arrays.tokens_of(s)));
+    out.targets.push_back(arrays.targets[static_cast<std::size_t>(s)]);
+    out.weights.push_back(arrays.weights[static_cast<std::size_t>(s)]);
   }
   const auto rows = static_cast<std::size_t>(out.tokens());
   out.patches.resize(rows * static_cast<std::size_t>(dim));
   out.positions.resize(rows);
   out.scale.resize(whole_grid ? rows : 0);
 
-  const auto table = normalisation_table(format);
-  const auto write_patch = [&](const std::uint8_t* pixels, float* row) {
-    for (index c = 0; c < format.channels; ++c) {
+  const auto table = pixel_table(normalisation, grid.channels);
+  const auto write_patch = [&](const std::uint8_t* pixels, bool mirrored, float* row) {
+    for (index c = 0; c < grid.channels; ++c) {
       const float* lookup = table.data() + c * 256;
-      for (index i = c * area; i < (c + 1) * area; ++i) row[i] = lookup[pixels[i]];
+      for (index i = c * area; i < (c + 1) * area; ++i) {
+        const index x = i % grid.patch;
+        row[i] = lookup[pixels[mirrored ? i - x + grid.patch - 1 - x : i]];
+      }
     }
   };
-  const auto write_sample = [&](index i) {
-    const auto sample = arrays.sample(samples[static_cast<std::size_t>(i)]);
+  const auto write_sample = [&](index i, std::vector<std::uint8_t>& pixels) {
+    const index s = samples[static_cast<std::size_t>(i)];
+    const auto positions = arrays.positions_of(s);
     const index begin = out.offsets[static_cast<std::size_t>(i)], end = out.offsets[static_cast<std::size_t>(i) + 1];
+    random_stream random(options.seed ^ 0x6d6972726f72, options.step, static_cast<std::uint64_t>(i));
+    const bool mirrored = options.flip > 0 && random.uniform() < options.flip;
+    pixels.resize(positions.size() * static_cast<std::size_t>(dim));
+    memory.unpack(s, pixels);
     if (whole_grid) {
       std::fill(out.patches.begin() + begin * dim, out.patches.begin() + end * dim, 0.0f);
       std::fill(out.scale.begin() + begin, out.scale.begin() + end, 0);
       for (index t = begin; t < end; ++t)
         out.positions[static_cast<std::size_t>(t)] = static_cast<std::int32_t>(t - begin);
     }
-    for (index t = 0; t < sample.tokens(); ++t) {
-      const auto position = sample.positions[static_cast<std::size_t>(t)];
-      const index row = begin + (whole_grid ? index{position} : t);
-      write_patch(sample.patches.data() + t * dim, out.patches.data() + row * dim);
-      out.positions[static_cast<std::size_t>(row)] = position;
+    for (index t = 0; t < static_cast<index>(positions.size()); ++t) {
+      index position = positions[static_cast<std::size_t>(t)];
+      if (mirrored) position += grid.cols() - 1 - 2 * (position % grid.cols());
+      const index row = begin + (whole_grid ? position : t);
+      write_patch(pixels.data() + t * dim, mirrored, out.patches.data() + row * dim);
+      out.positions[static_cast<std::size_t>(row)] = static_cast<std::int32_t>(position);
       if (whole_grid) out.scale[static_cast<std::size_t>(row)] = 1;
     }
   };
   const bool small = out.patches.size() < 100'000;  // threads cost more than they bring
-  parallel_for(small ? 1 : 0, static_cast<index>(samples.size()), write_sample);
+  parallel_chunks(small ? 1 : 0, static_cast<index>(samples.size()), 8, [&](index begin, index end) {
+    std::vector<std::uint8_t> pixels;
+    for (index i = begin; i < end; ++i) write_sample(i, pixels);
+  });
 }
 
-inline token_batch make_batch(const token_memory& memory, std::span<const index> samples, missing_tokens missing) {
+inline token_batch make_batch(const token_memory& memory, std::span<const index> samples,
+                              const pixel_normalisation& normalisation, const replay_options& options = {}) {
   token_batch batch;
-  make_batch(memory, samples, missing, batch);
+  make_batch(memory, samples, normalisation, options, batch);
   return batch;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/token_rule.hpp ====
+// Which tokens of a sample are kept: the rule between attribution and memory.
+
+#include <algorithm>
+#include <cmath>
+#include <concepts>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// What a token rule knows of one sample.
+struct token_choice {
+  std::span<const double> relevance;  ///< [P]; all 0 where the rule does not look at it
+  index count = 1;                    ///< tokens to keep, 1 .. P
+  std::uint64_t sample = 0;           ///< what random choices follow from, besides the rule's seed
+};
+
+/// A token rule: `keep(rule, choice)` returns the positions of `count` tokens, each once. A rule with `static constexpr
+/// bool needs_relevance = false` spares the attribution.
+template <class R>
+concept token_rule = std::copyable<R> && requires(const R& rule, const token_choice& choice) {
+  { keep(rule, choice) } -> std::same_as<std::vector<std::uint16_t>>;
+};
+
+/// False where a rule says that it does not look at relevance.
+template <class R>
+bool needs_relevance(const R& rule) {
+  if constexpr (requires { rule.needs_relevance; }) return rule.needs_relevance;
+  return true;
+}
+
+/// The most relevant tokens; of equal ones the earlier position.
+struct top_tokens {
+  static constexpr const char* name = "top";
+  static constexpr const char* about = "the most relevant tokens";
+};
+
+inline std::vector<std::uint16_t> keep(const top_tokens&, const token_choice& c) {
+  std::vector<index> order(c.relevance.size());
+  std::iota(order.begin(), order.end(), index{0});
+  const auto more = [&](index a, index b) {
+    return c.relevance[static_cast<std::size_t>(a)] > c.relevance[static_cast<std::size_t>(b)];
+  };
+  std::stable_sort(order.begin(), order.end(), more);
+  std::vector<std::uint16_t> kept;
+  for (index i = 0; i < c.count; ++i) kept.push_back(static_cast<std::uint16_t>(order[static_cast<std::size_t>(i)]));
+  std::sort(kept.begin(), kept.end());
+  return kept;
+}
+
+/// Tokens at random, every set equally likely: the control of every other rule.
+struct chance_tokens {
+  static constexpr const char* name = "random";
+  static constexpr const char* about = "random tokens, whatever their relevance";
+  static constexpr bool needs_relevance = false;
+  std::uint64_t seed = 0;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("seed", self.seed);
+  }
+};
+
+inline std::vector<std::uint16_t> keep(const chance_tokens& rule, const token_choice& c) {
+  auto order = random_stream(rule.seed ^ 0x746f6b656e73, c.sample).permutation(static_cast<index>(c.relevance.size()));
+  order.resize(static_cast<std::size_t>(c.count));
+  std::vector<std::uint16_t> kept(order.begin(), order.end());
+  std::sort(kept.begin(), kept.end());
+  return kept;
+}
+
+using token_rules = choices<top_tokens, chance_tokens>;
+
+/// The share `keep` of a picture's P tokens, as a number: the nearest, at least 1. `Error`: not a share.
+inline index tokens_of_share(double keep, index tokens) {
+  require(keep > 0 && keep <= 1, "keep ", keep, ": expected a share of the tokens, more than 0 and at most 1");
+  return std::clamp<index>(std::lround(keep * static_cast<double>(tokens)), 1, tokens);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/metrics/answer_text.hpp ====
+// When two short answers are the same: the normalisation of the VQA evaluation (Antol et al. 2015).
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// The marks that the evaluation takes out; an apostrophe, a colon and a period are not among them.
+constexpr std::string_view answer_marks = ";/[]\"{}()=+\\_-><@`,?!";
+
+constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+/// Contractions without their apostrophes, and with them; none that is a word of its own ("its", "were", "well").
+inline const std::map<std::string, std::string, std::less<>>& contractions() {
+  static const auto table = [] {
+    std::map<std::string, std::string, std::less<>> t;
+    for (const char* verb : {"ai",    "are",  "ca",   "could", "did", "does",   "do",  "had",  "has", "have", "is",
+                             "might", "must", "need", "ought", "sha", "should", "was", "were", "wo",  "would"}) {
+      t[std::string(verb) + "nt"] = std::string(verb) + "n't";
+    }
+    for (const char* verb : {"could", "might", "must", "should", "would"})
+      t[std::string(verb) + "ve"] = std::string(verb) + "'ve";
+    for (const char* word : {"he", "how", "it", "there", "they", "that", "what", "where", "who", "why", "you",
+                             "someone", "somebody", "something"}) {
+      const std::string w = word;
+      t[w + "d"] = w + "'d";
+      if (w != "he") t[w + "ll"] = w + "'ll";
+      if (w != "it") t[w + "s"] = w + "'s";
+    }
+    for (const char* word : {"i", "they", "we", "what", "where", "who", "you"})
+      t[std::string(word) + "ve"] = std::string(word) + "'ve";
+    for (const char* word : {"there", "they", "what", "why", "you"})
+      t[std::string(word) + "re"] = std::string(word) + "'re";
+    t.insert({{"im", "i'm"},
+              {"maam", "ma'am"},
+              {"oclock", "o'clock"},
+              {"yall", "y'all"},
+              {"twas", "'twas"},
+              {"shes", "she's"},
+              {"whens", "when's"}});
+    return t;
+  }();
+  return table;
+}
+
+/// Lower case, number words up to ten as digits ("none" is 0), articles left out, contractions with their apostrophes,
+/// one blank between words.
+inline std::string plain_words(std::string text) {
+  static constexpr std::array<std::string_view, 11> numbers{"zero", "one",   "two",   "three", "four", "five",
+                                                            "six",  "seven", "eight", "nine",  "ten"};
+  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  std::istringstream words(text);
+  std::string result;
+  for (std::string word; words >> word;) {
+    if (word == "none") word = "zero";
+    const auto number = std::find(numbers.begin(), numbers.end(), word);
+    if (number != numbers.end()) word = std::to_string(number - numbers.begin());
+    if (word == "a" || word == "an" || word == "the") continue;
+    if (const auto found = contractions().find(word); found != contractions().end()) word = found->second;
+    result += (result.empty() ? "" : " ") + word;
+  }
+  return result;
+}
+
+/// Without the periods that no digit follows.
+inline std::string without_periods(const std::string& text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '.' || (i + 1 < text.size() && is_digit(text[i + 1]))) result += text[i];
+  }
+  return result;
+}
+
+/// Punctuation as the published evaluator treats it: a mark vanishes everywhere if it stands beside a blank anywhere,
+/// or if a comma stands between digits anywhere; otherwise it becomes a blank everywhere.
+inline std::string published_punctuation(const std::string& text) {
+  bool thousands = false;
+  for (std::size_t i = 1; i + 1 < text.size(); ++i) {
+    thousands = thousands || (text[i] == ',' && is_digit(text[i - 1]) && is_digit(text[i + 1]));
+  }
+  std::string result = text;
+  for (const char mark : answer_marks) {
+    const bool beside_blank = text.find({mark, ' '}) != text.npos || text.find({' ', mark}) != text.npos;
+    if (thousands || beside_blank) {
+      std::erase(result, mark);
+    } else {
+      std::replace(result.begin(), result.end(), mark, ' ');
+    }
+  }
+  return without_periods(result);
+}
+
+/// Tabs and line feeds as blanks, none at the ends.
+inline std::string trimmed(std::string_view text) {
+  std::string result(text);
+  for (char& c : result) c = c == '\n' || c == '\t' ? ' ' : c;
+  const auto first = result.find_first_not_of(' '), last = result.find_last_not_of(' ');
+  return first == result.npos ? std::string() : result.substr(first, last - first + 1);
+}
+
+}  // namespace detail
+
+/// The answer in lower case, without punctuation (a mark separates words, but for a comma between digits; a period
+/// stays before a digit), articles and blanks too many; number words up to ten are digits, contractions have
+/// apostrophes.
+inline std::string normalise_answer(std::string_view answer) {
+  std::string text;
+  for (std::size_t i = 0; i < answer.size(); ++i) {
+    const char c = answer[i];
+    const bool between =
+        i > 0 && i + 1 < answer.size() && detail::is_digit(answer[i - 1]) && detail::is_digit(answer[i + 1]);
+    if (c == ',' && between) continue;
+    text += detail::answer_marks.find(c) == detail::answer_marks.npos ? c : ' ';
+  }
+  return detail::plain_words(detail::without_periods(text));
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/metrics/caption_metrics.hpp ====
+// How good captions are against captions that people wrote: BLEU (Papineni et al. 2002), ROUGE-L (Lin 2004) and CIDEr-D
+// (Vedantam et al. 2015), as the evaluation of COCO captions defines them, all on the words of `caption_words`.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <map>
+#include <numeric>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// The words of a caption in lower case: runs of letters, digits and bytes beyond ASCII; an apostrophe between two of
+/// these belongs to the word; everything else separates words and is dropped.
+inline std::vector<std::string> caption_words(std::string_view caption) {
+  std::vector<std::string> words;
+  const auto lettered = [&](std::size_t i) {
+    if (i >= caption.size()) return false;
+    const char c = caption[i];
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           (static_cast<unsigned char>(c) & 0x80u) != 0;
+  };
+  bool inside = false;
+  for (std::size_t i = 0; i < caption.size(); ++i) {
+    const bool joins = caption[i] == '\'' && inside && lettered(i + 1);
+    if (!lettered(i) && !joins) {
+      inside = false;
+      continue;
+    }
+    if (!inside) words.emplace_back();
+    inside = true;
+    const char c = caption[i];
+    words.back() += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  }
+  return words;
+}
+
+namespace detail {
+
+constexpr std::size_t longest_ngram = 4;
+
+/// How often each run of 1 .. 4 words occurs, by the length of the run.
+using ngram_counts = std::array<std::map<std::vector<std::string>, double>, longest_ngram>;
+
+inline ngram_counts count_ngrams(const std::vector<std::string>& words) {
+  ngram_counts counts;
+  for (std::size_t n = 1; n <= longest_ngram; ++n) {
+    for (std::size_t i = 0; i + n <= words.size(); ++i) {
+      const auto first = words.begin() + static_cast<std::ptrdiff_t>(i);
+      counts[n - 1][{first, first + static_cast<std::ptrdiff_t>(n)}] += 1;
+    }
+  }
+  return counts;
+}
+
+/// A caption with the captions that it is compared with, as words.
+struct caption_case {
+  std::vector<std::string> words;
+  std::vector<std::vector<std::string>> references;
+};
+
+/// `Error`: no captions, another number of lists of references, a list without references.
+inline std::vector<caption_case> caption_cases(std::span<const std::string> captions,
+                                               std::span<const std::vector<std::string>> references) {
+  require(!captions.empty() && captions.size() == references.size(), "captions: ", captions.size(), " captions with ",
+          references.size(), " lists of references, expected the same number of both and at least one");
+  std::vector<caption_case> cases;
+  for (std::size_t i = 0; i < captions.size(); ++i) {
+    require(!references[i].empty(), "captions: caption ", i, " has no references");
+    cases.push_back({caption_words(captions[i]), {}});
+    for (const auto& r : references[i]) cases.back().references.push_back(caption_words(r));
+  }
+  return cases;
+}
+
+/// Length of the longest common subsequence.
+inline index common_subsequence(const std::vector<std::string>& a, const std::vector<std::string>& b) {
+  std::vector<index> row(b.size() + 1, 0);
+  for (const auto& word : a) {
+    index diagonal = 0;
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const index above = row[j + 1];
+      row[j + 1] = word == b[j] ? diagonal + 1 : std::max(above, row[j]);
+      diagonal = above;
+    }
+  }
+  return row.back();
+}
+
+inline double mean_of(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+}  // namespace detail
+
+/// BLEU-1 .. BLEU-4 of a corpus in [0, 1]: brevity penalty times the geometric mean of the precisions of runs of 1 .. n
+/// words, counts clipped to the largest in any one reference; the length of reference is the closest one (of two the
+/// shorter). No smoothing: 0 where no run of a length is right. `Error`: a caption without references.
+inline std::array<double, 4> bleu(std::span<const std::string> captions,
+                                  std::span<const std::vector<std::string>> references) {
+  std::array<double, 4> right{}, all{};
+  double length = 0, closest = 0;
+  for (const auto& c : detail::caption_cases(captions, references)) {
+    const auto written = static_cast<double>(c.words.size());
+    length += written;
+    double best = -1;
+    detail::ngram_counts most;
+    for (const auto& r : c.references) {
+      const auto l = static_cast<double>(r.size());
+      const double off = std::abs(l - written), least = std::abs(best - written);
+      if (best < 0 || off < least || (off == least && l < best)) best = l;
+      const auto counts = detail::count_ngrams(r);
+      for (std::size_t n = 0; n < 4; ++n) {
+        for (const auto& [ngram, count] : counts[n]) most[n][ngram] = std::max(most[n][ngram], count);
+      }
+    }
+    closest += best;
+    const auto counts = detail::count_ngrams(c.words);
+    for (std::size_t n = 0; n < 4; ++n) {
+      for (const auto& [ngram, count] : counts[n]) {
+        all[n] += count;
+        if (const auto found = most[n].find(ngram); found != most[n].end()) right[n] += std::min(count, found->second);
+      }
+    }
+  }
+  std::array<double, 4> scores{};
+  const double brevity = length > 0 ? std::exp(std::min(0.0, 1 - closest / length)) : 0;
+  double logarithms = 0;
+  for (std::size_t n = 0; n < 4 && right[n] > 0; ++n) {
+    logarithms += std::log(right[n] / all[n]);
+    scores[n] = brevity * std::exp(logarithms / static_cast<double>(n + 1));
+  }
+  return scores;
+}
+
+/// ROUGE-L of each caption in [0, 1], [S]: with P and R the best precision and recall of the longest common subsequence
+/// over the references, (1 + b^2) P R / (R + b^2 P), b = 1.2. `Error`: a caption without references.
+inline std::vector<double> rouge_l_scores(std::span<const std::string> captions,
+                                          std::span<const std::vector<std::string>> references) {
+  constexpr double b2 = 1.2 * 1.2;
+  std::vector<double> scores;
+  for (const auto& c : detail::caption_cases(captions, references)) {
+    double precision = 0, recall = 0;
+    for (const auto& r : c.references) {
+      const auto common = static_cast<double>(detail::common_subsequence(c.words, r));
+      if (common == 0) continue;
+      precision = std::max(precision, common / static_cast<double>(c.words.size()));
+      recall = std::max(recall, common / static_cast<double>(r.size()));
+    }
+    scores.push_back(precision > 0 ? (1 + b2) * precision * recall / (recall + b2 * precision) : 0);
+  }
+  return scores;
+}
+
+/// CIDEr-D of each caption in [0, 10], [S]: 10 times the mean over runs of 1 .. 4 words and over references of the
+/// cosine of tf-idf vectors, the caption's entries clipped to the reference's, times exp(-(difference of lengths)^2 /
+/// 72). The inverse document frequency is log(S / captions whose references hold the run). A caption of fewer than 4
+/// words cannot reach 10. `Error`: fewer than two captions (all weights would be 0), a caption without references.
+inline std::vector<double> cider_d_scores(std::span<const std::string> captions,
+                                          std::span<const std::vector<std::string>> references) {
+  constexpr double sigma = 6;
+  const auto cases = detail::caption_cases(captions, references);
+  require(cases.size() > 1, "cider_d: one caption, expected at least two, or no word tells one picture from another");
+  std::map<std::vector<std::string>, double> documents;
+  std::vector<std::vector<detail::ngram_counts>> vectors(cases.size());
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    std::set<std::vector<std::string>> seen;
+    for (const auto& r : cases[i].references) {
+      vectors[i].push_back(detail::count_ngrams(r));
+      for (const auto& counts : vectors[i].back()) {
+        for (const auto& [ngram, count] : counts) seen.insert(ngram);
+      }
+    }
+    for (const auto& ngram : seen) documents[ngram] += 1;
+  }
+  const auto weigh = [&](detail::ngram_counts& counts) {
+    std::array<double, 4> norms{};
+    for (std::size_t n = 0; n < 4; ++n) {
+      for (auto& [ngram, value] : counts[n]) {
+        const auto found = documents.find(ngram);
+        value *= std::log(static_cast<double>(cases.size()) / (found == documents.end() ? 1.0 : found->second));
+        norms[n] += value * value;
+      }
+      norms[n] = std::sqrt(norms[n]);
+    }
+    return norms;
+  };
+  std::vector<double> scores;
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    auto own = detail::count_ngrams(cases[i].words);
+    const auto own_norms = weigh(own);
+    double sum = 0;
+    for (std::size_t k = 0; k < vectors[i].size(); ++k) {
+      auto& other = vectors[i][k];
+      const auto norms = weigh(other);
+      const double off =
+          static_cast<double>(cases[i].words.size()) - static_cast<double>(cases[i].references[k].size());
+      const double penalty = std::exp(-off * off / (2 * sigma * sigma));
+      for (std::size_t n = 0; n < 4; ++n) {
+        double product = 0;
+        for (const auto& [ngram, value] : own[n]) {
+          if (const auto found = other[n].find(ngram); found != other[n].end()) {
+            product += std::min(value, found->second) * found->second;
+          }
+        }
+        if (product > 0) sum += penalty * product / (own_norms[n] * norms[n]);
+      }
+    }
+    scores.push_back(10 * sum / 4 / static_cast<double>(vectors[i].size()));
+  }
+  return scores;
+}
+
+/// Everything at once, over all captions.
+struct caption_scores {
+  std::array<double, 4> bleu{};  ///< BLEU-1 .. BLEU-4
+  double rouge_l = 0, cider_d = 0;
+};
+
+/// `captions` [S] against `references` [S]. `Error`: see `bleu` and `cider_d_scores`.
+inline caption_scores measure_captions(std::span<const std::string> captions,
+                                       std::span<const std::vector<std::string>> references) {
+  return {bleu(captions, references), detail::mean_of(rouge_l_scores(captions, references)),
+          detail::mean_of(cider_d_scores(captions, references))};
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/metrics/continual.hpp ====
+// What continual learning is judged by: the accuracy matrix and the numbers that are read off it.
+
+#include <algorithm>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// R[t][i]: accuracy on the test pictures of task i after learning task t, for i <= t, in [0, 1].
+using accuracy_matrix = std::vector<std::vector<double>>;
+
+/// Numbers of an accuracy matrix of T tasks (Lopez-Paz & Ranzato 2017; Chaudhry et al. 2018).
+struct continual_metrics {
+  double average_accuracy = 0;              ///< mean over i of R[T-1][i]
+  double average_incremental_accuracy = 0;  ///< mean over t of the mean over i <= t of R[t][i]
+  double forgetting = 0;                    ///< mean over i < T-1 of max_t<T-1 R[t][i] - R[T-1][i]
+  double backward_transfer = 0;             ///< mean over i < T-1 of R[T-1][i] - R[i][i]
+};
+
+inline continual_metrics measure(const accuracy_matrix& r) {
+  require(!r.empty(), "metrics: the accuracy matrix is empty");
+  continual_metrics m;
+  const std::size_t tasks = r.size();
+  for (std::size_t t = 0; t < tasks; ++t) {
+    require(r[t].size() == t + 1, "metrics: row ", t, " of the accuracy matrix has ", r[t].size(),
+            " entries, expected ", t + 1);
+    double sum = 0;
+    for (const double a : r[t]) sum += a;
+    m.average_accuracy = sum / static_cast<double>(t + 1);
+    m.average_incremental_accuracy += m.average_accuracy / static_cast<double>(tasks);
+  }
+  for (std::size_t i = 0; i + 1 < tasks; ++i) {
+    double best = 0;
+    for (std::size_t t = i; t + 1 < tasks; ++t) best = std::max(best, r[t][i]);
+    m.forgetting += (best - r.back()[i]) / static_cast<double>(tasks - 1);
+    m.backward_transfer += (r.back()[i] - r[i][i]) / static_cast<double>(tasks - 1);
+  }
+  return m;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/metrics/vqa_accuracy.hpp ====
+// How right an answer is where several people answered (Antol et al. 2015; Goyal et al. 2017): fully if three of them
+// gave it.
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct vqa_options {
+  bool leave_one_out = true;  ///< the official rule; otherwise min(1, matches / 3) over all answers at once
+  /// As the published evaluator computes: its punctuation (`detail::published_punctuation`), and human answers are only
+  /// freed from punctuation, and not even that where all of them are the same.
+  bool quirks = false;
+};
+
+/// In [0, 1]: over all people, the mean of min(1, matches among the others / 3). With fewer than four answers there are
+/// not three others, and all others there are suffice; a single answer must be met. `Error`: no human answers.
+inline double vqa_accuracy(std::string_view answer, std::span<const std::string> humans,
+                           const vqa_options& options = {}) {
+  require(!humans.empty(), "vqa_accuracy: no human answers");
+  const bool all_same = std::all_of(humans.begin(), humans.end(), [&](const auto& h) { return h == humans[0]; });
+  const auto given = options.quirks ? detail::plain_words(detail::published_punctuation(detail::trimmed(answer)))
+                                    : normalise_answer(answer);
+  const auto matches = std::count_if(humans.begin(), humans.end(), [&](const std::string& human) {
+    if (options.quirks) return given == (all_same ? human : detail::published_punctuation(human));
+    return given == normalise_answer(human);
+  });
+  const auto n = static_cast<double>(humans.size()), met = static_cast<double>(matches);
+  if (!options.leave_one_out || humans.size() == 1) return std::min(1.0, met / std::min(3.0, n));
+  const double needed = std::min(3.0, n - 1);
+  // Who gave the answer is left out `met` times, and someone else n - met times.
+  return (met * std::min(1.0, (met - 1) / needed) + (n - met) * std::min(1.0, met / needed)) / n;
+}
+
+/// 1 if the answer is, normalised, what most people said (`consensus`), otherwise 0.
+inline double exact_match(std::string_view answer, const visual_text_sample& sample) {
+  return normalise_answer(answer) == normalise_answer(consensus(sample)) ? 1.0 : 0.0;
+}
+
+namespace detail {
+
+inline void check_answers(std::span<const std::string> answers, const visual_text& text, std::string_view what) {
+  require(static_cast<index>(answers.size()) == text.n(), what, ": ", answers.size(), " answers for ", text.n(),
+          " samples");
+  require(!answers.empty(), what, ": no samples");
+}
+
+}  // namespace detail
+
+/// The accuracy of each answer, [S]. `Error`: another number of answers than of samples, a sample without answers.
+inline std::vector<double> vqa_scores(std::span<const std::string> answers, const visual_text& text,
+                                      const vqa_options& options = {}) {
+  detail::check_answers(answers, text, "vqa_scores");
+  std::vector<double> scores;
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    scores.push_back(vqa_accuracy(answers[i], text.samples[i].answers, options));
+  }
+  return scores;
+}
+
+/// Whether each answer is what most people said, [S]. `Error`: see `vqa_scores`.
+inline std::vector<double> exact_matches(std::span<const std::string> answers, const visual_text& text) {
+  detail::check_answers(answers, text, "exact_matches");
+  std::vector<double> scores;
+  for (std::size_t i = 0; i < answers.size(); ++i) scores.push_back(exact_match(answers[i], text.samples[i]));
+  return scores;
+}
+
+/// A mean over all samples, and over those of each group; 0 for a group without samples.
+struct grouped_score {
+  double all = 0;
+  std::vector<double> groups;  ///< [groups]
+  std::vector<index> counts;   ///< [groups] samples of each
+};
+
+/// Means of `scores` [S]. `Error`: another number of scores than of samples, no samples.
+inline grouped_score mean_by_group(std::span<const double> scores, const visual_text& text) {
+  require(!scores.empty() && static_cast<index>(scores.size()) == text.n(), "mean_by_group: ", scores.size(),
+          " scores for ", text.n(), " samples");
+  grouped_score mean;
+  mean.groups.assign(text.group_names.size(), 0);
+  mean.counts.assign(text.group_names.size(), 0);
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    const auto group = static_cast<std::size_t>(text.samples[i].group);
+    mean.all += scores[i] / static_cast<double>(scores.size());
+    mean.groups.at(group) += scores[i];
+    ++mean.counts[group];
+  }
+  for (std::size_t g = 0; g < mean.groups.size(); ++g) {
+    if (mean.counts[g] > 0) mean.groups[g] /= static_cast<double>(mean.counts[g]);
+  }
+  return mean;
 }
 
 }  // namespace core_tokensets
@@ -14987,6 +17292,7 @@ std::vector<generated_text> generate(B& b, const image_text_model<B>& model, con
   const text_config& c = model.config().text;
   require(o.beams > 0 && o.length > 0 && o.beams < c.vocabulary, "generate: ", o.beams, " beams and ", o.length,
           " tokens, expected more than 0 and fewer beams than the ", c.vocabulary, " tokens");
+  require_finite("generate: length_penalty", o.length_penalty);
   std::vector<index> lengths;
   for (index q = 0; q < prompts.texts(); ++q) {
     const index used = prompts.offsets[static_cast<std::size_t>(q + 1)] - prompts.offsets[static_cast<std::size_t>(q)];
@@ -15023,7 +17329,6 @@ std::vector<generated_text> generate(B& b, const image_text_model<B>& model, con
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
@@ -15034,7 +17339,7 @@ namespace core_tokensets {
 /// heads is an error and the image is taken to be square.
 struct vit_hints {
   std::optional<index> heads;
-  std::optional<image_shape> image;
+  std::optional<index> height, width;
   std::uint64_t seed = 0;  ///< of what is not in the file: rows that the head gains later
 };
 
@@ -15045,12 +17350,60 @@ namespace detail {
 inline double config_number(const tensor_file& file, const char* key, double fallback, double low, double high) {
   const auto found = file.metadata.find("config");
   if (found == file.metadata.end()) return fallback;
-  const auto config = parse_json(found->second);
+  const json config = parse_json_or_null(found->second);
   if (!config.is_object() || !config.contains(key) || !config[key].is_number()) return fallback;
   const double value = config[key].get<double>();
   require(value >= low && value <= high, file.path, ": '", key, "' in the metadata 'config' is ", value, ", expected ",
           low, " to ", high);
   return value;
+}
+
+}  // namespace detail
+
+namespace detail {
+
+/// The metadata `config` as JSON, an empty object where there is none.
+inline json config_of(const tensor_file& file) {
+  const auto found = file.metadata.find("config");
+  json config = found == file.metadata.end() ? json::object() : parse_json_or_null(found->second);
+  return config.is_object() ? config : json::object();
+}
+
+/// How pictures are normalised, as the metadata `config` say: lists `mean` and `std`, one number for each channel or
+/// one for all, as timm has them. `Error`: lists that make no sense.
+inline pixel_normalisation read_normalisation(const tensor_file& file, index channels) {
+  const json config = config_of(file);
+  pixel_normalisation n;
+  const auto read = [&](const char* key, std::vector<float>& values) {
+    const json* found = config.find(key);
+    if (found == nullptr) return;
+    require(found->is_array() && !found->empty(), file.path, ": '", key, "' in the metadata 'config' is no list");
+    values.clear();
+    for (const json& x : *found) {
+      require(x.is_number(), file.path, ": '", key, "' in the metadata 'config' holds something else than numbers");
+      values.push_back(static_cast<float>(x.get<double>()));
+    }
+  };
+  read("mean", n.mean);
+  read("std", n.stddev);
+  try {
+    return n.for_channels(channels);
+  } catch (const Error& e) {
+    fail(file.path, ": metadata 'config': ", e.what());
+  }
+}
+
+/// The names of the classes in the metadata `config`; none where there is no list of so many texts.
+inline std::vector<std::string> read_class_names(const tensor_file& file, index classes) {
+  const json config = config_of(file);
+  const json* found = config.find("class_names");
+  std::vector<std::string> names;
+  if (found == nullptr || !found->is_array() || static_cast<index>(found->size()) != classes) return names;
+  for (const json& name : *found) {
+    if (!name.is_string()) return {};
+    names.push_back(name.get<std::string>());
+  }
+  return names;
 }
 
 }  // namespace detail
@@ -15081,7 +17434,7 @@ inline vit_config read_config(const tensor_file& file, const vit_hints& hints = 
   require(proj[2] == proj[3], file.path, ": 'patch_embed.proj.weight' has patches of ", proj[2], "x", proj[3],
           ", expected square ones");
   c.dim = proj[0];
-  c.patch = proj[2];
+  c.grid.patch = proj[2];
   c.classes = head[0];
   c.mlp_ratio = static_cast<double>(fc1[0]) / static_cast<double>(c.dim);
   c.qkv_bias = file.contains("blocks.0.attn.qkv.bias");
@@ -15092,9 +17445,10 @@ inline vit_config read_config(const tensor_file& file, const vit_hints& hints = 
   for (c.depth = 0; has_block(c.depth);) ++c.depth;
 
   const index patches = positions[1] - 1;
-  const auto side = std::max<index>(1, std::llround(std::sqrt(static_cast<double>(patches)))) * c.patch;
-  c.image = hints.image.value_or(image_shape{whole("H", side), whole("W", side), proj[1]});
-  c.image.channels = proj[1];
+  const auto side = std::max<index>(1, std::llround(std::sqrt(static_cast<double>(patches)))) * c.grid.patch;
+  c.grid.height = hints.height.value_or(whole("H", side));
+  c.grid.width = hints.width.value_or(whole("W", side));
+  c.grid.channels = proj[1];
   c.layer_norm_eps =
       detail::config_number(file, "layernorm_eps", detail::config_number(file, "layer_norm_eps", 1e-6, 0, 1), 0, 1);
   c.heads = whole("heads", 0);
@@ -15103,8 +17457,10 @@ inline vit_config read_config(const tensor_file& file, const vit_hints& hints = 
   c.heads = hints.heads.value_or(c.heads);
   require(c.heads >= 1, file.path, ": the number of heads does not follow from the shapes; name it (--heads)");
   require(c.dim % c.heads == 0, file.path, ": ", c.dim, " channels do not divide into ", c.heads, " heads");
-  require(c.patches() == patches, file.path, ": 'pos_embed' has places for ", patches, " patches, an image of ",
-          c.image.height, "x", c.image.width, " has ", c.patches(), "; name the image size");
+  require(c.grid.tokens() == patches, file.path, ": 'pos_embed' has places for ", patches, " patches, an image of ",
+          c.grid.height, "x", c.grid.width, " has ", c.grid.tokens(), "; name the image size");
+  c.normalisation = detail::read_normalisation(file, c.grid.channels);
+  c.class_names = detail::read_class_names(file, c.classes);
   check(c);
   return c;
 }
@@ -15159,17 +17515,20 @@ void put_parameters(B& b, const Model& model, const tensor<B>& values, const std
 }
 
 /// What shapes cannot tell, and the rest of a configuration but the classes, as the metadata `config` holds it.
-inline nlohmann::json config_json(const vit_config& c) {
-  return {{"H", c.image.height},
-          {"W", c.image.width},
-          {"chans", c.image.channels},
-          {"patch", c.patch},
+inline json config_json(const vit_config& c) {
+  const pixel_normalisation n = c.normalisation.for_channels(c.grid.channels);
+  return {{"H", c.grid.height},
+          {"W", c.grid.width},
+          {"chans", c.grid.channels},
+          {"patch", c.grid.patch},
           {"dim", c.dim},
           {"depth", c.depth},
           {"heads", c.heads},
           {"mlp_ratio", c.mlp_ratio},
           {"qkv_bias", c.qkv_bias},
-          {"layernorm_eps", c.layer_norm_eps}};
+          {"layernorm_eps", c.layer_norm_eps},
+          {"mean", n.mean},
+          {"std", n.stddev}};
 }
 
 /// The model as a file that timm, and `load_vit`, can open.
@@ -15177,11 +17536,19 @@ template <tensor_backend B>
 tensor_file to_file(B& b, const vit<B>& model) {
   tensor_file file;
   put_parameters(b, model, model.parameters(), "", file);
-  nlohmann::json config = config_json(model.config());
+  json config = config_json(model.config());
   config["classes"] = model.config().classes;
+  if (!model.config().class_names.empty()) config["class_names"] = model.config().class_names;
   file.metadata["config"] = config.dump();
   return file;
 }
+
+/// Writes a model, all or nothing; `load_vit` and `load_image_text` read it, and PyTorch does under timm's names.
+template <tensor_backend B, class Model>
+void save(B& b, const Model& model, const std::filesystem::path& path) requires requires {
+  to_file(b, model);
+}
+{ save_safetensors(path, to_file(b, model)); }
 
 }  // namespace core_tokensets
 
@@ -15191,13 +17558,13 @@ tensor_file to_file(B& b, const vit<B>& model) {
 
 namespace core_tokensets {
 
-/// The model as a file; `texts` join its metadata (the tokenizer's JSON under "tokenizer").
+/// The model as a file, its tokenizer as JSON in the metadata `tokenizer`.
 template <tensor_backend B>
-tensor_file to_file(B& b, const image_text_model<B>& model, const std::map<std::string, std::string>& texts = {}) {
+tensor_file to_file(B& b, const image_text_model<B>& model) {
   tensor_file file;
   put_parameters(b, model, model.parameters(), "", file);
   const text_config& t = model.config().text;
-  nlohmann::json config = config_json(model.config().image);
+  json config = config_json(model.config().image);
   config.update({{"vocabulary", t.vocabulary},
                  {"text_length", t.length},
                  {"text_dim", t.dim},
@@ -15205,8 +17572,8 @@ tensor_file to_file(B& b, const image_text_model<B>& model, const std::map<std::
                  {"text_heads", t.heads},
                  {"text_mlp_ratio", t.mlp_ratio},
                  {"tied", t.tied}});
-  file.metadata = texts;
   file.metadata["kind"] = "image_text";
+  if (model.has_words()) file.metadata["tokenizer"] = to_json(model.words()).dump();
   file.metadata["config"] = config.dump();
   return file;
 }
@@ -15224,8 +17591,7 @@ inline image_text_config read_image_text_config(const tensor_file& file) {
   };
   const auto whole = [&](const char* key) { return static_cast<index>(number(key, 1, most)); };
   image_text_config c;
-  c.image = {.image = {whole("H"), whole("W"), whole("chans")},
-             .patch = whole("patch"),
+  c.image = {.grid = {whole("H"), whole("W"), whole("chans"), whole("patch")},
              .dim = whole("dim"),
              .depth = whole("depth"),
              .heads = whole("heads"),
@@ -15239,25 +17605,29 @@ inline image_text_config read_image_text_config(const tensor_file& file) {
             .heads = whole("text_heads"),
             .mlp_ratio = number("text_mlp_ratio", 1e-3, 1024),
             .tied = !file.contains("decoder.output.weight")};
+  c.image.normalisation = detail::read_normalisation(file, c.image.grid.channels);
   check(c);
   return c;
-}
-
-/// The image-text model stored in a file.
-template <tensor_backend B>
-image_text_model<B> load_image_text(B& b, const tensor_file& file) {
-  image_text_model<B> model(b, read_image_text_config(file));
-  load_parameters(b, model, file);
-  return model;
 }
 
 /// The tokenizer in the metadata of a model's file. `Error`: there is none, or it makes no sense.
 inline tokenizer tokenizer_of(const tensor_file& file) {
   const auto found = file.metadata.find("tokenizer");
   require(found != file.metadata.end(), file.path, ": the metadata hold no 'tokenizer'");
-  const auto json = parse_json(found->second);
-  require(!json.is_discarded(), file.path, ": the metadata 'tokenizer' is not JSON");
-  return tokenizer_from_json(json);
+  return tokenizer_from_json(parse_json(found->second, file.path + ": the metadata 'tokenizer'"));
+}
+
+/// The image-text model stored in a file, with its tokenizer where the file holds one.
+template <tensor_backend B>
+image_text_model<B> load_image_text(B& b, const tensor_file& file) {
+  image_text_model<B> model(b, read_image_text_config(file));
+  load_parameters(b, model, file);
+  if (file.metadata.contains("tokenizer")) model.set_words(tokenizer_of(file));
+  return model;
+}
+template <tensor_backend B>
+image_text_model<B> load_image_text(B& b, const std::filesystem::path& path) {
+  return load_image_text(b, load_safetensors(path));
 }
 
 /// Starts the encoder from a Vision Transformer that was trained elsewhere, under timm's names; its head is left out.
@@ -15304,16 +17674,19 @@ struct loss_tape {
   tensor<B> losses;   ///< [S, 1] of each sample, without its weight
   tensor<B> dlogits;  ///< [S, K] gradient of the mean over the batch of weight times loss
   row_list<B> targets, first_class;
-  tensor<B> weights;                         ///< [S, 1] or empty
-  std::vector<typename B::scalar> on_host_;  ///< weights, then losses, on their way
+  tensor<B> weights;                        ///< [S, 1] or empty
+  std::vector<typename B::scalar> on_host;  ///< weights, then losses, on their way
+  std::vector<std::int32_t> competing;      ///< [S] for objectives that choose which classes compete
+  tensor<B> stored;                         ///< for objectives that bring numbers of their own
 };
 
 /// logits `[S, K]`, targets `[S]` below K, weights `[S]` or empty, to `tape.losses` and `tape.dlogits`. Throws where a
-/// target is not among the competing classes.
+/// target is not among the competing classes, or the smoothing no share.
 template <tensor_backend B, class T = typename B::scalar>
 void cross_entropy(B& b, const_view<T> logits, std::span<const std::int32_t> targets, loss_tape<B>& tape,
                    std::span<const float> weights = {}, const cross_entropy_options& options = {}) {
   const index samples = logits.rows, classes = logits.cols;
+  require_within("cross_entropy: label_smoothing", options.label_smoothing, 0, 1);
   const auto fits = [&](std::size_t n) { return static_cast<index>(n) == samples; };
   require(fits(targets.size()) && (weights.empty() || fits(weights.size())) &&
               (options.first_class.empty() || fits(options.first_class.size())),
@@ -15326,8 +17699,8 @@ void cross_entropy(B& b, const_view<T> logits, std::span<const std::int32_t> tar
   }
   tape.targets.assign(b, targets);
   tape.first_class.assign(b, options.first_class);
-  tape.on_host_.assign(weights.begin(), weights.end());
-  tape.weights.assign(b, static_cast<index>(weights.size()), 1, tape.on_host_.data());
+  tape.on_host.assign(weights.begin(), weights.end());
+  tape.weights.assign(b, static_cast<index>(weights.size()), 1, tape.on_host.data());
   tape.losses.resize(b, samples, 1);
   tape.dlogits.resize(b, samples, classes);
   ops::cross_entropy<B, T>(b, logits,
@@ -15342,11 +17715,11 @@ void cross_entropy(B& b, const_view<T> logits, std::span<const std::int32_t> tar
 template <tensor_backend B>
 double mean_loss(B& b, loss_tape<B>& tape, std::span<const float> weights = {}) {
   const index samples = tape.losses.rows();
-  tape.on_host_.resize(static_cast<std::size_t>(samples));
-  b.download(tape.on_host_.data(), tape.losses.data(), samples);
+  tape.on_host.resize(static_cast<std::size_t>(samples));
+  b.download(tape.on_host.data(), tape.losses.data(), samples);
   double sum = 0;
-  for (std::size_t s = 0; s < tape.on_host_.size(); ++s) {
-    sum += double(tape.on_host_[s]) * (weights.empty() ? 1.0 : double(weights[s]));
+  for (std::size_t s = 0; s < tape.on_host.size(); ++s) {
+    sum += double(tape.on_host[s]) * (weights.empty() ? 1.0 : double(weights[s]));
   }
   const double mean = sum / static_cast<double>(samples);
   require(std::isfinite(mean), "cross_entropy: the loss is ", mean,
@@ -15361,23 +17734,89 @@ double mean_loss(B& b, loss_tape<B>& tape, std::span<const float> weights = {}) 
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <numbers>
+#include <span>
+#include <vector>
 
 
 namespace core_tokensets {
 
 /// AdamW (Loshchilov & Hutter 2019), decay decoupled and only on matrices. Without decay it is Adam.
 struct adamw {
+  static constexpr const char* name = "adamw";
+  static constexpr const char* about = "AdamW, decay on matrices only";
   double learning_rate = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.05;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("learning_rate", self.learning_rate);
+    visit("beta1", self.beta1);
+    visit("beta2", self.beta2);
+    visit("eps", self.eps);
+    visit("weight_decay", self.weight_decay);
+  }
 };
 
 /// SGD: buffer = momentum buffer + g, then p -= lr buffer, or p -= lr (g + momentum buffer) for Nesterov.
 /// `weight_decay` is decoupled and only on matrices, as in AdamW; `l2` is PyTorch's coupled decay, g += l2 p on all
 /// parameters.
 struct sgd {
+  static constexpr const char* name = "sgd";
+  static constexpr const char* about = "stochastic gradient descent with momentum";
   double learning_rate = 1e-2, momentum = 0.9, weight_decay = 0, l2 = 0;
   bool nesterov = false;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("learning_rate", self.learning_rate);
+    visit("momentum", self.momentum);
+    visit("weight_decay", self.weight_decay);
+    visit("l2", self.l2);
+    visit("nesterov", self.nesterov);
+  }
 };
+
+/// `Error`: numbers with which no step makes sense.
+inline void check(const adamw& o) {
+  require_within("adamw: learning_rate", o.learning_rate, 0);
+  require_within("adamw: beta1", o.beta1, 0, 1);
+  require_within("adamw: beta2", o.beta2, 0, 1);
+  require(o.beta1 < 1 && o.beta2 < 1, "adamw: beta1 ", o.beta1, ", beta2 ", o.beta2, ", expected less than 1");
+  require_within("adamw: eps", o.eps, 0);
+  require_within("adamw: weight_decay", o.weight_decay, 0);
+}
+inline void check(const sgd& o) {
+  require_within("sgd: learning_rate", o.learning_rate, 0);
+  require_within("sgd: momentum", o.momentum, 0, 1);
+  require_within("sgd: weight_decay", o.weight_decay, 0);
+  require_within("sgd: l2", o.l2, 0);
+}
+
+/// What `--optimiser` chooses between, the default first.
+using optimisers = choices<adamw, sgd>;
+
+/// Parameters `[begin, begin + count)` whose learning rate is multiplied by `rate`.
+struct parameter_group {
+  index begin = 0, count = 0;
+  double rate = 1;
+};
+
+/// All parameters as groups: those whose names `slow` accepts learn at `rate` times the pace of the others. Neighbours
+/// of the same pace are one group.
+template <class Slow>
+std::vector<parameter_group> parameter_groups(const parameter_layout& layout, double rate, const Slow& slow) {
+  require_within("parameter groups: rate", rate, 0);
+  std::vector<parameter_group> groups;
+  const auto& table = layout.table();
+  for (std::size_t i = 0; i < table.size(); ++i) {
+    const index begin = table[i].where.offset, end = i + 1 < table.size() ? table[i + 1].where.offset : layout.size();
+    const double pace = slow(table[i].name) ? rate : 1.0;
+    if (groups.empty() || groups.back().rate != pace) groups.push_back({begin, 0, pace});
+    groups.back().count = end - groups.back().begin;
+  }
+  return groups;
+}
 
 namespace fn {
 
@@ -15443,35 +17882,73 @@ struct optimiser_state {
 };
 
 /// Makes the steps until the next call scale the gradients so that these would have at most the norm `limit`. The
-/// factor stays in the backend's memory, so nothing waits for it.
+/// factor stays in the backend's memory, so nothing waits for it. `Error`: a limit that is not positive.
 template <tensor_backend B>
 void clip_gradients(B& b, const tensor<B>& gradients, double limit, optimiser_state<B>& state) {
   using T = typename B::scalar;
+  require(limit > 0, "clip_gradients: a norm of at most ", limit, ", expected more than 0");
   b.row_reduce(fn::plus{}, fn::square{}, *state.factor, *gradients);
   b.map(fn::clip_factor<T>{T(limit)}, *state.factor, *std::as_const(state.factor));
 }
 
-/// One step with the learning rate multiplied by `schedule`.
+namespace detail {
+
+/// Calls `update(group's rate, begin, count)` for each group, or for all `size` parameters as one.
+template <class Update>
+void for_each_group(std::span<const parameter_group> groups, index size, const Update& update) {
+  if (groups.empty()) update(1.0, index{0}, size);
+  for (const auto& g : groups) {
+    require_within("parameter groups: rate", g.rate, 0);
+    require(g.begin >= 0 && g.count >= 0 && g.begin + g.count <= size, "parameter groups: ", g.begin, " and the ",
+            g.count, " behind, of ", size, " parameters");
+    update(g.rate, g.begin, g.count);
+  }
+}
+
+}  // namespace detail
+
+/// One step with the learning rate multiplied by `schedule`, and by the rate of each group where there are groups.
+/// `Error`: see `check`; a schedule or rate that is negative or no number, a group outside of the parameters.
 template <tensor_backend B>
 void step(B& b, const adamw& o, optimiser_state<B>& state, tensor<B>& parameters, const tensor<B>& gradients,
-          double schedule = 1) {
+          double schedule = 1, std::span<const parameter_group> groups = {}) {
   using T = typename B::scalar;
+  check(o);
+  require_within("step: schedule", schedule, 0);
   ++state.steps;
   const double t = static_cast<double>(state.steps);
-  b.map(fn::adamw_update<T>{T(o.learning_rate * schedule), T(o.beta1), T(o.beta2), T(o.eps), T(o.weight_decay),
-                            T(1 - std::pow(o.beta1, t)), T(1 - std::pow(o.beta2, t))},
-        *parameters, *state.first, *state.second, *gradients, *std::as_const(state.decay),
-        *std::as_const(state.factor));
+  detail::for_each_group(groups, parameters.size(), [&](double rate, index begin, index count) {
+    b.map(fn::adamw_update<T>{T(o.learning_rate * schedule * rate), T(o.beta1), T(o.beta2), T(o.eps), T(o.weight_decay),
+                              T(1 - std::pow(o.beta1, t)), T(1 - std::pow(o.beta2, t))},
+          (*parameters).slice_cols(begin, count), (*state.first).slice_cols(begin, count),
+          (*state.second).slice_cols(begin, count), (*gradients).slice_cols(begin, count),
+          (*std::as_const(state.decay)).slice_cols(begin, count), *std::as_const(state.factor));
+  });
 }
 
 template <tensor_backend B>
 void step(B& b, const sgd& o, optimiser_state<B>& state, tensor<B>& parameters, const tensor<B>& gradients,
-          double schedule = 1) {
+          double schedule = 1, std::span<const parameter_group> groups = {}) {
   using T = typename B::scalar;
+  check(o);
+  require_within("step: schedule", schedule, 0);
   ++state.steps;
-  b.map(fn::sgd_update<T>{T(o.learning_rate * schedule), T(o.momentum), T(o.weight_decay), T(o.l2), o.nesterov},
-        *parameters, *state.first, *gradients, *std::as_const(state.decay), *std::as_const(state.factor));
+  detail::for_each_group(groups, parameters.size(), [&](double rate, index begin, index count) {
+    b.map(
+        fn::sgd_update<T>{T(o.learning_rate * schedule * rate), T(o.momentum), T(o.weight_decay), T(o.l2), o.nesterov},
+        (*parameters).slice_cols(begin, count), (*state.first).slice_cols(begin, count),
+        (*gradients).slice_cols(begin, count), (*std::as_const(state.decay)).slice_cols(begin, count),
+        *std::as_const(state.factor));
+  });
 }
+
+/// An optimiser: `step(o, ...)` moves the parameters against the gradients.
+template <class O, class B>
+concept optimiser = std::copyable<O> && tensor_backend<B> &&
+    requires(B& b, const O& o, optimiser_state<B>& state, tensor<B>& parameters, const tensor<B>& gradients,
+             std::span<const parameter_group> groups) {
+  step(b, o, state, parameters, gradients, 1.0, groups);
+};
 
 /// Linear warm-up over `warm_up` steps, then half a cosine down to 0 at `total`. Step 0 is the first.
 inline double cosine_schedule(index step, index total, index warm_up) {
@@ -15825,252 +18302,257 @@ inline image contact_sheet(std::span<const sheet_cell> cells, const sheet_option
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/selection/evidence.hpp ====
-// What a selector knows of the samples: the two factors of each sample's last-layer gradient, and its class. The
-// gradient itself, K (d + 1) numbers a sample, is never formed.
+// ==== core_tokensets/train/evaluate.hpp ====
+// A trained model on pictures: logits and features in batches, accuracy, and the prediction for one picture.
 
 #include <algorithm>
 #include <cmath>
-#include <cstddef>
-#include <cstdint>
-#include <span>
+#include <string>
 #include <vector>
 
 
 namespace core_tokensets {
 
-/// Last-layer gradients of n samples, factored: the gradient of the cross-entropy of sample i with respect to the
-/// head's bias is delta_i = softmax - onehot, with respect to its weight the outer product delta_i h_i^T, h_i being the
-/// class-token feature before the head. So <g_i, g_j> = (delta_i . delta_j) (h_i . h_j + 1).
-///
-/// A sample may have several outputs (the tokens of an answer): then its gradient is the mean over its rows of `delta`
-/// and `feature`, R in all.
-struct evidence {
-  index samples = 0, classes = 0, features = 0;
-  std::vector<double> delta;         ///< [R, K]
-  std::vector<float> feature;        ///< [R, d]
-  std::vector<std::int32_t> labels;  ///< [n] class of each sample, or group, by which budgets are divided
-  std::vector<index> rows = {};      ///< [n + 1] sample i has the rows rows[i] .. rows[i + 1]; empty: one each
-  /// A gradient `[K] + [K, d]` (bias, then weight) that the chosen samples shall sum up to, as of a validation set;
-  /// empty: the mean over the samples themselves.
-  std::vector<double> target;
-
-  index first_row(index i) const { return rows.empty() ? i : rows[static_cast<std::size_t>(i)]; }
-  index all_rows() const { return rows.empty() ? samples : rows.back(); }
-  /// Calls `visit(delta [K], feature [d], share)` for the rows of sample i; shares add up to 1.
-  template <class Visit>
-  void for_each_row(index i, const Visit& visit) const {
-    const index begin = first_row(i), end = first_row(i + 1);
-    for (index r = begin; r < end; ++r)
-      visit(delta.data() + r * classes, feature.data() + r * features, 1.0 / static_cast<double>(end - begin));
-  }
-  /// Length of a gradient: K (d + 1).
-  index gradient_size() const { return classes * (features + 1); }
+/// Outputs of a model for n pictures: logits `[n, K]` and the normalised class tokens `[n, D]` below the head.
+struct model_outputs {
+  std::vector<float> logits, features;
+  std::vector<std::int32_t> labels;
 };
 
-/// Evidence from the model's outputs: logits `[R, K]`, features `[R, d]` below the head and targets `[R]`. Without
-/// `rows` each row is a sample and its target is its label; with them, `labels` `[n]` are the samples' groups. `Error`
-/// unless the sizes agree.
-inline evidence make_evidence(std::span<const float> logits, std::span<const float> feature,
-                              std::span<const std::int32_t> targets, index classes, std::vector<index> rows = {},
-                              std::span<const std::int32_t> labels = {}) {
-  const auto all = static_cast<index>(targets.size());
-  require(all > 0 && classes > 0, "evidence: ", all, " samples of ", classes,
-          " classes, expected at least one of each");
-  require(static_cast<index>(logits.size()) == all * classes, "evidence: ", logits.size(), " logits, expected ", all,
-          " x ", classes);
-  require(!feature.empty() && static_cast<index>(feature.size()) % all == 0, "evidence: ", feature.size(),
-          " feature values, expected a multiple of ", all, " samples");
-  if (rows.empty()) labels = targets;
-  evidence e{.samples = static_cast<index>(labels.size()),
-             .classes = classes,
-             .features = static_cast<index>(feature.size()) / all,
-             .delta = std::vector<double>(logits.begin(), logits.end()),
-             .feature = {feature.begin(), feature.end()},
-             .labels = {labels.begin(), labels.end()},
-             .rows = std::move(rows),
-             .target = {}};
-  for (index i = 0; i < all; ++i) {
-    double* row = e.delta.data() + i * classes;
-    const index wanted = targets[static_cast<std::size_t>(i)];
-    require(wanted >= 0 && wanted < classes, "evidence: label ", wanted, " of sample ", i, ", expected 0 to ",
-            classes - 1);
-    const double top = *std::max_element(row, row + classes);
-    double sum = 0;
-    for (index c = 0; c < classes; ++c) sum += row[c] = std::exp(row[c] - top);
-    for (index c = 0; c < classes; ++c) row[c] /= sum;
-    row[wanted] -= 1;
-  }
-  return e;
-}
-
-/// `Error` that names what is wrong: no samples, sizes that disagree, labels out of range, values that are not finite.
-inline void check(const evidence& e) {
-  require(e.samples > 0 && e.classes > 0 && e.features > 0, "evidence: ", e.samples, " samples, ", e.classes,
-          " classes, ", e.features, " features, expected at least one of each");
-  const auto length = [](const char* name, std::size_t got, index want) {
-    require(static_cast<index>(got) == want, "evidence: ", name, " has ", got, " values, expected ", want);
-  };
-  if (!e.rows.empty()) {
-    length("rows", e.rows.size(), e.samples + 1);
-    for (index i = 0; i < e.samples; ++i)
-      require(e.first_row(i) < e.first_row(i + 1) && e.rows.front() == 0, "evidence: sample ", i, " has no rows");
-  }
-  length("delta", e.delta.size(), e.all_rows() * e.classes);
-  length("feature", e.feature.size(), e.all_rows() * e.features);
-  length("labels", e.labels.size(), e.samples);
-  if (!e.target.empty()) length("target", e.target.size(), e.gradient_size());
-  const auto finite = [&e](const char* name, const auto& values, index width) {
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      require(std::isfinite(values[i]), "evidence: ", name, e.rows.empty() ? " of sample " : " of row ",
-              static_cast<index>(i) / width, " is not finite (", values[i], ")");
-    }
-  };
-  finite("delta", e.delta, e.classes);
-  finite("feature", e.feature, e.features);
-  finite("target", e.target, e.gradient_size());
-  for (index i = 0; i < e.samples; ++i) {
-    const index label = e.labels[static_cast<std::size_t>(i)];
-    require(label >= 0 && label < e.classes, "evidence: label ", label, " of sample ", i, ", expected 0 to ",
-            e.classes - 1);
-  }
+/// The pictures at `indices` of `data` as a model sees them: cut and normalised as its configuration says.
+inline void make_batch(const dataset& data, std::span<const index> indices, const vit_config& c, token_batch& out) {
+  check_pictures(data, c);
+  make_batch(data, indices, {.patch = c.grid.patch, .normalisation = c.normalisation}, out);
 }
 
 namespace detail {
 
-/// Inner product in 16 running sums: compilers make vector instructions of it without reordering anything.
-template <class Sum, class A, class B>
-Sum dot(const A* a, const B* b, index n) {
-  constexpr index lanes = 16;
-  Sum sums[lanes] = {};
-  index i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    for (index l = 0; l < lanes; ++l) sums[l] += static_cast<Sum>(a[i + l]) * static_cast<Sum>(b[i + l]);
-  }
-  Sum total = 0;
-  for (; i < n; ++i) total += static_cast<Sum>(a[i]) * static_cast<Sum>(b[i]);
-  for (index l = 0; l < lanes; ++l) total += sums[l];
-  return total;
+/// Calls `body(part)` for pieces of `samples`. `Error`: pieces of nothing.
+template <class Body>
+void for_batches(std::span<const index> samples, index batch_size, const Body& body) {
+  require(batch_size > 0, "batches of ", batch_size, " samples, expected at least 1");
+  for (std::size_t begin = 0; begin < samples.size(); begin += static_cast<std::size_t>(batch_size))
+    body(samples.subspan(begin, std::min(static_cast<std::size_t>(batch_size), samples.size() - begin)));
 }
 
 }  // namespace detail
 
-/// <g_i, g_j> = (delta_i . delta_j) (h_i . h_j + 1), in double precision.
-inline double inner(const evidence& e, index i, index j) {
-  double total = 0;
-  e.for_each_row(i, [&](const double* delta, const float* h, double share) {
-    e.for_each_row(j, [&](const double* other_delta, const float* other_h, double other_share) {
-      total += share * other_share * detail::dot<double>(delta, other_delta, e.classes) *
-               (detail::dot<double>(h, other_h, e.features) + 1);
-    });
+/// Runs the model on whole pictures.
+template <tensor_backend B>
+model_outputs run_model(B& b, const vit<B>& model, const sample_view<dataset>& samples, index batch_size = 128) {
+  model_outputs out;
+  vit_tape<B> tape;
+  tape.keep = kept::logits;
+  token_batch batch;
+  detail::for_batches(samples.indices, batch_size, [&](std::span<const index> part) {
+    make_batch(*samples.data, part, model.config(), batch);
+    forward(b, model, batch, tape);
+    const auto logits = tape.logits.to_host(b), features = tape.norm.y.to_host(b);
+    out.logits.insert(out.logits.end(), logits.begin(), logits.end());
+    out.features.insert(out.features.end(), features.begin(), features.end());
+    out.labels.insert(out.labels.end(), batch.targets.begin(), batch.targets.end());
   });
-  return total;
+  return out;
 }
 
-/// Inner products of all `rows` with all `columns`, [rows, columns].
-inline std::vector<double> gram_block(const evidence& e, std::span<const index> rows, std::span<const index> columns) {
-  std::vector<double> block(rows.size() * columns.size());
-  parallel_for(0, static_cast<index>(rows.size()), [&](index r) {
-    for (std::size_t c = 0; c < columns.size(); ++c) {
-      block[static_cast<std::size_t>(r) * columns.size() + c] = inner(e, rows[static_cast<std::size_t>(r)], columns[c]);
+/// Share of rows `[n, K]` whose largest entry is at the label. `Error`: no labels, another number of scores.
+template <class T>
+double accuracy(std::span<const T> scores, std::span<const std::int32_t> labels) {
+  require(!labels.empty() && scores.size() % labels.size() == 0, "accuracy: ", scores.size(), " scores for ",
+          labels.size(), " labels");
+  const auto classes = static_cast<std::ptrdiff_t>(scores.size() / labels.size());
+  double right = 0;
+  auto row = scores.begin();
+  for (const std::int32_t label : labels) {
+    right += std::max_element(row, row + classes) - row == label ? 1 : 0;
+    row += classes;
+  }
+  return right / static_cast<double>(labels.size());
+}
+
+/// How well a model does: a share in [0, 1], and further measures by name.
+struct evaluation {
+  double accuracy = 0;
+  std::map<std::string, double> others = {};
+};
+
+/// The share of the pictures whose class the model predicts. `Error`: no pictures.
+template <tensor_backend B>
+evaluation evaluate(B& b, const vit<B>& model, const sample_view<dataset>& samples) {
+  const model_outputs got = run_model(b, model, samples);
+  return {.accuracy = accuracy<float>(got.logits, got.labels)};
+}
+
+/// What a classifier says of one picture.
+struct prediction {
+  index label = 0;
+  std::string name;         ///< of the class; its number where the model knows no names
+  double probability = 0;   ///< of that class
+  std::vector<double> all;  ///< [K] of every class
+};
+
+/// The prediction that scores `[K]` stand for: their softmax.
+template <class T>
+prediction prediction_of(std::span<const T> scores, const std::vector<std::string>& names) {
+  require(!scores.empty(), "predict: there are no classes");
+  prediction p;
+  const auto top = std::max_element(scores.begin(), scores.end());
+  p.label = top - scores.begin();
+  double sum = 0;
+  for (const T z : scores) sum += p.all.emplace_back(std::exp(double(z) - double(*top)));
+  for (double& x : p.all) x /= sum;
+  p.probability = p.all[static_cast<std::size_t>(p.label)];
+  p.name = names.empty() ? std::to_string(p.label) : names[static_cast<std::size_t>(p.label)];
+  return p;
+}
+
+/// A picture of any size in the size and with the channels that a model sees.
+inline image fit_picture(const image_view& picture, const patch_grid& grid) {
+  image found(picture);
+  if (picture.channels != grid.channels && grid.channels == 3) found = grey_to_rgb(picture);
+  require(found.channels == grid.channels, "a picture of ", picture.channels, " channels, the model sees ",
+          grid.channels);
+  return resize(found, grid.height, grid.width);
+}
+
+/// One picture as a data set, in the size that a model sees.
+inline dataset one_picture(const image_view& picture, const patch_grid& grid) {
+  dataset data;
+  data.height = grid.height, data.width = grid.width, data.channels = grid.channels;
+  data.pixels = fit_picture(picture, grid).pixels;
+  data.labels = {0};
+  data.class_names = {"picture"};
+  return data;
+}
+
+/// What the model says of a picture of any size.
+template <tensor_backend B>
+prediction predict(B& b, const vit<B>& model, const image_view& picture) {
+  const dataset data = one_picture(picture, model.config().grid);
+  return prediction_of<float>(run_model(b, model, data).logits, model.config().class_names);
+}
+
+/// Class means of features `[n, D]`, and the negative squared distances of other features to them: a classifier without
+/// training (nearest class mean; Mensink et al. 2013). `Error`: sizes that disagree, a label that is no class.
+class nearest_class_mean {
+ public:
+  nearest_class_mean() = default;
+  nearest_class_mean(std::span<const float> features, std::span<const std::int32_t> labels, index classes) {
+    add(features, labels, classes);
+  }
+
+  /// Adds samples; classes may have become more.
+  void add(std::span<const float> features, std::span<const std::int32_t> labels, index classes) {
+    require(!labels.empty() && features.size() % labels.size() == 0, "nearest class mean: ", features.size(),
+            " feature values for ", labels.size(), " samples");
+    const auto dim = static_cast<index>(features.size() / labels.size());
+    require(dim > 0 && (dim_ == 0 || dim == dim_), "nearest class mean: features of ", dim, " numbers, expected ",
+            dim_);
+    dim_ = dim;
+    require(classes >= this->classes(), "nearest class mean: ", classes, " classes, there were ", this->classes());
+    counts_.resize(static_cast<std::size_t>(classes), 0.0);
+    sums_.resize(static_cast<std::size_t>(classes * dim), 0.0);
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+      require(labels[i] >= 0 && labels[i] < classes, "nearest class mean: label ", labels[i], " of sample ", i,
+              ", expected 0 to ", classes - 1);
+      counts_[static_cast<std::size_t>(labels[i])] += 1;
+      for (index d = 0; d < dim; ++d)
+        sums_[static_cast<std::size_t>(labels[i] * dim + d)] +=
+            double(features[i * static_cast<std::size_t>(dim) + static_cast<std::size_t>(d)]);
     }
-  });
-  return block;
-}
+  }
 
-/// Sum of the gradients of `members`, `[K] + [K, d]`. Summed in the order of `members`.
-inline std::vector<double> gradient_sum(const evidence& e, std::span<const index> members) {
-  std::vector<double> sum(static_cast<std::size_t>(e.gradient_size()));
-  parallel_for(0, e.classes, [&](index c) {
-    double* row = sum.data() + e.classes + c * e.features;
-    for (const index i : members) {
-      e.for_each_row(i, [&](const double* delta, const float* h, double share) {
-        const double factor = share * delta[c];
-        sum[static_cast<std::size_t>(c)] += factor;
-        for (index f = 0; f < e.features; ++f) row[f] += factor * static_cast<double>(h[f]);
-      });
-    }
-  });
-  return sum;
-}
+  index classes() const { return static_cast<index>(counts_.size()); }
+  index dim() const { return dim_; }
+  /// Samples of class k.
+  double count(index k) const { return counts_[static_cast<std::size_t>(k)]; }
+  /// The mean `[D]` of class k, 0 without samples.
+  std::vector<double> mean(index k) const {
+    std::vector<double> m(sums_.begin() + k * dim_, sums_.begin() + (k + 1) * dim_);
+    for (double& x : m) x /= std::max(1.0, count(k));
+    return m;
+  }
 
-/// Mean of the gradients of `members`, at least one.
-inline std::vector<double> gradient_mean(const evidence& e, std::span<const index> members) {
-  require(!members.empty(), "evidence: the mean gradient of no samples");
-  auto mean = gradient_sum(e, members);
-  for (double& value : mean) value /= static_cast<double>(members.size());
-  return mean;
-}
-
-/// <g_i, gradient> = delta_i . (gradient's bias + gradient's weight h_i) for all `members`.
-inline std::vector<double> inner_with(const evidence& e, std::span<const index> members,
-                                      std::span<const double> gradient) {
-  require(static_cast<index>(gradient.size()) == e.gradient_size(), "gradient of ", gradient.size(),
-          " values, expected ", e.gradient_size());
-  std::vector<double> result(members.size());
-  parallel_chunks(0, static_cast<index>(members.size()), 64, [&](index begin, index end) {
-    for (index m = begin; m < end; ++m) {
-      const index i = members[static_cast<std::size_t>(m)];
-      double total = 0;
-      e.for_each_row(i, [&](const double* delta, const float* h, double share) {
-        for (index c = 0; c < e.classes; ++c) {
-          const double* weight = gradient.data() + e.classes + c * e.features;
-          total +=
-              share * delta[c] * (gradient[static_cast<std::size_t>(c)] + detail::dot<double>(weight, h, e.features));
+  /// `[n, K]` for features `[n, D]`.
+  std::vector<double> scores(std::span<const float> features) const {
+    require(dim_ > 0 && features.size() % static_cast<std::size_t>(dim_) == 0, "nearest class mean: ", features.size(),
+            " feature values, expected a multiple of ", dim_);
+    std::vector<std::vector<double>> means;
+    for (index k = 0; k < classes(); ++k) means.push_back(mean(k));
+    std::vector<double> result;
+    for (std::size_t i = 0; i < features.size(); i += static_cast<std::size_t>(dim_)) {
+      for (const auto& m : means) {
+        double distance = 0;
+        for (std::size_t d = 0; d < m.size(); ++d) {
+          const double difference = double(features[i + d]) - m[d];
+          distance += difference * difference;
         }
-      });
-      result[static_cast<std::size_t>(m)] = total;
+        result.push_back(-distance);
+      }
     }
-  });
-  return result;
-}
+    return result;
+  }
+
+  /// Adds sums `[K, D]` and counts `[K]` to a file.
+  void save(tensor_file& file) const {
+    file.arrays["sums"] = host_array::of(sums_, {classes(), dim_});
+    file.arrays["counts"] = host_array::of(counts_, {classes()});
+  }
+  /// What `save` wrote. `Error`: arrays that are missing or do not fit.
+  static nearest_class_mean load(const tensor_file& file) {
+    nearest_class_mean m;
+    const host_array& sums = file.at("sums");
+    m.counts_ = file.at("counts").as<double>();
+    m.sums_ = sums.as<double>();
+    require(sums.shape.size() == 2 && sums.shape[0] == m.classes(), file.path, ": 'sums' has shape ",
+            shape_text(sums.shape), " for ", m.classes(), " classes");
+    m.dim_ = sums.shape[1];
+    return m;
+  }
+
+ private:
+  index dim_ = 0;
+  std::vector<double> counts_, sums_;  ///< [K], [K, D]
+};
 
 }  // namespace core_tokensets
 
 // ==== core_tokensets/train/answering.hpp ====
-// A trained image-text model on samples: the answers that it writes, and what selection needs to know of each sample.
+// A trained image-text model on samples: the answers that it writes, how good they are, and where it looked for them.
+
+#include <optional>
+#include <string>
+#include <vector>
 
 
 namespace core_tokensets {
 
-namespace detail {
-
-/// Calls `body(part)` for pieces of the pictures.
-template <class Body>
-void for_pictures(std::span<const index> pictures, index batch_size, const Body& body) {
-  for (std::size_t begin = 0; begin < pictures.size(); begin += static_cast<std::size_t>(batch_size)) {
-    body(pictures.subspan(begin, std::min(static_cast<std::size_t>(batch_size), pictures.size() - begin)));
-  }
-}
-
-}  // namespace detail
-
-/// What the model writes for the samples `indices` of `data`, in their order, as tokens.
+/// What the model writes for some samples, in their order, as tokens.
 template <tensor_backend B>
-std::vector<generated_text> write_tokens(B& b, const image_text_model<B>& model, const tokenizer& words,
-                                         const visual_text& data, std::span<const index> indices,
-                                         const pixel_normalisation& normalisation, const generation_options& o = {},
+std::vector<generated_text> write_tokens(B& b, const image_text_model<B>& model,
+                                         const sample_view<visual_text>& samples, const generation_options& o = {},
                                          index batch_size = 64) {
-  const samples_by_picture by_picture(data, indices);
+  const visual_text& data = *samples.data;
+  const samples_by_picture by_picture(data, samples.indices);
   std::vector<generated_text> of_sample(static_cast<std::size_t>(data.n()));
-  detail::for_pictures(by_picture.pictures(), batch_size, [&](std::span<const index> part) {
+  token_batch images;
+  detail::for_batches(by_picture.pictures(), batch_size, [&](std::span<const index> part) {
     text_batch prompts;
     std::vector<index> asked;
     for (const index picture : part) {
       prompts.next_picture();
       for (const index i : by_picture.of(picture)) {
-        prompts.append_prompt(words.encode(data.samples[static_cast<std::size_t>(i)].prompt), tokenizer::begin_token);
+        prompts.append_prompt(model.words().encode(data.sample(i).prompt), tokenizer::begin_token);
         asked.push_back(i);
       }
     }
-    const auto images =
-        make_batch(data.images, part, {.patch = model.config().image.patch, .normalisation = normalisation});
+    make_batch(data.images, part, model.config().image, images);
     auto written = generate(b, model, images, prompts, tokenizer::end_token, o);
     for (std::size_t q = 0; q < asked.size(); ++q)
       of_sample[static_cast<std::size_t>(asked[q])] = std::move(written[q]);
   });
   std::vector<generated_text> result;
-  for (const index i : indices) result.push_back(of_sample[static_cast<std::size_t>(i)]);
+  for (const index i : samples.indices) result.push_back(of_sample[static_cast<std::size_t>(i)]);
   return result;
 }
 
@@ -16083,67 +18565,109 @@ inline std::string text_of(const tokenizer& words, const generated_text& written
 
 /// The same as text.
 template <tensor_backend B>
-std::vector<std::string> write_answers(B& b, const image_text_model<B>& model, const tokenizer& words,
-                                       const visual_text& data, std::span<const index> indices,
-                                       const pixel_normalisation& normalisation, const generation_options& o = {},
-                                       index batch_size = 64) {
+std::vector<std::string> write_answers(B& b, const image_text_model<B>& model, const sample_view<visual_text>& samples,
+                                       const generation_options& o = {}, index batch_size = 64) {
   std::vector<std::string> texts;
-  for (const auto& written : write_tokens(b, model, words, data, indices, normalisation, o, batch_size))
-    texts.push_back(text_of(words, written));
+  for (const auto& written : write_tokens(b, model, samples, o, batch_size))
+    texts.push_back(text_of(model.words(), written));
   return texts;
 }
 
-/// Last-layer gradients of the samples `indices`, averaged over the positions of each answer; labels are the groups.
-template <tensor_backend B>
-evidence answer_evidence(B& b, const image_text_model<B>& model, const tokenizer& words, const visual_text& data,
-                         std::span<const index> indices, const pixel_normalisation& normalisation,
-                         index batch_size = 64) {
-  const encoded_texts encoded(data, words, model.config().text.length);
-  const samples_by_picture by_picture(data, indices);
-  const index classes = model.config().text.vocabulary;
-  require(data.groups() <= classes, "selection: ", data.groups(), " groups, more than the ", classes, " tokens");
-  std::vector<std::vector<float>> logits(static_cast<std::size_t>(data.n())), features(logits.size());
-  std::vector<std::vector<std::int32_t>> targets(logits.size());
-  image_text_tape<B> tape;
-  tape.keep = kept::logits;
-  detail::for_pictures(by_picture.pictures(), batch_size, [&](std::span<const index> part) {
+/// What a model wrote about one picture, and how much each patch `[P]` mattered for it.
+struct explained_answer {
+  std::string text;
+  std::vector<double> relevance = {};
+};
+
+/// Writes an answer to each sample (a caption where the prompt is empty) and explains it by `method`.
+template <tensor_backend B, class Method>
+std::vector<explained_answer> explain_answers_of(B& b, const image_text_model<B>& model,
+                                                 const sample_view<visual_text>& samples, const Method& method,
+                                                 const generation_options& o = {}) {
+  const auto written = write_tokens(b, model, samples, o);
+  std::vector<explained_answer> result;
+  answer_workspace<B> workspace;
+  token_batch images;
+  for (std::size_t i = 0; i < samples.indices.size(); ++i) {
+    const visual_text_sample& sample = samples.data->sample(samples.indices[i]);
     text_batch texts;
-    std::vector<index> asked;
-    for (const index picture : part) {
-      texts.next_picture();
-      for (const index i : by_picture.of(picture)) {
-        texts.append(encoded.prompt(i), encoded.answer(i), tokenizer::begin_token, tokenizer::end_token);
-        asked.push_back(i);
-      }
-    }
-    const auto images =
-        make_batch(data.images, part, {.patch = model.config().image.patch, .normalisation = normalisation});
-    forward(b, model, images, texts, tape);
-    const auto z = tape.logits.to_host(b), h = tape.text_norm.y.to_host(b);
-    const index dim = tape.text_norm.y.cols();
-    for (std::size_t q = 0; q < asked.size(); ++q) {
-      const auto s = static_cast<std::size_t>(asked[q]);
-      for (index a = tape.text.asked_of_text.begin(static_cast<index>(q));
-           a < tape.text.asked_of_text.begin(static_cast<index>(q) + 1); ++a) {
-        const auto row = [&](const auto& from, index width) { return from.begin() + a * width; };
-        logits[s].insert(logits[s].end(), row(z, tape.logits.cols()), row(z, tape.logits.cols()) + tape.logits.cols());
-        features[s].insert(features[s].end(), row(h, dim), row(h, dim) + dim);
-        targets[s].push_back(tape.text.targets[static_cast<std::size_t>(a)]);
-      }
-    }
-  });
-  std::vector<float> all_logits, all_features;
-  std::vector<std::int32_t> all_targets, groups;
-  std::vector<index> rows{0};
-  for (const index i : indices) {
-    const auto s = static_cast<std::size_t>(i);
-    all_logits.insert(all_logits.end(), logits[s].begin(), logits[s].end());
-    all_features.insert(all_features.end(), features[s].begin(), features[s].end());
-    all_targets.insert(all_targets.end(), targets[s].begin(), targets[s].end());
-    groups.push_back(data.samples[s].group);
-    rows.push_back(static_cast<index>(all_targets.size()));
+    texts.next_picture();
+    texts.append(model.words().encode(sample.prompt), written[i].tokens, tokenizer::begin_token, tokenizer::end_token);
+    make_batch(samples.data->images, std::span(&sample.image, 1), model.config().image, images);
+    result.push_back({text_of(model.words(), written[i]), attribute(method, b, model, images, texts, workspace).image});
   }
-  return make_evidence(all_logits, all_features, all_targets, classes, std::move(rows), groups);
+  return result;
+}
+
+namespace detail {
+
+/// One picture of any size with one question, as a data set.
+inline visual_text one_question(const image_view& picture, std::string question, const patch_grid& grid) {
+  visual_text data;
+  data.images = one_picture(picture, grid);
+  data.group_names = {"picture"};
+  data.samples.push_back({0, std::move(question), {""}, 0});
+  return data;
+}
+
+}  // namespace detail
+
+/// The answer to a question about a picture of any size; no question: a caption.
+template <tensor_backend B>
+std::string answer(B& b, const image_text_model<B>& model, const image_view& picture, std::string question,
+                   const generation_options& o = {}) {
+  return write_answers(b, model, detail::one_question(picture, std::move(question), model.config().image.grid), o)
+      .front();
+}
+
+/// The same, and where the model looked for it by `method`.
+template <tensor_backend B, class Method>
+explained_answer answer(B& b, const image_text_model<B>& model, const image_view& picture, std::string question,
+                        const Method& method,
+                        const generation_options& o) requires(!std::same_as<Method, generation_options>) {
+  return explain_answers_of(b, model, detail::one_question(picture, std::move(question), model.config().image.grid),
+                            method, o)
+      .front();
+}
+
+/// A description of a picture of any size.
+template <tensor_backend B>
+std::string caption(B& b, const image_text_model<B>& model, const image_view& picture,
+                    const generation_options& o = {.length = 40}) {
+  return answer(b, model, picture, "", o);
+}
+
+/// True where the samples are captions: no sample asks anything.
+inline bool are_captions(const sample_view<visual_text>& samples) {
+  return std::all_of(samples.indices.begin(), samples.indices.end(),
+                     [&](index i) { return samples.data->sample(i).prompt.empty(); });
+}
+
+/// Questions: VQA accuracy, with the share of exact matches. Captions: CIDEr-D over its maximum of 10, with BLEU-4 and
+/// ROUGE-L; they need at least two samples, since CIDEr-D weighs words by what tells samples apart.
+template <tensor_backend B>
+evaluation evaluate(B& b, const image_text_model<B>& model, const sample_view<visual_text>& samples,
+                    const generation_options& o = {}) {
+  const bool captions = are_captions(samples);
+  require(samples.n() > (captions ? 1 : 0), "evaluate: ", samples.n(), " samples, expected at least ",
+          captions ? 2 : 1);
+  const auto written = write_answers(b, model, samples, o);
+  const auto n = static_cast<double>(samples.n());
+  evaluation result;
+  if (captions) {
+    std::vector<std::vector<std::string>> references;
+    for (const index i : samples.indices) references.push_back(samples.data->sample(i).answers);
+    const caption_scores s = measure_captions(written, references);
+    return {.accuracy = s.cider_d / 10, .others = {{"bleu_4", s.bleu[3]}, {"rouge_l", s.rouge_l}}};
+  }
+  double exact = 0;
+  for (std::size_t i = 0; i < written.size(); ++i) {
+    const visual_text_sample& sample = samples.data->sample(samples.indices[i]);
+    result.accuracy += vqa_accuracy(written[i], sample.answers) / n;
+    exact += exact_match(written[i], sample) / n;
+  }
+  result.others["exact_match"] = exact;
+  return result;
 }
 
 }  // namespace core_tokensets
@@ -16157,50 +18681,21 @@ evidence answer_evidence(B& b, const image_text_model<B>& model, const tokenizer
 
 namespace core_tokensets {
 
-/// What a model wrote about one picture, and how much each patch `[P]` mattered for it.
-struct explained_answer {
-  std::string text;
-  std::vector<double> relevance;
-};
-
-/// Writes an answer to each of the samples `indices` (a caption where the prompt is empty) and explains it.
-template <tensor_backend B>
-std::vector<explained_answer> explain_written(B& b, const image_text_model<B>& model, const tokenizer& words,
-                                              const visual_text& data, std::span<const index> indices,
-                                              const attribution_method& method,
-                                              const pixel_normalisation& normalisation,
-                                              const generation_options& o = {}) {
-  const auto written = write_tokens(b, model, words, data, indices, normalisation, o);
-  std::vector<explained_answer> result;
-  answer_workspace<B> workspace;
-  for (std::size_t i = 0; i < indices.size(); ++i) {
-    const visual_text_sample& sample = data.samples[static_cast<std::size_t>(indices[i])];
-    text_batch texts;
-    texts.next_picture();
-    texts.append(words.encode(sample.prompt), written[i].tokens, tokenizer::begin_token, tokenizer::end_token);
-    const auto images = make_batch(data.images, std::vector<index>{sample.image},
-                                   {.patch = model.config().image.patch, .normalisation = normalisation});
-    result.push_back({text_of(words, written[i]), attribute_answers(method, b, model, images, texts, workspace).image});
-  }
-  return result;
-}
-
-/// The samples `indices`: each picture with its question, and beside it the answer over where the model looked.
-template <tensor_backend B>
-image answer_sheet(B& b, const image_text_model<B>& model, const tokenizer& words, const visual_text& data,
-                   std::span<const index> indices, const attribution_method& method,
-                   const pixel_normalisation& normalisation, const generation_options& o = {}) {
-  const vit_config& c = model.config().image;
-  const auto answers = explain_written(b, model, words, data, indices, method, normalisation, o);
+/// The samples: each picture with its question, and beside it the answer over where the model looked by `method`.
+template <tensor_backend B, class Method>
+image answer_sheet(B& b, const image_text_model<B>& model, const sample_view<visual_text>& samples,
+                   const Method& method, const generation_options& o = {}) {
+  const patch_grid& grid = model.config().image.grid;
+  const auto answers = explain_answers_of(b, model, samples, method, o);
   std::vector<sheet_cell> cells;
-  for (std::size_t i = 0; i < indices.size(); ++i) {
-    const visual_text_sample& sample = data.samples[static_cast<std::size_t>(indices[i])];
-    const image_view picture = data.images.view_of(sample.image);
+  for (std::size_t i = 0; i < samples.indices.size(); ++i) {
+    const visual_text_sample& sample = samples.data->sample(samples.indices[i]);
+    const image_view picture = samples.data->images.view_of(sample.image);
     cells.push_back({grey_to_rgb(picture), sample.prompt.empty() ? sample.answers.front() : sample.prompt});
-    cells.push_back({overlay(picture, answers[i].relevance, c.grid_height(), c.grid_width()), answers[i].text});
+    cells.push_back({overlay(picture, answers[i].relevance, grid.rows(), grid.cols()), answers[i].text});
   }
   return contact_sheet(cells, {.columns = 4,
-                               .zoom = std::max<index>(1, 256 / std::max(c.image.height, c.image.width)),
+                               .zoom = std::max<index>(1, 256 / std::max(grid.height, grid.width)),
                                .title = "What was asked, what the model wrote, and where it looked"});
 }
 
@@ -16486,13 +18981,82 @@ inline std::string html_of(const line_chart& chart) {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/report/kept_tokens.hpp ====
+// What a memory keeps, to look at: its tokens in their places, beside the pictures that they came from.
+
+#include <algorithm>
+#include <span>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// `count` numbers spread evenly over 0 .. n-1.
+inline std::vector<index> spread(index n, index count) {
+  std::vector<index> chosen;
+  for (index i = 0; i < std::min(n, count); ++i) chosen.push_back(i * n / std::min(n, count));
+  return chosen;
+}
+
+/// So many times larger that a side has about 96 pixels.
+inline index zoom_for(index height, index width) { return std::max<index>(1, 96 / std::max(height, width)); }
+
+inline std::string class_name(const std::vector<std::string>& names, index label) {
+  return label < 0 || label >= static_cast<index>(names.size()) ? std::to_string(label)
+                                                                : names[static_cast<std::size_t>(label)];
+}
+
+}  // namespace detail
+
+/// Sample s as a picture of three channels, its tokens in their places as the memory's codec gives them back, and quiet
+/// grey where there is none. `Error`: pixels that are neither grey nor colour.
+inline image picture_of(const token_memory& memory, index s) {
+  const patch_grid& grid = memory.format().grid;
+  require(grid.channels == 1 || grid.channels == 3, "memory: pictures of ", grid.channels,
+          " channels, expected 1 or 3");
+  const auto sample = memory.sample(s);
+  const std::vector<std::int32_t> positions(sample.positions.begin(), sample.positions.end());
+  return kept_patches(unpatchify(sample.patches, positions, grid), grid.patch, positions);
+}
+
+/// Up to `count` samples of a memory, spread over it: each picture and, beside it, what the memory kept of it.
+/// `pictures` `[S]` says which picture of `data` each sample came from; -1: nobody knows, and only what was kept is
+/// shown. Captions are the classes, or what the memory keeps of texts. `Error`: an empty memory.
+inline image kept_tokens_sheet(const token_memory& memory, const dataset& data, std::span<const index> pictures,
+                               index count = 20) {
+  require(!memory.empty(), "kept_tokens_sheet: the memory is empty");
+  require(static_cast<index>(pictures.size()) == memory.samples(), "kept_tokens_sheet: ", pictures.size(),
+          " pictures for ", memory.samples(), " samples");
+  const bool texts = memory.format().texts;
+  const patch_grid& grid = memory.format().grid;
+  std::vector<sheet_cell> cells;
+  for (const index s : detail::spread(memory.samples(), count)) {
+    const auto sample = memory.sample(s);
+    const index source = pictures[static_cast<std::size_t>(s)];
+    const image blank(grid.height, grid.width, 3, 230);
+    std::string of_kept = std::to_string(sample.tokens()) + " of " + std::to_string(grid.tokens());
+    if (texts) of_kept = std::string(sample.answer) + " (" + of_kept + ")";
+    cells.push_back({source < 0 ? blank : grey_to_rgb(data.view_of(source)),
+                     texts ? std::string(sample.prompt) : detail::class_name(data.class_names, sample.target)});
+    cells.push_back({picture_of(memory, s), std::move(of_kept)});
+  }
+  // Texts need room.
+  return contact_sheet(cells, {.columns = texts ? 6 : 8,
+                               .zoom = detail::zoom_for(grid.height, grid.width) * (texts ? 3 : 1),
+                               .title = "Pictures and what is kept of them"});
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/report/memory_export.hpp ====
 // A memory for people and for other tools: one PNG a sample, and all its numbers as JSON.
 
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16506,17 +19070,6 @@ struct memory_export_options {
   std::string source = {};                    ///< where the memory came from, for `samples.json`
 };
 
-/// Sample s as a picture of three channels, its tokens in their places and quiet grey where there is none. `Error`:
-/// pixels that are neither grey nor colour.
-inline image picture_of(const token_memory& memory, index s) {
-  const auto& f = memory.format();
-  require(f.channels == 1 || f.channels == 3, "memory export: pictures of ", f.channels, " channels, expected 1 or 3");
-  const auto sample = memory.sample(s);
-  const std::vector<std::int32_t> positions(sample.positions.begin(), sample.positions.end());
-  const patch_grid grid{f.image_height, f.image_width, f.channels, f.patch};
-  return kept_patches(unpatchify(sample.patches, positions, grid), f.patch, positions);
-}
-
 namespace detail {
 
 /// "sample-007.png": as many digits as the last of `count` samples has.
@@ -16527,24 +19080,23 @@ inline std::string sample_file_name(index s, index count) {
 }
 
 /// Every number as it is stored (a float read back from the JSON is the same float).
-inline nlohmann::ordered_json sample_to_json(const token_memory& memory, index s, const std::string& file,
-                                             const std::vector<std::string>& names) {
+inline json sample_to_json(const token_memory& memory, index s, const std::string& file,
+                           const std::vector<std::string>& names) {
   const auto sample = memory.sample(s);
   const auto target = static_cast<std::size_t>(sample.target);
-  nlohmann::ordered_json json{
-      {"index", s},
-      {"file", file},
-      {"target", sample.target},
-      {"class_name", nullptr},
-      {"weight", sample.weight},
-      {"task", sample.task},
-      {"positions", std::vector<std::uint16_t>(sample.positions.begin(), sample.positions.end())},
-      {"relevance", nullptr}};
-  if (sample.target >= 0 && target < names.size()) json["class_name"] = names[target];
+  json entry{{"index", s},
+             {"file", file},
+             {"target", sample.target},
+             {"class_name", nullptr},
+             {"weight", sample.weight},
+             {"task", sample.task},
+             {"positions", std::vector<std::uint16_t>(sample.positions.begin(), sample.positions.end())},
+             {"relevance", nullptr}};
+  if (sample.target >= 0 && target < names.size()) entry["class_name"] = names[target];
   if (memory.format().relevance != relevance_storage::none)
-    json["relevance"] = std::vector<float>(sample.relevance.begin(), sample.relevance.end());
-  if (memory.format().texts) json["prompt"] = sample.prompt, json["answer"] = sample.answer;
-  return json;
+    entry["relevance"] = std::vector<float>(sample.relevance.begin(), sample.relevance.end());
+  if (memory.format().texts) entry["prompt"] = sample.prompt, entry["answer"] = sample.answer;
+  return entry;
 }
 
 }  // namespace detail
@@ -16557,26 +19109,22 @@ inline void export_memory(const token_memory& memory, const std::filesystem::pat
                           const memory_export_options& options = {}) {
   const auto& f = memory.format();
   require(options.side > 0, "memory export: pictures of side ", options.side, ", expected more than 0");
-  const index zoom = std::max<index>(1, options.side / std::max(f.image_height, f.image_width));
-  const nlohmann::ordered_json about{{"source", options.source},
-                                     {"image", {f.image_height, f.image_width, f.channels}},
-                                     {"patch", f.patch},
-                                     {"grid", {f.grid_rows(), f.grid_cols()}},
-                                     {"zoom", zoom},
-                                     {"mean", f.mean},
-                                     {"stddev", f.stddev},
-                                     {"relevance", describe(memory)["relevance"]},
-                                     {"metadata", memory.metadata()}};
-  const auto text_of = [](const auto& json, int indent) {  // a path may be anything, JSON is UTF-8
-    return json.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
-  };
+  const index zoom = std::max<index>(1, options.side / std::max(f.grid.height, f.grid.width));
+  const json about{{"source", options.source},
+                   {"image", {f.grid.height, f.grid.width, f.grid.channels}},
+                   {"patch", f.grid.patch},
+                   {"grid", {f.grid.rows(), f.grid.cols()}},
+                   {"zoom", zoom},
+                   {"codec", memory.codec().text()},
+                   {"relevance", describe(memory)["relevance"]},
+                   {"metadata", memory.metadata()}};
   write_folder(out, [&](const std::filesystem::path& folder) {
-    std::string text = text_of(about, 1);
+    std::string text = about.dump(1);
     text.replace(text.size() - 2, 2, ",\n \"samples\": [");  // in place of "\n}"; then one line a sample
     for (index s = 0; s < memory.samples(); ++s) {
       const std::string file = detail::sample_file_name(s, memory.samples());
       write_png(folder / file, enlarge(picture_of(memory, s), zoom));
-      text += (s > 0 ? ",\n  " : "\n  ") + text_of(detail::sample_to_json(memory, s, file, options.class_names), -1);
+      text += (s > 0 ? ",\n  " : "\n  ") + detail::sample_to_json(memory, s, file, options.class_names).dump();
     }
     write_file(folder / "samples.json", std::string_view(text + "\n ]\n}\n"));
   });
@@ -16590,7 +19138,6 @@ inline void export_memory(const token_memory& memory, const std::filesystem::pat
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16614,19 +19161,17 @@ struct accuracy_table {
 };
 
 /// A JSON value as the text of a cell.
-template <class Json>
-std::string cell_text(const Json& value) {
+inline std::string cell_text(const json& value) {
   if (value.is_null()) return "\u2013";
-  if (value.is_boolean()) return value.template get<bool>() ? "yes" : "no";
-  if (value.is_string()) return value.template get<std::string>();
-  if (value.is_number_float()) return number_text(value.template get<double>());
+  if (value.is_boolean()) return value.get<bool>() ? "yes" : "no";
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_number_float()) return number_text(value.get<double>());
   return value.dump();
 }
 
 /// A table from an array of objects (a row each, columns in the order in which keys first appear) or from one object
 /// (a row for each key). `Error`: other JSON.
-template <class Json>
-report_table table_from_json(const Json& results, std::string caption = {}) {
+inline report_table table_from_json(const json& results, std::string caption = {}) {
   report_table table{{}, {}, std::move(caption)};
   if (results.is_object()) {
     for (const auto& [key, value] : results.items()) table.rows.push_back({key, cell_text(value)});
@@ -16636,8 +19181,8 @@ report_table table_from_json(const Json& results, std::string caption = {}) {
   for (const auto& row : results) {
     require(row.is_object(), "table_from_json: a row is ", row.type_name(), ", expected an object");
     for (const auto& item : row.items()) {
-      if (std::find(table.header.begin(), table.header.end(), item.key()) == table.header.end())
-        table.header.push_back(item.key());
+      if (std::find(table.header.begin(), table.header.end(), item.first) == table.header.end())
+        table.header.push_back(item.first);
     }
   }
   for (const auto& row : results) {
@@ -16648,8 +19193,7 @@ report_table table_from_json(const Json& results, std::string caption = {}) {
 }
 
 /// An accuracy matrix from a JSON array of arrays of numbers (null: not measured). `Error`: other JSON.
-template <class Json>
-accuracy_table matrix_from_json(const Json& values, std::string caption = {}) {
+inline accuracy_table matrix_from_json(const json& values, std::string caption = {}) {
   accuracy_table matrix{{}, {}, {}, std::move(caption)};
   require(values.is_array(), "matrix_from_json: ", values.type_name(), ", expected an array of arrays");
   for (const auto& row : values) {
@@ -16658,7 +19202,7 @@ accuracy_table matrix_from_json(const Json& values, std::string caption = {}) {
     for (const auto& cell : row) {
       require(cell.is_number() || cell.is_null(), "matrix_from_json: a cell is ", cell.type_name(),
               ", expected a number or null");
-      cells.push_back(cell.is_null() ? std::nan("") : cell.template get<double>());
+      cells.push_back(cell.is_null() ? std::nan("") : cell.get<double>());
     }
   }
   return matrix;
@@ -16847,13 +19391,49 @@ inline void write_report(const std::filesystem::path& path, const report_page& p
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/report/sequence_report.hpp ====
-// What a sequence of tasks leaves to look at: kept tokens beside their pictures, relevance on test pictures, and one
-// page with both and all numbers.
+// ==== core_tokensets/report/relevance_sheet.hpp ====
+// Pictures to look at beside how much each of their patches mattered, by any attribution methods.
 
-#include <algorithm>
-#include <nlohmann/json.hpp>
-#include <span>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// The samples and, beside each picture, how much every patch mattered for its class by each method, whose name is the
+/// caption.
+template <tensor_backend B, class... Methods>
+image relevance_sheet(B& b, const vit<B>& model, const sample_view<dataset>& samples, const Methods&... methods) {
+  const vit_config& c = model.config();
+  const dataset& data = *samples.data;
+  token_batch batch;
+  make_batch(data, samples.indices, c, batch);
+  attribution_workspace<B> workspace;
+  std::vector<std::vector<double>> relevance;
+  (relevance.push_back(attribute(methods, b, model, batch, target::label(), workspace)), ...);
+  const std::vector<std::string> names{text_of(methods)...};
+  std::vector<sheet_cell> cells;
+  const auto patches = static_cast<std::size_t>(c.grid.tokens());
+  for (std::size_t i = 0; i < samples.indices.size(); ++i) {
+    const image_view picture = data.view_of(samples.indices[i]);
+    cells.push_back({grey_to_rgb(picture), detail::class_name(data.class_names, batch.targets[i])});
+    for (std::size_t m = 0; m < names.size(); ++m) {
+      cells.push_back(
+          {overlay(picture, std::span(relevance[m]).subspan(i * patches, patches), c.grid.rows(), c.grid.cols()),
+           names[m].substr(0, names[m].find(':'))});
+    }
+  }
+  const auto columns = static_cast<index>(1 + names.size());
+  return contact_sheet(cells, {.columns = columns * std::max<index>(1, 8 / columns),
+                               .zoom = detail::zoom_for(data.height, data.width),
+                               .title = "How much each patch mattered for the class"});
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/report/sequence_report.hpp ====
+// What a sequence of tasks leaves to look at: one page with all numbers and figures.
+
 #include <string>
 #include <vector>
 
@@ -16862,80 +19442,8 @@ namespace core_tokensets {
 
 namespace detail {
 
-/// `count` numbers spread evenly over 0 .. n-1.
-inline std::vector<index> spread(index n, index count) {
-  std::vector<index> chosen;
-  for (index i = 0; i < std::min(n, count); ++i) chosen.push_back(i * n / std::min(n, count));
-  return chosen;
-}
-
-/// So many times larger that a side has about 96 pixels.
-inline index zoom_for(const dataset& data) { return std::max<index>(1, 96 / std::max(data.height, data.width)); }
-
-inline std::string class_name(const dataset& data, index label) {
-  return data.class_names.empty() ? std::to_string(label) : data.class_names[static_cast<std::size_t>(label)];
-}
-
-}  // namespace detail
-
-/// Up to `count` samples of a memory, spread over it: each picture and, beside it, what the memory kept of it.
-/// `pictures` `[S]` says which picture of `data` each sample came from. Captions are the classes, or what the memory
-/// keeps of texts. `Error`: an empty memory.
-inline image kept_tokens_sheet(const token_memory& memory, const dataset& data, std::span<const index> pictures,
-                               index count = 20) {
-  require(!memory.empty(), "kept_tokens_sheet: the memory is empty");
-  require(static_cast<index>(pictures.size()) == memory.samples(), "kept_tokens_sheet: ", pictures.size(),
-          " pictures for ", memory.samples(), " samples");
-  const bool texts = memory.format().texts;
-  std::vector<sheet_cell> cells;
-  for (const index s : detail::spread(memory.samples(), count)) {
-    const auto sample = memory.sample(s);
-    const image_view picture = data.view_of(pictures[static_cast<std::size_t>(s)]);
-    const std::vector<std::int32_t> positions(sample.positions.begin(), sample.positions.end());
-    std::string of_picture = std::string(sample.prompt);
-    std::string of_kept = std::to_string(positions.size()) + " of " + std::to_string(memory.format().grid_tokens());
-    if (texts) of_kept = std::string(sample.answer) + " (" + of_kept + ")";
-    if (!texts) of_picture = detail::class_name(data, sample.target);
-    cells.push_back({grey_to_rgb(picture), std::move(of_picture)});
-    cells.push_back({kept_patches(picture, memory.format().patch, positions), std::move(of_kept)});
-  }
-  // Texts need room.
-  return contact_sheet(cells, {.columns = texts ? 6 : 8,
-                               .zoom = detail::zoom_for(data) * (texts ? 3 : 1),
-                               .title = "Pictures and what is kept of them"});
-}
-
-/// The pictures `indices` of `data` and, beside each, how much every patch mattered for its class by each method.
-template <tensor_backend B>
-image relevance_sheet(B& b, const vit<B>& model, const dataset& data, std::span<const index> indices,
-                      const std::vector<std::string>& methods, const pixel_normalisation& normalisation) {
-  const vit_config& c = model.config();
-  const token_batch batch = make_batch(data, indices, {.patch = c.patch, .normalisation = normalisation});
-  attribution_workspace<B> workspace;
-  std::vector<std::vector<double>> relevance;
-  for (const auto& method : methods)
-    relevance.push_back(attribute(parse_attribution(method), b, model, batch, batch.targets, workspace));
-  std::vector<sheet_cell> cells;
-  for (std::size_t i = 0; i < indices.size(); ++i) {
-    const image_view picture = data.view_of(indices[i]);
-    cells.push_back({grey_to_rgb(picture), detail::class_name(data, batch.targets[i])});
-    const auto patches = static_cast<std::size_t>(c.patches());
-    for (std::size_t m = 0; m < methods.size(); ++m) {
-      cells.push_back(
-          {overlay(picture, std::span(relevance[m]).subspan(i * patches, patches), c.grid_height(), c.grid_width()),
-           methods[m]});
-    }
-  }
-  const auto columns = static_cast<index>(1 + methods.size());
-  return contact_sheet(cells, {.columns = columns * std::max<index>(1, 8 / columns),
-                               .zoom = detail::zoom_for(data),
-                               .title = "How much each patch mattered for the class"});
-}
-
-namespace detail {
-
 /// A matrix of the results under the names of the tasks.
-inline accuracy_table task_matrix(const nlohmann::json& values, const nlohmann::json& results) {
+inline accuracy_table task_matrix(const json& values, const json& results) {
   accuracy_table matrix = matrix_from_json(values);
   if (results.contains("task_names")) {
     matrix.column_names = results["task_names"].get<std::vector<std::string>>();
@@ -16948,12 +19456,13 @@ inline accuracy_table task_matrix(const nlohmann::json& values, const nlohmann::
 }  // namespace detail
 
 /// The page of one sequence from its results as JSON (`to_json`), with figures where there are any.
-inline report_page sequence_page(const nlohmann::json& results, const std::vector<report_figure>& figures) {
+inline report_page sequence_page(const json& results, const std::vector<report_figure>& figures) {
   const auto percent = [&](const char* key) { return fixed(100 * results.at(key).get<double>(), 1) + " %"; };
-  const bool captions = results.value("/config/task"_json_pointer, std::string("classify")) == "caption";
+  const json config = results.value("config", json::object());
+  const bool captions = config.value("task", std::string("classify")) == "caption";
   const std::string what = captions ? "CIDEr-D over 10" : "accuracy";
   report_page page{.title = "Tasks one after another",
-                   .subtitle = "Memory: " + results.value("/config/memory"_json_pointer, std::string("none")),
+                   .subtitle = "Memory: " + config.value("memory", std::string("none")),
                    .facts = {{"Average " + what, percent("average_accuracy")},
                              {"Average incremental " + what, percent("average_incremental_accuracy")},
                              {"Forgetting", percent("forgetting")},
@@ -16961,13 +19470,251 @@ inline report_page sequence_page(const nlohmann::json& results, const std::vecto
                              {"Samples", std::to_string(results.at("memory_samples").get<index>())},
                              {"Tokens", std::to_string(results.at("memory_tokens").get<index>())}}};
   page.sections.push_back({captions ? what : "Accuracy", {detail::task_matrix(results.at("accuracy"), results)}});
-  const nlohmann::json measures = results.value("measures", nlohmann::json::object());
+  const json measures = results.value("measures", json::object());
   for (const auto& [name, values] : measures.items())
     page.sections.push_back({name, {detail::task_matrix(values, results)}});
   if (!figures.empty()) page.sections.push_back({"Pictures", {figures.begin(), figures.end()}});
   page.sections.push_back({"Seconds", {table_from_json(results.at("seconds"))}});
   if (results.contains("config")) page.sections.push_back({"Settings", {table_from_json(results.at("config"))}});
   return page;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/selection/evidence.hpp ====
+// What a selector knows of the samples: the two factors of each sample's last-layer gradient, and its class. The
+// gradient itself, K (d + 1) numbers a sample, is never formed.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Last-layer gradients of n samples, factored: the gradient of the cross-entropy of sample i with respect to the
+/// head's bias is delta_i = softmax - onehot, with respect to its weight the outer product delta_i h_i^T, h_i being the
+/// class-token feature before the head. So <g_i, g_j> = (delta_i . delta_j) (h_i . h_j + 1).
+///
+/// A sample may have several outputs (the tokens of an answer): then its gradient is the mean over its rows of `delta`
+/// and `feature`, R in all.
+struct evidence {
+  index samples = 0, classes = 0, features = 0;
+  std::vector<double> delta;         ///< [R, K]
+  std::vector<float> feature;        ///< [R, d]
+  std::vector<std::int32_t> labels;  ///< [n] class of each sample, or group, by which budgets are divided
+  std::vector<index> rows = {};      ///< [n + 1] sample i has the rows rows[i] .. rows[i + 1]; empty: one each
+  /// A gradient `[K] + [K, d]` (bias, then weight) that the chosen samples shall sum up to, as of a validation set;
+  /// empty: the mean over the samples themselves.
+  std::vector<double> target;
+  index groups = 0;  ///< what labels number, where that is not the classes (kinds of questions); 0: the classes
+
+  index label_count() const { return groups > 0 ? groups : classes; }
+  index first_row(index i) const { return rows.empty() ? i : rows[static_cast<std::size_t>(i)]; }
+  index all_rows() const { return rows.empty() ? samples : rows.back(); }
+  /// Calls `visit(delta [K], feature [d], share)` for the rows of sample i; shares add up to 1.
+  template <class Visit>
+  void for_each_row(index i, const Visit& visit) const {
+    const index begin = first_row(i), end = first_row(i + 1);
+    for (index r = begin; r < end; ++r)
+      visit(delta.data() + r * classes, feature.data() + r * features, 1.0 / static_cast<double>(end - begin));
+  }
+  /// Length of a gradient: K (d + 1).
+  index gradient_size() const { return classes * (features + 1); }
+};
+
+namespace detail {
+
+/// One row of evidence: softmax of the logits `[K]` minus the wanted class, to `delta` `[K]`.
+inline void write_delta(std::span<const float> logits, index wanted, double* delta) {
+  const double top = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+  double sum = 0;
+  for (std::size_t c = 0; c < logits.size(); ++c) sum += delta[c] = std::exp(static_cast<double>(logits[c]) - top);
+  for (std::size_t c = 0; c < logits.size(); ++c) delta[c] /= sum;
+  delta[wanted] -= 1;
+}
+
+}  // namespace detail
+
+/// Room for the evidence of samples with these labels and rows (empty: one each), to be filled row by row, so that the
+/// outputs of a large model need not be held beside it.
+inline evidence empty_evidence(index classes, index features, std::vector<std::int32_t> labels,
+                               std::vector<index> rows = {}) {
+  evidence e{.samples = static_cast<index>(labels.size()),
+             .classes = classes,
+             .features = features,
+             .delta = {},
+             .feature = {},
+             .labels = std::move(labels),
+             .rows = std::move(rows),
+             .target = {}};
+  require(e.samples > 0 && classes > 0 && features > 0, "evidence: ", e.samples, " samples of ", classes, " classes, ",
+          features, " features, expected at least one of each");
+  e.delta.resize(static_cast<std::size_t>(e.all_rows() * classes));
+  e.feature.resize(static_cast<std::size_t>(e.all_rows() * features));
+  return e;
+}
+
+/// Fills row r from logits `[K]`, features `[d]` and the wanted class. `Error` unless they fit.
+inline void fill_row(evidence& e, index r, std::span<const float> logits, std::span<const float> feature,
+                     index wanted) {
+  require(r >= 0 && r < e.all_rows() && static_cast<index>(logits.size()) == e.classes &&
+              static_cast<index>(feature.size()) == e.features,
+          "evidence: row ", r, " of ", e.all_rows(), " with ", logits.size(), " logits and ", feature.size(),
+          " features, expected ", e.classes, " and ", e.features);
+  require(wanted >= 0 && wanted < e.classes, "evidence: label ", wanted, " of sample ", r, ", expected 0 to ",
+          e.classes - 1);
+  detail::write_delta(logits, wanted, e.delta.data() + r * e.classes);
+  std::copy(feature.begin(), feature.end(), e.feature.begin() + r * e.features);
+}
+
+/// Evidence from the model's outputs: logits `[R, K]`, features `[R, d]` below the head and targets `[R]`. Without
+/// `rows` each row is a sample and its target is its label; with them, `labels` `[n]` are the samples' groups. `Error`
+/// unless the sizes agree.
+inline evidence make_evidence(std::span<const float> logits, std::span<const float> feature,
+                              std::span<const std::int32_t> targets, index classes, std::vector<index> rows = {},
+                              std::span<const std::int32_t> labels = {}) {
+  const auto all = static_cast<index>(targets.size());
+  require(all > 0 && classes > 0, "evidence: ", all, " samples of ", classes,
+          " classes, expected at least one of each");
+  require(static_cast<index>(logits.size()) == all * classes, "evidence: ", logits.size(), " logits, expected ", all,
+          " x ", classes);
+  require(!feature.empty() && static_cast<index>(feature.size()) % all == 0, "evidence: ", feature.size(),
+          " feature values, expected a multiple of ", all, " samples");
+  if (rows.empty()) labels = targets;
+  const index features = static_cast<index>(feature.size()) / all;
+  evidence e = empty_evidence(classes, features, {labels.begin(), labels.end()}, std::move(rows));
+  require(e.all_rows() == all, "evidence: rows end at ", e.all_rows(), ", there are ", all);
+  for (index r = 0; r < all; ++r) {
+    fill_row(e, r, logits.subspan(static_cast<std::size_t>(r * classes), static_cast<std::size_t>(classes)),
+             feature.subspan(static_cast<std::size_t>(r * features), static_cast<std::size_t>(features)),
+             targets[static_cast<std::size_t>(r)]);
+  }
+  return e;
+}
+
+/// `Error` that names what is wrong: no samples, sizes that disagree, labels out of range, values that are not finite.
+inline void check(const evidence& e) {
+  require(e.samples > 0 && e.classes > 0 && e.features > 0, "evidence: ", e.samples, " samples, ", e.classes,
+          " classes, ", e.features, " features, expected at least one of each");
+  const auto length = [](const char* name, std::size_t got, index want) {
+    require(static_cast<index>(got) == want, "evidence: ", name, " has ", got, " values, expected ", want);
+  };
+  if (!e.rows.empty()) {
+    length("rows", e.rows.size(), e.samples + 1);
+    for (index i = 0; i < e.samples; ++i)
+      require(e.first_row(i) < e.first_row(i + 1) && e.rows.front() == 0, "evidence: sample ", i, " has no rows");
+  }
+  length("delta", e.delta.size(), e.all_rows() * e.classes);
+  length("feature", e.feature.size(), e.all_rows() * e.features);
+  length("labels", e.labels.size(), e.samples);
+  if (!e.target.empty()) length("target", e.target.size(), e.gradient_size());
+  const auto finite = [&e](const char* name, const auto& values, index width) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      require(std::isfinite(values[i]), "evidence: ", name, e.rows.empty() ? " of sample " : " of row ",
+              static_cast<index>(i) / width, " is not finite (", values[i], ")");
+    }
+  };
+  finite("delta", e.delta, e.classes);
+  finite("feature", e.feature, e.features);
+  finite("target", e.target, e.gradient_size());
+  for (index i = 0; i < e.samples; ++i) {
+    const index label = e.labels[static_cast<std::size_t>(i)];
+    require(label >= 0 && label < e.label_count(), "evidence: label ", label, " of sample ", i, ", expected 0 to ",
+            e.label_count() - 1);
+  }
+}
+
+namespace detail {
+
+/// Inner product in 16 running sums: compilers make vector instructions of it without reordering anything.
+template <class Sum, class A, class B>
+Sum dot(const A* a, const B* b, index n) {
+  constexpr index lanes = 16;
+  Sum sums[lanes] = {};
+  index i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    for (index l = 0; l < lanes; ++l) sums[l] += static_cast<Sum>(a[i + l]) * static_cast<Sum>(b[i + l]);
+  }
+  Sum total = 0;
+  for (; i < n; ++i) total += static_cast<Sum>(a[i]) * static_cast<Sum>(b[i]);
+  for (index l = 0; l < lanes; ++l) total += sums[l];
+  return total;
+}
+
+}  // namespace detail
+
+/// <g_i, g_j> = (delta_i . delta_j) (h_i . h_j + 1), in double precision.
+inline double inner(const evidence& e, index i, index j) {
+  double total = 0;
+  e.for_each_row(i, [&](const double* delta, const float* h, double share) {
+    e.for_each_row(j, [&](const double* other_delta, const float* other_h, double other_share) {
+      total += share * other_share * detail::dot<double>(delta, other_delta, e.classes) *
+               (detail::dot<double>(h, other_h, e.features) + 1);
+    });
+  });
+  return total;
+}
+
+/// Inner products of all `rows` with all `columns`, [rows, columns].
+inline std::vector<double> gram_block(const evidence& e, std::span<const index> rows, std::span<const index> columns) {
+  std::vector<double> block(rows.size() * columns.size());
+  parallel_for(0, static_cast<index>(rows.size()), [&](index r) {
+    for (std::size_t c = 0; c < columns.size(); ++c) {
+      block[static_cast<std::size_t>(r) * columns.size() + c] = inner(e, rows[static_cast<std::size_t>(r)], columns[c]);
+    }
+  });
+  return block;
+}
+
+/// Sum of the gradients of `members`, `[K] + [K, d]`. Summed in the order of `members`.
+inline std::vector<double> gradient_sum(const evidence& e, std::span<const index> members) {
+  std::vector<double> sum(static_cast<std::size_t>(e.gradient_size()));
+  parallel_for(0, e.classes, [&](index c) {
+    double* row = sum.data() + e.classes + c * e.features;
+    for (const index i : members) {
+      e.for_each_row(i, [&](const double* delta, const float* h, double share) {
+        const double factor = share * delta[c];
+        sum[static_cast<std::size_t>(c)] += factor;
+        for (index f = 0; f < e.features; ++f) row[f] += factor * static_cast<double>(h[f]);
+      });
+    }
+  });
+  return sum;
+}
+
+/// Mean of the gradients of `members`, at least one.
+inline std::vector<double> gradient_mean(const evidence& e, std::span<const index> members) {
+  require(!members.empty(), "evidence: the mean gradient of no samples");
+  auto mean = gradient_sum(e, members);
+  for (double& value : mean) value /= static_cast<double>(members.size());
+  return mean;
+}
+
+/// <g_i, gradient> = delta_i . (gradient's bias + gradient's weight h_i) for all `members`.
+inline std::vector<double> inner_with(const evidence& e, std::span<const index> members,
+                                      std::span<const double> gradient) {
+  require(static_cast<index>(gradient.size()) == e.gradient_size(), "gradient of ", gradient.size(),
+          " values, expected ", e.gradient_size());
+  std::vector<double> result(members.size());
+  parallel_chunks(0, static_cast<index>(members.size()), 64, [&](index begin, index end) {
+    for (index m = begin; m < end; ++m) {
+      const index i = members[static_cast<std::size_t>(m)];
+      double total = 0;
+      e.for_each_row(i, [&](const double* delta, const float* h, double share) {
+        for (index c = 0; c < e.classes; ++c) {
+          const double* weight = gradient.data() + e.classes + c * e.features;
+          total +=
+              share * delta[c] * (gradient[static_cast<std::size_t>(c)] + detail::dot<double>(weight, h, e.features));
+        }
+      });
+      result[static_cast<std::size_t>(m)] = total;
+    }
+  });
+  return result;
 }
 
 }  // namespace core_tokensets
@@ -17294,6 +20041,9 @@ namespace core_tokensets {
 ///   samples (a cube in the number of samples a step); kept for comparison.
 enum class pursuit { nonnegative, deepcore, cords, cords_nnls };
 
+template <>
+inline constexpr std::array words<pursuit>{"nonnegative", "deepcore", "cords", "cords_nnls"};
+
 /// Samples in the order of their choice, their weights, and the error |A w - b|.
 struct pursuit_result {
   std::vector<index> order;
@@ -17448,6 +20198,20 @@ concept selector = requires(const M& method, const evidence& e, index k) {
   { select(method, e, k) } -> std::same_as<selection_result>;
 };
 
+/// k of the samples with these labels `[n]` of `classes`, by any selector; `gather()` makes the evidence, which a
+/// selector that has `select_from_labels(method, labels, classes, k)` does without.
+template <class M, class Gather>
+selection_result choose_samples(const M& method, std::span<const std::int32_t> labels, index classes, index k,
+                                const Gather& gather) {
+  if constexpr (requires { select_from_labels(method, labels, classes, k); }) {
+    return select_from_labels(method, labels, classes, k);
+  } else if constexpr (requires { method.choose(labels, classes, k, gather); }) {
+    return method.choose(labels, classes, k, gather);
+  } else {
+    return select(method, gather(), k);
+  }
+}
+
 /// `Error` unless the evidence is sound and 0 < k <= n.
 inline void check_budget(const evidence& e, index k) {
   check(e);
@@ -17480,7 +20244,7 @@ inline std::vector<std::vector<index>> members_by_class(std::span<const std::int
   return members;
 }
 inline std::vector<std::vector<index>> members_by_class(const evidence& e) {
-  return members_by_class(e.labels, e.classes);
+  return members_by_class(e.labels, e.label_count());
 }
 
 /// The sizes of lists.
@@ -17553,10 +20317,21 @@ namespace core_tokensets {
 /// `absolute_lambda` (as DeepCore and CORDS have it). `per_class`: each class alone, its share of the budget in
 /// proportion to its size, its own mean as the target; otherwise all at once against `evidence.target` or the mean.
 struct grad_match {
+  static constexpr const char* name = "grad_match";
+  static constexpr const char* about =
+      "samples whose weighted gradients replace the gradient of all of them (GradMatch)";
   double lambda = 0.1;
   bool per_class = true;
   pursuit variant = pursuit::nonnegative;
   bool absolute_lambda = false;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("lambda", self.lambda);
+    visit("per_class", self.per_class);
+    visit("variant", self.variant);
+    visit("absolute_lambda", self.absolute_lambda);
+  }
 };
 
 /// At most k samples, class by class, and weights with mean 1; see `pursuit` for when there are fewer than k or
@@ -17610,13 +20385,21 @@ namespace core_tokensets {
 
 /// k samples at random, all of weight 1; `balanced`: the same number from every class, as far as it has them.
 struct random_selection {
+  static constexpr const char* name = "random";
+  static constexpr const char* about = "samples at random, of each class the same number";
   std::uint64_t seed = 0;
   bool balanced = true;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("seed", self.seed);
+    visit("balanced", self.balanced);
+  }
 };
 
 /// The same samples for the same seed, labels `[n]` of `classes` and budget, ordered by class if balanced.
-inline selection_result select_at_random(const random_selection& method, std::span<const std::int32_t> labels,
-                                         index classes, index k) {
+inline selection_result select_from_labels(const random_selection& method, std::span<const std::int32_t> labels,
+                                           index classes, index k) {
   const auto n = static_cast<index>(labels.size());
   require(k > 0 && k <= n, "selection: a budget of ", k, " samples, expected 1 to ", n);
   selection_result result;
@@ -17641,7 +20424,70 @@ inline selection_result select_at_random(const random_selection& method, std::sp
 /// The same by the contract of a selector; looks at the labels of the evidence only.
 inline selection_result select(const random_selection& method, const evidence& e, index k) {
   check_budget(e, k);
-  return select_at_random(method, e.labels, e.classes, k);
+  return select_from_labels(method, e.labels, e.label_count(), k);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/selection/any_selector.hpp ====
+// The selectors of the library by name, and one selector of any type behind one call.
+
+#include <functional>
+#include <string>
+#include <string_view>
+
+
+namespace core_tokensets {
+
+/// What `--select` chooses between, the default first.
+using selectors = choices<grad_match, random_selection>;
+
+/// One selector of any type. It gathers evidence only where the selector inside wants it.
+class any_selector {
+ public:
+  static constexpr const char* name = "any";
+
+  any_selector() : any_selector(grad_match{}) {}
+  template <class M>
+  requires(!std::same_as<M, any_selector>) any_selector(M method)
+      : text_(text_of(method)),
+        choose_([method](std::span<const std::int32_t> labels, index classes, index k,
+                         const std::function<evidence()>& gather) {
+          return choose_samples(method, labels, classes, k, gather);
+        }),
+        seeded_([method](std::uint64_t seed) {
+          M other = method;
+          if constexpr (requires { other.seed = seed; }) other.seed = method.seed + seed;
+          return any_selector(other);
+        }) {}
+
+  /// Name and options.
+  const std::string& text() const { return text_; }
+  selection_result choose(std::span<const std::int32_t> labels, index classes, index k,
+                          const std::function<evidence()>& gather) const {
+    return choose_(labels, classes, k, gather);
+  }
+  /// The same selector with `seed` added to its own, where it has one.
+  any_selector with_seed(std::uint64_t seed) const { return seeded_(seed); }
+
+ private:
+  std::string text_;
+  std::function<selection_result(std::span<const std::int32_t>, index, index, const std::function<evidence()>&)>
+      choose_;
+  std::function<any_selector(std::uint64_t)> seeded_;
+};
+
+inline std::string text_of(const any_selector& s) { return s.text(); }
+
+inline selection_result select(const any_selector& method, const evidence& e, index k) {
+  return method.choose(e.labels, e.classes, k, [&] { return e; });
+}
+
+/// The selector of a text, "grad_match:lambda=0.5". `Error`: an unknown name (lists them) or option.
+inline any_selector named_selector(std::string_view text) {
+  any_selector found;
+  choose_by_name(selectors{}, text, "selection", [&](const auto& m) { found = any_selector(m); });
+  return found;
 }
 
 }  // namespace core_tokensets
@@ -17650,6 +20496,7 @@ inline selection_result select(const random_selection& method, const evidence& e
 // Owner of aligned memory on the host: the buffer of the CPU backends.
 
 #include <cstddef>
+#include <limits>
 #include <memory>
 #include <new>
 
@@ -17661,13 +20508,15 @@ template <class T>
 class host_buffer {
  public:
   host_buffer() = default;
-  explicit host_buffer(index n)
-      : memory_(n > 0 ? static_cast<T*>(::operator new(static_cast<std::size_t>(n) * sizeof(T), alignment)) : nullptr) {
-  }
+  explicit host_buffer(index n) : memory_(n > 0 ? new_memory(n) : nullptr) {}
   T* data() const { return memory_.get(); }
 
  private:
   static constexpr std::align_val_t alignment{64};
+  static T* new_memory(index n) {
+    if (n > std::numeric_limits<index>::max() / static_cast<index>(sizeof(T))) throw std::bad_array_new_length();
+    return static_cast<T*>(::operator new(static_cast<std::size_t>(n) * sizeof(T), alignment));
+  }
   struct release {
     void operator()(T* p) const { ::operator delete(p, alignment); }
   };
@@ -17677,55 +20526,71 @@ class host_buffer {
 }  // namespace core_tokensets
 
 // ==== core_tokensets/tensor/workspace.hpp ====
-// A stack of reusable host memory: taking and releasing costs nothing once it has grown to its working size.
+// A stack of reusable memory: taking and releasing costs nothing once it has grown to its working size.
 
 #include <algorithm>
+#include <cassert>
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 
 namespace core_tokensets {
 
-/// Memory is released in the opposite order of taking (scopes). A full block is followed by a larger one; blocks stay
-/// for the next round.
-class stack_workspace {
+/// Where a stack has its blocks from: owners of memory with `data()`, of at least `least` bytes each, in which every
+/// piece begins at a multiple of `alignment`. This one gives memory of the host.
+struct host_blocks {
+  static constexpr index alignment = 64, least = index{1} << 20;
+  host_buffer<std::byte> allocate(index bytes) const { return host_buffer<std::byte>(bytes); }
+};
+
+/// Memory is released in the opposite order of taking (`scratch` sees to that). A full block is followed by a larger
+/// one; blocks stay for the next round. Where there is no memory, `take` passes on what its source throws and leaves
+/// nothing to release. A source may `poison(memory, bytes)` what is taken.
+template <class Source = host_blocks>
+class block_stack {
  public:
+  block_stack() = default;
+  explicit block_stack(Source source) : source_(std::move(source)) {}
+
   template <class T>
   T* take(index count) {
-    const index bytes = (count * static_cast<index>(sizeof(T)) + 63) / 64 * 64;
-    marks_.push_back({current_, top_});
-    while (current_ < blocks_.size() && top_ + bytes > blocks_[current_].size) {
-      ++current_;
-      top_ = 0;
+    assert(count >= 0);
+    const index bytes =
+        (count * static_cast<index>(sizeof(T)) + Source::alignment - 1) / Source::alignment * Source::alignment;
+    place to = at_;
+    while (to.block < blocks_.size() && to.top + bytes > blocks_[to.block].size) to = {to.block + 1, 0};
+    if (to.block == blocks_.size()) {
+      const index size = std::max({bytes, Source::least, blocks_.empty() ? 0 : 2 * blocks_.back().size});
+      blocks_.reserve(blocks_.size() + 1);
+      blocks_.push_back({source_.allocate(size), size});
     }
-    if (current_ == blocks_.size()) {
-      const index size = std::max({bytes, index{1} << 20, blocks_.empty() ? 0 : 2 * blocks_.back().size});
-      blocks_.push_back({host_buffer<std::byte>(size), size});
-    }
-    std::byte* memory = blocks_[current_].memory.data() + top_;
-    top_ += bytes;
+    marks_.push_back(at_);  // from here on nothing throws
+    at_ = {to.block, to.top + bytes};
+    std::byte* memory = blocks_[to.block].memory.data() + to.top;
+    if constexpr (requires { source_.poison(memory, bytes); }) source_.poison(memory, bytes);
     return reinterpret_cast<T*>(memory);
   }
 
   void release() {
-    current_ = marks_.back().block;
-    top_ = marks_.back().top;
+    assert(!marks_.empty());
+    at_ = marks_.back();
     marks_.pop_back();
   }
 
  private:
   struct block {
-    host_buffer<std::byte> memory;
+    decltype(std::declval<Source&>().allocate(index{})) memory;
     index size;
   };
-  struct mark {
-    std::size_t block;
-    index top;
+  struct place {
+    std::size_t block = 0;
+    index top = 0;
   };
+  Source source_;
   std::vector<block> blocks_;
-  std::vector<mark> marks_;
-  std::size_t current_ = 0;
-  index top_ = 0;
+  std::vector<place> marks_;
+  place at_;
 };
 
 }  // namespace core_tokensets
@@ -17739,6 +20604,8 @@ class stack_workspace {
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 
@@ -17762,11 +20629,69 @@ const_map_of<T> const_map(const view<const T>& v) {
   return {v.data, v.rows, v.cols, Eigen::OuterStride<>(v.ld)};
 }
 
-/// c (+)= alpha op(a) op(b) on the calling thread. Not inlined: one instance of each product a program.
+/// How Eigen blocks a product, with the memory for packed factors from a stack that is reused; left to itself it takes
+/// them from malloc wherever they are larger than 128 KiB.
 template <class T>
-[[gnu::noinline]] void product(bool ta, bool tb, T alpha, T beta, view<const T> av, view<const T> bv, view<T> cv) {
+class packing : public Eigen::internal::gemm_blocking_space<Eigen::RowMajor, T, T, Eigen::Dynamic, Eigen::Dynamic,
+                                                            Eigen::Dynamic, 1, false> {
+ public:
+  packing(block_stack<>& stack, index rows, index cols, index depth)
+      : packing::gemm_blocking_space(rows, cols, depth, 1, true), stack_(stack) {
+    constexpr index line = 64 / sizeof(T);
+    const index of_a = (this->kc() * this->mc() + line - 1) / line * line, of_b = this->kc() * this->nc();
+    this->m_blockA = stack.template take<T>(of_a + of_b);
+    this->m_blockB = this->m_blockA + of_a;
+  }
+  ~packing() {
+    this->m_blockA = this->m_blockB = nullptr;  // not Eigen's to free
+    stack_.release();
+  }
+  packing(const packing&) = delete;
+  packing& operator=(const packing&) = delete;
+
+ private:
+  block_stack<>& stack_;
+};
+
+/// c += alpha op(a) op(b), both orders known. What Eigen has other ways for (vectors, and matrices of a few numbers) is
+/// an expression; the rest is its product called directly, on the calling thread only and with memory of ours.
+template <bool TransposeA, bool TransposeB, class T>
+void add_product(block_stack<>& memory, T alpha, const view<const T>& av, const view<const T>& bv, const view<T>& cv) {
+  constexpr auto order = [](bool transpose) { return transpose ? Eigen::ColMajor : Eigen::RowMajor; };
+  const auto op = []<bool Transpose>(std::bool_constant<Transpose>, const auto& m) {
+    if constexpr (Transpose) {
+      return m.transpose();
+    } else {
+      return m;
+    }
+  };
+  const auto am = const_map<T>(av), bm = const_map<T>(bv);
+  const auto a = op(std::bool_constant<TransposeA>(), am);
+  const auto b = op(std::bool_constant<TransposeB>(), bm);
+  auto c = mutable_map<T>(cv);
+  const index rows = cv.rows, cols = cv.cols, depth = a.cols();
+  constexpr index few = EIGEN_GEMM_TO_COEFFBASED_THRESHOLD;
+  if (depth == 0) return;
+  if (rows + cols + depth < few) {
+    c.noalias() += alpha * a.lazyProduct(b);
+  } else if (cols == 1) {
+    c.col(0).noalias() += alpha * a * b.col(0);
+  } else if (rows == 1) {
+    c.row(0).noalias() += alpha * a.row(0) * b;
+  } else {
+    packing<T> blocking(memory, rows, cols, depth);
+    Eigen::internal::general_matrix_matrix_product<index, T, order(TransposeA), false, T, order(TransposeB), false,
+                                                   Eigen::RowMajor, 1>::run(rows, cols, depth, av.data, av.ld, bv.data,
+                                                                            bv.ld, cv.data, 1, cv.ld, alpha, blocking);
+  }
+}
+
+/// c = alpha op(a) op(b) + beta c on the calling thread; packed factors lie in `memory` meanwhile. Not inlined: one
+/// instance of each product a program.
+template <class T>
+[[gnu::noinline]] void product(block_stack<>& memory, bool ta, bool tb, T alpha, T beta, view<const T> a,
+                               view<const T> b, view<T> cv) {
   if (cv.rows == 0 || cv.cols == 0) return;
-  const auto a = const_map<T>(av), b = const_map<T>(bv);
   auto c = mutable_map<T>(cv);
   if (beta == T(0)) {
     c.setZero();
@@ -17774,37 +20699,23 @@ template <class T>
     c *= beta;
   }
   if (ta && tb) {
-    c.noalias() += alpha * a.transpose() * b.transpose();
+    add_product<true, true>(memory, alpha, a, b, cv);
   } else if (ta) {
-    c.noalias() += alpha * a.transpose() * b;
+    add_product<true, false>(memory, alpha, a, b, cv);
   } else if (tb) {
-    c.noalias() += alpha * a * b.transpose();
+    add_product<false, true>(memory, alpha, a, b, cv);
   } else {
-    c.noalias() += alpha * a * b;
+    add_product<false, false>(memory, alpha, a, b, cv);
   }
 }
-
-/// While it lives, Eigen's own threading is off for the calling thread (it would make results depend on their number).
-class serial_eigen {
- public:
-#ifdef _OPENMP
-  serial_eigen() : threads_(omp_get_max_threads()) { omp_set_num_threads(1); }
-  ~serial_eigen() { omp_set_num_threads(threads_); }
-
- private:
-  int threads_;
-#endif
-};
 
 /// Softmax of one row of n numbers, scaled by `scale` before the exponential.
 template <class T>
 void softmax_row(T* x, index n, T scale) {
   const T top = host::fold<T>(n, fn::maximum{}, [x](index c) { return x[c]; });
-#pragma omp simd
-  for (index c = 0; c < n; ++c) x[c] = fn::exp((x[c] - top) * scale);
+  simd_for(0, n, [=](index c) { x[c] = fn::exp((x[c] - top) * scale); });
   const T factor = T(1) / host::fold<T>(n, fn::plus{}, [x](index c) { return x[c]; });
-#pragma omp simd
-  for (index c = 0; c < n; ++c) x[c] *= factor;
+  simd_for(0, n, [=](index c) { x[c] *= factor; });
 }
 
 }  // namespace eigen_detail
@@ -17817,16 +20728,18 @@ class eigen_backend {
   using scalar = T;
 
   /// `threads`: how many may work at once, 0 for OpenMP's default.
-  explicit eigen_backend(int threads = 0) : threads_(threads > 0 ? threads : default_threads()) { make_workspaces(); }
-  eigen_backend(const eigen_backend& other) : threads_(other.threads_) { make_workspaces(); }
-  eigen_backend& operator=(const eigen_backend& other) {
-    threads_ = other.threads_;
-    make_workspaces();
+  explicit eigen_backend(int threads = 0) : threads_(threads > 0 ? threads : default_threads()) {
+    for (int i = 0; i < threads_; ++i) workspaces_.push_back(std::make_unique<block_stack<>>());
+  }
+  eigen_backend(const eigen_backend& other) : eigen_backend(other.threads_) {}
+  eigen_backend& operator=(eigen_backend other) noexcept {
+    std::swap(threads_, other.threads_);
+    std::swap(workspaces_, other.workspaces_);
     return *this;
   }
 
   int threads() const { return threads_; }
-  stack_workspace& workspace() {
+  block_stack<>& workspace() {
     const auto i = static_cast<std::size_t>(in_parallel() ? thread_index() : 0);
     return *workspaces_[std::min(i, workspaces_.size() - 1)];
   }
@@ -17850,10 +20763,7 @@ class eigen_backend {
   /// `body(i)` for i in [0, n) on the backend's threads; inside, operations run serially.
   template <class Body>
   void parallel(index n, const Body& body) {
-    parallel_for(threads_, n, [&](index i) {
-      [[maybe_unused]] const eigen_detail::serial_eigen guard;
-      body(i);
-    });
+    parallel_for(threads_, n, body);
   }
 
   void gemm(const_view<T> a, const_view<T> b, view<T> c, gemm_options o = {}) {
@@ -17868,7 +20778,7 @@ class eigen_backend {
       const auto [c0, c1] = cut(c.cols, col_tiles, tile % col_tiles);
       const auto am = a.matrix(a.n0 == 1 ? 0 : i, a.n1 == 1 ? 0 : j),
                  bm = b.matrix(b.n0 == 1 ? 0 : i, b.n1 == 1 ? 0 : j);
-      eigen_detail::product<T>(o.transpose_a, o.transpose_b, T(o.alpha), T(o.beta),
+      eigen_detail::product<T>(workspace(), o.transpose_a, o.transpose_b, T(o.alpha), T(o.beta),
                                o.transpose_a ? am.slice_cols(r0, r1 - r0) : am.slice_rows(r0, r1 - r0),
                                o.transpose_b ? bm.slice_rows(c0, c1 - c0) : bm.slice_cols(c0, c1 - c0),
                                c.matrix(i, j).slice_rows(r0, r1 - r0).slice_cols(c0, c1 - c0));
@@ -17916,8 +20826,7 @@ class eigen_backend {
         const T var = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return (in[c] - m) * (in[c] - m); }) / n;
         const T s = T(1) / std::sqrt(var + eps);
         T* out = y.row(r);
-#pragma omp simd
-        for (index c = 0; c < x.cols; ++c) out[c] = (in[c] - m) * s * g[c] + o[c];
+        simd_for(0, x.cols, [=](index c) { out[c] = (in[c] - m) * s * g[c] + o[c]; });
         mean(r, 0) = m;
         rstd(r, 0) = s;
       }
@@ -17933,8 +20842,7 @@ class eigen_backend {
         const T s1 = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return pd[c] * pg[c]; }) / n;
         const T s2 = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return pd[c] * pg[c] * (px[c] - m); }) * s / n;
         T* out = dx.row(r);
-#pragma omp simd
-        for (index c = 0; c < x.cols; ++c) out[c] = s * (pd[c] * pg[c] - (s1 + (px[c] - m) * s * s2));
+        simd_for(0, x.cols, [=](index c) { out[c] = s * (pd[c] * pg[c] - (s1 + (px[c] - m) * s * s2)); });
       }
     });
   }
@@ -17948,7 +20856,7 @@ class eigen_backend {
       } else if (start) {
         host::map(1, fn::copy{}, out, residual.empty() ? bias : residual.slice_rows(r, n));
       }
-      eigen_detail::product<T>(false, true, T(1), start ? T(1) : T(0), x.slice_rows(r, n), weight, out);
+      eigen_detail::product<T>(workspace(), false, true, T(1), start ? T(1) : T(0), x.slice_rows(r, n), weight, out);
     });
   }
 
@@ -17956,7 +20864,8 @@ class eigen_backend {
     row_tiles_of(y.rows, [&](index r, index n) {
       const auto out = pre.slice_rows(r, n);
       if (!bias.empty()) host::map(1, fn::copy{}, out, bias);
-      eigen_detail::product<T>(false, true, T(1), bias.empty() ? T(0) : T(1), x.slice_rows(r, n), weight, out);
+      eigen_detail::product<T>(workspace(), false, true, T(1), bias.empty() ? T(0) : T(1), x.slice_rows(r, n), weight,
+                               out);
       host::map(1, fn::apply_gelu{}, y.slice_rows(r, n), view<const T>(out));
     });
   }
@@ -17964,7 +20873,7 @@ class eigen_backend {
   void linear_gelu_backward_input(const_view<T> dy, const_view<T> weight, const_view<T> pre, view<T> dpre) {
     row_tiles_of(dy.rows, [&](index r, index n) {
       const auto out = dpre.slice_rows(r, n);
-      eigen_detail::product<T>(false, false, T(1), T(0), dy.slice_rows(r, n), weight, out);
+      eigen_detail::product<T>(workspace(), false, false, T(1), T(0), dy.slice_rows(r, n), weight, out);
       host::map(1, fn::multiply_gelu_derivative{}, out, pre.slice_rows(r, n));
     });
   }
@@ -17984,20 +20893,17 @@ class eigen_backend {
     parallel(rows.count() * q.n1, [&](index piece) {
       const index s = piece / q.n1, h = piece % q.n1, nq = rows.queries().length(s), nk = rows.keys().length(s);
       if (nq == 0) return;
-      stack_workspace& ws = workspace();
-      T* memory =
-          probabilities ? rows.matrices(probabilities, s, q.n1).matrix(0, h).data : ws.template take<T>(nq * nk);
-      const view<T> a(memory, nq, nk);
+      const scratch<eigen_backend> memory(*this, probabilities ? 0 : nq, nk);
+      const view<T> a = probabilities ? rows.matrices(probabilities, s, q.n1).matrix(0, h) : *memory;
       const auto of_query = [&](auto x) { return x.matrix(0, h).slice_rows(rows.queries().begin(s), nq); };
       const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
-      eigen_detail::product<T>(false, true, T(1), T(0), of_query(q), of_key(k), a);
+      eigen_detail::product<T>(workspace(), false, true, T(1), T(0), of_query(q), of_key(k), a);
       for (index r = 0; r < nq; ++r) {
         const index seen = rows.visible(s, r);
         eigen_detail::softmax_row(a.row(r), seen, scale);
         std::fill(a.row(r) + seen, a.row(r) + nk, T(0));
       }
-      eigen_detail::product<T>(false, false, T(1), T(0), a, of_key(v), of_query(out));
-      if (!probabilities) ws.release();
+      eigen_detail::product<T>(workspace(), false, false, T(1), T(0), a, of_key(v), of_query(out));
     });
   }
 
@@ -18006,35 +20912,29 @@ class eigen_backend {
                           T* dprobabilities) {
     parallel(rows.count() * q.n1, [&](index piece) {
       const index s = piece / q.n1, h = piece % q.n1, nq = rows.queries().length(s), nk = rows.keys().length(s);
-      stack_workspace& ws = workspace();
+      const scratch<eigen_backend> memory(*this, nq, nk);
       const auto of_query = [&](auto x) { return x.matrix(0, h).slice_rows(rows.queries().begin(s), nq); };
       const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
       const view<const T> a = rows.matrices(probabilities, s, q.n1).matrix(0, h);
-      const view<T> ds(ws.template take<T>(nq * nk), nq, nk);
-      eigen_detail::product<T>(true, false, T(1), T(0), a, of_query(dout), of_key(dv));
-      eigen_detail::product<T>(false, true, T(1), T(0), of_query(dout), of_key(v), ds);
+      const view<T> ds = *memory;
+      eigen_detail::product<T>(workspace(), true, false, T(1), T(0), a, of_query(dout), of_key(dv));
+      eigen_detail::product<T>(workspace(), false, true, T(1), T(0), of_query(dout), of_key(v), ds);
       if (dprobabilities)
         host::map(1, fn::copy{}, rows.matrices(dprobabilities, s, q.n1).matrix(0, h), view<const T>(ds));
       for (index r = 0; r < nq; ++r) {
         const T* pa = a.row(r);
         T* pd = ds.row(r);
         const T inner = host::fold<T>(nk, fn::plus{}, [&](index c) { return pa[c] * pd[c]; });
-#pragma omp simd
-        for (index c = 0; c < nk; ++c) pd[c] = pa[c] * (pd[c] - inner) * scale;
+        simd_for(0, nk, [=](index c) { pd[c] = pa[c] * (pd[c] - inner) * scale; });
       }
-      eigen_detail::product<T>(false, false, T(1), T(0), ds, of_key(k), of_query(dq));
-      eigen_detail::product<T>(true, false, T(1), T(0), ds, of_query(q), of_key(dk));
-      ws.release();
+      eigen_detail::product<T>(workspace(), false, false, T(1), T(0), ds, of_key(k), of_query(dq));
+      eigen_detail::product<T>(workspace(), true, false, T(1), T(0), ds, of_query(q), of_key(dk));
     });
   }
 
  private:
   static constexpr index row_tile = 256, row_grain = 64;
 
-  void make_workspaces() {
-    workspaces_.clear();
-    for (int i = 0; i < threads_; ++i) workspaces_.push_back(std::make_unique<stack_workspace>());
-  }
   /// An even number of pieces of at most `row_tile` rows, so that they divide well among threads; small extents stay
   /// whole.
   static index tiles(index extent) { return extent < 64 ? 1 : 2 * ((extent + 2 * row_tile - 1) / (2 * row_tile)); }
@@ -18053,7 +20953,7 @@ class eigen_backend {
   }
 
   int threads_;
-  std::vector<std::unique_ptr<stack_workspace>> workspaces_;
+  std::vector<std::unique_ptr<block_stack<>>> workspaces_;
 };
 
 }  // namespace core_tokensets
@@ -18176,499 +21076,713 @@ struct reference_backend {
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/train/answer_text.hpp ====
-// When two short answers are the same: the normalisation of the VQA evaluation (Antol et al. 2015).
+// ==== core_tokensets/train/answer_evidence.hpp ====
+// What selection knows of samples with text: last-layer gradients, one row for each token of an answer.
 
-#include <algorithm>
-#include <array>
-#include <cstddef>
-#include <functional>
-#include <map>
-#include <sstream>
-#include <string>
-#include <string_view>
-#include <utility>
-
-namespace core_tokensets {
-
-namespace detail {
-
-/// The marks that the evaluation takes out; an apostrophe, a colon and a period are not among them.
-constexpr std::string_view answer_marks = ";/[]\"{}()=+\\_-><@`,?!";
-
-constexpr bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
-/// Contractions without their apostrophes, and with them; none that is a word of its own ("its", "were", "well").
-inline const std::map<std::string, std::string, std::less<>>& contractions() {
-  static const auto table = [] {
-    std::map<std::string, std::string, std::less<>> t;
-    for (const char* verb : {"ai",    "are",  "ca",   "could", "did", "does",   "do",  "had",  "has", "have", "is",
-                             "might", "must", "need", "ought", "sha", "should", "was", "were", "wo",  "would"}) {
-      t[std::string(verb) + "nt"] = std::string(verb) + "n't";
-    }
-    for (const char* verb : {"could", "might", "must", "should", "would"})
-      t[std::string(verb) + "ve"] = std::string(verb) + "'ve";
-    for (const char* word : {"he", "how", "it", "there", "they", "that", "what", "where", "who", "why", "you",
-                             "someone", "somebody", "something"}) {
-      const std::string w = word;
-      t[w + "d"] = w + "'d";
-      if (w != "he") t[w + "ll"] = w + "'ll";
-      if (w != "it") t[w + "s"] = w + "'s";
-    }
-    for (const char* word : {"i", "they", "we", "what", "where", "who", "you"})
-      t[std::string(word) + "ve"] = std::string(word) + "'ve";
-    for (const char* word : {"there", "they", "what", "why", "you"})
-      t[std::string(word) + "re"] = std::string(word) + "'re";
-    t.insert({{"im", "i'm"},
-              {"maam", "ma'am"},
-              {"oclock", "o'clock"},
-              {"yall", "y'all"},
-              {"twas", "'twas"},
-              {"shes", "she's"},
-              {"whens", "when's"}});
-    return t;
-  }();
-  return table;
-}
-
-/// Lower case, number words up to ten as digits ("none" is 0), articles left out, contractions with their apostrophes,
-/// one blank between words.
-inline std::string plain_words(std::string text) {
-  static constexpr std::array<std::string_view, 11> numbers{"zero", "one",   "two",   "three", "four", "five",
-                                                            "six",  "seven", "eight", "nine",  "ten"};
-  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  std::istringstream words(text);
-  std::string result;
-  for (std::string word; words >> word;) {
-    if (word == "none") word = "zero";
-    const auto number = std::find(numbers.begin(), numbers.end(), word);
-    if (number != numbers.end()) word = std::to_string(number - numbers.begin());
-    if (word == "a" || word == "an" || word == "the") continue;
-    if (const auto found = contractions().find(word); found != contractions().end()) word = found->second;
-    result += (result.empty() ? "" : " ") + word;
-  }
-  return result;
-}
-
-/// Without the periods that no digit follows.
-inline std::string without_periods(const std::string& text) {
-  std::string result;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '.' || (i + 1 < text.size() && is_digit(text[i + 1]))) result += text[i];
-  }
-  return result;
-}
-
-/// Punctuation as the published evaluator treats it: a mark vanishes everywhere if it stands beside a blank anywhere,
-/// or if a comma stands between digits anywhere; otherwise it becomes a blank everywhere.
-inline std::string published_punctuation(const std::string& text) {
-  bool thousands = false;
-  for (std::size_t i = 1; i + 1 < text.size(); ++i) {
-    thousands = thousands || (text[i] == ',' && is_digit(text[i - 1]) && is_digit(text[i + 1]));
-  }
-  std::string result = text;
-  for (const char mark : answer_marks) {
-    const bool beside_blank = text.find({mark, ' '}) != text.npos || text.find({' ', mark}) != text.npos;
-    if (thousands || beside_blank) {
-      std::erase(result, mark);
-    } else {
-      std::replace(result.begin(), result.end(), mark, ' ');
-    }
-  }
-  return without_periods(result);
-}
-
-/// Tabs and line feeds as blanks, none at the ends.
-inline std::string trimmed(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) c = c == '\n' || c == '\t' ? ' ' : c;
-  const auto first = result.find_first_not_of(' '), last = result.find_last_not_of(' ');
-  return first == result.npos ? std::string() : result.substr(first, last - first + 1);
-}
-
-}  // namespace detail
-
-/// The answer in lower case, without punctuation (a mark separates words, but for a comma between digits; a period
-/// stays before a digit), articles and blanks too many; number words up to ten are digits, contractions have
-/// apostrophes.
-inline std::string normalise_answer(std::string_view answer) {
-  std::string text;
-  for (std::size_t i = 0; i < answer.size(); ++i) {
-    const char c = answer[i];
-    const bool between =
-        i > 0 && i + 1 < answer.size() && detail::is_digit(answer[i - 1]) && detail::is_digit(answer[i + 1]);
-    if (c == ',' && between) continue;
-    text += detail::answer_marks.find(c) == detail::answer_marks.npos ? c : ' ';
-  }
-  return detail::plain_words(detail::without_periods(text));
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/train/caption_metrics.hpp ====
-// How good captions are against captions that people wrote: BLEU (Papineni et al. 2002), ROUGE-L (Lin 2004) and CIDEr-D
-// (Vedantam et al. 2015), as the evaluation of COCO captions defines them, all on the words of `caption_words`.
-
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstddef>
-#include <map>
-#include <numeric>
-#include <set>
-#include <span>
-#include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 
-namespace core_tokensets {
+namespace core_tokensets::detail {
 
-/// The words of a caption in lower case: runs of letters, digits and bytes beyond ASCII; an apostrophe between two of
-/// these belongs to the word; everything else separates words and is dropped.
-inline std::vector<std::string> caption_words(std::string_view caption) {
-  std::vector<std::string> words;
-  const auto lettered = [&](std::size_t i) {
-    if (i >= caption.size()) return false;
-    const char c = caption[i];
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           (static_cast<unsigned char>(c) & 0x80u) != 0;
-  };
-  bool inside = false;
-  for (std::size_t i = 0; i < caption.size(); ++i) {
-    const bool joins = caption[i] == '\'' && inside && lettered(i + 1);
-    if (!lettered(i) && !joins) {
-      inside = false;
-      continue;
-    }
-    if (!inside) words.emplace_back();
-    inside = true;
-    const char c = caption[i];
-    words.back() += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  }
-  return words;
-}
-
-namespace detail {
-
-constexpr std::size_t longest_ngram = 4;
-
-/// How often each run of 1 .. 4 words occurs, by the length of the run.
-using ngram_counts = std::array<std::map<std::vector<std::string>, double>, longest_ngram>;
-
-inline ngram_counts count_ngrams(const std::vector<std::string>& words) {
-  ngram_counts counts;
-  for (std::size_t n = 1; n <= longest_ngram; ++n) {
-    for (std::size_t i = 0; i + n <= words.size(); ++i) {
-      const auto first = words.begin() + static_cast<std::ptrdiff_t>(i);
-      counts[n - 1][{first, first + static_cast<std::ptrdiff_t>(n)}] += 1;
-    }
-  }
-  return counts;
-}
-
-/// A caption with the captions that it is compared with, as words.
-struct caption_case {
-  std::vector<std::string> words;
-  std::vector<std::vector<std::string>> references;
-};
-
-/// `Error`: no captions, another number of lists of references, a list without references.
-inline std::vector<caption_case> caption_cases(std::span<const std::string> captions,
-                                               std::span<const std::vector<std::string>> references) {
-  require(!captions.empty() && captions.size() == references.size(), "captions: ", captions.size(), " captions with ",
-          references.size(), " lists of references, expected the same number of both and at least one");
-  std::vector<caption_case> cases;
-  for (std::size_t i = 0; i < captions.size(); ++i) {
-    require(!references[i].empty(), "captions: caption ", i, " has no references");
-    cases.push_back({caption_words(captions[i]), {}});
-    for (const auto& r : references[i]) cases.back().references.push_back(caption_words(r));
-  }
-  return cases;
-}
-
-/// Length of the longest common subsequence.
-inline index common_subsequence(const std::vector<std::string>& a, const std::vector<std::string>& b) {
-  std::vector<index> row(b.size() + 1, 0);
-  for (const auto& word : a) {
-    index diagonal = 0;
-    for (std::size_t j = 0; j < b.size(); ++j) {
-      const index above = row[j + 1];
-      row[j + 1] = word == b[j] ? diagonal + 1 : std::max(above, row[j]);
-      diagonal = above;
-    }
-  }
-  return row.back();
-}
-
-inline double mean_of(const std::vector<double>& values) {
-  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-}
-
-}  // namespace detail
-
-/// BLEU-1 .. BLEU-4 of a corpus in [0, 1]: brevity penalty times the geometric mean of the precisions of runs of 1 .. n
-/// words, counts clipped to the largest in any one reference; the length of reference is the closest one (of two the
-/// shorter). No smoothing: 0 where no run of a length is right. `Error`: a caption without references.
-inline std::array<double, 4> bleu(std::span<const std::string> captions,
-                                  std::span<const std::vector<std::string>> references) {
-  std::array<double, 4> right{}, all{};
-  double length = 0, closest = 0;
-  for (const auto& c : detail::caption_cases(captions, references)) {
-    const auto written = static_cast<double>(c.words.size());
-    length += written;
-    double best = -1;
-    detail::ngram_counts most;
-    for (const auto& r : c.references) {
-      const auto l = static_cast<double>(r.size());
-      const double off = std::abs(l - written), least = std::abs(best - written);
-      if (best < 0 || off < least || (off == least && l < best)) best = l;
-      const auto counts = detail::count_ngrams(r);
-      for (std::size_t n = 0; n < 4; ++n) {
-        for (const auto& [ngram, count] : counts[n]) most[n][ngram] = std::max(most[n][ngram], count);
-      }
-    }
-    closest += best;
-    const auto counts = detail::count_ngrams(c.words);
-    for (std::size_t n = 0; n < 4; ++n) {
-      for (const auto& [ngram, count] : counts[n]) {
-        all[n] += count;
-        if (const auto found = most[n].find(ngram); found != most[n].end()) right[n] += std::min(count, found->second);
-      }
-    }
-  }
-  std::array<double, 4> scores{};
-  const double brevity = length > 0 ? std::exp(std::min(0.0, 1 - closest / length)) : 0;
-  double logarithms = 0;
-  for (std::size_t n = 0; n < 4 && right[n] > 0; ++n) {
-    logarithms += std::log(right[n] / all[n]);
-    scores[n] = brevity * std::exp(logarithms / static_cast<double>(n + 1));
-  }
-  return scores;
-}
-
-/// ROUGE-L of each caption in [0, 1], [S]: with P and R the best precision and recall of the longest common subsequence
-/// over the references, (1 + b^2) P R / (R + b^2 P), b = 1.2. `Error`: a caption without references.
-inline std::vector<double> rouge_l_scores(std::span<const std::string> captions,
-                                          std::span<const std::vector<std::string>> references) {
-  constexpr double b2 = 1.2 * 1.2;
-  std::vector<double> scores;
-  for (const auto& c : detail::caption_cases(captions, references)) {
-    double precision = 0, recall = 0;
-    for (const auto& r : c.references) {
-      const auto common = static_cast<double>(detail::common_subsequence(c.words, r));
-      if (common == 0) continue;
-      precision = std::max(precision, common / static_cast<double>(c.words.size()));
-      recall = std::max(recall, common / static_cast<double>(r.size()));
-    }
-    scores.push_back(precision > 0 ? (1 + b2) * precision * recall / (recall + b2 * precision) : 0);
-  }
-  return scores;
-}
-
-/// CIDEr-D of each caption in [0, 10], [S]: 10 times the mean over runs of 1 .. 4 words and over references of the
-/// cosine of tf-idf vectors, the caption's entries clipped to the reference's, times exp(-(difference of lengths)^2 /
-/// 72). The inverse document frequency is log(S / captions whose references hold the run). A caption of fewer than 4
-/// words cannot reach 10. `Error`: fewer than two captions (all weights would be 0), a caption without references.
-inline std::vector<double> cider_d_scores(std::span<const std::string> captions,
-                                          std::span<const std::vector<std::string>> references) {
-  constexpr double sigma = 6;
-  const auto cases = detail::caption_cases(captions, references);
-  require(cases.size() > 1, "cider_d: one caption, expected at least two, or no word tells one picture from another");
-  std::map<std::vector<std::string>, double> documents;
-  std::vector<std::vector<detail::ngram_counts>> vectors(cases.size());
-  for (std::size_t i = 0; i < cases.size(); ++i) {
-    std::set<std::vector<std::string>> seen;
-    for (const auto& r : cases[i].references) {
-      vectors[i].push_back(detail::count_ngrams(r));
-      for (const auto& counts : vectors[i].back()) {
-        for (const auto& [ngram, count] : counts) seen.insert(ngram);
-      }
-    }
-    for (const auto& ngram : seen) documents[ngram] += 1;
-  }
-  const auto weigh = [&](detail::ngram_counts& counts) {
-    std::array<double, 4> norms{};
-    for (std::size_t n = 0; n < 4; ++n) {
-      for (auto& [ngram, value] : counts[n]) {
-        const auto found = documents.find(ngram);
-        value *= std::log(static_cast<double>(cases.size()) / (found == documents.end() ? 1.0 : found->second));
-        norms[n] += value * value;
-      }
-      norms[n] = std::sqrt(norms[n]);
-    }
-    return norms;
-  };
-  std::vector<double> scores;
-  for (std::size_t i = 0; i < cases.size(); ++i) {
-    auto own = detail::count_ngrams(cases[i].words);
-    const auto own_norms = weigh(own);
-    double sum = 0;
-    for (std::size_t k = 0; k < vectors[i].size(); ++k) {
-      auto& other = vectors[i][k];
-      const auto norms = weigh(other);
-      const double off =
-          static_cast<double>(cases[i].words.size()) - static_cast<double>(cases[i].references[k].size());
-      const double penalty = std::exp(-off * off / (2 * sigma * sigma));
-      for (std::size_t n = 0; n < 4; ++n) {
-        double product = 0;
-        for (const auto& [ngram, value] : own[n]) {
-          if (const auto found = other[n].find(ngram); found != other[n].end()) {
-            product += std::min(value, found->second) * found->second;
-          }
-        }
-        if (product > 0) sum += penalty * product / (own_norms[n] * norms[n]);
-      }
-    }
-    scores.push_back(10 * sum / 4 / static_cast<double>(vectors[i].size()));
-  }
-  return scores;
-}
-
-/// Everything at once, over all captions.
-struct caption_scores {
-  std::array<double, 4> bleu{};  ///< BLEU-1 .. BLEU-4
-  double rouge_l = 0, cider_d = 0;
-};
-
-/// `captions` [S] against `references` [S]. `Error`: see `bleu` and `cider_d_scores`.
-inline caption_scores measure_captions(std::span<const std::string> captions,
-                                       std::span<const std::vector<std::string>> references) {
-  return {bleu(captions, references), detail::mean_of(rouge_l_scores(captions, references)),
-          detail::mean_of(cider_d_scores(captions, references))};
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/train/evaluate.hpp ====
-// A trained model on pictures: logits and features in batches, and accuracy.
-
-#include <algorithm>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// Outputs of a model for n pictures: logits `[n, K]` and the normalised class tokens `[n, D]` below the head.
-struct model_outputs {
-  std::vector<float> logits, features;
-  std::vector<std::int32_t> labels;
-};
-
-/// Runs the model on whole pictures.
+/// Last-layer gradients of the samples' answers, averaged over their tokens; labels are the groups. The rows are filled
+/// batch by batch: nothing but the evidence itself is held for all samples.
 template <tensor_backend B>
-model_outputs run_model(B& b, const vit<B>& model, const dataset& data, std::span<const index> indices,
-                        const pixel_normalisation& normalisation, index batch_size = 128) {
-  model_outputs out;
-  vit_tape<B> tape;
+evidence evidence_of(B& b, const image_text_model<B>& model, const sample_view<visual_text>& samples) {
+  const visual_text& data = *samples.data;
+  const encoded_texts encoded(data, model.words(), model.config().text.length);
+  const samples_by_picture by_picture(data, samples.indices);
+  std::vector<std::int32_t> groups;
+  std::vector<index> rows{0}, place(static_cast<std::size_t>(data.n()), -1);
+  for (const index i : samples.indices) {
+    place[static_cast<std::size_t>(i)] = static_cast<index>(groups.size());
+    groups.push_back(data.sample(i).group);
+    rows.push_back(rows.back() + static_cast<index>(encoded.answer(i).size()) + 1);
+  }
+  const index vocabulary = model.config().text.vocabulary, dim = model.config().text.dim;
+  evidence e = empty_evidence(vocabulary, dim, std::move(groups), std::move(rows));
+  e.groups = data.groups();
+  image_text_tape<B> tape;
   tape.keep = kept::logits;
-  token_batch batch;
-  for (std::size_t begin = 0; begin < indices.size(); begin += static_cast<std::size_t>(batch_size)) {
-    const auto part = indices.subspan(begin, std::min(static_cast<std::size_t>(batch_size), indices.size() - begin));
-    make_batch(data, part, {.patch = model.config().patch, .normalisation = normalisation}, batch);
-    forward(b, model, batch, tape);
-    const auto logits = tape.logits.to_host(b), features = tape.norm.y.to_host(b);
-    out.logits.insert(out.logits.end(), logits.begin(), logits.end());
-    out.features.insert(out.features.end(), features.begin(), features.end());
-    out.labels.insert(out.labels.end(), batch.targets.begin(), batch.targets.end());
-  }
-  return out;
-}
-
-/// Share of rows `[n, K]` whose largest entry is at the label.
-template <class T>
-double accuracy(std::span<const T> scores, std::span<const std::int32_t> labels) {
-  require(!labels.empty() && scores.size() % labels.size() == 0, "accuracy: ", scores.size(), " scores for ",
-          labels.size(), " labels");
-  const auto classes = static_cast<std::ptrdiff_t>(scores.size() / labels.size());
-  double right = 0;
-  auto row = scores.begin();
-  for (const std::int32_t label : labels) {
-    right += std::max_element(row, row + classes) - row == label ? 1 : 0;
-    row += classes;
-  }
-  return right / static_cast<double>(labels.size());
-}
-
-/// Class means of features `[n, D]`, and the negative squared distances of other features to them: a classifier without
-/// training (nearest class mean; Mensink et al. 2013).
-class nearest_class_mean {
- public:
-  nearest_class_mean(std::span<const float> features, std::span<const std::int32_t> labels, index classes)
-      : dim_(static_cast<index>(features.size() / labels.size())),
-        means_(static_cast<std::size_t>(classes * dim_), 0.0) {
-    std::vector<double> counts(static_cast<std::size_t>(classes), 0.0);
-    for (std::size_t i = 0; i < labels.size(); ++i) {
-      counts[static_cast<std::size_t>(labels[i])] += 1;
-      for (index d = 0; d < dim_; ++d)
-        mean(labels[i])[d] += double(features[i * static_cast<std::size_t>(dim_) + static_cast<std::size_t>(d)]);
-    }
-    for (index c = 0; c < classes; ++c) {
-      const double count = std::max(1.0, counts[static_cast<std::size_t>(c)]);
-      for (index d = 0; d < dim_; ++d) mean(c)[d] /= count;
-    }
-  }
-  /// `[n, K]` for features `[n, D]`.
-  std::vector<double> scores(std::span<const float> features) const {
-    std::vector<double> result;
-    const index classes = static_cast<index>(means_.size()) / dim_;
-    for (std::size_t i = 0; i < features.size(); i += static_cast<std::size_t>(dim_)) {
-      for (index c = 0; c < classes; ++c) {
-        double distance = 0;
-        for (index d = 0; d < dim_; ++d) {
-          const double difference =
-              double(features[i + static_cast<std::size_t>(d)]) - means_[static_cast<std::size_t>(c * dim_ + d)];
-          distance += difference * difference;
-        }
-        result.push_back(-distance);
+  token_batch images;
+  for_batches(by_picture.pictures(), 64, [&](std::span<const index> part) {
+    text_batch texts;
+    std::vector<index> asked;
+    for (const index picture : part) {
+      texts.next_picture();
+      for (const index i : by_picture.of(picture)) {
+        texts.append(encoded.prompt(i), encoded.answer(i), tokenizer::begin_token, tokenizer::end_token);
+        asked.push_back(i);
       }
     }
-    return result;
+    make_batch(data.images, part, model.config().image, images);
+    forward(b, model, images, texts, tape);
+    const auto logits = tape.logits.to_host(b), features = tape.text_norm.y.to_host(b);
+    const std::vector<float> z(logits.begin(), logits.end()), h(features.begin(), features.end());
+    for (std::size_t q = 0; q < asked.size(); ++q) {
+      const sequences& of_text = tape.text.asked_of_text;
+      const index first = e.first_row(place[static_cast<std::size_t>(asked[q])]),
+                  begin = of_text.begin(static_cast<index>(q));
+      for (index a = 0; a < of_text.length(static_cast<index>(q)); ++a) {
+        const auto row = [&](const std::vector<float>& from, index width) {
+          return std::span(from).subspan(static_cast<std::size_t>((begin + a) * width),
+                                         static_cast<std::size_t>(width));
+        };
+        fill_row(e, first + a, row(z, vocabulary), row(h, dim), tape.text.targets[static_cast<std::size_t>(begin + a)]);
+      }
+    }
+  });
+  return e;
+}
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/train/consolidate.hpp ====
+// How a task enters the memory: which samples, which of their tokens, within how many bytes. Classes and texts share
+// all of it but what a sample is, how it is explained and what selection knows of it.
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Which samples of the task's training data were stored, in the order of the memory, and the seconds that choosing and
+/// explaining took.
+struct consolidation {
+  std::vector<index> samples = {};
+  double select_seconds = 0, attribute_seconds = 0;
+};
+
+namespace detail {
+
+/// What a sample is: its picture, its number in `targets`, its text, and its group for balanced selection.
+inline const dataset& pictures_of(const dataset& d) { return d; }
+inline const dataset& pictures_of(const visual_text& d) { return d.images; }
+inline index picture_of(const dataset&, index i) { return i; }
+inline index picture_of(const visual_text& d, index i) { return d.sample(i).image; }
+inline std::int32_t target_of(const dataset& d, index i) { return d.label(i); }
+inline std::int32_t target_of(const visual_text& d, index i) { return d.sample(i).group; }
+inline index groups_of(const dataset& d) { return d.classes(); }
+inline index groups_of(const visual_text& d) { return d.groups(); }
+/// Prompt and the one answer that a memory keeps: what most people said, or the first caption.
+inline std::pair<std::string_view, std::string_view> texts_of(const dataset&, index) { return {}; }
+inline std::pair<std::string_view, std::string_view> texts_of(const visual_text& d, index i) {
+  const visual_text_sample& s = d.sample(i);
+  return {s.prompt, s.prompt.empty() ? s.answers.front() : consensus(s)};
+}
+
+/// Last-layer gradients of pictures.
+template <tensor_backend B>
+evidence evidence_of(B& b, const vit<B>& model, const sample_view<dataset>& samples) {
+  const model_outputs got = run_model(b, model, samples);
+  return make_evidence(got.logits, got.features, got.labels, model.config().classes);
+}
+
+/// Some samples as the model reads them with their stored answers, one text a picture.
+template <tensor_backend B>
+void read_samples(const vit<B>& model, const dataset& data, std::span<const index> part, token_batch& images,
+                  text_batch&) {
+  make_batch(data, part, model.config(), images);
+}
+template <tensor_backend B>
+void read_samples(const image_text_model<B>& model, const visual_text& data, std::span<const index> part,
+                  token_batch& images, text_batch& texts) {
+  std::vector<index> pictures;
+  texts.clear();
+  for (const index i : part) {
+    const auto [prompt, answer] = texts_of(data, i);
+    pictures.push_back(data.sample(i).image);
+    texts.next_picture();
+    texts.append(model.words().encode(prompt), model.words().encode(answer), tokenizer::begin_token,
+                 tokenizer::end_token);
   }
+  make_batch(data.images, pictures, model.config().image, images);
+}
+
+/// Relevance `[P]` of the image tokens for the label, or for the answer.
+template <tensor_backend B, class Method>
+std::vector<double> explain(const Method& method, B& b, const vit<B>& model, const token_batch& images,
+                            const text_batch&, attribution_workspace<B>& ws) {
+  return attribute(method, b, model, images, target::label(), ws);
+}
+template <tensor_backend B, class Method>
+std::vector<double> explain(const Method& method, B& b, const image_text_model<B>& model, const token_batch& images,
+                            const text_batch& texts, answer_workspace<B>& ws) {
+  return attribute(method, b, model, images, texts, ws).image;
+}
+
+template <class Model>
+struct workspace_for;
+template <tensor_backend B>
+struct workspace_for<vit<B>> {
+  using type = attribution_workspace<B>;
+};
+template <tensor_backend B>
+struct workspace_for<image_text_model<B>> {
+  using type = answer_workspace<B>;
+};
+
+/// A part of a recipe with `seed` added to its own, where it has one.
+template <class Part>
+Part seeded(Part part, std::uint64_t seed) {
+  if constexpr (requires { part.with_seed(seed); }) {
+    return part.with_seed(seed);
+  } else {
+    if constexpr (requires { part.seed += seed; }) part.seed += seed;
+    return part;
+  }
+}
+
+inline void check_memory(const token_memory& memory, const vit_config& c) {
+  require(memory.format().grid == c.grid, "consolidate: the memory holds images of ", memory.format().grid,
+          ", the model sees images of ", c.grid);
+}
+
+/// The tokens that `rule` keeps of a sample, as the memory stores them.
+struct cut_tokens {
+  std::vector<std::uint8_t> patches;
+  std::vector<std::uint16_t> positions;
+  std::vector<float> relevance;
+};
+
+inline cut_tokens cut(const image_view& picture, const patch_grid& grid, std::span<const double> relevance,
+                      std::vector<std::uint16_t> positions) {
+  cut_tokens kept{.patches = {}, .positions = std::move(positions), .relevance = {}};
+  const auto pixels = patchify(picture, grid.patch);
+  for (const std::uint16_t p : kept.positions) {
+    require(p < grid.tokens(), "consolidate: the token rule keeps position ", p, " of ", grid.tokens());
+    const auto from = pixels.begin() + p * grid.patch_dim();
+    kept.patches.insert(kept.patches.end(), from, from + grid.patch_dim());
+    kept.relevance.push_back(static_cast<float>(relevance[p]));
+  }
+  return kept;
+}
+
+/// How many samples of `count` tokens the rest of the budget holds, judged by up to 32 of them as the codec packs them.
+/// `Error`: not even one, although the memory is empty.
+template <class Data>
+index affordable_samples(const token_memory& memory, const sample_view<Data>& samples, index count, index bytes) {
+  const patch_grid& grid = memory.format().grid;
+  const index tried = std::min<index>(32, samples.n()), now = memory.bytes_on_disk();
+  std::vector<double> relevance(static_cast<std::size_t>(grid.tokens()), 0.0);
+  double total = 0;
+  index least = std::numeric_limits<index>::max();
+  for (index i = 0; i < tried; ++i) {
+    const index s = samples.indices[static_cast<std::size_t>(i * samples.n() / tried)];
+    const dataset& pictures = pictures_of(*samples.data);
+    const auto places = keep(chance_tokens{.seed = 1}, {relevance, count, static_cast<std::uint64_t>(i)});
+    const cut_tokens kept = cut(pictures.view_of(picture_of(*samples.data, s)), grid, relevance, places);
+    const auto [prompt, answer] = texts_of(*samples.data, s);
+    const index with = memory.bytes_with({.patches = kept.patches,
+                                          .positions = kept.positions,
+                                          .relevance = kept.relevance,
+                                          .target = target_of(*samples.data, s),
+                                          .prompt = prompt,
+                                          .answer = answer});
+    least = std::min(least, with);
+    total += static_cast<double>(with - now);
+  }
+  const double one = std::max(1.0, total / static_cast<double>(tried));
+  const auto k = static_cast<index>(static_cast<double>(std::max<index>(0, bytes - now)) / one);
+  require(k > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ", count,
+          " tokens, which takes ", least);
+  return std::min(k, samples.n());
+}
+
+inline double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// k samples of a view by a selector, as numbers of the data.
+template <tensor_backend B, class Model, class Data, class Select>
+selection_result choose_from(B& b, const Select& selector, const Model& model, const sample_view<Data>& samples,
+                             index k) {
+  std::vector<std::int32_t> labels;
+  for (const index i : samples.indices) labels.push_back(target_of(*samples.data, i));
+  selection_result chosen = choose_samples(selector, labels, groups_of(*samples.data), k,
+                                           [&]() -> evidence { return evidence_of(b, model, samples); });
+  require(chosen.indices.size() == chosen.weights.size(), "consolidate: the selector chose ", chosen.indices.size(),
+          " samples with ", chosen.weights.size(), " weights");
+  for (index& i : chosen.indices) {
+    require(i >= 0 && i < samples.n(), "consolidate: the selector chose sample ", i, " of ", samples.n());
+    i = samples.indices[static_cast<std::size_t>(i)];
+  }
+  return chosen;
+}
+
+/// Appends the chosen samples of `data`: of each the `count` tokens that `rule` keeps, as long as the file stays within
+/// `bytes`. Returns those that were stored.
+template <tensor_backend B, class Model, class Data, class Method, class Rule>
+std::vector<index> store(B& b, const Method& method, const Rule& rule, const Model& model, const Data& data,
+                         const selection_result& chosen, index count, std::uint32_t task_number, index bytes,
+                         token_memory& memory) {
+  const patch_grid& grid = image_config(model).grid;
+  const bool explained =
+      needs_relevance(rule) && (count < grid.tokens() || memory.format().relevance != relevance_storage::none);
+  typename workspace_for<Model>::type workspace;
+  token_batch images;
+  text_batch texts;
+  std::vector<index> stored;
+  constexpr std::size_t batch_size = 32;
+  for (std::size_t begin = 0; begin < chosen.indices.size(); begin += batch_size) {
+    const auto part = std::span(chosen.indices).subspan(begin, std::min(batch_size, chosen.indices.size() - begin));
+    std::vector<double> relevance(part.size() * static_cast<std::size_t>(grid.tokens()), 0.0);
+    if (explained) {
+      read_samples(model, data, part, images, texts);
+      relevance = explain(method, b, model, images, texts, workspace);
+    }
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      const auto of_sample = std::span<const double>(relevance).subspan(i * static_cast<std::size_t>(grid.tokens()),
+                                                                        static_cast<std::size_t>(grid.tokens()));
+      const cut_tokens kept = cut(pictures_of(data).view_of(picture_of(data, part[i])), grid, of_sample,
+                                  keep(rule, {of_sample, count, static_cast<std::uint64_t>(part[i])}));
+      const auto [prompt, answer] = texts_of(data, part[i]);
+      if (memory.append_within({.patches = kept.patches,
+                                .positions = kept.positions,
+                                .relevance = kept.relevance,
+                                .target = target_of(data, part[i]),
+                                .weight = chosen.weights[begin + i],
+                                .task = task_number,
+                                .prompt = prompt,
+                                .answer = answer},
+                               bytes))
+        stored.push_back(part[i]);
+    }
+  }
+  return stored;
+}
+
+}  // namespace detail
+
+/// What the training data of a task weigh as they came: the files of their pictures with 8 bytes of label and weight
+/// each (raw pixels where there are no files), and all texts.
+inline index bytes_of_data(const dataset& d) {
+  if (d.source_bytes.empty()) return static_cast<index>(d.pixels.size());
+  return static_cast<index>(d.total_source_bytes()) + picture_overhead * d.n();
+}
+inline index bytes_of_data(const visual_text& d) {
+  index total = bytes_of_data(d.images);
+  for (const auto& sample : d.samples) {
+    total += static_cast<index>(sample.prompt.size());
+    for (const auto& answer : sample.answers) total += static_cast<index>(answer.size());
+  }
+  return total;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/fit_options.hpp ====
+// How a model is trained: everything but its objective and its optimiser, which are types.
+
+#include <cstdint>
+#include <functional>
+
+
+namespace core_tokensets {
+
+/// Which tokens new pictures lose in the steps that leave some out: random ones, or those that the memory would leave
+/// out. With the second new and old pictures lose the same, so a model cannot tell by what is missing which is old; it
+/// explains every such batch, and whether it helps depends on the method (docs/results.md).
+enum class token_drop_rule { random, memory };
+
+template <>
+inline constexpr std::array words<token_drop_rule>{"random", "memory"};
+
+/// New pictures as a memory would keep them: from a whole batch, with the texts about it (null for classes), to `out`.
+using remembered_form = std::function<void(const token_batch& whole, const text_batch* texts, token_batch& out)>;
+
+struct fit_options {
+  index epochs = 5;
+  index batch = 64, replay_batch = 64;  ///< new samples (of texts: pictures), and samples of the memory, in each step
+  index texts_per_picture = 4;          ///< of a new picture in one step, at most
+  double warm_up = 0.05;                ///< share of the steps
+  double clip = 1;                      ///< largest norm of the gradient; 0: any
+  double backbone_rate = 1;             ///< learning rate of all below the head (of texts: of the encoder), as a share
+  bool imprint = false;                 ///< new rows of the head start from the mean features of their classes
+  bool align = false;                   ///< after a task the head's new rows are scaled to the length of the old ones
+  missing_tokens missing = missing_tokens::drop;
+  double token_drop = 0.75;       ///< share of the tokens that is left out of new pictures ...
+  double token_drop_often = 0.5;  ///< ... in this share of the batches; the others stay whole
+  token_drop_rule drop_rule = token_drop_rule::random;
+  index shift = 2;              ///< new pictures are moved by at most so many pixels
+  double flip = 0.5;            ///< probability of a mirror; never with texts, where left would become right
+  bool augment_replay = false;  ///< replayed samples are mirrored, too
+  std::uint64_t seed = 0;
+  progress_callback on_progress = {};
+  remembered_form as_remembered = {};  ///< what `drop_rule` memory means; a learner sets it
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("epochs", self.epochs);
+    visit("batch", self.batch);
+    visit("replay_batch", self.replay_batch);
+    visit("texts_per_picture", self.texts_per_picture);
+    visit("warm_up", self.warm_up);
+    visit("clip", self.clip);
+    visit("backbone_rate", self.backbone_rate);
+    visit("imprint", self.imprint);
+    visit("align", self.align);
+    visit("missing", self.missing);
+    visit("token_drop", self.token_drop);
+    visit("token_drop_often", self.token_drop_often);
+    visit("drop_rule", self.drop_rule);
+    visit("shift", self.shift);
+    visit("flip", self.flip);
+    visit("augment_replay", self.augment_replay);
+    visit("seed", self.seed);
+  }
+};
+
+/// `Error` naming the option that makes no sense.
+inline void check(const fit_options& o) {
+  const auto at_least = [](const char* name, index value, index least) {
+    require(value >= least, "fit: ", name, " ", value, ", expected at least ", least);
+  };
+  const auto share = [](const char* name, double value, double most) {
+    require(value >= 0 && value <= most, "fit: ", name, " ", value, ", expected 0 to ", most);
+  };
+  at_least("epochs", o.epochs, 1);
+  at_least("batch", o.batch, 1);
+  at_least("replay_batch", o.replay_batch, 1);
+  at_least("texts_per_picture", o.texts_per_picture, 1);
+  at_least("shift", o.shift, 0);
+  share("warm_up", o.warm_up, 1);
+  share("clip", o.clip, 1e30);
+  share("backbone_rate", o.backbone_rate, 1e6);
+  share("token_drop", o.token_drop, 1);
+  require(o.token_drop < 1, "fit: token_drop ", o.token_drop, ", expected less than 1: something must be left");
+  share("token_drop_often", o.token_drop_often, 1);
+  share("flip", o.flip, 1);
+}
+
+/// The seed of everything random in task t.
+inline std::uint64_t seed_of_task(std::uint64_t seed, index t) { return seed * 1000 + static_cast<std::uint64_t>(t); }
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/head.hpp ====
+// The head of a classifier when classes arrive: room for them, rows that start from class means, rows of one length.
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// The first class of the last block of classes of a task, if it has exactly those from there to the last one that is
+/// known; 0 where its classes are others (then all compete with all).
+inline index first_new_class(const task& t) {
+  std::vector<std::int32_t> classes = t.classes;
+  std::sort(classes.begin(), classes.end());
+  for (std::size_t i = 0; i + 1 < classes.size(); ++i) {
+    if (classes[i] + 1 != classes[i + 1]) return 0;
+  }
+  return classes.empty() ? 0 : classes.front();
+}
+
+/// Gives the model a head for all classes up to those of the task, with their names. A head whose classes have no names
+/// was for something else, and is replaced unless it has the right size; one with names grows. `Error`: names that are
+/// not those of the data.
+template <tensor_backend B>
+void prepare_head(B& b, vit<B>& model, const task& t) {
+  const index needed = seen_classes(t), have = model.config().classes;
+  const std::vector<std::string> old = model.config().class_names;
+  std::vector<std::string> names = class_names_of(t, needed);
+  for (std::size_t k = 0; k < std::min(old.size(), names.size()); ++k) {
+    require(old[k] == names[k], "fit: class ", k, " of the model is '", old[k], "', that of the task '", names[k],
+            "'; give the model a fresh head (replace_head), or number the classes as the model does");
+  }
+  if (old.empty()) {
+    if (have != needed) model.replace_head(b, needed);
+    model.set_class_names(std::move(names));
+  } else if (needed > have) {
+    model.grow_head(b, needed, std::move(names));
+  }
+}
+
+namespace detail {
+
+/// Rows `[K, D]` of the head's weight on the host, and where they lie among the parameters.
+template <tensor_backend B>
+class head_rows {
+ public:
+  using T = typename B::scalar;
+  head_rows(B& b, vit<B>& model) : b_(b), model_(model), all_(model.parameters().to_host(b)) {}
+  std::span<T> operator[](index k) {
+    const slot& w = model_.layout().head.weight;
+    return std::span(all_).subspan(static_cast<std::size_t>(w.offset + k * w.cols), static_cast<std::size_t>(w.cols));
+  }
+  double length(index k) {
+    double sum = 0;
+    for (const T x : (*this)[k]) sum += double(x) * double(x);
+    return std::sqrt(sum);
+  }
+  /// Mean length of the rows `begin` .. `end`.
+  double mean_length(index begin, index end) {
+    double sum = 0;
+    for (index k = begin; k < end; ++k) sum += length(k);
+    return end > begin ? sum / static_cast<double>(end - begin) : 0.0;
+  }
+  void store() { model_.parameters().assign(b_, 1, model_.parameters().size(), all_.data()); }
 
  private:
-  double* mean(index c) { return means_.data() + c * dim_; }
-  index dim_;
-  std::vector<double> means_;
+  B& b_;
+  vit<B>& model_;
+  std::vector<T> all_;
 };
+
+}  // namespace detail
+
+/// Rows of the head from class `first` on become the mean features of their classes in `samples`, at the mean length of
+/// the older rows (Qi et al., CVPR 2018, weight imprinting). Classes without samples keep theirs.
+template <tensor_backend B>
+void imprint_head(B& b, vit<B>& model, const sample_view<dataset>& samples, index first) {
+  const model_outputs known = run_model(b, model, samples);
+  const index classes = model.config().classes, dim = model.config().dim;
+  const nearest_class_mean means(known.features, known.labels, classes);
+  detail::head_rows<B> rows(b, model);
+  const double old = rows.mean_length(0, first);
+  for (index k = first; k < classes; ++k) {
+    if (means.count(k) == 0) continue;
+    double norm = 0;
+    for (const double x : means.mean(k)) norm += x * x;
+    if (!(norm > 0)) continue;
+    const double target = old > 0 ? old : rows.length(k), scale = target / std::sqrt(norm);
+    for (index d = 0; d < dim; ++d)
+      rows[k][static_cast<std::size_t>(d)] = typename B::scalar(scale * means.mean(k)[static_cast<std::size_t>(d)]);
+  }
+  rows.store();
+}
+
+/// Scales the rows of the head from class `first` on so that their mean length is that of the older ones (weight
+/// aligning, Zhao et al., CVPR 2020). Without older ones nothing changes.
+template <tensor_backend B>
+void align_head(B& b, vit<B>& model, index first) {
+  const index classes = model.config().classes;
+  if (first <= 0 || first >= classes) return;
+  detail::head_rows<B> rows(b, model);
+  const double fresh = rows.mean_length(first, classes);
+  if (!(fresh > 0)) return;
+  const double scale = rows.mean_length(0, first) / fresh;
+  for (index k = first; k < classes; ++k) {
+    for (auto& x : rows[k]) x = typename B::scalar(double(x) * scale);
+  }
+  rows.store();
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/objectives/objective.hpp ====
+// What a training step minimises: a type that reads logits and what the batch carries, and writes their gradient.
+
+#include <concepts>
+#include <cstdint>
+#include <span>
+
+
+namespace core_tokensets {
+
+/// What an objective may read besides the logits `[R, K]`: rows of new samples come first, those of replayed ones
+/// behind. For classes a row is a sample; for texts it is a token that is asked for.
+template <class T>
+struct objective_batch {
+  std::span<const std::int32_t> targets;  ///< [R]
+  std::span<const float> weights;         ///< [R]; the loss is the mean over the rows of weight times loss
+  index fresh = 0;                        ///< rows of new samples
+  index first_class = 0;                  ///< classes from here on are new in this task; 0: all are, or nobody knows
+  view<const T> start_logits = {};        ///< [R, K'] of the model as the task found it, K' <= K; empty: not asked for
+  /// Logits that the memory kept of each replayed sample, and their classes (-1: none there) `[R - fresh, width]`.
+  std::span<const float> stored_logits = {};
+  std::span<const std::int32_t> stored_classes = {};
+};
+
+/// An objective: `loss(o, b, logits, batch, tape)` writes `tape.losses` `[R, 1]` (without weights) and `tape.dlogits`
+/// `[R, K]` (=), the gradient of the mean over the rows of weight times loss. It may say more of itself:
+///   a member `bool uses_start_model`                 asks for `start_logits`;
+///   `index stored_logits() const`                    how many logits a memory shall keep of each sample (0: none).
+template <class O, class B>
+concept objective = std::copyable<O> && tensor_backend<B> &&
+    requires(const O& o, B& b, view<const typename B::scalar> logits, const objective_batch<typename B::scalar>& batch,
+             loss_tape<B>& tape) {
+  { loss(o, b, logits, batch, tape) } -> std::same_as<void>;
+};
+
+template <class O>
+bool uses_start_model(const O& o) {
+  if constexpr (requires { o.uses_start_model; }) return o.uses_start_model;
+  return false;
+}
+
+template <class O>
+index stored_logits(const O& o) {
+  if constexpr (requires { o.stored_logits(); }) return o.stored_logits();
+  return 0;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/objectives/cross_entropy.hpp ====
+// Cross-entropy in which all classes compete for every sample, and the asymmetric one, in which most new samples
+// compete among the new classes only.
+
+#include <algorithm>
+
+
+namespace core_tokensets {
+
+/// All classes compete for new and replayed samples alike: the paper's loss.
+struct summed {
+  static constexpr const char* name = "sum";
+  static constexpr const char* about = "cross-entropy, all classes compete for every sample (the paper's)";
+  double smoothing = 0;  ///< share of the target that is spread evenly over the competing classes
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("smoothing", self.smoothing);
+  }
+};
+
+template <tensor_backend B, class T = typename B::scalar>
+void loss(const summed& o, B& b, const_view<T> logits, const objective_batch<T>& batch, loss_tape<B>& tape) {
+  cross_entropy(b, logits, batch.targets, tape, batch.weights, {.label_smoothing = o.smoothing});
+}
+
+/// Asymmetric cross-entropy (ER-ACE, Caccia et al., ICLR 2022): new samples compete among the classes of their own task
+/// only, so that they do not push the old ones down. There the memory holds samples of the current task too, for which
+/// all classes compete; here it does not yet, so some of the new samples take their place: as many for each new class
+/// as are replayed for each old one.
+struct ace {
+  static constexpr const char* name = "ace";
+  static constexpr const char* about = "asymmetric cross-entropy: most new samples compete among the new classes only";
+  double smoothing = 0;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("smoothing", self.smoothing);
+  }
+
+  /// How many of the new samples compete with the old classes too, the first ones of the batch.
+  static index open_contest(index fresh, index replayed, index first_class, index classes) {
+    if (first_class == 0) return fresh;
+    return std::min(fresh, replayed * (classes - first_class) / first_class);
+  }
+};
+
+template <tensor_backend B, class T = typename B::scalar>
+void loss(const ace& o, B& b, const_view<T> logits, const objective_batch<T>& batch, loss_tape<B>& tape) {
+  const index open = ace::open_contest(batch.fresh, logits.rows - batch.fresh, batch.first_class, logits.cols);
+  auto& first = tape.competing;
+  first.assign(batch.targets.size(), 0);
+  std::fill(first.begin() + open, first.begin() + batch.fresh, static_cast<std::int32_t>(batch.first_class));
+  cross_entropy(b, logits, batch.targets, tape, batch.weights, {.label_smoothing = o.smoothing, .first_class = first});
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/stored_logits.hpp ====
+// The largest logits of each sample as columns of a memory: written when samples are remembered, read at replay.
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Columns of a memory that keeps `top` logits of each sample: their values in 16 bits, and their classes, 65,535 where
+/// there are fewer.
+inline std::vector<memory_column> logit_columns(index top) {
+  return {{"logits", dtype::f16, top, false}, {"logit_classes", dtype::u16, top, false}};
+}
+
+namespace detail {
+
+inline constexpr std::uint16_t no_class = 0xffff;
+
+inline void check_stored_logits(const token_memory& memory) {
+  require(memory.has_column("logits") && memory.has_column("logit_classes"),
+          "fit: the objective wants stored logits, which the memory does not keep; give its format logit_columns()");
+}
+
+/// What the memory keeps of the samples of a step.
+struct recalled_logits {
+  std::vector<float> values;          ///< [R, width]
+  std::vector<std::int32_t> classes;  ///< [R, width], -1: none
+
+  void read(const token_memory& memory, std::span<const index> samples) {
+    values.clear(), classes.clear();
+    for (const index s : samples) {
+      const auto kept = memory.column("logits", s), of = memory.column("logit_classes", s);
+      for (std::size_t i = 0; i < kept.size() / 2; ++i) {
+        std::uint16_t bits = 0, c = 0;
+        std::memcpy(&bits, kept.data() + 2 * i, 2);
+        std::memcpy(&c, of.data() + 2 * i, 2);
+        values.push_back(c == no_class ? 0.0f : static_cast<float>(half::from_bits(bits)));
+        classes.push_back(c == no_class ? -1 : c);
+      }
+    }
+  }
+};
+
+}  // namespace detail
+
+/// Stores the largest logits that the model now has for the samples `first ..` of the memory, as they are kept.
+template <tensor_backend B>
+void store_logits(B& b, const vit<B>& model, token_memory& memory, index first, missing_tokens missing) {
+  detail::check_stored_logits(memory);
+  require(model.config().classes < detail::no_class, "store_logits: ", model.config().classes, " classes");
+  vit_tape<B> tape;
+  tape.keep = kept::logits;
+  const index classes = model.config().classes;
+  constexpr index batch_size = 128;
+  for (index begin = first; begin < memory.samples(); begin += batch_size) {
+    std::vector<index> part(static_cast<std::size_t>(std::min(batch_size, memory.samples() - begin)));
+    std::iota(part.begin(), part.end(), begin);
+    forward(b, model, make_batch(memory, part, model.config().normalisation, {.missing = missing}), tape);
+    const auto logits = tape.logits.to_host(b);
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      const auto row = logits.begin() + static_cast<index>(i) * classes;
+      std::vector<index> order(static_cast<std::size_t>(classes));
+      std::iota(order.begin(), order.end(), index{0});
+      std::stable_sort(order.begin(), order.end(), [&](index a, index c) { return row[a] > row[c]; });
+      const auto values = memory.column("logits", part[i]), names = memory.column("logit_classes", part[i]);
+      for (std::size_t k = 0; k < values.size() / 2; ++k) {
+        const bool known = k < order.size();
+        const std::uint16_t bits = known ? half(double(row[order[k]])).bits : std::uint16_t{0},
+                            c = known ? static_cast<std::uint16_t>(order[k]) : detail::no_class;
+        std::memcpy(values.data() + 2 * k, &bits, 2);
+        std::memcpy(names.data() + 2 * k, &c, 2);
+      }
+    }
+  }
+}
 
 }  // namespace core_tokensets
 
 // ==== core_tokensets/train/fit.hpp ====
 // Training on new pictures together with a memory: one ragged batch holds both, one pass serves both.
 
-#include <functional>
+#include <cstdio>
+#include <optional>
 #include <string>
 #include <vector>
 
 
 namespace core_tokensets {
 
-/// How new and replayed samples meet in the loss. `sum` (the paper): all classes compete for both. `ace` (ER-ACE,
-/// Caccia et al. 2022): new samples compete among the classes of their own task only, so that they do not push the old
-/// ones down. There the memory holds samples of the current task too, for which all classes compete; here it does not
-/// yet, so some of the new samples take their place: as many for each new class as are replayed for each old one.
-enum class replay_loss { sum, ace };
-
-struct fit_options {
-  index epochs = 3, batch = 64;
-  index replay_batch = 64;  ///< samples of the memory in each step
-  adamw optimiser = {.learning_rate = 1e-3};
-  double warm_up = 0.05;  ///< share of the steps
-  double clip = 1.0;      ///< largest norm of the gradient
-  double label_smoothing = 0;
-  replay_loss loss = replay_loss::ace;
-  missing_tokens missing = missing_tokens::drop;
-  double token_drop = 0;        ///< share of the tokens that is left out of new pictures ...
-  double token_drop_often = 1;  ///< ... in this share of the batches; the others stay whole
-  /// Relevance `[T]` of the tokens of whole new pictures, the least relevant of which are left out; empty: random ones
-  /// are (see `token_drop_rule`).
-  std::function<std::vector<double>(const token_batch&)> token_relevance = {};
-  pixel_normalisation normalisation = {};
-  augmentation augment = {};
-  std::uint64_t seed = 0;
-  progress_callback on_progress = {};
+/// What happens to the gradients of a step between backward and clipping: nothing. Another type with the same call may
+/// sum them over machines.
+struct local_gradients {
+  template <tensor_backend B>
+  void operator()(B&, tensor<B>&) const {}
 };
 
 /// Everything that a training step writes to; kept from step to step.
@@ -18678,20 +21792,36 @@ struct training_state {
   loss_tape<B> loss;
   tensor<B> gradients, dtokens;
   optimiser_state<B> optimiser;
+  std::vector<parameter_group> groups;
 };
 
+/// How far a step goes.
+struct step_options {
+  double clip = 1;      ///< largest norm of the gradient; 0: any
+  double schedule = 1;  ///< what the learning rate is multiplied by
+};
+
+/// Clips what is in `state.gradients` and moves the parameters.
+template <tensor_backend B, class Model, class State, optimiser<B> Optimiser, class Reduce>
+void update_parameters(B& b, Model& model, const Optimiser& o, const Reduce& reduce, const step_options& how,
+                       State& state) {
+  reduce(b, state.gradients);
+  if (how.clip > 0) clip_gradients(b, state.gradients, how.clip, state.optimiser);
+  step(b, o, state.optimiser, model.parameters(), state.gradients, how.schedule, state.groups);
+}
+
 /// One optimiser step on a batch; its loss is left in `state.loss`. Allocates nothing once `state` is warm.
-template <tensor_backend B>
-void training_step(B& b, vit<B>& model, const token_batch& batch, const cross_entropy_options& loss_options,
-                   const fit_options& o, double schedule, training_state<B>& state) {
+template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce = local_gradients>
+void training_step(B& b, vit<B>& model, const token_batch& batch, const objective_batch<typename B::scalar>& facts,
+                   const Objective& what, const Optimiser& o, const step_options& how, training_state<B>& state,
+                   const Reduce& reduce = {}) {
   using T = typename B::scalar;
   forward(b, model, batch, state.tape);
-  cross_entropy(b, *state.tape.logits, batch.targets, state.loss, batch.weights, loss_options);
+  loss(what, b, *std::as_const(state.tape.logits), facts, state.loss);
   state.gradients.resize(b, 1, model.parameters().size());
   b.fill(*state.gradients, T(0));
   backward(b, model, state.tape, *state.loss.dlogits, state.gradients.data(), state.dtokens);
-  if (o.clip > 0) clip_gradients(b, state.gradients, o.clip, state.optimiser);
-  step(b, o.optimiser, state.optimiser, model.parameters(), state.gradients, schedule);
+  update_parameters(b, model, o, reduce, how, state);
 }
 
 namespace detail {
@@ -18711,21 +21841,9 @@ inline void balance_weights(std::vector<float>& weights, index samples, index fr
   spread(fresh, samples);
 }
 
-/// The same for a batch, and which classes compete (`first` `[S]`).
-inline void balance(token_batch& batch, index fresh, replay_loss loss, std::int32_t first_class, index classes,
-                    std::vector<std::int32_t>& first) {
-  const index samples = batch.samples();
-  balance_weights(batch.weights, samples, fresh);
-  first.assign(static_cast<std::size_t>(samples), 0);
-  if (loss == replay_loss::sum) return;
-  index open = 0;  // new samples for which all classes compete
-  if (samples > fresh && first_class > 0) open = (samples - fresh) * (classes - first_class) / first_class;
-  std::fill(first.begin() + std::min(open, fresh), first.begin() + fresh, first_class);
-}
-
 }  // namespace detail
 
-/// The stream of random numbers that deals out the memory; those of epochs and steps begin at 1000.
+/// The stream of random numbers that deals out the memory; those of epochs begin at 1000.
 inline constexpr std::uint64_t replay_stream = 0x7265706c6179;
 
 /// Where training stands.
@@ -18739,8 +21857,7 @@ struct epoch_position {
 template <class Step, class Loss>
 void run_epochs(std::span<const index> samples, const fit_options& o, const std::string& what, const Step& step,
                 const Loss& loss) {
-  require(!samples.empty() && o.epochs > 0 && o.batch > 0, "fit: ", samples.size(), " samples, ", o.epochs,
-          " epochs, batches of ", o.batch, ", expected more than 0 of each");
+  require(!samples.empty(), what, ": there are no samples to learn from");
   const auto n = static_cast<index>(samples.size());
   const index steps = (n + o.batch - 1) / o.batch * o.epochs;
   const auto warm_up = static_cast<index>(o.warm_up * static_cast<double>(steps));
@@ -18767,20 +21884,22 @@ void run_epochs(std::span<const index> samples, const fit_options& o, const std:
 /// A batch of new pictures as training sees it: whole, or for some of the steps with tokens left out.
 class new_pictures {
  public:
-  /// The batch of the pictures `part` at that position; valid until the next call.
-  token_batch& take(const dataset& data, std::span<const index> part, index patch, const fit_options& o,
-                    const epoch_position& at) {
+  /// The batch of the pictures `part` at that position, with the `texts` about them if there are any; valid until the
+  /// next call.
+  token_batch& take(const dataset& data, std::span<const index> part, const vit_config& c, const fit_options& o,
+                    const epoch_position& at, const text_batch* texts = nullptr) {
+    check_pictures(data, c);
     make_batch(data, part,
-               {.patch = patch,
-                .normalisation = o.normalisation,
-                .augment = o.augment,
+               {.patch = c.grid.patch,
+                .normalisation = c.normalisation,
+                .augment = {.shift = o.shift, .flip = texts != nullptr ? 0.0 : o.flip},
                 .seed = o.seed,
                 .epoch = static_cast<std::uint64_t>(at.epoch)},
                whole_);
     random_stream random = stream_of(o, at);
     if (!chance(o, random)) return whole_;
-    if (o.token_relevance) {
-      drop_irrelevant_tokens(whole_, o.token_drop, o.token_relevance(whole_), o.missing, thinned_);
+    if (o.drop_rule == token_drop_rule::memory && o.as_remembered) {
+      o.as_remembered(whole_, texts, thinned_);
     } else {
       drop_tokens(whole_, o.token_drop, random, o.missing, thinned_);
     }
@@ -18795,7 +21914,7 @@ class new_pictures {
 
  private:
   static random_stream stream_of(const fit_options& o, const epoch_position& at) {
-    return random_stream(o.seed, 1'000'000 + static_cast<std::uint64_t>(at.step));
+    return random_stream(o.seed ^ 0x7468696e, static_cast<std::uint64_t>(at.step));
   }
   static bool chance(const fit_options& o, random_stream& random) {
     return o.token_drop > 0 && random.uniform() < o.token_drop_often;
@@ -18804,740 +21923,778 @@ class new_pictures {
   token_batch whole_, thinned_;
 };
 
-/// Trains on the pictures `indices` of `data`, whose classes start at `first_class`, with replay from `memory` (may be
-/// null or empty). The loss is the mean over the new samples plus the weighted mean over the replayed ones. Every
-/// random choice is a function of `options.seed`. Throws where the loss is not finite.
-template <tensor_backend B>
-void fit(B& b, vit<B>& model, const dataset& data, std::span<const index> indices, const token_memory* memory,
-         std::int32_t first_class, const fit_options& o, const std::string& what = "fit") {
+namespace detail {
+
+/// Samples of the memory, drawn step after step; none where there is no memory.
+class replay_batches {
+ public:
+  replay_batches(const token_memory* memory, const vit_config& c, const fit_options& o)
+      : memory_(memory != nullptr && !memory->empty() ? memory : nullptr),
+        config_(c),
+        options_(o),
+        sampler_(memory_ != nullptr ? memory_->samples() : 1, o.seed, replay_stream) {
+    if (memory_ == nullptr) return;
+    require(memory_->format().grid == c.grid, "fit: the memory holds images of ", memory_->format().grid,
+            ", the model sees images of ", c.grid);
+  }
+  explicit operator bool() const { return memory_ != nullptr; }
+
+  /// The next samples join the batch; returns their numbers in the memory.
+  std::span<const index> append_to(token_batch& batch, index step) {
+    drawn_ = sampler_.draw(std::min(options_.replay_batch, memory_->samples()));
+    make_batch(*memory_, drawn_, config_.normalisation,
+               {.missing = options_.missing,
+                .flip = options_.augment_replay ? options_.flip : 0.0,
+                .seed = options_.seed,
+                .step = static_cast<std::uint64_t>(step)},
+               replayed_);
+    append(batch, replayed_);
+    return drawn_;
+  }
+
+ private:
+  const token_memory* memory_;
+  const vit_config& config_;
+  const fit_options& options_;
+  replay_sampler sampler_;
+  std::vector<index> drawn_;
+  token_batch replayed_;
+};
+
+/// The model as the task found it, for objectives that ask for its logits.
+template <tensor_backend B, class Model, class Tape>
+struct start_model {
+  std::optional<Model> model;
+  Tape tape;
+};
+
+template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce>
+void fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples, const token_memory* memory,
+                 index first_class, const fit_options& o, const Objective& what, const Optimiser& optimiser,
+                 const Reduce& reduce, std::optional<vit<B>> start, const std::string& name) {
+  using T = typename B::scalar;
   training_state<B> state;
   state.optimiser.reset(b, model.layout().parameters);
-  const bool replay = memory != nullptr && !memory->empty();
-  replay_sampler sampler(replay ? memory->samples() : 1, o.seed, replay_stream);
+  if (o.backbone_rate != 1) {
+    state.groups = parameter_groups(model.layout().parameters, o.backbone_rate,
+                                    [](const std::string& p) { return !p.starts_with("head."); });
+  }
+  replay_batches replay(memory, model.config(), o);
+  const bool keeps_logits = stored_logits(what) > 0 && replay;
+  if (keeps_logits) check_stored_logits(*memory);
   new_pictures pictures;
-  token_batch replayed;
-  std::vector<std::int32_t> first;
+  recalled_logits recalled;
+  vit_tape<B> start_tape;
+  start_tape.keep = kept::logits;
   std::span<const float> weights;
   const auto train = [&](std::span<const index> part, const epoch_position& at) {
-    token_batch& batch = pictures.take(data, part, model.config().patch, o, at);
+    token_batch& batch = pictures.take(*samples.data, part, model.config(), o, at);
     const index fresh = batch.samples();
     if (replay) {
-      make_batch(*memory, sampler.draw(std::min(o.replay_batch, memory->samples())), o.missing, replayed);
-      append(batch, replayed);
+      const auto drawn = replay.append_to(batch, at.step);
+      if (keeps_logits) recalled.read(*memory, drawn);
     }
-    detail::balance(batch, fresh, o.loss, first_class, model.config().classes, first);
+    balance_weights(batch.weights, batch.samples(), fresh);
+    objective_batch<T> facts{.targets = batch.targets,
+                             .weights = batch.weights,
+                             .fresh = fresh,
+                             .first_class = first_class,
+                             .stored_logits = recalled.values,
+                             .stored_classes = recalled.classes};
     ops::repeat(b, (batch.tokens() << 20) + batch.samples(), [&] {
-      training_step(b, model, batch, {.label_smoothing = o.label_smoothing, .first_class = first}, o, at.schedule,
-                    state);
+      if (start) {
+        forward(b, *start, batch, start_tape);
+        facts.start_logits = (*std::as_const(start_tape.logits)).slice_cols(0, first_class);
+      }
+      training_step(b, model, batch, facts, what, optimiser, {o.clip, at.schedule}, state, reduce);
     });
     weights = batch.weights;
   };
-  run_epochs(indices, o, what, train, [&] { return mean_loss(b, state.loss, weights); });
+  run_epochs(samples.indices, o, name, train, [&] { return mean_loss(b, state.loss, weights); });
+}
+
+}  // namespace detail
+
+/// Trains a classifier on a task with replay from `memory`. The head gets room for the task's classes (`prepare_head`);
+/// the loss is the mean over the new samples plus the weighted mean over the replayed ones. Every random choice is a
+/// function of `options.seed` and the task's number. `Error`: pictures or a memory that do not fit the model, options
+/// that make no sense, a loss that is not finite.
+template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser = adamw,
+          class Reduce = local_gradients>
+void fit(B& b, vit<B>& model, const task& t, const token_memory& memory, const fit_options& options = {},
+         const Objective& what = {}, const Optimiser& optimiser = {}, const Reduce& reduce = {}) {
+  check(options);
+  fit_options o = options;
+  o.seed = seed_of_task(options.seed, t.number);
+  const sample_view<dataset> samples = t.train();
+  check_pictures(*samples.data, model.config());
+  const index first = first_new_class(t);
+  std::optional<vit<B>> start;
+  if (uses_start_model(what) && first > 0 && model.config().classes >= first) start = model.copy(b);
+  prepare_head(b, model, t);
+  if (o.imprint) imprint_head(b, model, samples, first);
+  detail::fit_samples(b, model, samples, &memory, first, o, what, optimiser, reduce, std::move(start),
+                      t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name);
+  if (o.align) align_head(b, model, first);
+}
+
+/// Trains a classifier on some samples of a data set, or on all of it, without a memory. The head must have room for
+/// their labels, or has as many classes as the data after this.
+template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser = adamw,
+          class Reduce = local_gradients>
+void fit(B& b, vit<B>& model, const sample_view<dataset>& samples, const fit_options& options = {},
+         const Objective& what = {}, const Optimiser& optimiser = {}, const Reduce& reduce = {}) {
+  check(options);
+  const dataset& data = *samples.data;
+  data.check("fit");
+  check_pictures(data, model.config());
+  if (model.config().classes < data.classes() || model.config().class_names.empty()) {
+    if (model.config().classes != data.classes()) model.replace_head(b, data.classes());
+    model.set_class_names(data.class_names);
+  }
+  detail::fit_samples(b, model, samples, nullptr, 0, options, what, optimiser, reduce, {}, "fit");
 }
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/train/metrics.hpp ====
-// What continual learning is judged by: the accuracy matrix and the numbers that are read off it.
+// ==== core_tokensets/train/learner_files.hpp ====
+// A learner on the disk: the files of its parts under the number of its last task, and one that names them, written
+// last.
 
-#include <algorithm>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// R[t][i]: accuracy on the test pictures of task i after learning task t, for i <= t, in [0, 1].
-using accuracy_matrix = std::vector<std::vector<double>>;
-
-/// Numbers of an accuracy matrix of T tasks (Lopez-Paz & Ranzato 2017; Chaudhry et al. 2018).
-struct continual_metrics {
-  double average_accuracy = 0;              ///< mean over i of R[T-1][i]
-  double average_incremental_accuracy = 0;  ///< mean over t of the mean over i <= t of R[t][i]
-  double forgetting = 0;                    ///< mean over i < T-1 of max_t<T-1 R[t][i] - R[T-1][i]
-  double backward_transfer = 0;             ///< mean over i < T-1 of R[T-1][i] - R[i][i]
-};
-
-inline continual_metrics measure(const accuracy_matrix& r) {
-  require(!r.empty(), "metrics: the accuracy matrix is empty");
-  continual_metrics m;
-  const std::size_t tasks = r.size();
-  for (std::size_t t = 0; t < tasks; ++t) {
-    require(r[t].size() == t + 1, "metrics: row ", t, " of the accuracy matrix has ", r[t].size(),
-            " entries, expected ", t + 1);
-    double sum = 0;
-    for (const double a : r[t]) sum += a;
-    m.average_accuracy = sum / static_cast<double>(t + 1);
-    m.average_incremental_accuracy += m.average_accuracy / static_cast<double>(tasks);
-  }
-  for (std::size_t i = 0; i + 1 < tasks; ++i) {
-    double best = 0;
-    for (std::size_t t = i; t + 1 < tasks; ++t) best = std::max(best, r[t][i]);
-    m.forgetting += (best - r.back()[i]) / static_cast<double>(tasks - 1);
-    m.backward_transfer += (r.back()[i] - r[i][i]) / static_cast<double>(tasks - 1);
-  }
-  return m;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/train/task_loop.hpp ====
-// The loop over tasks that arrive one after another: learn, remember, judge, checkpoint. What learns (classes, answers,
-// captions) is a `learner`.
-
-#include <chrono>
-#include <concepts>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 
 namespace core_tokensets {
 
-/// What is kept of old tasks. `core_tokens`: random samples, relevant tokens; `random_tokens`: both random; `joint`:
-/// all data (upper bound); `ncm`: no training after the first task, nearest class mean on its features (no training at
-/// all with given weights).
-enum class memory_kind { none, coreset, core_tokens, random_tokens, core_tokenset, joint, ncm };
-
-inline constexpr const char* memory_kind_names[] = {"none",          "coreset", "core-tokens", "random-tokens",
-                                                    "core-tokenset", "joint",   "ncm"};
-
-inline memory_kind parse_memory_kind(const std::string& name) {
-  std::string all;
-  for (int i = 0; i < 7; ++i) {
-    if (name == memory_kind_names[i]) return static_cast<memory_kind>(i);
-    all += (i ? ", " : "") + std::string(memory_kind_names[i]);
-  }
-  fail("memory: no kind is named '", name, "'; there are ", all);
-}
-
-/// True where a memory of that kind holds samples.
-inline bool stores_samples(memory_kind kind) {
-  return kind == memory_kind::coreset || kind == memory_kind::core_tokens || kind == memory_kind::random_tokens ||
-         kind == memory_kind::core_tokenset;
-}
-
-/// Which samples a consolidation stored, in the order of the memory, and the seconds that its two halves took.
-struct consolidation {
-  std::vector<index> pictures;
-  double select_seconds = 0, attribute_seconds = 0;
-};
-
-/// How good a learner is on the test data of each task so far; `others` holds further measures by name.
-struct task_scores {
-  std::vector<double> accuracy;
-  std::map<std::string, std::vector<double>> others = {};
-};
-
-/// What the loop needs of a learner. Tasks are numbered from 0; every random choice is a function of the task.
-template <class L>
-concept learner = requires(L& l, const L& constant, index t, token_memory& memory, const token_memory& known,
-                           const std::vector<index>& stored, const tensor_file& file) {
-  { constant.tasks() } -> std::same_as<index>;
-  { constant.data_bytes() } -> std::same_as<index>;             ///< what a budget that is a fraction refers to
-  { constant.data_checksum() } -> std::same_as<std::uint64_t>;  ///< what a checkpoint recognises the data by
-  { constant.format() } -> std::same_as<token_memory_format>;
-  { constant.stores() } -> std::same_as<bool>;
-  l.learn(t, known);                                                          ///< task t with replay
-  { l.remember(t, index{}, stored, memory) } -> std::same_as<consolidation>;  ///< within so many bytes
-  { l.judge(t) } -> std::same_as<task_scores>;
-  { constant.memory_bytes(known, stored) } -> std::same_as<index>;  ///< what is kept of old tasks, 0 for nothing
-  { l.save() } -> std::same_as<tensor_file>;
-  l.load(file);
-};
-
-struct task_loop_options {
-  byte_budget budget = fraction(0.01);  ///< for the memory after the last task
-  std::filesystem::path out = {};       ///< folder of checkpoints; empty: none
-  bool resume = false;                  ///< go on from the last checkpoint in `out`, to the same bits
-};
-
-struct sequence_result {
-  accuracy_matrix accuracy;
-  std::map<std::string, accuracy_matrix> others;  ///< further measures by name
-  index memory_bytes = 0, memory_tokens = 0, memory_samples = 0, budget_bytes = 0;
-  double train_seconds = 0, select_seconds = 0, attribute_seconds = 0, evaluate_seconds = 0;
-};
+struct learner_options;
 
 namespace detail {
 
-/// Checksum of a checkpoint's state, its own entry left out.
-inline std::string state_checksum(nlohmann::json state) {
-  state.erase("checksum");
-  const std::string text = state.dump();
+/// Checksum of a learner's state, its own entry left out.
+inline std::string state_checksum(const json& state) {
+  json rest = json::object();
+  for (const auto& [key, value] : state.items()) {
+    if (key != "checksum") rest[key] = value;
+  }
+  const std::string text = rest.dump();
   return checksum_text(fnv1a(std::as_bytes(std::span(text))));
 }
 
 inline std::string file_checksum(const std::filesystem::path& path) { return checksum_text(fnv1a(read_file(path))); }
 
-inline nlohmann::json to_json(const sequence_result& r) {
-  nlohmann::json json{{"accuracy", r.accuracy},
-                      {"memory_bytes", r.memory_bytes},
-                      {"memory_tokens", r.memory_tokens},
-                      {"memory_samples", r.memory_samples},
-                      {"budget_bytes", r.budget_bytes},
-                      {"seconds",
-                       {{"train", r.train_seconds},
-                        {"select", r.select_seconds},
-                        {"attribute", r.attribute_seconds},
-                        {"evaluate", r.evaluate_seconds}}}};
-  if (!r.others.empty()) json["measures"] = r.others;
-  return json;
-}
-
 }  // namespace detail
 
-/// Results as JSON: the accuracy matrix, its metrics, bytes and seconds.
-inline nlohmann::json to_json(const sequence_result& r) {
-  auto json = detail::to_json(r);
-  const continual_metrics m = measure(r.accuracy);
-  json["average_accuracy"] = m.average_accuracy;
-  json["average_incremental_accuracy"] = m.average_incremental_accuracy;
-  json["forgetting"] = m.forgetting;
-  json["backward_transfer"] = m.backward_transfer;
-  return json;
-}
-
-/// Runs all tasks through a learner and fills a memory. `fingerprint` describes everything that the results depend on
-/// but the data, which have their checksum; a checkpoint of other settings or data is refused.
-template <learner L>
-class task_loop {
+/// Writes the parts of a learner. Whenever the program dies, the parts that learner.json names are there whole.
+class learner_files {
  public:
-  task_loop(L& l, task_loop_options options, std::string fingerprint)
-      : learner_(l), o_(std::move(options)), fingerprint_(std::move(fingerprint)), memory_(l.format()) {
-    require(l.tasks() > 0, "sequence: there are no tasks");
-    result_.budget_bytes = o_.budget.resolve(l.data_bytes());
-    if (!o_.out.empty()) data_ = checksum_text(l.data_checksum());
+  learner_files(std::filesystem::path folder, index tasks) : folder_(std::move(folder)), tag_(std::to_string(tasks)) {
+    detail::make_folders(folder_);
   }
-
-  sequence_result run() {
-    index first = 0;
-    if (o_.resume && !o_.out.empty() && std::filesystem::exists(o_.out / "checkpoint.json")) first = restore();
-    for (index t = first; t < learner_.tasks(); ++t) {
-      timed(result_.train_seconds, [&] { learner_.learn(t, memory_); });
-      if (learner_.stores()) remember(t);
-      judge(t);
-      if (!o_.out.empty()) checkpoint(t);
+  void add(const std::string& part, const tensor_file& file) { save_safetensors(place(part), file); }
+  void add_memory(const token_memory& memory) { memory.save(place("memory")); }
+  /// Writes learner.json with `state`, then removes the parts of older ones, which only take space.
+  void finish(json state) {
+    json parts = json::object();
+    for (const auto& [part, path] : parts_) {
+      parts[part] = json{{"file", path.filename().string()}, {"checksum", detail::file_checksum(path)}};
     }
-    return result_;
+    state["files"] = parts;
+    state["checksum"] = detail::state_checksum(state);
+    write_file(folder_ / "learner.json", std::string_view(state.dump(1)));
+    for (const auto& [part, path] : parts_) {
+      std::error_code ignored;
+      for (const auto& entry : std::filesystem::directory_iterator(folder_, ignored)) {
+        const std::string name = entry.path().filename().string();
+        const auto number = name.size() > part.size() + 13
+                                ? name.substr(part.size() + 1, name.size() - part.size() - 13)
+                                : std::string();
+        if (name.starts_with(part + "-") && name.ends_with(".safetensors") && !number.empty() &&
+            number.find_first_not_of("0123456789") == number.npos && entry.path() != path)
+          std::filesystem::remove(entry.path(), ignored);
+      }
+    }
   }
-
-  const token_memory& memory() const { return memory_; }
-  /// For each sample of the memory the training sample that it came from.
-  const std::vector<index>& pictures() const { return pictures_; }
 
  private:
-  template <class Work>
-  static void timed(double& seconds, const Work& work) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  std::filesystem::path place(const std::string& part) {
+    return parts_[part] = folder_ / (part + "-" + tag_ + ".safetensors");
   }
 
-  void remember(index t) {
-    const index bytes = result_.budget_bytes * (t + 1) / learner_.tasks();
-    const consolidation stored = learner_.remember(t, bytes, pictures_, memory_);
-    pictures_.insert(pictures_.end(), stored.pictures.begin(), stored.pictures.end());
-    result_.select_seconds += stored.select_seconds;
-    result_.attribute_seconds += stored.attribute_seconds;
+  std::filesystem::path folder_;
+  std::string tag_;
+  std::map<std::string, std::filesystem::path> parts_;
+};
+
+/// A learner that was saved: its state, and its parts when they are asked for.
+class saved_learner {
+ public:
+  /// True if a learner was saved in the folder.
+  static bool in(const std::filesystem::path& folder) { return std::filesystem::exists(folder / "learner.json"); }
+
+  /// `Error`: there is none, or it was altered.
+  explicit saved_learner(std::filesystem::path folder) : folder_(std::move(folder)) {
+    const auto path = folder_ / "learner.json";
+    require(in(folder_), folder_.string(), ": no learner was saved here (learner.json is missing)");
+    state_ = parse_json(read_text(path), path.string());
+    require(state_.is_object() && state_.contains("tasks") && state_.contains("settings") && state_.contains("files") &&
+                state_.contains("checksum"),
+            path.string(), ": not a saved learner");
+    require(state_.at("checksum") == json(detail::state_checksum(state_)), path.string(),
+            ": it was altered (its checksum does not match)");
   }
 
-  void judge(index t) {
-    timed(result_.evaluate_seconds, [&] {
-      task_scores row = learner_.judge(t);
-      result_.accuracy.push_back(std::move(row.accuracy));
-      for (auto& [name, values] : row.others) result_.others[name].push_back(std::move(values));
-    });
-    result_.memory_bytes = learner_.memory_bytes(memory_, pictures_);
-    result_.memory_tokens = memory_.tokens();
-    result_.memory_samples = memory_.samples();
+  const json& state() const { return state_; }
+
+  /// `Error` that names the first setting that differs.
+  void check_settings(const json& wanted) const { compare(state_.at("settings"), wanted, ""); }
+
+  /// A part by its name. `Error`: altered.
+  tensor_file file(const std::string& part) const { return load_safetensors(checked(part)); }
+  /// The memory, unpacked by the codec of the learner that asks.
+  token_memory memory(const any_codec& codec) const { return load_token_memory(checked("memory"), codec); }
+
+  /// The options that it was saved with.
+  template <class Options = learner_options>
+  Options options() const {
+    Options o;
+    const json& s = state_.at("settings");
+    o.budget.amount = s.at("budget").at("amount").template get<double>();
+    o.budget.is_fraction = s.at("budget").at("fraction").template get<bool>();
+    o.fresh_head = s.at("fresh_head").template get<bool>();
+    for (const auto& [key, value] : s.at("fit").items())
+      set_option(o.fit, key, value.template get<std::string>(), (folder_ / "learner.json").string());
+    return o;
   }
 
-  /// Model and memory first, the file that names them last: whenever the program dies, a whole checkpoint is there.
-  void checkpoint(index t) {
-    detail::make_folders(o_.out);
-    const std::string tag = std::to_string(t);
-    const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors"),
-               memory_path = o_.out / ("checkpoint-memory-" + tag + ".safetensors");
-    save_safetensors(model_path, learner_.save());
-    memory_.save(memory_path);
-    nlohmann::json state = detail::to_json(result_);
-    state["tasks_done"] = t + 1;
-    state["pictures"] = pictures_;
-    state["fingerprint"] = fingerprint_;
-    state["data"] = data_;
-    state["model"] = detail::file_checksum(model_path);
-    state["memory"] = detail::file_checksum(memory_path);
-    state["checksum"] = detail::state_checksum(state);
-    write_file(o_.out / "checkpoint.json", std::string_view(state.dump(1)));
-    if (t > 0) {
-      const std::string old = std::to_string(t - 1);
-      std::error_code ignored;  // they only take space
-      std::filesystem::remove(o_.out / ("checkpoint-model-" + old + ".safetensors"), ignored);
-      std::filesystem::remove(o_.out / ("checkpoint-memory-" + old + ".safetensors"), ignored);
+ private:
+  std::filesystem::path checked(const std::string& part) const {
+    const json& files = state_.at("files");
+    require(files.contains(part), folder_.string(), ": the saved learner has no ", part);
+    const auto path = folder_ / files.at(part).at("file").template get<std::string>();
+    require(files.at(part).at("checksum") == json(detail::file_checksum(path)), path.string(),
+            ": it was altered (its checksum does not match)");
+    return path;
+  }
+  void compare(const json& was, const json& wanted, const std::string& name) const {
+    if (was == wanted) return;
+    if (was.is_object() && wanted.is_object()) {
+      for (const auto& [key, value] : wanted.items()) {
+        require(was.contains(key), folder_.string(), ": saved by another version, which has no setting '", key, "'");
+        compare(was.at(key), value, name.empty() ? key : name + "." + key);
+      }
     }
+    fail(folder_.string(), ": what is there was made with other settings: ", name, " was ", was.dump(), ", now it is ",
+         wanted.dump(), "; choose another folder, or start anew");
   }
 
-  index restore() {
-    const auto path = o_.out / "checkpoint.json";
-    const auto state = parse_json(read_text(path));
-    require(state.is_object() && state.contains("tasks_done") && state.contains("fingerprint"), path.string(),
-            ": not a checkpoint");
-    require(state.contains("checksum") && state["checksum"] == detail::state_checksum(state), path.string(),
-            ": the checkpoint was altered (its checksum does not match)");
-    require(state["fingerprint"] == fingerprint_, path.string(),
-            ": the checkpoint belongs to a run with other settings; choose another folder or leave --resume out");
-    require(state.contains("data") && state["data"] == data_, path.string(),
-            ": the checkpoint belongs to a run on other data; choose another folder or leave --resume out");
-    const auto done = state["tasks_done"].get<index>();
-    const std::string tag = std::to_string(done - 1);
-    const auto model_path = o_.out / ("checkpoint-model-" + tag + ".safetensors"),
-               memory_path = o_.out / ("checkpoint-memory-" + tag + ".safetensors");
-    for (const auto& [name, file_path] : {std::pair("model", model_path), std::pair("memory", memory_path)}) {
-      require(state[name] == detail::file_checksum(file_path), file_path.string(),
-              ": the checkpoint was altered (its checksum does not match)");
-    }
-    learner_.load(load_safetensors(model_path));
-    memory_ = load_token_memory(memory_path);
-    result_.accuracy = state["accuracy"].get<accuracy_matrix>();
-    if (state.contains("measures")) result_.others = state["measures"].get<std::map<std::string, accuracy_matrix>>();
-    pictures_ = state["pictures"].get<std::vector<index>>();
-    const auto& seconds = state["seconds"];
-    result_.train_seconds = seconds["train"];
-    result_.select_seconds = seconds["select"];
-    result_.attribute_seconds = seconds["attribute"];
-    result_.evaluate_seconds = seconds["evaluate"];
-    result_.memory_bytes = state["memory_bytes"];
-    result_.memory_tokens = state["memory_tokens"];
-    result_.memory_samples = state["memory_samples"];
-    return done;
-  }
-
-  L& learner_;
-  task_loop_options o_;
-  std::string fingerprint_, data_;  ///< what a checkpoint is recognised by
-  token_memory memory_;
-  sequence_result result_;
-  std::vector<index> pictures_;  ///< [S] training sample of each sample of the memory
+  std::filesystem::path folder_;
+  json state_;
 };
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/train/recipe.hpp ====
-// How a task enters the memory: which samples, which of their tokens, how many bytes.
+// ==== core_tokensets/train/strategies.hpp ====
+// What is done about old tasks, each way a type: nothing, whole samples, some tokens of them, all data, class means. A
+// strategy of one's own needs one function, `consolidate`, and nothing from here.
 
-#include <algorithm>
-#include <chrono>
-#include <limits>
-#include <numeric>
+#include <concepts>
+#include <optional>
+#include <set>
 #include <string>
-#include <variant>
 #include <vector>
 
 
 namespace core_tokensets {
 
-using selection_method = std::variant<random_selection, grad_match>;
-
-/// "random" or "grad_match"; anything else is an error that lists them.
-inline selection_method parse_selection(const std::string& name, std::uint64_t seed = 0) {
-  if (name == "random") return random_selection{.seed = seed};
-  if (name == "grad_match") return grad_match{};
-  fail("selection: no method is named '", name, "'; there are random, grad_match");
-}
-
-/// Samples by `select`, ranked tokens by `attribute`, of which the share `keep` is stored. The share 1 is a coreset.
-struct core_tokenset {
-  selection_method select = grad_match{};
-  attribution_method attribute = grad_lrp{};
-  double keep = 0.1;
+/// A strategy: `consolidate(b, strategy, model, task, memory, bytes, seed)` puts what shall be remembered of a task
+/// into the memory, whose file then has at most `bytes`. It may also have
+///   `training_task(strategy, task) -> std::optional<task>`        what is trained on (nothing: no training);
+///   `empty_memory(strategy, format) -> token_memory`              another format or codec;
+///   `memory_price(strategy, memory) -> index`                     what the memory costs, if not the bytes of its file;
+///   `class_scores(b, strategy, model, samples) -> [n, K] double`  how pictures are classified, if not by the logits;
+///   `remembered(b, strategy, model, whole, texts, how, out)`      new pictures as the memory would keep them;
+///   `save_state(strategy)`, `load_state(strategy, file)`          what it knows besides the memory.
+template <class S, class B, class Model, class Task>
+concept strategy = std::copyable<S> &&
+    requires(B& b, S& s, const Model& model, const Task& t, token_memory& memory, index bytes, std::uint64_t seed) {
+  { consolidate(b, s, model, t, memory, bytes, seed) } -> std::same_as<consolidation>;
 };
 
-/// `Error` unless the share of tokens is one.
-inline void check(const core_tokenset& recipe) {
-  require(recipe.keep > 0 && recipe.keep <= 1, "core tokenset: keep ", recipe.keep,
-          ", expected more than 0 and at most 1");
+/// The same with a budget; a fraction is of the training data of the task's stream as they came.
+template <tensor_backend B, class S, class Model, class Data>
+consolidation consolidate(B& b, S&& how, const Model& model, const basic_task<Data>& t, token_memory& memory,
+                          const byte_budget& budget, std::uint64_t seed = 0) {
+  return consolidate(b, how, model, t, memory, budget.resolve(bytes_of_data(t.data->train)), seed);
 }
 
-/// The seed of everything random in task t.
-inline std::uint64_t seed_of_task(std::uint64_t seed, index t) { return seed * 1000 + static_cast<std::uint64_t>(t); }
+/// Keeps nothing: what forgetting looks like.
+struct none {
+  static constexpr const char* name = "none";
+  static constexpr const char* about = "nothing is remembered";
+};
 
-/// Which tokens new pictures lose in the steps that leave some out: random ones, or those that a memory of relevant
-/// tokens would leave out. With the second new and old pictures lose the same, so a model cannot tell by what is
-/// missing which is old; it explains every such batch, and whether it helps depends on the method (docs/results.md).
-enum class token_drop_rule { random, memory };
-
-/// True where new pictures lose the tokens that a memory of that kind and recipe would not keep.
-inline bool drops_like_memory(token_drop_rule rule, memory_kind kind, const core_tokenset& recipe) {
-  return rule == token_drop_rule::memory && recipe.keep < 1 &&
-         (kind == memory_kind::core_tokens || kind == memory_kind::core_tokenset);
+template <tensor_backend B, class Model, class Data>
+consolidation consolidate(B&, const none&, const Model&, const basic_task<Data>&, token_memory&, index,
+                          std::uint64_t = 0) {
+  return {};
 }
 
-/// The recipe of a kind of memory: the controls replace selection, attribution or both by chance.
-inline core_tokenset recipe_of(core_tokenset r, memory_kind kind, std::uint64_t seed) {
-  if (kind == memory_kind::coreset) r.keep = 1;
-  if (kind == memory_kind::core_tokens || kind == memory_kind::random_tokens) r.select = random_selection{.seed = seed};
-  if (kind == memory_kind::random_tokens) r.attribute = random_relevance{seed};
-  if (auto* chance = std::get_if<random_selection>(&r.select)) chance->seed = seed;
-  return r;
+/// Samples by `select`, of which the share `keep` of the tokens is stored: those that `rule` keeps by the relevance of
+/// `attribute`. Pixels are packed by `codec`. The core tokenset of the paper with the default rule.
+template <class Select = grad_match, class Attribute = grad_lrp, class Rule = top_tokens, class Codec = raw_codec>
+struct core_tokenset {
+  static constexpr const char* name = "core-tokenset";
+  static constexpr const char* about = "the most relevant tokens of the most informative samples";
+  Select select = {};
+  Attribute attribute = {};
+  double keep = 0.25;
+  Rule rule = {};
+  Codec codec = {};
+  relevance_storage relevance = relevance_storage::none;  ///< whether the memory keeps relevance beside the tokens
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("keep", self.keep);
+    visit("relevance", self.relevance);
+  }
+};
+
+/// Random samples, of each the most relevant tokens.
+template <class Attribute = grad_lrp>
+using core_tokens = core_tokenset<random_selection, Attribute>;
+/// Random tokens of random samples: the control. The attribution is not asked.
+using random_tokens = core_tokenset<random_selection, grad_lrp, chance_tokens>;
+
+/// Name, keep, and the parts with their options.
+template <class S, class A, class R, class C>
+std::string text_of(const core_tokenset<S, A, R, C>& r) {
+  return "core-tokenset:keep=" + detail::option_text(r.keep) + ":relevance=" + detail::option_text(r.relevance) +
+         " select=" + text_of(r.select) + " attribute=" + text_of(r.attribute) + " rule=" + text_of(r.rule) +
+         " codec=" + any_codec(r.codec).text();
 }
 
-/// The format of a memory of that kind for a model's pictures.
-inline token_memory_format memory_format(const vit_config& c, const pixel_normalisation& normalisation,
-                                         memory_kind kind) {
-  const auto n = normalisation.for_channels(c.image.channels);
-  return {.image_height = c.image.height,
-          .image_width = c.image.width,
-          .channels = c.image.channels,
-          .patch = c.patch,
-          .mean = n.mean,
-          .stddev = n.stddev,
-          .relevance = kind == memory_kind::coreset ? relevance_storage::none : relevance_storage::f16};
+template <class S, class A, class R, class C>
+token_memory empty_memory(const core_tokenset<S, A, R, C>& r, token_memory_format format) {
+  (void)tokens_of_share(r.keep, 1);  // told before anything is trained
+  format.relevance = r.relevance;
+  return token_memory(std::move(format), any_codec(r.codec));
 }
 
-/// `Error` unless a memory holds patches as the model cuts them.
-inline void check_format(const token_memory_format& f, const vit_config& c) {
-  require(f.image_height == c.image.height && f.image_width == c.image.width && f.channels == c.image.channels &&
-              f.patch == c.patch,
-          "memory: images of ", f.image_height, "x", f.image_width, "x", f.channels, " in patches of ", f.patch,
-          ", the model sees ", c.image.height, "x", c.image.width, "x", c.image.channels, " in patches of ", c.patch);
+template <tensor_backend B, class S, class A, class R, class C, class Model, class Data>
+consolidation consolidate(B& b, const core_tokenset<S, A, R, C>& recipe, const Model& model, const basic_task<Data>& t,
+                          token_memory& memory, index bytes, std::uint64_t seed = 0) {
+  const auto start = std::chrono::steady_clock::now();
+  const sample_view<Data> samples = t.train();
+  check_pictures(detail::pictures_of(*samples.data), image_config(model));
+  detail::check_memory(memory, image_config(model));
+  const index count = tokens_of_share(recipe.keep, memory.format().grid.tokens());
+  const index k = samples.empty() ? 0 : detail::affordable_samples(memory, samples, count, bytes);
+  if (k == 0) return {};
+  const std::uint64_t of_task = seed_of_task(seed, t.number);
+  const selection_result chosen = detail::choose_from(b, detail::seeded(recipe.select, of_task), model, samples, k);
+  consolidation done{.select_seconds = detail::seconds_since(start)};
+  const auto explaining = std::chrono::steady_clock::now();
+  done.samples = detail::store(b, detail::seeded(recipe.attribute, seed), detail::seeded(recipe.rule, of_task), model,
+                               *samples.data, chosen, count, static_cast<std::uint32_t>(t.number), bytes, memory);
+  done.attribute_seconds = detail::seconds_since(explaining);
+  return done;
 }
 
-/// What a whole picture costs in the budget: the file that it came as (JPEG, PNG), which is what a sensible user would
-/// store, or its raw pixels.
-enum class picture_price { source, raw };
+/// New pictures with the tokens that the memory would keep of them, in the meaning `how` of a missing token.
+template <tensor_backend B, class S, class A, class R, class C, class Model>
+void remembered(B& b, const core_tokenset<S, A, R, C>& recipe, const Model& model, const token_batch& whole,
+                const text_batch* texts, missing_tokens how, token_batch& out) {
+  const index grid = image_config(model).grid.tokens(), count = tokens_of_share(recipe.keep, grid);
+  typename detail::workspace_for<Model>::type workspace;
+  const std::vector<double> relevance =
+      needs_relevance(recipe.rule) && count < grid
+          ? detail::explain(recipe.attribute, b, model, whole, texts != nullptr ? *texts : text_batch{}, workspace)
+          : std::vector<double>(static_cast<std::size_t>(whole.tokens()), 0.0);
+  std::vector<std::uint8_t> mask(relevance.size(), 0);
+  for (index s = 0; s < whole.samples(); ++s) {
+    const auto begin = static_cast<std::size_t>(whole.offsets[static_cast<std::size_t>(s)]);
+    const auto of_sample = std::span(relevance).subspan(begin, static_cast<std::size_t>(grid));
+    for (const auto p : keep(recipe.rule, {of_sample, count, detail::fingerprint_of(whole, s)})) mask[begin + p] = 1;
+  }
+  apply_token_mask(whole, mask, how, out);
+}
 
-/// Bytes of label and weight beside a stored picture file.
-inline constexpr index picture_overhead = 8;
+/// Whole samples by `select`. With `price` source a picture costs the file that it came as (its pixels where it came
+/// without), which is what a sensible user would store; files that the rest of the budget cannot hold are passed over.
+template <class Select = grad_match>
+struct coreset {
+  static constexpr const char* name = "coreset";
+  static constexpr const char* about = "whole pictures of the most informative samples";
+  Select select = {};
+  picture_price price = picture_price::source;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("price", self.price);
+  }
+};
+
+template <class S>
+std::string text_of(const coreset<S>& c) {
+  return "coreset:price=" + detail::option_text(c.price) + " select=" + text_of(c.select);
+}
 
 namespace detail {
 
-/// The largest k of 0 .. available for which `fits(k)` holds, if it holds for all smaller ones.
-template <class Fits>
-index most_that_fit(index available, const Fits& fits) {
-  index low = 0, high = available;
-  while (low < high) {
-    const index middle = (low + high + 1) / 2;
-    if (fits(middle))
-      low = middle;
-    else
-      high = middle - 1;
+/// The column in which a memory of whole pictures keeps what each one's file weighs; 0 where another sample paid for
+/// the same picture.
+inline const memory_column file_bytes_column{"file_bytes", dtype::u32, 1, false};
+
+inline std::uint32_t file_bytes(const token_memory& memory, index s) {
+  std::uint32_t bytes = 0;
+  std::memcpy(&bytes, memory.column("file_bytes", s).data(), sizeof bytes);
+  return bytes;
+}
+
+inline std::uint64_t picture_number(std::span<const std::uint8_t> patches) { return fnv1a(std::as_bytes(patches)); }
+
+/// Bytes of the file that a picture came as; of its pixels where there was none.
+inline index weight_of(const dataset& pictures, index p) {
+  return pictures.source_bytes.empty() ? pictures.image_size()
+                                       : static_cast<index>(pictures.source_bytes[static_cast<std::size_t>(p)]);
+}
+
+/// Prices of the samples of a view as files, those of the pictures that the memory holds being paid.
+template <class Data>
+file_prices prices_of(const token_memory& memory, const sample_view<Data>& samples) {
+  const dataset& pictures = pictures_of(*samples.data);
+  std::map<index, std::uint64_t> numbers;
+  std::map<index, file_sample> all;
+  for (const index i : samples.indices) {
+    const index p = picture_of(*samples.data, i);
+    const auto [place, fresh] = numbers.try_emplace(p, 0);
+    if (fresh) place->second = picture_number(patchify(pictures.view_of(p), memory.format().grid.patch));
+    const auto [prompt, answer] = texts_of(*samples.data, i);
+    all[i] = {.picture = place->second,
+              .file = picture_overhead + weight_of(pictures, p),
+              .text = static_cast<index>(prompt.size() + answer.size())};
   }
-  return low;
+  std::set<std::uint64_t> paid;
+  for (index s = 0; s < memory.samples(); ++s) paid.insert(picture_number(memory.sample(s).patches));
+  return {std::move(all), std::move(paid)};
 }
 
 }  // namespace detail
 
-/// How many of `available` samples with `tokens` each may join the memory before its file exceeds `bytes`. Throws where
-/// not even one fits an empty memory.
-inline index affordable_samples(const token_memory& memory, index tokens, index available, index bytes) {
-  const index k = detail::most_that_fit(available, [&](index more) {
-    return memory.bytes_on_disk(memory.samples() + more, memory.tokens() + more * tokens) <= bytes;
-  });
-  require(k > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ", tokens,
-          " tokens, which takes ", memory.bytes_on_disk(1, tokens));
-  return k;
+template <class S>
+token_memory empty_memory(const coreset<S>& c, token_memory_format format) {
+  if (c.price == picture_price::source) format.columns.push_back(detail::file_bytes_column);
+  return token_memory(std::move(format));
 }
 
-/// What a picture costs as a file.
-inline index file_price(const dataset& data, index picture) {
-  return static_cast<index>(data.source_bytes[static_cast<std::size_t>(picture)]) + picture_overhead;
+/// The files of the stored pictures, each with its label and weight, and all texts; or the bytes of the memory's file.
+template <class S>
+index memory_price(const coreset<S>&, const token_memory& memory) {
+  if (!memory.has_column("file_bytes")) return memory.bytes_on_disk();
+  index total = static_cast<index>(memory.arrays().text.size());
+  for (index s = 0; s < memory.samples(); ++s) total += detail::file_bytes(memory, s);
+  return total;
 }
 
-/// The samples that cost no more than `bytes` on their own, by `price(sample)`. Where there are none: nothing if the
-/// memory holds something, or else an `Error` that names the least price.
-template <class Price>
-std::vector<index> affordable_alone(std::span<const index> samples, index bytes, bool memory_empty,
-                                    const Price& price) {
-  std::vector<index> found;
-  index least = std::numeric_limits<index>::max();
-  for (const index i : samples) {
-    least = std::min(least, price(i));
-    if (price(i) <= bytes) found.push_back(i);
-  }
-  require(!found.empty() || !memory_empty, "memory: a budget of ", bytes,
-          " bytes is too small for one picture: the smallest takes ", least);
-  return found;
-}
-
-/// How many pictures of `indices` on average fit `bytes` when each costs its source file.
-inline index affordable_pictures(const dataset& data, std::span<const index> indices, index bytes) {
-  double total = 0;
-  for (const index i : indices) total += double(file_price(data, i));
-  const double mean = total / static_cast<double>(indices.size());
-  return std::min(static_cast<index>(indices.size()), static_cast<index>(static_cast<double>(bytes) / mean));
-}
-
-/// Leaves out the dearest of what was chosen until the rest costs no more than `bytes`; weights have mean 1 again.
-/// `alone(i)` is the price of sample i, `together(indices)` that of all of them, which may share something.
-template <class Alone, class Together>
-void fit_price(selection_result& chosen, index bytes, const Alone& alone, const Together& together) {
-  while (!chosen.indices.empty() && together(chosen.indices) > bytes) {
-    const auto dearest = std::max_element(chosen.indices.begin(), chosen.indices.end(),
-                                          [&](index a, index c) { return alone(a) < alone(c); });
-    chosen.weights.erase(chosen.weights.begin() + (dearest - chosen.indices.begin()));
-    chosen.indices.erase(dearest);
-  }
+template <tensor_backend B, class S, class Model, class Data>
+consolidation consolidate(B& b, const coreset<S>& recipe, const Model& model, const basic_task<Data>& t,
+                          token_memory& memory, index bytes, std::uint64_t seed = 0) {
+  const sample_view<Data> samples = t.train();
+  const dataset& pictures = detail::pictures_of(*samples.data);
+  const core_tokenset<S, grad_lrp, chance_tokens> whole{.select = recipe.select, .attribute = {}, .keep = 1.0};
+  if (!memory.has_column("file_bytes")) return consolidate(b, whole, model, t, memory, bytes, seed);
+  const auto start = std::chrono::steady_clock::now();
+  check_pictures(pictures, image_config(model));
+  detail::check_memory(memory, image_config(model));
+  const index left = bytes - memory_price(recipe, memory);
+  const file_prices prices = detail::prices_of(memory, samples);
+  const std::vector<index> alone = prices.affordable_alone(left);
+  require(!alone.empty() || !memory.empty(), "memory: a budget of ", bytes,
+          " bytes is too small for one picture: the smallest takes ", prices.least());
+  if (alone.empty()) return {};
+  selection_result chosen =
+      detail::choose_from(b, detail::seeded(recipe.select, seed_of_task(seed, t.number)), model,
+                          sample_view<Data>(*samples.data, alone), prices.affordable(alone, left));
+  prices.fit(chosen.indices, chosen.weights, left);
   chosen.weights = normalise_weights(std::vector<double>(chosen.weights.begin(), chosen.weights.end()));
+  const index first = memory.samples();
+  consolidation done{.select_seconds = detail::seconds_since(start)};
+  done.samples =
+      detail::store(b, grad_lrp{}, chance_tokens{}, model, *samples.data, chosen, memory.format().grid.tokens(),
+                    static_cast<std::uint32_t>(t.number), std::numeric_limits<index>::max(), memory);
+  const auto files = prices.files_of(done.samples);
+  for (std::size_t i = 0; i < files.size(); ++i)
+    std::memcpy(memory.column("file_bytes", first + static_cast<index>(i)).data(), &files[i], sizeof files[i]);
+  return done;
 }
 
-/// k of the samples with these labels `[n]`; `gather()` makes the evidence, which chance does without.
-template <class Gather>
-selection_result choose(const selection_method& method, std::span<const std::int32_t> labels, index classes, index k,
-                        const Gather& gather) {
-  if (const auto* chance = std::get_if<random_selection>(&method)) return select_at_random(*chance, labels, classes, k);
-  const evidence known = gather();
-  return std::visit([&](const auto& m) { return select(m, known, k); }, method);
-}
-
-/// The most relevant tokens of one picture as the memory stores them.
-struct kept_tokens {
-  std::vector<std::uint8_t> patches;
-  std::vector<std::uint16_t> positions;
-  std::vector<float> relevance;  ///< empty where the memory keeps none
+/// Trains on the data of all tasks so far: the upper bound. It keeps the tasks, not a memory.
+template <sample_set Data = dataset>
+struct joint {
+  static constexpr const char* name = "joint";
+  static constexpr const char* about = "all data of all tasks: the upper bound";
+  std::vector<basic_task<Data>> seen = {};
 };
 
-/// The `count` tokens of a picture with the largest of `relevance` `[P]`.
-inline kept_tokens cut_tokens(const image_view& picture, std::span<const double> relevance, index count,
-                              const token_memory_format& format) {
-  require(static_cast<index>(relevance.size()) == format.grid_tokens() && count > 0 && count <= format.grid_tokens(),
-          "memory: ", count, " of ", relevance.size(), " tokens, its pictures have ", format.grid_tokens());
-  kept_tokens kept;
-  kept.positions = most_relevant(relevance, count);
-  const auto pixels = patchify(picture, format.patch);
-  for (const std::uint16_t p : kept.positions) {
-    const auto from = pixels.begin() + p * format.patch_dim();
-    kept.patches.insert(kept.patches.end(), from, from + format.patch_dim());
-    if (format.relevance != relevance_storage::none) kept.relevance.push_back(static_cast<float>(relevance[p]));
-  }
-  return kept;
+template <sample_set Data>
+std::optional<basic_task<Data>> training_task(joint<Data>& s, const basic_task<Data>& t) {
+  s.seen.push_back(t);
+  return merge(s.seen);
+}
+template <tensor_backend B, class Model, class Data>
+consolidation consolidate(B&, const joint<Data>&, const Model&, const basic_task<Data>&, token_memory&, index,
+                          std::uint64_t = 0) {
+  return {};
 }
 
-/// Chooses `k` of the pictures `indices`, or fewer if their files may weigh no more than `file_bytes`, and appends
-/// their most relevant tokens to the memory, as of task `task_number`.
-template <tensor_backend B>
-consolidation consolidate(B& b, const vit<B>& model, const dataset& data, std::span<const index> indices,
-                          const core_tokenset& recipe, index k, const pixel_normalisation& normalisation,
-                          std::uint16_t task_number, token_memory& memory,
-                          index file_bytes = std::numeric_limits<index>::max()) {
-  using clock = std::chrono::steady_clock;
-  const auto seconds = [](clock::time_point from) {
-    return std::chrono::duration<double>(clock::now() - from).count();
-  };
-  check(recipe);
-  check_pictures(data, model.config());
-  check_format(memory.format(), model.config());
-  for (const index i : indices) require(i >= 0 && i < data.n(), "consolidate: picture ", i, " of ", data.n());
-  const auto start = clock::now();
-  std::vector<std::int32_t> labels;
-  for (const index i : indices) labels.push_back(data.labels[static_cast<std::size_t>(i)]);
-  selection_result chosen = choose(recipe.select, labels, model.config().classes, k, [&] {
-    const model_outputs outputs = run_model(b, model, data, indices, normalisation);
-    return make_evidence(outputs.logits, outputs.features, outputs.labels, model.config().classes);
-  });
-  if (file_bytes != std::numeric_limits<index>::max()) {
-    const auto price = [&](index i) { return file_price(data, indices[static_cast<std::size_t>(i)]); };
-    fit_price(chosen, file_bytes, price, [&](const std::vector<index>& all) {
-      return std::accumulate(all.begin(), all.end(), index{0}, [&](index sum, index i) { return sum + price(i); });
-    });
-  }
-  consolidation done;
-  done.select_seconds = seconds(start);
+/// No training after the first task (none at all if `frozen`): pictures belong to the class with the nearest mean
+/// feature (Mensink et al. 2013; a mean of D floats for each class). Classes only.
+struct class_means {
+  static constexpr const char* name = "ncm";
+  static constexpr const char* about = "no training after the first task: nearest class mean on its features";
+  bool frozen = false;
+  nearest_class_mean means = {};
+  bool trained = false;
 
-  const auto attribution_start = clock::now();
-  const index patches = model.config().patches();
-  const auto count = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
-  attribution_workspace<B> workspace;
-  token_batch batch;
-  constexpr std::size_t batch_size = 32;
-  for (std::size_t begin = 0; begin < chosen.indices.size(); begin += batch_size) {
-    std::vector<index> part;
-    for (std::size_t i = begin; i < std::min(begin + batch_size, chosen.indices.size()); ++i) {
-      part.push_back(indices[static_cast<std::size_t>(chosen.indices[i])]);
-    }
-    done.pictures.insert(done.pictures.end(), part.begin(), part.end());
-    make_batch(data, part, {.patch = model.config().patch, .normalisation = normalisation}, batch);
-    const std::vector<double> relevance = count == patches
-                                              ? std::vector<double>(static_cast<std::size_t>(batch.tokens()), 0.0)
-                                              : attribute(recipe.attribute, b, model, batch, batch.targets, workspace);
-    for (std::size_t i = 0; i < part.size(); ++i) {
-      const auto of_sample =
-          std::span(relevance).subspan(i * static_cast<std::size_t>(patches), static_cast<std::size_t>(patches));
-      const kept_tokens kept = cut_tokens(data.view_of(part[i]), of_sample, count, memory.format());
-      memory.append({.patches = kept.patches,
-                     .positions = kept.positions,
-                     .relevance = kept.relevance,
-                     .target = data.labels[static_cast<std::size_t>(part[i])],
-                     .weight = chosen.weights[begin + i],
-                     .task = task_number});
-    }
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("frozen", self.frozen);
   }
-  done.attribute_seconds = seconds(attribution_start);
-  return done;
+};
+
+inline std::optional<task> training_task(class_means& s, const task& t) {
+  if (s.frozen || s.trained) return {};
+  s.trained = true;
+  return t;
+}
+template <tensor_backend B>
+consolidation consolidate(B& b, class_means& s, const vit<B>& model, const task& t, token_memory&, index,
+                          std::uint64_t = 0) {
+  const model_outputs got = run_model(b, model, t.train());
+  s.means.add(got.features, got.labels, model.config().classes);
+  return {};
+}
+template <tensor_backend B>
+std::vector<double> class_scores(B& b, const class_means& s, const vit<B>& model, const sample_view<dataset>& samples) {
+  return s.means.scores(run_model(b, model, samples).features);
+}
+inline index memory_price(const class_means& s, const token_memory&) {
+  return s.means.classes() * s.means.dim() * static_cast<index>(sizeof(float));
+}
+inline tensor_file save_state(const class_means& s) {
+  tensor_file file;
+  file.metadata["trained"] = s.trained ? "true" : "false";
+  s.means.save(file);
+  return file;
+}
+inline void load_state(class_means& s, const tensor_file& file) {
+  s.trained = file.metadata.contains("trained") && file.metadata.at("trained") == "true";
+  s.means = nearest_class_mean::load(file);
 }
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/train/sequence.hpp ====
-// Classes that arrive task after task: what the sequential loop learns, remembers and judges for image classification.
+// ==== core_tokensets/train/learner_parts.hpp ====
+// What a learner asks of its model and of its strategy, where classes differ from texts and defaults stand in.
 
-#include <limits>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets::detail {
+
+template <class Model>
+struct model_kind;
+
+template <tensor_backend B>
+struct model_kind<vit<B>> {
+  using data_type = dataset;
+  static constexpr bool texts = false;
+  static vit<B> load(B& b, const tensor_file& file, const vit<B>* like) {
+    vit_hints hints;
+    if (like != nullptr) hints.seed = like->config().seed;
+    return load_vit(b, file, hints);
+  }
+};
+template <tensor_backend B>
+struct model_kind<image_text_model<B>> {
+  using data_type = visual_text;
+  static constexpr bool texts = true;
+  static image_text_model<B> load(B& b, const tensor_file& file, const image_text_model<B>*) {
+    return load_image_text(b, file);
+  }
+};
+
+/// The model's number of every class of some data, by name; -1: the model does not know it. Data without names are
+/// numbered as the model is, and so are those whose names begin with the model's.
+inline std::vector<std::int32_t> numbers_by_name(const std::vector<std::string>& names,
+                                                 const std::vector<std::string>& known) {
+  std::vector<std::int32_t> numbers(names.size());
+  const bool same = known.size() <= names.size() && std::equal(known.begin(), known.end(), names.begin());
+  for (std::size_t k = 0; k < names.size(); ++k) {
+    const auto found = std::find(known.begin(), known.end(), names[k]);
+    const bool in_place = same || known.empty();
+    numbers[k] = in_place               ? (known.empty() || k < known.size() ? static_cast<std::int32_t>(k) : -1)
+                 : found == known.end() ? -1
+                                        : static_cast<std::int32_t>(found - known.begin());
+  }
+  return numbers;
+}
+
+/// Some samples of a data set with other class numbers.
+inline dataset renumbered(const sample_view<dataset>& samples, const std::vector<std::int32_t>& numbers,
+                          const std::vector<std::string>& names) {
+  dataset some = subset(*samples.data, samples.indices);
+  for (auto& label : some.labels) label = numbers[static_cast<std::size_t>(label)];
+  some.class_names = names;
+  return some;
+}
+
+/// The task as the learner takes it: number `done`, its classes numbered as the model's are, new ones behind the old.
+/// A task that is the next one of its stream stays as it is.
+template <tensor_backend B>
+task arrange(const task& given, index done, const vit<B>& model, bool fresh) {
+  const std::vector<std::string> known = fresh ? std::vector<std::string>() : model.config().class_names;
+  const dataset& data = given.data->train;
+  task t = given;
+  const bool follows = given.number == done && given.of > 1;
+  t.number = done;
+  if (!follows) t.of = 0;
+  std::vector<std::string> names = known;
+  std::vector<std::int32_t> numbers(data.class_names.size(), -1);
+  const bool same =
+      known.size() <= data.class_names.size() && std::equal(known.begin(), known.end(), data.class_names.begin());
+  if (follows && same) return t;
+  for (const std::int32_t k : given.classes) {
+    const std::string& name = data.class_names[static_cast<std::size_t>(k)];
+    auto place = std::find(names.begin(), names.end(), name);
+    if (place == names.end()) place = names.insert(names.end(), name);
+    numbers[static_cast<std::size_t>(k)] = static_cast<std::int32_t>(place - names.begin());
+  }
+  bool in_place = names.size() == data.class_names.size();
+  for (std::size_t k = 0; in_place && k < numbers.size(); ++k) in_place = numbers[k] == static_cast<std::int32_t>(k);
+  if (in_place) return t;
+  const sample_view<dataset> train = given.train(), test = given.test();
+  auto split = std::make_shared<dataset_split>();
+  split->train = renumbered(train, numbers, names);
+  split->test = renumbered(test, numbers, names);
+  t.data = split;
+  t.train_indices = sample_view<dataset>(split->train).indices;
+  t.test_indices = sample_view<dataset>(split->test).indices;
+  t.classes.clear();
+  for (const std::int32_t k : given.classes) t.classes.push_back(numbers[static_cast<std::size_t>(k)]);
+  return t;
+}
+template <tensor_backend B>
+text_task arrange(const text_task& given, index done, const image_text_model<B>&, bool) {
+  text_task t = given;
+  if (given.number != done || given.of <= 1) t.of = 0;
+  t.number = done;
+  return t;
+}
+
+/// A head for the task's classes alone; what the model told apart before is forgotten.
+template <tensor_backend B>
+void forget_head(B& b, vit<B>& model, const task& t) {
+  model.replace_head(b, seen_classes(t), class_names_of(t, seen_classes(t)));
+}
+template <tensor_backend B>
+void forget_head(B&, image_text_model<B>&, const text_task&) {}
+
+/// Room for the task's classes where nothing is trained.
+template <tensor_backend B>
+void make_head(B& b, vit<B>& model, const task& t) {
+  prepare_head(b, model, t);
+}
+template <tensor_backend B>
+void make_head(B&, image_text_model<B>&, const text_task&) {}
+
+/// The memory that a strategy and an objective want.
+template <class Strategy, class Objective>
+token_memory memory_for(const Strategy& s, const Objective& o, const patch_grid& grid, bool texts) {
+  token_memory_format format{.grid = grid, .texts = texts};
+  if (const index top = stored_logits(o); top > 0) format.columns = logit_columns(top);
+  if constexpr (requires { empty_memory(s, format); }) {
+    return empty_memory(s, std::move(format));
+  } else {
+    return token_memory(std::move(format));
+  }
+}
+
+template <class Strategy>
+index price_of(const Strategy& s, const token_memory& memory) {
+  if constexpr (requires { memory_price(s, memory); }) return memory_price(s, memory);
+  return memory.empty() ? 0 : memory.bytes_on_disk();
+}
+
+template <class Strategy, class Data>
+std::optional<basic_task<Data>> training_task_of(Strategy& s, const basic_task<Data>& t) {
+  if constexpr (requires { training_task(s, t); }) return training_task(s, t);
+  return t;
+}
+
+template <tensor_backend B, class Objective>
+void remember_logits(B& b, const vit<B>& model, const Objective& o, token_memory& memory, index first,
+                     missing_tokens missing) {
+  if (stored_logits(o) > 0) store_logits(b, model, memory, first, missing);
+}
+template <tensor_backend B, class Objective>
+void remember_logits(B&, const image_text_model<B>&, const Objective&, token_memory&, index, missing_tokens) {}
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/train/make_room.hpp ====
+// Room in a memory of fixed size: what older tasks give up when a new one comes.
+
+#include <algorithm>
+#include <map>
+#include <vector>
 
 
 namespace core_tokensets {
 
-struct sequence_options {
-  memory_kind memory = memory_kind::core_tokenset;
-  core_tokenset recipe = {};
-  byte_budget budget = fraction(0.01);  ///< of the training data as they came, for the memory after the last task
-  picture_price price = picture_price::source;
-  fit_options fit = {};
-  token_drop_rule token_drop = token_drop_rule::random;
-  bool frozen_start = false;       ///< the model comes with trained weights (for `ncm`)
-  std::filesystem::path out = {};  ///< folder of checkpoints; empty: none
-  bool resume = false;             ///< go on from the last checkpoint in `out`, to the same bits
-};
-
-/// A Vision Transformer that learns the classes of a stream of tasks.
-template <tensor_backend B>
-class class_learner {
- public:
-  class_learner(B& b, vit<B>& model, const task_stream& stream, sequence_options options)
-      : b_(b), model_(model), stream_(stream), o_(std::move(options)) {
-    check(o_.recipe);
-    check_pictures(stream.data.train, model.config());
-    check_pictures(stream.data.test, model.config());
-    if (stream.data.train.source_bytes.empty()) o_.price = picture_price::raw;
-  }
-
-  index tasks() const { return stream_.size(); }
-  bool stores() const { return stores_samples(o_.memory); }
-  index data_bytes() const {
-    const dataset& train = stream_.data.train;
-    if (train.source_bytes.empty()) return static_cast<index>(train.pixels.size());
-    return static_cast<index>(train.total_source_bytes()) + picture_overhead * train.n();
-  }
-
-  std::uint64_t data_checksum() const { return checksum(stream_); }
-
-  token_memory_format format() const { return memory_format(model_.config(), o_.fit.normalisation, o_.memory); }
-
-  void learn(index t, const token_memory& memory) {
-    const task& now = stream_[t];
-    const index classes = stream_.seen_classes(t);
-    if (t == 0) {
-      if (model_.config().classes != classes || o_.frozen_start) model_.replace_head(b_, classes);
-    } else {
-      model_.grow_head(b_, classes);
+/// Evicts samples until the memory costs at most `bytes` by `price(memory)`: one after the other of the class that has
+/// most, the one of least weight, of several the latest. `sources` `[S]` move along. The last sample of a class goes
+/// last.
+template <class Price>
+void make_room(token_memory& memory, std::vector<index>& sources, index bytes, const Price& price) {
+  while (!memory.empty()) {
+    const index cost = price(memory);
+    if (cost <= bytes) return;
+    std::map<std::int32_t, std::vector<index>> of_class;  // in the order in which they go, the first to go last
+    const token_arrays& a = memory.arrays();
+    for (index s = 0; s < memory.samples(); ++s) of_class[a.targets[static_cast<std::size_t>(s)]].push_back(s);
+    for (auto& [target, samples] : of_class) {
+      std::stable_sort(samples.begin(), samples.end(), [&](index x, index y) {
+        return a.weights[static_cast<std::size_t>(x)] > a.weights[static_cast<std::size_t>(y)];
+      });
     }
-    if (o_.memory == memory_kind::ncm && (t > 0 || o_.frozen_start)) return;
-    std::vector<index> pictures = now.train;
-    std::int32_t first_class = now.classes.front();
-    if (o_.memory == memory_kind::joint) {
-      for (index i = 0; i < t; ++i) pictures.insert(pictures.end(), stream_[i].train.begin(), stream_[i].train.end());
-      first_class = 0;
+    const index each = std::max<index>(1, cost / memory.samples());
+    std::vector<index> unwanted;
+    for (index left = std::max<index>(1, (cost - bytes) / each); left > 0; --left) {
+      const auto largest = std::max_element(of_class.begin(), of_class.end(), [](const auto& x, const auto& y) {
+        return x.second.size() < y.second.size();
+      });
+      if (largest->second.empty()) break;
+      unwanted.push_back(largest->second.back());
+      largest->second.pop_back();
     }
-    fit_options f = o_.fit;
-    f.seed = seed_of_task(o_.fit.seed, t);
-    if (drops_like_memory(o_.token_drop, o_.memory, o_.recipe)) {
-      f.token_relevance = [&](const token_batch& whole) {
-        return attribute(o_.recipe.attribute, b_, model_, whole, whole.targets, explained_);
-      };
+    std::vector<bool> gone(static_cast<std::size_t>(memory.samples()));
+    for (const index s : unwanted) gone[static_cast<std::size_t>(s)] = true;
+    memory.evict(unwanted);
+    std::vector<index> rest;
+    for (std::size_t s = 0; s < sources.size(); ++s) {
+      if (!gone[s]) rest.push_back(sources[s]);
     }
-    fit(b_, model_, stream_.data.train, pictures, &memory, first_class, f,
-        "task " + std::to_string(t + 1) + "/" + std::to_string(stream_.size()));
+    sources = std::move(rest);
   }
-
-  consolidation remember(index t, index bytes, const std::vector<index>& stored, token_memory& memory) {
-    const task& now = stream_[t];
-    const core_tokenset recipe = recipe_of(o_.recipe, o_.memory, seed_of_task(o_.fit.seed, t));
-    const index patches = model_.config().patches();
-    const dataset& train = stream_.data.train;
-    index k = 0, file_bytes = std::numeric_limits<index>::max();
-    std::vector<index> pictures = now.train;
-    if (as_files()) {
-      file_bytes = bytes - price_of_files(stored);
-      pictures = affordable_alone(now.train, file_bytes, memory.empty(), [&](index i) { return file_price(train, i); });
-      k = pictures.empty() ? 0 : affordable_pictures(train, pictures, file_bytes);
-    } else {
-      const index tokens = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
-      k = affordable_samples(memory, tokens, static_cast<index>(now.train.size()), bytes);
-    }
-    if (k == 0) return {};
-    return consolidate(b_, model_, train, pictures, recipe, k, o_.fit.normalisation, static_cast<std::uint16_t>(t),
-                       memory, file_bytes);
-  }
-
-  task_scores judge(index t) {
-    std::optional<nearest_class_mean> means;
-    if (o_.memory == memory_kind::ncm) {
-      std::vector<index> seen;
-      for (index i = 0; i <= t; ++i) seen.insert(seen.end(), stream_[i].train.begin(), stream_[i].train.end());
-      const auto known = run_model(b_, model_, stream_.data.train, seen, o_.fit.normalisation);
-      means.emplace(known.features, known.labels, stream_.seen_classes(t));
-    }
-    task_scores row;
-    for (index i = 0; i <= t; ++i) {
-      const auto got = run_model(b_, model_, stream_.data.test, stream_[i].test, o_.fit.normalisation);
-      row.accuracy.push_back(means ? accuracy<double>(means->scores(got.features), got.labels)
-                                   : accuracy<float>(got.logits, got.labels));
-    }
-    return row;
-  }
-
-  index memory_bytes(const token_memory& memory, const std::vector<index>& stored) const {
-    if (o_.memory == memory_kind::ncm)  // the means, in single precision
-      return model_.config().classes * model_.config().dim * static_cast<index>(sizeof(float));
-    return memory.empty() ? 0 : as_files() ? price_of_files(stored) : memory.bytes_on_disk();
-  }
-
-  tensor_file save() { return to_file(b_, model_); }
-  void load(const tensor_file& file) {
-    model_.replace_head(b_, read_config(file).classes);
-    load_parameters(b_, model_, file);
-  }
-
- private:
-  /// True where the memory is priced as the files that its pictures came as.
-  bool as_files() const { return o_.memory == memory_kind::coreset && o_.price == picture_price::source; }
-  index price_of_files(const std::vector<index>& stored) const {
-    index total = 0;
-    for (const index i : stored) total += file_price(stream_.data.train, i);
-    return total;
-  }
-
-  B& b_;
-  vit<B>& model_;
-  const task_stream& stream_;
-  sequence_options o_;
-  attribution_workspace<B> explained_;
-};
-
-/// Runs the whole sequence on `model` and fills `memory`. `fingerprint` describes everything that the results depend
-/// on; a checkpoint with another one is refused.
-template <tensor_backend B>
-class sequence_runner {
- public:
-  sequence_runner(B& b, vit<B>& model, const task_stream& stream, const sequence_options& options,
-                  std::string fingerprint)
-      : learner_(b, model, stream, options),
-        loop_(learner_, {.budget = options.budget, .out = options.out, .resume = options.resume},
-              std::move(fingerprint)) {}
-  sequence_runner(const sequence_runner&) = delete;
-  sequence_runner& operator=(const sequence_runner&) = delete;
-
-  sequence_result run() { return loop_.run(); }
-  const token_memory& memory() const { return loop_.memory(); }
-  /// For each sample of the memory the training picture that it came from.
-  const std::vector<index>& pictures() const { return loop_.pictures(); }
-
- private:
-  class_learner<B> learner_;
-  task_loop<class_learner<B>> loop_;
-};
+}
 
 }  // namespace core_tokensets
 
@@ -19555,64 +22712,85 @@ struct text_training_state {
   tensor<B> gradients;
   stream_gradients<B> streams;
   optimiser_state<B> optimiser;
+  std::vector<parameter_group> groups;
 };
 
-/// One optimiser step: the loss is the mean over the texts of weight times the mean over the answer's tokens.
-template <tensor_backend B>
-void training_step(B& b, image_text_model<B>& model, const token_batch& images, const text_batch& texts,
-                   const fit_options& o, double schedule, text_training_state<B>& state) {
+/// One optimiser step: the loss is the mean over the texts of weight times the mean over the answer's tokens. The first
+/// `fresh` texts are new.
+template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce = local_gradients>
+void training_step(B& b, image_text_model<B>& model, const token_batch& images, const text_batch& texts, index fresh,
+                   const_view<typename B::scalar> start_logits, const Objective& what, const Optimiser& o,
+                   const step_options& how, text_training_state<B>& state, const Reduce& reduce = {}) {
   using T = typename B::scalar;
   forward(b, model, images, texts, state.tape);
-  cross_entropy(b, *std::as_const(state.tape.logits), state.tape.text.targets, state.loss, state.tape.text.weights,
-                {.label_smoothing = o.label_smoothing});
+  const text_plan<B>& plan = state.tape.text;
+  loss(what, b, *std::as_const(state.tape.logits),
+       objective_batch<T>{.targets = plan.targets,
+                          .weights = plan.weights,
+                          .fresh = plan.asked_of_text.begin(fresh),
+                          .start_logits = start_logits},
+       state.loss);
   state.gradients.resize(b, 1, model.parameters().size());
   b.fill(*state.gradients, T(0));
   backward<B, T>(b, model, state.tape, *std::as_const(state.loss.dlogits), state.gradients.data(), state.streams);
-  if (o.clip > 0) clip_gradients(b, state.gradients, o.clip, state.optimiser);
-  step(b, o.optimiser, state.optimiser, model.parameters(), state.gradients, schedule);
+  update_parameters(b, model, o, reduce, how, state);
 }
+
+namespace detail {
 
 /// Appends the stored texts of `samples` to a batch, one to each picture behind those that are there.
 inline void append_stored_texts(const token_memory& memory, std::span<const index> samples, const tokenizer& words,
                                 text_batch& out) {
-  require(memory.format().texts, "texts: the memory keeps no texts");
+  require(memory.format().texts, "fit: the memory keeps no texts");
   out.weights.resize(static_cast<std::size_t>(out.texts()), 1.0f);
+  const token_arrays& arrays = memory.arrays();
   for (const index s : samples) {
-    const stored_sample sample = memory.sample(s);
+    const auto i = static_cast<std::size_t>(s);
     out.next_picture();
-    out.append(words.encode(sample.prompt), words.encode(sample.answer), tokenizer::begin_token, tokenizer::end_token);
-    out.weights.push_back(sample.weight);
+    out.append(words.encode(arrays.text_of(2 * i)), words.encode(arrays.text_of(2 * i + 1)), tokenizer::begin_token,
+               tokenizer::end_token);
+    out.weights.push_back(arrays.weights[i]);
   }
 }
 
-/// Relevance `[T]` of the tokens of whole pictures for one text about each.
-using answer_token_relevance = std::function<std::vector<double>(const token_batch&, const text_batch&)>;
+}  // namespace detail
 
-/// Trains on the samples `indices` of `data` with replay from `memory` (may be null or empty). A step holds
-/// `options.batch` pictures with at most `texts_per_picture` of their texts each, and `replay_batch` stored samples;
-/// its loss is the mean over the new texts plus the weighted mean over the stored ones. With `relevance` the pictures
-/// of a step that leaves out tokens lose the least relevant ones, and have one text each, as stored samples do.
-/// `options.loss` and `options.token_relevance` mean nothing here. Every random choice is a function of `options.seed`.
-/// Throws where the loss is not finite or a text is too long.
-template <tensor_backend B>
-void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_text& data,
-         std::span<const index> indices, const token_memory* memory, const fit_options& options,
-         index texts_per_picture = 4, const std::string& what = "fit", const answer_token_relevance& relevance = {}) {
+/// Trains an image-text model on a task with replay from `memory`. A step holds `options.batch` pictures with at most
+/// `texts_per_picture` of their texts each, and `replay_batch` stored samples; its loss is the mean over the new texts
+/// plus the weighted mean over the stored ones. Where a step leaves out what the memory would, its pictures have one
+/// text each, as stored samples do. Pictures are not mirrored. `Error`: as for classes, and a text that is too long.
+template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser = adamw,
+          class Reduce = local_gradients>
+void fit(B& b, image_text_model<B>& model, const text_task& t, const token_memory& memory,
+         const fit_options& options = {}, const Objective& what = {}, const Optimiser& optimiser = {},
+         const Reduce& reduce = {}) {
+  using T = typename B::scalar;
+  check(options);
+  require(stored_logits(what) == 0, "fit: texts have logits for each token, which a memory does not keep");
   fit_options o = options;
+  o.seed = seed_of_task(options.seed, t.number);
+  o.augment_replay = false;
+  const visual_text& data = t.data->train;
   text_training_state<B> state;
   state.optimiser.reset(b, model.layout().parameters);
+  if (o.backbone_rate != 1) {
+    state.groups = parameter_groups(model.layout().parameters, o.backbone_rate,
+                                    [](const std::string& p) { return p.starts_with("encoder."); });
+  }
+  const tokenizer& words = model.words();
   const encoded_texts encoded(data, words, model.config().text.length);
-  const samples_by_picture by_picture(data, indices);
-  const bool replay = memory != nullptr && !memory->empty();
-  replay_sampler sampler(replay ? memory->samples() : 1, o.seed, replay_stream);
+  const samples_by_picture by_picture(data, t.train_indices);
+  detail::replay_batches replay(&memory, model.config().image, o);
+  std::optional<image_text_model<B>> start;
+  if (uses_start_model(what) && t.number > 0) start = model.copy(b);
+  image_text_tape<B> start_tape;
+  start_tape.keep = kept::logits;
   new_pictures pictures;
-  token_batch replayed;
   text_batch texts;
-  o.token_relevance = {};
-  if (relevance) o.token_relevance = [&](const token_batch& whole) { return relevance(whole, texts); };
+  const bool as_remembered = o.drop_rule == token_drop_rule::memory && o.as_remembered;
   const auto train = [&](std::span<const index> part, const epoch_position& at) {
-    const index most_texts = relevance && new_pictures::thins(o, at) ? 1 : texts_per_picture;
-    random_stream random(o.seed, 2'000'000 + static_cast<std::uint64_t>(at.step));
+    const index most_texts = as_remembered && new_pictures::thins(o, at) ? 1 : o.texts_per_picture;
+    random_stream random(o.seed ^ 0x7465787473, static_cast<std::uint64_t>(at.step));
     texts.clear();
     for (const index picture : part) {
       texts.next_picture();
@@ -19622,28 +22800,30 @@ void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_
       }
     }
     const index fresh = texts.texts();
-    token_batch& batch = pictures.take(data.images, part, model.config().image.patch, o, at);
-    if (replay) {
-      const auto drawn = sampler.draw(std::min(o.replay_batch, memory->samples()));
-      make_batch(*memory, drawn, o.missing, replayed);
-      append(batch, replayed);
-      append_stored_texts(*memory, drawn, words, texts);
-    }
+    token_batch& batch = pictures.take(data.images, part, model.config().image, o, at, &texts);
+    if (replay) detail::append_stored_texts(memory, replay.append_to(batch, at.step), words, texts);
     detail::balance_weights(texts.weights, texts.texts(), fresh);
-    training_step(b, model, batch, texts, o, at.schedule, state);
+    view<const T> start_logits;
+    if (start) {
+      forward(b, *start, batch, texts, start_tape);
+      start_logits = *std::as_const(start_tape.logits);
+    }
+    training_step(b, model, batch, texts, fresh, start_logits, what, optimiser, {o.clip, at.schedule}, state, reduce);
   };
-  run_epochs(by_picture.pictures(), o, what, train, [&] { return mean_loss(b, state.loss, state.tape.text.weights); });
+  run_epochs(by_picture.pictures(), o,
+             t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name, train,
+             [&] { return mean_loss(b, state.loss, state.tape.text.weights); });
 }
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/train/text_prices.hpp ====
-// What samples with text cost a memory, and how many of them a budget buys.
+// ==== core_tokensets/train/learner.hpp ====
+// A model that keeps learning: it holds the model, the memory and how both are used, learns one task after the other
+// within a budget of bytes, predicts, and can be saved at any task and gone on with to the same bits.
 
-#include <cmath>
+#include <filesystem>
 #include <map>
-#include <set>
-#include <span>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19651,431 +22831,532 @@ void fit(B& b, image_text_model<B>& model, const tokenizer& words, const visual_
 
 namespace core_tokensets {
 
-/// The answer that a memory keeps: what most people said, or the first caption.
-inline const std::string& stored_answer(const visual_text_sample& sample) {
-  return sample.prompt.empty() ? sample.answers.front() : consensus(sample);
-}
+struct learner_options {
+  /// Of the memory. In a stream of T tasks it may fill t/T of that after task t; where nobody knows how many tasks
+  /// there will be, older tasks make room for new ones. A fraction is of the training data as they came.
+  byte_budget budget = fraction(0.01);
+  fit_options fit = {};
+  bool fresh_head = true;  ///< the classes that the model came with are not those that it shall keep
+};
 
-/// Bytes of a sample's prompt and of the one answer that a memory keeps.
-inline index text_bytes(const visual_text_sample& sample) {
-  return static_cast<index>(sample.prompt.size() + stored_answer(sample).size());
-}
+/// What learning a task did.
+struct learnt_task {
+  std::string name;
+  index memory_bytes = 0, memory_samples = 0, memory_tokens = 0, budget_bytes = 0;
+  double train_seconds = 0, select_seconds = 0, attribute_seconds = 0;
+};
 
-/// What the samples cost as the files that their pictures came as, and their texts. A picture with several texts is
-/// paid for once.
-inline index price_of_files(const visual_text& data, std::span<const index> samples) {
-  std::set<index> paid;
-  index total = 0;
-  for (const index i : samples) {
-    const auto& sample = data.samples[static_cast<std::size_t>(i)];
-    if (paid.insert(sample.image).second) total += file_price(data.images, sample.image);
-    total += text_bytes(sample);
+/// A model on backend `b`, which must outlive it, with a memory by `strategy`.
+template <tensor_backend B, class Model, class Strategy = core_tokenset<>, objective<B> Objective = ace,
+          optimiser<B> Optimiser = adamw>
+class continual_learner {
+ public:
+  using data_type = typename detail::model_kind<Model>::data_type;
+  using task_type = basic_task<data_type>;
+  static_assert(strategy<Strategy, B, Model, task_type>, "a strategy needs a function consolidate; see strategies.hpp");
+
+  continual_learner(B& b, Model model, learner_options options = {}, Strategy how = {}, Objective what = {},
+                    Optimiser by = {})
+      : b_(b),
+        model_(std::move(model)),
+        o_(std::move(options)),
+        strategy_(std::move(how)),
+        objective_(std::move(what)),
+        optimiser_(std::move(by)),
+        memory_(
+            detail::memory_for(strategy_, objective_, image_config(model_).grid, detail::model_kind<Model>::texts)) {
+    check(o_.fit);
   }
-  return total;
-}
 
-/// The price of one sample alone, as a function: its text, and its picture's file unless a stored sample has paid that.
-inline auto price_after(const visual_text& data, std::span<const index> stored) {
-  std::set<index> paid;
-  for (const index i : stored) paid.insert(data.samples[static_cast<std::size_t>(i)].image);
-  return [&data, paid = std::move(paid)](index i) {
-    const auto& sample = data.samples[static_cast<std::size_t>(i)];
-    return text_bytes(sample) + (paid.contains(sample.image) ? 0 : file_price(data.images, sample.image));
-  };
-}
+  const Model& model() const { return model_; }
+  const token_memory& memory() const { return memory_; }
+  const Strategy& how() const { return strategy_; }
+  const learner_options& options() const { return o_; }
+  /// For each sample of the memory its number in the training data of its task.
+  const std::vector<index>& sources() const { return sources_; }
+  index tasks_learnt() const { return done_; }
+  /// What the memory costs now.
+  index memory_bytes() const { return detail::price_of(strategy_, memory_); }
 
-/// How many of `samples`, each of which is affordable alone, cost no more than `bytes` as files together with those
-/// that are `stored`, if they are drawn at random, as far as one can expect: k of n samples miss the m about a picture
-/// with probability C(n - m, k) / C(n, k).
-inline index affordable_files(const visual_text& data, std::span<const index> samples, std::span<const index> stored,
-                              index bytes) {
-  const auto sample = [&](index i) -> const visual_text_sample& { return data.samples[static_cast<std::size_t>(i)]; };
-  const auto n = static_cast<double>(samples.size());
-  std::map<index, double> about;
-  double text = 0;
-  for (const index i : samples) about[sample(i).image] += 1, text += double(text_bytes(sample(i)));
-  for (const index i : stored) about.erase(sample(i).image);  // paid for
-  const auto missed = [&](double m, double k) {
-    if (k > n - m) return 0.0;
-    return std::exp(std::lgamma(n - m + 1) - std::lgamma(n - m - k + 1) + std::lgamma(n - k + 1) - std::lgamma(n + 1));
-  };
-  const auto price = [&](index k) {
-    double total = text / n * double(k);
-    for (const auto& [picture, m] : about)
-      total += double(file_price(data.images, picture)) * (1 - missed(m, double(k)));
-    return total;
-  };
-  const auto left = static_cast<double>(bytes - price_of_files(data, stored));
-  const auto fits = [&](index k) { return price(k) <= left; };
-  return std::max<index>(1, detail::most_that_fit(static_cast<index>(samples.size()), fits));
-}
+  /// `Error` unless the pictures of a task fit the model and there are enough samples to measure on.
+  void check_task(const task_type& t) const {
+    check_pictures(detail::pictures_of(t.data->train), image_config(model_));
+    check_pictures(detail::pictures_of(t.data->test), image_config(model_));
+    if constexpr (detail::model_kind<Model>::texts) {
+      require(!are_captions(t.test()) || t.test_indices.size() > 1, "sequence: task '", t.name, "' has ",
+              t.test_indices.size(), " sample to measure on, captions need at least two: CIDEr-D weighs words by what ",
+              "tells samples apart");
+    }
+  }
 
-/// Leaves out the dearest of the chosen samples until what is `stored` and the rest cost no more than `bytes`.
-inline void fit_files(const visual_text& data, std::span<const index> samples, std::span<const index> stored,
-                      index bytes, selection_result& chosen) {
-  const auto number = [&](index i) { return samples[static_cast<std::size_t>(i)]; };
-  const auto price = price_after(data, stored);
-  const auto together = [&](const std::vector<index>& some) {
-    std::vector<index> all(stored.begin(), stored.end());
-    for (const index i : some) all.push_back(number(i));
-    return price_of_files(data, all);
-  };
-  fit_price(
-      chosen, bytes, [&](index i) { return price(number(i)); }, together);
-}
+  /// Trains on a task with replay, then remembers it within the budget. A task that does not follow the last one in its
+  /// stream is taken for what arrives next; classes are told by their names then. `Error`: data that do not fit the
+  /// model, a budget that holds nothing.
+  learnt_task learn(const task_type& given) {
+    task_type t = detail::arrange(given, done_, model_, o_.fresh_head && done_ == 0);
+    if (o_.fresh_head && done_ == 0) detail::forget_head(b_, model_, t);
+    learnt_task report{.name = t.name};
+    const index total = budget_for(t);
+    report.budget_bytes = t.of > 0 ? total * (t.number + 1) / t.of : total;
+    const auto start = std::chrono::steady_clock::now();
+    if (const auto lesson = detail::training_task_of(strategy_, t)) {
+      fit(b_, model_, *lesson, memory_, fit_options_for(t), objective_, optimiser_);
+    } else {
+      detail::make_head(b_, model_, t);
+    }
+    report.train_seconds = detail::seconds_since(start);
+    if (t.of == 0 && done_ > 0) {
+      make_room(memory_, sources_, total * done_ / (done_ + 1),
+                [&](const token_memory& m) { return detail::price_of(strategy_, m); });
+    }
+    const index before = memory_.samples();
+    const consolidation stored =
+        consolidate(b_, strategy_, std::as_const(model_), t, memory_, report.budget_bytes, o_.fit.seed);
+    detail::remember_logits(b_, model_, objective_, memory_, before, o_.fit.missing);
+    sources_.insert(sources_.end(), stored.samples.begin(), stored.samples.end());
+    sources_.resize(static_cast<std::size_t>(memory_.samples()), -1);
+    report.select_seconds = stored.select_seconds, report.attribute_seconds = stored.attribute_seconds;
+    report.memory_bytes = memory_bytes();
+    report.memory_samples = memory_.samples(), report.memory_tokens = memory_.tokens();
+    ++done_;
+    return report;
+  }
+  /// The same with all samples of a data set, as they arrive.
+  learnt_task learn(data_type data, const std::string& name = "task") {
+    return learn(whole_task(std::move(data), name));
+  }
 
-/// How many of `samples` with `tokens` tokens and a text of mean length each may join the memory before its file
-/// exceeds `bytes`. `Error`: not even one fits an empty memory.
-inline index affordable_texts(const visual_text& data, std::span<const index> samples, index tokens, index bytes,
-                              const token_memory& memory) {
-  double text = 0;
-  for (const index i : samples) text += double(text_bytes(data.samples[static_cast<std::size_t>(i)]));
-  text /= static_cast<double>(samples.size());
-  const auto size = [&](index more) {
-    const auto all = static_cast<index>(memory.arrays().text.size()) + static_cast<index>(text * double(more));
-    return memory.bytes_on_disk(memory.samples() + more, memory.tokens() + more * tokens, all);
-  };
-  const index k =
-      detail::most_that_fit(static_cast<index>(samples.size()), [&](index more) { return size(more) <= bytes; });
-  require(k > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ", tokens,
-          " tokens, which takes ", size(1));
-  return k;
+  /// How well it does on some samples; pictures of classes that it never learnt count as wrong.
+  evaluation evaluate(const sample_view<data_type>& samples) const requires(!detail::model_kind<Model>::texts) {
+    std::vector<std::int32_t> labels;
+    const auto numbers = detail::numbers_by_name(samples.data->class_names, model_.config().class_names);
+    for (const index i : samples.indices) labels.push_back(numbers[static_cast<std::size_t>(samples.data->label(i))]);
+    return {.accuracy = accuracy<double>(scores(samples), labels)};
+  }
+  evaluation evaluate(const sample_view<data_type>& samples, const generation_options& o = {}) const
+      requires(detail::model_kind<Model>::texts) {
+    return core_tokensets::evaluate(b_, model_, samples, o);
+  }
+
+  /// What it says of a picture of any size.
+  prediction predict(const image_view& picture) const requires(!detail::model_kind<Model>::texts) {
+    const dataset one = one_picture(picture, model_.config().grid);
+    return prediction_of<double>(scores(one), model_.config().class_names);
+  }
+  /// Its answer to a question about a picture of any size; without one, a caption.
+  std::string answer(const image_view& picture, std::string question, const generation_options& o = {}) const
+      requires(detail::model_kind<Model>::texts) {
+    return core_tokensets::answer(b_, model_, picture, std::move(question), o);
+  }
+
+  /// Everything that results depend on but the data: what a saved learner is recognised by.
+  json settings() const {
+    json fit = json::object();
+    fit_options::options(o_.fit, [&](const char* key, const auto& value) { fit[key] = detail::option_text(value); });
+    return json{{"library", library_version},
+                {"strategy", text_of(strategy_)},
+                {"objective", text_of(objective_)},
+                {"optimiser", text_of(optimiser_)},
+                {"budget", {{"amount", o_.budget.amount}, {"fraction", o_.budget.is_fraction}}},
+                {"fresh_head", o_.fresh_head},
+                {"fit", fit}};
+  }
+
+  /// Writes model, memory and settings into a folder, which is made. Whenever the program dies, what was saved last is
+  /// there whole. `notes` travel along.
+  void save(const std::filesystem::path& folder, const json& notes = json::object()) const {
+    learner_files files(folder, done_);
+    files.add("model", to_file(b_, model_));
+    files.add_memory(memory_);
+    if constexpr (requires { save_state(strategy_); }) files.add("strategy", save_state(strategy_));
+    files.finish(json{{"tasks", done_},
+                      {"settings", settings()},
+                      {"sources", sources_},
+                      {"seen_bytes", seen_bytes_},
+                      {"notes", notes}});
+  }
+
+  /// Goes on from what was saved in a folder; returns its notes. `Error`: none there, altered, or saved with other
+  /// settings (names the first that differs).
+  json restore(const std::filesystem::path& folder) {
+    const saved_learner saved(folder);
+    saved.check_settings(settings());
+    model_ = detail::model_kind<Model>::load(b_, saved.file("model"), &model_);
+    memory_ = saved.memory(memory_.codec());
+    if constexpr (requires { save_state(strategy_); }) load_state(strategy_, saved.file("strategy"));
+    sources_ = saved.state().at("sources").template get<std::vector<index>>();
+    done_ = saved.state().at("tasks").template get<index>();
+    seen_bytes_ = saved.state().at("seen_bytes").template get<index>();
+    return saved.state().at("notes");
+  }
+  /// Tells the strategy of a task that was learnt before it was restored and whose data are at hand again.
+  void recall(const task_type& t) { (void)detail::training_task_of(strategy_, t); }
+
+ private:
+  index budget_for(const task_type& t) {
+    index learnt = bytes_of_data(t.data->train);
+    if (t.of == 0) learnt = seen_bytes_ += learnt;
+    return o_.budget.resolve(learnt);
+  }
+  fit_options fit_options_for(const task_type&) {
+    fit_options f = o_.fit;
+    if constexpr (requires(token_batch & out) {
+                    remembered(b_, strategy_, std::as_const(model_), out, nullptr, f.missing, out);
+                  }) {
+      f.as_remembered = [this](const token_batch& whole, const text_batch* texts, token_batch& out) {
+        remembered(b_, strategy_, std::as_const(model_), whole, texts, o_.fit.missing, out);
+      };
+    }
+    return f;
+  }
+  std::vector<double> scores(const sample_view<data_type>& samples) const {
+    if constexpr (requires { class_scores(b_, strategy_, model_, samples); }) {
+      return class_scores(b_, strategy_, model_, samples);
+    } else {
+      const auto logits = run_model(b_, model_, samples).logits;
+      return {logits.begin(), logits.end()};
+    }
+  }
+
+  B& b_;
+  Model model_;
+  learner_options o_;
+  Strategy strategy_;
+  Objective objective_;
+  Optimiser optimiser_;
+  token_memory memory_;
+  std::vector<index> sources_;
+  index done_ = 0, seen_bytes_ = 0;
+};
+
+/// A learner that was saved in a folder, for classes or (with `image_text_model<B>` as the model) for texts. Parts that
+/// were not the default ones are handed in again. `Error`: see `restore`.
+template <template <class> class Model = vit, tensor_backend B, class Strategy = core_tokenset<>, class Objective = ace,
+          class Optimiser = adamw>
+continual_learner<B, Model<B>, Strategy, Objective, Optimiser> load_learner(B& b, const std::filesystem::path& folder,
+                                                                            Strategy how = {}, Objective what = {},
+                                                                            Optimiser by = {}) {
+  const saved_learner saved(folder);
+  continual_learner<B, Model<B>, Strategy, Objective, Optimiser> learner(
+      b, detail::model_kind<Model<B>>::load(b, saved.file("model"), nullptr), saved.options(), std::move(how),
+      std::move(what), std::move(by));
+  (void)learner.restore(folder);
+  return learner;
 }
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/train/vqa_accuracy.hpp ====
-// How right an answer is where several people answered (Antol et al. 2015; Goyal et al. 2017): fully if three of them
-// gave it.
+// ==== core_tokensets/train/objectives/distilled.hpp ====
+// Distillation from the model as the task found it (Learning without Forgetting, Li & Hoiem, ECCV 2016): it costs a
+// second forward pass and no byte on disk.
 
-#include <algorithm>
-#include <cstddef>
-#include <span>
-#include <string>
-#include <string_view>
+
+namespace core_tokensets {
+
+namespace fn {
+
+struct scaled_copy_by {
+  double factor;
+  template <class T>
+  constexpr void operator()(T& out, const T& in) const {
+    out = in * T(factor);
+  }
+};
+
+/// d += factor weight (p - q)
+struct add_weighted_difference {
+  double factor;
+  template <class T>
+  constexpr void operator()(T& d, const T& p, const T& q, const T& weight) const {
+    d += T(factor) * weight * (p - q);
+  }
+  template <class T>
+  constexpr void operator()(T& d, const T& p, const T& q) const {
+    d += T(factor) * (p - q);
+  }
+};
+
+/// q log(q / p), 0 where q is
+struct divergence_term {
+  template <class T>
+  constexpr T operator()(const T& q, const T& p) const {
+    return q > T(0) ? q * (std::log(q) - std::log(p > T(1e-30) ? p : T(1e-30))) : T(0);
+  }
+};
+
+struct add_scaled {
+  double factor;
+  template <class T>
+  constexpr void operator()(T& out, const T& in) const {
+    out += T(factor) * in;
+  }
+};
+
+}  // namespace fn
+
+/// `base`, plus `weight` t^2 KL(softmax(z' / t) || softmax(z / t)) over the classes that the start model knew, z' being
+/// its logits and t the `temperature`.
+template <class Base = ace>
+struct distilled {
+  static constexpr const char* name = "distilled";
+  static constexpr const char* about = "asymmetric cross-entropy, and distillation from the model as the task found it";
+  static constexpr bool uses_start_model = true;
+  Base base = {};
+  double weight = 1, temperature = 2;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("weight", self.weight);
+    visit("temperature", self.temperature);
+    if constexpr (requires { self.base.smoothing; }) visit("smoothing", self.base.smoothing);
+  }
+};
+
+template <class Base, tensor_backend B, class T = typename B::scalar>
+void loss(const distilled<Base>& o, B& b, const_view<T> logits, const objective_batch<T>& batch, loss_tape<B>& tape) {
+  loss(o.base, b, logits, batch, tape);
+  if (batch.start_logits.empty()) return;
+  require(o.temperature > 0 && o.weight >= 0, "distilled: weight ", o.weight, ", temperature ", o.temperature,
+          ", expected at least 0, and more than 0");
+  const index rows = logits.rows, classes = batch.start_logits.cols;
+  require(batch.start_logits.rows == rows && classes <= logits.cols, "distilled: ", batch.start_logits.rows, " x ",
+          classes, " logits of the start model for ", rows, " x ", logits.cols);
+  scratch<B> p(b, rows, classes), q(b, rows, classes), divergence(b, rows, 1);
+  b.map(fn::scaled_copy_by{1 / o.temperature}, *p, logits.slice_cols(0, classes));
+  b.map(fn::scaled_copy_by{1 / o.temperature}, *q, batch.start_logits);
+  ops::softmax<B, T>(b, *p);
+  ops::softmax<B, T>(b, *q);
+  const view<const T> known = *p, wanted = *q;
+  const fn::add_weighted_difference difference{o.weight * o.temperature / static_cast<double>(rows)};
+  const view<T> d = (*tape.dlogits).slice_cols(0, classes);
+  if (tape.weights.empty()) {
+    b.map(difference, d, known, wanted);
+  } else {
+    b.map(difference, d, known, wanted, *std::as_const(tape.weights));
+  }
+  b.row_reduce(fn::plus{}, fn::divergence_term{}, *divergence, wanted, known);
+  b.map(fn::add_scaled{o.weight * o.temperature * o.temperature}, *tape.losses, view<const T>(*divergence));
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/objectives/dark_experience.hpp ====
+// Dark experience replay (DER++, Buzzega et al., NeurIPS 2020): the memory keeps some logits of each sample as they
+// were, and training is asked to keep them.
+
 #include <vector>
 
 
 namespace core_tokensets {
 
-struct vqa_options {
-  bool leave_one_out = true;  ///< the official rule; otherwise min(1, matches / 3) over all answers at once
-  /// As the published evaluator computes: its punctuation (`detail::published_punctuation`), and human answers are only
-  /// freed from punctuation, and not even that where all of them are the same.
-  bool quirks = false;
+namespace fn {
+
+/// d += factor weight mask (z - stored)
+struct add_masked_difference {
+  double factor;
+  template <class T>
+  constexpr void operator()(T& d, const T& z, const T& stored, const T& mask) const {
+    d += T(factor) * mask * (z - stored);
+  }
 };
 
-/// In [0, 1]: over all people, the mean of min(1, matches among the others / 3). With fewer than four answers there are
-/// not three others, and all others there are suffice; a single answer must be met. `Error`: no human answers.
-inline double vqa_accuracy(std::string_view answer, std::span<const std::string> humans,
-                           const vqa_options& options = {}) {
-  require(!humans.empty(), "vqa_accuracy: no human answers");
-  const bool all_same = std::all_of(humans.begin(), humans.end(), [&](const auto& h) { return h == humans[0]; });
-  const auto given = options.quirks ? detail::plain_words(detail::published_punctuation(detail::trimmed(answer)))
-                                    : normalise_answer(answer);
-  const auto matches = std::count_if(humans.begin(), humans.end(), [&](const std::string& human) {
-    if (options.quirks) return given == (all_same ? human : detail::published_punctuation(human));
-    return given == normalise_answer(human);
-  });
-  const auto n = static_cast<double>(humans.size()), met = static_cast<double>(matches);
-  if (!options.leave_one_out || humans.size() == 1) return std::min(1.0, met / std::min(3.0, n));
-  const double needed = std::min(3.0, n - 1);
-  // Who gave the answer is left out `met` times, and someone else n - met times.
-  return (met * std::min(1.0, (met - 1) / needed) + (n - met) * std::min(1.0, met / needed)) / n;
-}
-
-/// 1 if the answer is, normalised, what most people said (`consensus`), otherwise 0.
-inline double exact_match(std::string_view answer, const visual_text_sample& sample) {
-  return normalise_answer(answer) == normalise_answer(consensus(sample)) ? 1.0 : 0.0;
-}
-
-namespace detail {
-
-inline void check_answers(std::span<const std::string> answers, const visual_text& text, std::string_view what) {
-  require(static_cast<index>(answers.size()) == text.n(), what, ": ", answers.size(), " answers for ", text.n(),
-          " samples");
-  require(!answers.empty(), what, ": no samples");
-}
-
-}  // namespace detail
-
-/// The accuracy of each answer, [S]. `Error`: another number of answers than of samples, a sample without answers.
-inline std::vector<double> vqa_scores(std::span<const std::string> answers, const visual_text& text,
-                                      const vqa_options& options = {}) {
-  detail::check_answers(answers, text, "vqa_scores");
-  std::vector<double> scores;
-  for (std::size_t i = 0; i < answers.size(); ++i) {
-    scores.push_back(vqa_accuracy(answers[i], text.samples[i].answers, options));
+/// mask (z - stored)^2
+struct masked_square {
+  template <class T>
+  constexpr T operator()(const T& z, const T& stored, const T& mask) const {
+    return mask * (z - stored) * (z - stored);
   }
-  return scores;
-}
-
-/// Whether each answer is what most people said, [S]. `Error`: see `vqa_scores`.
-inline std::vector<double> exact_matches(std::span<const std::string> answers, const visual_text& text) {
-  detail::check_answers(answers, text, "exact_matches");
-  std::vector<double> scores;
-  for (std::size_t i = 0; i < answers.size(); ++i) scores.push_back(exact_match(answers[i], text.samples[i]));
-  return scores;
-}
-
-/// A mean over all samples, and over those of each group; 0 for a group without samples.
-struct grouped_score {
-  double all = 0;
-  std::vector<double> groups;  ///< [groups]
-  std::vector<index> counts;   ///< [groups] samples of each
 };
 
-/// Means of `scores` [S]. `Error`: another number of scores than of samples, no samples.
-inline grouped_score mean_by_group(std::span<const double> scores, const visual_text& text) {
-  require(!scores.empty() && static_cast<index>(scores.size()) == text.n(), "mean_by_group: ", scores.size(),
-          " scores for ", text.n(), " samples");
-  grouped_score mean;
-  mean.groups.assign(text.group_names.size(), 0);
-  mean.counts.assign(text.group_names.size(), 0);
-  for (std::size_t i = 0; i < scores.size(); ++i) {
-    const auto group = static_cast<std::size_t>(text.samples[i].group);
-    mean.all += scores[i] / static_cast<double>(scores.size());
-    mean.groups.at(group) += scores[i];
-    ++mean.counts[group];
+}  // namespace fn
+
+/// `base`, plus for replayed samples `alpha` times the mean over the stored logits h_c of (z_c - h_c)^2. The `top`
+/// largest logits of each sample are stored, 4 bytes each; all of them if there are no more classes.
+template <class Base = ace>
+struct dark_experience {
+  static constexpr const char* name = "der";
+  static constexpr const char* about =
+      "asymmetric cross-entropy, and replayed samples keep the logits that were stored";
+  Base base = {};
+  double alpha = 0.5;
+  index top = 10;
+
+  index stored_logits() const { return top; }
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("alpha", self.alpha);
+    visit("top", self.top);
+    if constexpr (requires { self.base.smoothing; }) visit("smoothing", self.base.smoothing);
   }
-  for (std::size_t g = 0; g < mean.groups.size(); ++g) {
-    if (mean.counts[g] > 0) mean.groups[g] /= static_cast<double>(mean.counts[g]);
+};
+
+template <class Base, tensor_backend B, class T = typename B::scalar>
+void loss(const dark_experience<Base>& o, B& b, const_view<T> logits, const objective_batch<T>& batch,
+          loss_tape<B>& tape) {
+  loss(o.base, b, logits, batch, tape);
+  require(o.alpha >= 0 && o.top > 0, "der: alpha ", o.alpha, ", top ", o.top, ", expected at least 0, and more than 0");
+  const index rows = logits.rows, classes = logits.cols, replayed = rows - batch.fresh;
+  if (replayed == 0 || batch.stored_logits.empty()) return;
+  const index width = static_cast<index>(batch.stored_logits.size()) / replayed;
+  require(batch.stored_classes.size() == batch.stored_logits.size() &&
+              width * replayed == static_cast<index>(batch.stored_logits.size()),
+          "der: ", batch.stored_logits.size(), " stored logits for ", replayed, " replayed samples");
+  auto& host = tape.on_host;  // stored logits, then what each counts, as matrices
+  host.assign(static_cast<std::size_t>(2 * replayed * classes), T(0));
+  for (index r = 0; r < replayed; ++r) {
+    index known = 0;
+    const auto of_row =
+        batch.stored_classes.subspan(static_cast<std::size_t>(r * width), static_cast<std::size_t>(width));
+    for (const std::int32_t c : of_row) known += c >= 0 ? 1 : 0;
+    const float weight = batch.weights.empty() ? 1.0f : batch.weights[static_cast<std::size_t>(batch.fresh + r)];
+    for (index i = 0; i < width; ++i) {
+      const index c = of_row[static_cast<std::size_t>(i)];
+      if (c < 0) continue;
+      require(c < classes, "der: a stored logit of class ", c, ", the model has ", classes);
+      host[static_cast<std::size_t>(r * classes + c)] = T(batch.stored_logits[static_cast<std::size_t>(r * width + i)]);
+      host[static_cast<std::size_t>((replayed + r) * classes + c)] = T(1) / T(known) * T(weight);
+    }
   }
-  return mean;
+  tape.stored.assign(b, 2 * replayed, classes, host.data());
+  const view<const T> stored = (*std::as_const(tape.stored)).slice_rows(0, replayed),
+                      mask = (*std::as_const(tape.stored)).slice_rows(replayed, replayed),
+                      z = logits.slice_rows(batch.fresh, replayed);
+  b.map(fn::add_masked_difference{2 * o.alpha / static_cast<double>(rows)},
+        (*tape.dlogits).slice_rows(batch.fresh, replayed), z, stored, mask);
+  // The losses are without weights, which the masks hold: divided out where they are not 0.
+  scratch<B> squares(b, replayed, 1);
+  b.row_reduce(fn::plus{}, fn::masked_square{}, *squares, z, stored, mask);
+  if (!tape.weights.empty()) {
+    b.map(fn::divide_safely{}, *squares, view<const T>(*squares),
+          (*std::as_const(tape.weights)).slice_rows(batch.fresh, replayed));
+  }
+  b.map(fn::add_scaled{o.alpha}, (*tape.losses).slice_rows(batch.fresh, replayed), view<const T>(*squares));
 }
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/train/text_sequence.hpp ====
-// Questions or captions that arrive task after task: what the sequential loop learns, remembers and judges for visual
-// question answering and captioning.
-
-#include <limits>
+// ==== core_tokensets/train/objectives/objectives.hpp ====
+// The objectives of the library by name.
 
 
 namespace core_tokensets {
 
-/// What counts as good: VQA accuracy (exact match beside it), or CIDEr-D over its maximum of 10 (BLEU-4 and ROUGE-L
-/// beside it).
-enum class text_measure { vqa, captions };
+/// What `--objective` chooses between, the default first.
+using objectives = choices<ace, summed, distilled<ace>, dark_experience<ace>>;
 
-struct text_sequence_options {
-  memory_kind memory = memory_kind::core_tokenset;  ///< all but `ncm`
-  core_tokenset recipe = {};
-  byte_budget budget = fraction(0.01);
-  picture_price price = picture_price::source;
-  fit_options fit = {};
-  token_drop_rule token_drop = token_drop_rule::random;
-  index texts_per_picture = 4;  ///< of a new picture in one step
-  text_measure measure = text_measure::vqa;
-  generation_options generate = {};
-  std::filesystem::path out = {};
-  bool resume = false;
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/sequence.hpp ====
+// A stream of tasks from the first to the last: a learner learns each, and is measured on all tasks so far.
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct sequence_result {
+  accuracy_matrix accuracy;
+  std::map<std::string, accuracy_matrix> others;  ///< further measures by name
+  index memory_bytes = 0, memory_tokens = 0, memory_samples = 0, budget_bytes = 0;
+  double train_seconds = 0, select_seconds = 0, attribute_seconds = 0, evaluate_seconds = 0;
 };
 
-/// Appends the most relevant image tokens of the samples `chosen` of `data`, with their texts, to the memory, as far as
-/// `bytes` last. Returns the samples that were stored.
-template <tensor_backend B>
-std::vector<index> store_texts(B& b, const image_text_model<B>& model, const tokenizer& words, const visual_text& data,
-                               std::span<const index> chosen, std::span<const float> weights,
-                               const core_tokenset& recipe, const pixel_normalisation& normalisation,
-                               std::uint16_t task_number, index bytes, token_memory& memory) {
-  check(recipe);
-  check_pictures(data.images, model.config().image);
-  check_format(memory.format(), model.config().image);
-  require(weights.size() == chosen.size(), "store_texts: ", weights.size(), " weights for ", chosen.size(), " samples");
-  const index patches = model.config().image.patches();
-  const auto count = std::max<index>(1, std::lround(recipe.keep * static_cast<double>(patches)));
-  const encoded_texts encoded(data, words, model.config().text.length);
-  answer_workspace<B> workspace;
-  std::vector<index> stored;
-  constexpr std::size_t batch_size = 32;
-  for (std::size_t begin = 0; begin < chosen.size(); begin += batch_size) {
-    const auto part = chosen.subspan(begin, std::min(batch_size, chosen.size() - begin));
-    std::vector<index> pictures;
-    text_batch texts;
-    for (const index i : part) {
-      require(i >= 0 && i < data.n(), "store_texts: sample ", i, " of ", data.n());
-      pictures.push_back(data.samples[static_cast<std::size_t>(i)].image);
-      texts.next_picture();
-      texts.append(encoded.prompt(i), encoded.answer(i), tokenizer::begin_token, tokenizer::end_token);
-    }
-    std::vector<double> relevance(part.size() * static_cast<std::size_t>(patches), 0.0);
-    if (count < patches) {
-      const auto images =
-          make_batch(data.images, pictures, {.patch = model.config().image.patch, .normalisation = normalisation});
-      relevance = attribute_answers(recipe.attribute, b, model, images, texts, workspace).image;
-    }
-    for (std::size_t i = 0; i < part.size(); ++i) {
-      const auto& sample = data.samples[static_cast<std::size_t>(part[i])];
-      const std::string& answer = stored_answer(sample);
-      const auto text = static_cast<index>(memory.arrays().text.size() + sample.prompt.size() + answer.size());
-      if (memory.bytes_on_disk(memory.samples() + 1, memory.tokens() + count, text) > bytes) continue;
-      const auto of_sample =
-          std::span(relevance).subspan(i * static_cast<std::size_t>(patches), static_cast<std::size_t>(patches));
-      const kept_tokens kept = cut_tokens(data.images.view_of(sample.image), of_sample, count, memory.format());
-      memory.append({.patches = kept.patches,
-                     .positions = kept.positions,
-                     .relevance = kept.relevance,
-                     .target = sample.group,
-                     .weight = weights[begin + i],
-                     .task = task_number,
-                     .prompt = sample.prompt,
-                     .answer = answer});
-      stored.push_back(part[i]);
-    }
-  }
-  return stored;
+/// Where checkpoints go, and what is told.
+struct sequence_options {
+  std::filesystem::path out = {};  ///< folder of checkpoints; empty: none
+  bool resume = false;             ///< go on from the last checkpoint in `out`, to the same bits
+  /// Called after every task, with the results so far.
+  std::function<void(const learnt_task&, const sequence_result&)> after_task = {};
+};
+
+/// Results as JSON: the accuracy matrix, its metrics, bytes and seconds.
+inline json to_json(const sequence_result& r) {
+  json result{{"accuracy", r.accuracy},
+              {"memory_bytes", r.memory_bytes},
+              {"memory_tokens", r.memory_tokens},
+              {"memory_samples", r.memory_samples},
+              {"budget_bytes", r.budget_bytes},
+              {"seconds",
+               {{"train", r.train_seconds},
+                {"select", r.select_seconds},
+                {"attribute", r.attribute_seconds},
+                {"evaluate", r.evaluate_seconds}}}};
+  if (!r.others.empty()) result["measures"] = r.others;
+  if (r.accuracy.empty()) return result;
+  const continual_metrics m = measure(r.accuracy);
+  result["average_accuracy"] = m.average_accuracy;
+  result["average_incremental_accuracy"] = m.average_incremental_accuracy;
+  result["forgetting"] = m.forgetting;
+  result["backward_transfer"] = m.backward_transfer;
+  return result;
 }
 
-/// An image-text model that learns a stream of tasks.
-template <tensor_backend B>
-class text_learner {
- public:
-  text_learner(B& b, image_text_model<B>& model, const tokenizer& words, const text_stream& stream,
-               text_sequence_options options)
-      : b_(b), model_(model), words_(words), stream_(stream), o_(std::move(options)) {
-    check(stream);
-    check(o_.recipe);
-    check_pictures(stream.data.train.images, model.config().image);
-    check_pictures(stream.data.test.images, model.config().image);
-    require(o_.memory != memory_kind::ncm, "sequence: nearest class mean has no meaning for text");
-    check_answers_method<B>(o_.recipe.attribute);
-    require(words.size() <= model.config().text.vocabulary, "sequence: a tokenizer of ", words.size(),
-            " tokens for a model of ", model.config().text.vocabulary);
-    for (const text_task& t : stream.tasks) {
-      require(
-          o_.measure != text_measure::captions || t.test.size() > 1, "sequence: task '", t.name,
-          "' has one sample to measure on, captions need at least two: CIDEr-D weighs words by what tells them apart");
-    }
-    if (stream.data.train.images.source_bytes.empty()) o_.price = picture_price::raw;
+/// What `to_json` wrote, without the numbers that follow from the others.
+inline sequence_result sequence_result_from_json(const json& j) {
+  sequence_result r;
+  r.accuracy = j.at("accuracy").get<accuracy_matrix>();
+  if (j.contains("measures")) r.others = j.at("measures").get<std::map<std::string, accuracy_matrix>>();
+  r.memory_bytes = j.at("memory_bytes").get<index>(), r.memory_tokens = j.at("memory_tokens").get<index>();
+  r.memory_samples = j.at("memory_samples").get<index>(), r.budget_bytes = j.at("budget_bytes").get<index>();
+  const json& seconds = j.at("seconds");
+  r.train_seconds = seconds.at("train").get<double>(), r.select_seconds = seconds.at("select").get<double>();
+  r.attribute_seconds = seconds.at("attribute").get<double>();
+  r.evaluate_seconds = seconds.at("evaluate").get<double>();
+  return r;
+}
+
+/// Learns all tasks of a stream; after each the learner is judged on the test data of all so far (`judge(learner,
+/// view)`, by default `learner.evaluate`), and saved where there is a folder. A checkpoint of other settings or other
+/// data is refused.
+template <class Learner, sample_set Data, class Judge>
+sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream, const sequence_options& o,
+                             const Judge& judge) {
+  require(stream.size() > 0, "sequence: there are no tasks");
+  for (const auto& t : stream) learner.check_task(t);
+  sequence_result result;
+  const std::string data = o.out.empty() ? std::string() : checksum_text(checksum(stream));
+  if (o.resume && !o.out.empty() && saved_learner::in(o.out)) {
+    const json notes = saved_learner(o.out).state().at("notes");
+    require(notes.is_object() && notes.contains("data") && notes.at("data") == json(data), o.out.string(),
+            ": the checkpoint belongs to a run on other data; choose another folder or start anew");
+    result = sequence_result_from_json(learner.restore(o.out).at("results"));
+    for (index t = 0; t < learner.tasks_learnt(); ++t) learner.recall(stream[t]);
   }
-
-  index tasks() const { return stream_.size(); }
-  bool stores() const { return stores_samples(o_.memory); }
-  /// Pictures as they came, and all texts with all of their answers.
-  index data_bytes() const {
-    const visual_text& train = stream_.data.train;
-    index total = 0;
-    for (const auto& sample : train.samples) {
-      total += static_cast<index>(sample.prompt.size());
-      for (const auto& answer : sample.answers) total += static_cast<index>(answer.size());
-    }
-    const dataset& pictures = train.images;
-    return total + (pictures.source_bytes.empty()
-                        ? static_cast<index>(pictures.pixels.size())
-                        : static_cast<index>(pictures.total_source_bytes()) + picture_overhead * pictures.n());
-  }
-
-  std::uint64_t data_checksum() const { return checksum(stream_); }
-
-  token_memory_format format() const {
-    auto format = memory_format(model_.config().image, o_.fit.normalisation, o_.memory);
-    format.texts = true;
-    return format;
-  }
-
-  void learn(index t, const token_memory& memory) {
-    std::vector<index> samples = stream_[t].train;
-    if (o_.memory == memory_kind::joint) {
-      for (index i = 0; i < t; ++i) samples.insert(samples.end(), stream_[i].train.begin(), stream_[i].train.end());
-    }
-    fit_options f = o_.fit;
-    f.seed = seed_of_task(o_.fit.seed, t);
-    answer_token_relevance relevance;
-    if (drops_like_memory(o_.token_drop, o_.memory, o_.recipe)) {
-      relevance = [&](const token_batch& whole, const text_batch& texts) {
-        return attribute_answers(o_.recipe.attribute, b_, model_, whole, texts, explained_).image;
-      };
-    }
-    fit(b_, model_, words_, stream_.data.train, samples, &memory, f, o_.texts_per_picture,
-        "task " + std::to_string(t + 1) + "/" + std::to_string(stream_.size()), relevance);
-  }
-
-  consolidation remember(index t, index bytes, const std::vector<index>& stored, token_memory& memory) {
-    using clock = std::chrono::steady_clock;
-    const visual_text& train = stream_.data.train;
-    std::vector<index> now = stream_[t].train;
-    const core_tokenset recipe = recipe_of(o_.recipe, o_.memory, seed_of_task(o_.fit.seed, t));
-    const auto tokens =
-        std::max<index>(1, std::lround(recipe.keep * static_cast<double>(model_.config().image.patches())));
-    if (as_files()) {
-      const index left = bytes - price_of_files(train, stored);
-      now = affordable_alone(now, left, memory.empty(), price_after(train, stored));
-      if (now.empty()) return {};
-    }
-    const index k =
-        as_files() ? affordable_files(train, now, stored, bytes) : affordable_texts(train, now, tokens, bytes, memory);
-    if (k == 0) return {};
-    consolidation done;
-    const auto start = clock::now();
-    std::vector<std::int32_t> groups;
-    for (const index i : now) groups.push_back(train.samples[static_cast<std::size_t>(i)].group);
-    selection_result chosen = choose(recipe.select, groups, train.groups(), k, [&] {
-      return answer_evidence(b_, model_, words_, train, now, o_.fit.normalisation);
-    });
-    if (as_files()) fit_files(train, now, stored, bytes, chosen);
-    done.select_seconds = std::chrono::duration<double>(clock::now() - start).count();
-    const auto attribution_start = clock::now();
-    std::vector<index> samples;
-    for (const index i : chosen.indices) samples.push_back(now[static_cast<std::size_t>(i)]);
-    done.pictures =
-        store_texts(b_, model_, words_, train, samples, chosen.weights, recipe, o_.fit.normalisation,
-                    static_cast<std::uint16_t>(t), as_files() ? std::numeric_limits<index>::max() : bytes, memory);
-    done.attribute_seconds = std::chrono::duration<double>(clock::now() - attribution_start).count();
-    return done;
-  }
-
-  task_scores judge(index t) {
-    task_scores row;
+  for (index t = learner.tasks_learnt(); t < stream.size(); ++t) {
+    const learnt_task learnt = learner.learn(stream[t]);
+    result.train_seconds += learnt.train_seconds;
+    result.select_seconds += learnt.select_seconds;
+    result.attribute_seconds += learnt.attribute_seconds;
+    result.memory_bytes = learnt.memory_bytes,
+    result.budget_bytes = learner.options().budget.resolve(bytes_of_data(stream.data().train));
+    result.memory_tokens = learnt.memory_tokens, result.memory_samples = learnt.memory_samples;
+    const auto start = std::chrono::steady_clock::now();
+    result.accuracy.emplace_back();
     for (index i = 0; i <= t; ++i) {
-      const std::vector<index>& test = stream_[i].test;
-      const auto written =
-          write_answers(b_, model_, words_, stream_.data.test, test, o_.fit.normalisation, o_.generate);
-      o_.measure == text_measure::vqa ? score_answers(written, test, row) : score_captions(written, test, row);
+      const evaluation e = judge(learner, stream[i].test());
+      result.accuracy.back().push_back(e.accuracy);
+      for (const auto& [name, value] : e.others) {
+        auto& matrix = result.others[name];
+        matrix.resize(static_cast<std::size_t>(t) + 1);
+        matrix.back().push_back(value);
+      }
     }
-    return row;
+    result.evaluate_seconds += detail::seconds_since(start);
+    if (!o.out.empty()) learner.save(o.out, json{{"data", data}, {"results", to_json(result)}});
+    if (o.after_task) o.after_task(learnt, result);
   }
-
-  index memory_bytes(const token_memory& memory, const std::vector<index>& stored) const {
-    return memory.empty() ? 0 : as_files() ? price_of_files(stream_.data.train, stored) : memory.bytes_on_disk();
-  }
-
-  tensor_file save() { return to_file(b_, model_, {{"tokenizer", to_json(words_).dump()}}); }
-  /// `Error`: another model, or one with another tokenizer.
-  void load(const tensor_file& file) {
-    require(tokenizer_of(file) == words_, "sequence: the checkpoint's model reads another tokenizer");
-    load_parameters(b_, model_, file);
-  }
-
- private:
-  bool as_files() const { return o_.memory == memory_kind::coreset && o_.price == picture_price::source; }
-  void score_answers(const std::vector<std::string>& written, const std::vector<index>& test, task_scores& row) const {
-    double accuracy = 0, exact = 0;
-    for (std::size_t i = 0; i < test.size(); ++i) {
-      const auto& of = stream_.data.test.samples[static_cast<std::size_t>(test[i])];
-      accuracy += vqa_accuracy(written[i], of.answers);
-      exact += exact_match(written[i], of);
-    }
-    row.accuracy.push_back(accuracy / static_cast<double>(test.size()));
-    row.others["exact_match"].push_back(exact / static_cast<double>(test.size()));
-  }
-  void score_captions(const std::vector<std::string>& written, const std::vector<index>& test, task_scores& row) const {
-    std::vector<std::vector<std::string>> references;
-    for (const index i : test) references.push_back(stream_.data.test.samples[static_cast<std::size_t>(i)].answers);
-    const caption_scores s = measure_captions(written, references);
-    row.accuracy.push_back(s.cider_d / 10);
-    row.others["bleu_4"].push_back(s.bleu[3]);
-    row.others["rouge_l"].push_back(s.rouge_l);
-  }
-
-  B& b_;
-  image_text_model<B>& model_;
-  const tokenizer& words_;
-  const text_stream& stream_;
-  text_sequence_options o_;
-  answer_workspace<B> explained_;
-};
+  return result;
+}
+template <class Learner, sample_set Data>
+sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream, const sequence_options& o = {}) {
+  return run_sequence(learner, stream, o,
+                      [](const Learner& l, const sample_view<Data>& samples) { return l.evaluate(samples); });
+}
 
 }  // namespace core_tokensets
 

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <concepts>
 #include <cstdio>
+#include <initializer_list>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -23,52 +24,84 @@ class Error : public std::runtime_error {
 
 namespace detail {
 
-// One function for each kind of part and not one for each list of parts: messages are built in so many places that
-// their templates would be a good share of what a program compiles.
-inline void append_part(std::string& message, std::string_view text) { message += text; }
-inline void append_part(std::string& message, char c) { message += c; }
-inline void append_part(std::string& message, long long n) { message += std::to_string(n); }
-inline void append_part(std::string& message, unsigned long long n) { message += std::to_string(n); }
-/// With six digits, as a stream prints it.
-inline void append_part(std::string& message, double x) {
-  char digits[32];
-  std::snprintf(digits, sizeof digits, "%g", x);
-  message += digits;
-}
-
-/// A part of a message: text, a number, or what has a function `to_text`.
-template <class T>
-void append_any(std::string& message, const T& part) {
-  if constexpr (std::is_convertible_v<const T&, std::string_view>) {
-    append_part(message, std::string_view(part));
-  } else if constexpr (std::is_same_v<T, char>) {
-    append_part(message, part);
-  } else if constexpr (std::is_floating_point_v<T>) {
-    append_part(message, static_cast<double>(part));
-  } else if constexpr (std::is_unsigned_v<T>) {
-    append_part(message, static_cast<unsigned long long>(part));
-  } else if constexpr (std::is_integral_v<T>) {
-    append_part(message, static_cast<long long>(part));
-  } else {
-    append_part(message, std::string_view(to_text(part)));
+/// A part of a message: text, a number, or what has a function `to_text`. One type for all of them, so that messages,
+/// which are built in hundreds of places, are put together by one function and not by one for each list of types.
+class message_part {
+ public:
+  template <class T>
+  message_part(const T& part) {
+    if constexpr (std::is_convertible_v<const T&, const char*>) {
+      text_ = static_cast<const char*>(part);
+    } else if constexpr (std::is_convertible_v<const T&, std::string_view>) {
+      text_ = std::string_view(part);
+    } else if constexpr (std::is_same_v<T, char>) {
+      text_ = std::string_view(&part, 1);
+    } else if constexpr (std::is_floating_point_v<T>) {
+      number_.real = static_cast<double>(part), kind_ = kind::real;
+    } else if constexpr (std::is_unsigned_v<T>) {
+      number_.natural = static_cast<unsigned long long>(part), kind_ = kind::natural;
+    } else if constexpr (std::is_integral_v<T>) {
+      number_.integer = static_cast<long long>(part), kind_ = kind::integer;
+    } else {
+      number_.object = &part, kind_ = kind::object;
+      write_ = [](std::string& message, const void* object) { message += to_text(*static_cast<const T*>(object)); };
+    }
   }
+
+  void append_to(std::string& message) const {
+    switch (kind_) {
+      case kind::text:
+        message += text_;
+        return;
+      case kind::integer:
+        message += std::to_string(number_.integer);
+        return;
+      case kind::natural:
+        message += std::to_string(number_.natural);
+        return;
+      case kind::object:
+        write_(message, number_.object);
+        return;
+      case kind::real:
+        break;
+    }
+    char digits[32];  // six of them, as a stream prints
+    std::snprintf(digits, sizeof digits, "%g", number_.real);
+    message += digits;
+  }
+
+ private:
+  enum class kind { text, integer, natural, real, object };
+  std::string_view text_;
+  union {
+    long long integer;
+    unsigned long long natural;
+    double real;
+    const void* object;
+  } number_ = {0};
+  void (*write_)(std::string&, const void*) = nullptr;
+  kind kind_ = kind::text;
+};
+
+[[noreturn]] [[gnu::cold]] [[gnu::noinline]] inline void fail_with(std::initializer_list<message_part> parts) {
+  std::string message;
+  for (const message_part& part : parts) part.append_to(message);
+  throw Error(message);
 }
 
 }  // namespace detail
 
-/// Throws `Error` with all parts written one after the other.
+/// Throws `Error` with all parts written one after the other: texts, numbers, and what has a function `to_text`.
 template <class... Parts>
-[[noreturn]] [[gnu::cold]] [[gnu::noinline]] void fail(const Parts&... parts) {
-  std::string message;
-  (detail::append_any(message, parts), ...);
-  throw Error(message);
+[[noreturn]] [[gnu::always_inline]] inline void fail(const Parts&... parts) {
+  detail::fail_with({detail::message_part(parts)...});
 }
 
 /// Throws `Error` with the parts as its message unless `ok`.
 template <class... Parts>
-void require(bool ok, const Parts&... parts) {
+[[gnu::always_inline]] inline void require(bool ok, const Parts&... parts) {
   if (!ok) [[unlikely]]
-    fail(parts...);
+    detail::fail_with({detail::message_part(parts)...});
 }
 
 /// `Error` unless `value`, which `what` names, lies in low .. high. NaN does not; neither does infinity without `high`.
@@ -2665,13 +2698,21 @@ struct row_walk {
   /// Calls `body(n, from, cols)` for pieces of rows; few long rows are cut.
   template <class Body>
   void for_each_piece(int threads, const Body& body) const {
+    for_each_piece(threads, &body, [](const void* self, index n, index from, index length) {
+      (*static_cast<const Body*>(self))(n, from, length);
+    });
+  }
+
+ private:
+  /// The type of the body is erased: one loop over pieces, and not one for each operation.
+  void for_each_piece(int threads, const void* body, void (*call)(const void*, index, index, index)) const {
     const bool cut = cols >= 2 * grain_elements;
     const index pieces = cut ? (cols + grain_elements - 1) / grain_elements : 1;
     const index together = cut ? 1 : grain_elements / cols + 1;
     parallel_chunks(threads, rows * pieces, together, [&](index begin, index end) {
       for (index n = begin; n < end; ++n) {
         const index from = n % pieces * grain_elements;
-        body(n / pieces, cut ? from : 0, cut ? std::min(grain_elements, cols - from) : cols);
+        call(body, n / pieces, cut ? from : 0, cut ? std::min(grain_elements, cols - from) : cols);
       }
     });
   }
@@ -14347,11 +14388,13 @@ struct bfloat16 {
 // ==== core_tokensets/io/dtype.hpp ====
 // The element types that arrays in files have, and conversions among them that never change a number silently.
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <optional>
 #include <string_view>
@@ -14452,15 +14495,13 @@ concept array_element = std::same_as<T, half> || std::same_as<T, bfloat16> || st
 template <array_element T>
 inline constexpr dtype dtype_of = detail::find_dtype<T>();
 
+namespace detail {
+
 /// `value` as a `To`. Floating-point types round to nearest; an integer or bool that cannot hold the value exactly
-/// (fraction, range, NaN) is an `Error`.
-template <array_element To, array_element From>
+/// (fraction, range, NaN) is an `Error`. `From` is double, or an integer of 64 bits.
+template <array_element To, class From>
 constexpr To convert(From value) {
-  if constexpr (std::is_same_v<To, From>) {
-    return value;
-  } else if constexpr (std::is_same_v<From, half> || std::is_same_v<From, bfloat16>) {
-    return convert<To>(static_cast<float>(value));
-  } else if constexpr (std::is_same_v<To, half>) {
+  if constexpr (std::is_same_v<To, half>) {
     return half(static_cast<double>(value));
   } else if constexpr (std::is_same_v<To, bfloat16>) {
     return bfloat16(static_cast<float>(value));
@@ -14470,16 +14511,92 @@ constexpr To convert(From value) {
     bool fits = false;
     if constexpr (std::is_same_v<To, bool>) {
       fits = value == From(0) || value == From(1);
-    } else if constexpr (std::is_same_v<From, bool>) {
-      fits = true;
     } else if constexpr (std::is_floating_point_v<From>) {
-      const double x = static_cast<double>(value), end = std::ldexp(1.0, std::numeric_limits<To>::digits);
-      fits = x >= (std::is_signed_v<To> ? -end : 0.0) && x < end && std::trunc(x) == x;
+      const double end = std::ldexp(1.0, std::numeric_limits<To>::digits);
+      fits = value >= (std::is_signed_v<To> ? -end : 0.0) && value < end && std::trunc(value) == value;
     } else {
       fits = std::in_range<To>(value);
     }
-    require(fits, "the value ", +value, " does not fit the type ", dtype_name(dtype_of<To>));
+    require(fits, "the value ", value, " does not fit the type ", dtype_name(dtype_of<To>));
     return static_cast<To>(value);
+  }
+}
+
+/// Some numbers of an array, in the one of three types that holds them exactly.
+struct number_run {
+  static constexpr index most = 256;
+  enum class kind { real, integer, natural } kind = kind::real;
+  union {
+    double real[most];
+    std::int64_t integer[most];
+    std::uint64_t natural[most];
+  };
+};
+
+template <class T, class To>
+void widen(const std::byte* from, index n, To* to) {
+  for (index i = 0; i < n; ++i) {
+    if constexpr (std::is_same_v<T, bool>) {
+      to[i] = from[i] != std::byte{0};
+    } else {
+      T value;
+      std::memcpy(&value, from + i * static_cast<index>(sizeof(T)), sizeof(T));
+      to[i] = static_cast<To>(value);
+    }
+  }
+}
+
+inline void read_numbers(dtype type, const std::byte* from, index n, number_run& out) {
+  visit_dtype(type, [&]<class T>(std::type_identity<T>) {
+    if constexpr (std::is_same_v<T, std::uint64_t>) {
+      out.kind = number_run::kind::natural;
+      widen<T>(from, n, out.natural);
+    } else if constexpr (std::is_integral_v<T>) {
+      out.kind = number_run::kind::integer;
+      widen<T>(from, n, out.integer);
+    } else {
+      out.kind = number_run::kind::real;
+      widen<T>(from, n, out.real);
+    }
+  });
+}
+
+template <class T, class From>
+void narrow(const From* from, index n, std::byte* to) {
+  for (index i = 0; i < n; ++i) {
+    const T value = convert<T>(from[i]);
+    std::memcpy(to + i * static_cast<index>(sizeof(T)), &value, sizeof(T));
+  }
+}
+
+inline void write_numbers(const number_run& run, index n, dtype type, std::byte* to) {
+  visit_dtype(type, [&]<class T>(std::type_identity<T>) {
+    if (run.kind == number_run::kind::real) {
+      narrow<T>(run.real, n, to);
+    } else if (run.kind == number_run::kind::integer) {
+      narrow<T>(run.integer, n, to);
+    } else {
+      narrow<T>(run.natural, n, to);
+    }
+  });
+}
+
+}  // namespace detail
+
+/// Writes `n` elements at `in` as elements of another type: floating-point types round to nearest; `Error` where an
+/// integer or bool cannot hold a value exactly. In runs, through the widest type of each kind: thirteen ways in and
+/// thirteen ways out, where a way for each pair would be most of what a small program compiles.
+inline void convert_elements(dtype from, const std::byte* in, index n, dtype to, std::byte* out) {
+  if (n == 0) return;
+  if (from == to && from != dtype::boolean) {
+    std::memcpy(out, in, static_cast<std::size_t>(n * byte_size(from)));
+    return;
+  }
+  detail::number_run run;
+  for (index begin = 0; begin < n; begin += detail::number_run::most) {
+    const index count = std::min(detail::number_run::most, n - begin);
+    detail::read_numbers(from, in + begin * byte_size(from), count, run);
+    detail::write_numbers(run, count, to, out + begin * byte_size(to));
   }
 }
 
@@ -14488,6 +14605,7 @@ constexpr To convert(From value) {
 // ==== core_tokensets/io/host_array.hpp ====
 // An array of any element type in host memory: what files are read into and written from.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <limits>
@@ -14556,46 +14674,26 @@ struct host_array {
   /// The elements as `T`; floating-point types round, an integer that cannot hold a value exactly is an `Error`.
   template <array_element T>
   std::vector<T> as() const {
-    std::vector<T> result(static_cast<std::size_t>(size()));
-    if constexpr (!std::is_same_v<T, bool>) {
-      if (type == dtype_of<T>) {
-        if (!bytes.empty()) std::memcpy(result.data(), bytes.data(), bytes.size());
-        return result;
-      }
+    if constexpr (std::is_same_v<T, bool>) {
+      const std::vector<std::byte> flags = to(dtype::boolean).bytes;
+      std::vector<bool> result(flags.size());
+      std::transform(flags.begin(), flags.end(), result.begin(), [](std::byte b) { return b != std::byte{0}; });
+      return result;
+    } else {
+      std::vector<T> result(static_cast<std::size_t>(size()));
+      convert_elements(type, bytes.data(), size(), dtype_of<T>, reinterpret_cast<std::byte*>(result.data()));
+      return result;
     }
-    visit_dtype(type, [&]<class From>(std::type_identity<From>) {
-      for (std::size_t i = 0; i < result.size(); ++i) result[i] = convert<T>(element<From>(i));
-    });
-    return result;
   }
 
   /// The same array with another element type.
   host_array to(dtype other) const {
-    return visit_dtype(other, [&]<class T>(std::type_identity<T>) {
-      host_array result{other, shape, std::vector<std::byte>(static_cast<std::size_t>(size()) * sizeof(T))};
-      visit_dtype(type, [&]<class From>(std::type_identity<From>) {
-        for (std::size_t i = 0; i < static_cast<std::size_t>(size()); ++i) {
-          const T value = convert<T>(element<From>(i));
-          std::memcpy(result.bytes.data() + i * sizeof(T), &value, sizeof(T));
-        }
-      });
-      return result;
-    });
+    host_array result{other, shape, std::vector<std::byte>(static_cast<std::size_t>(size() * byte_size(other)))};
+    convert_elements(type, bytes.data(), size(), other, result.bytes.data());
+    return result;
   }
 
   bool operator==(const host_array&) const = default;
-
- private:
-  template <class T>
-  T element(std::size_t i) const {
-    if constexpr (std::is_same_v<T, bool>) {
-      return bytes[i] != std::byte{0};
-    } else {
-      T value;
-      std::memcpy(&value, bytes.data() + i * sizeof(T), sizeof(T));
-      return value;
-    }
-  }
 };
 
 }  // namespace core_tokensets
@@ -20613,22 +20711,6 @@ namespace core_tokensets {
 
 namespace eigen_detail {
 
-template <class T>
-using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-template <class T>
-using map_of = Eigen::Map<matrix<T>, 0, Eigen::OuterStride<>>;
-template <class T>
-using const_map_of = Eigen::Map<const matrix<T>, 0, Eigen::OuterStride<>>;
-
-template <class T>
-map_of<T> mutable_map(const view<T>& v) {
-  return {v.data, v.rows, v.cols, Eigen::OuterStride<>(v.ld)};
-}
-template <class T>
-const_map_of<T> const_map(const view<const T>& v) {
-  return {v.data, v.rows, v.cols, Eigen::OuterStride<>(v.ld)};
-}
-
 /// How Eigen blocks a product, with the memory for packed factors from a stack that is reused; left to itself it takes
 /// them from malloc wherever they are larger than 128 KiB.
 template <class T>
@@ -20653,59 +20735,77 @@ class packing : public Eigen::internal::gemm_blocking_space<Eigen::RowMajor, T, 
   block_stack<>& stack_;
 };
 
-/// c += alpha op(a) op(b), both orders known. What Eigen has other ways for (vectors, and matrices of a few numbers) is
-/// an expression; the rest is its product called directly, on the calling thread only and with memory of ours.
-template <bool TransposeA, bool TransposeB, class T>
-void add_product(block_stack<>& memory, T alpha, const view<const T>& av, const view<const T>& bv, const view<T>& cv) {
-  constexpr auto order = [](bool transpose) { return transpose ? Eigen::ColMajor : Eigen::RowMajor; };
-  const auto op = []<bool Transpose>(std::bool_constant<Transpose>, const auto& m) {
-    if constexpr (Transpose) {
-      return m.transpose();
-    } else {
-      return m;
+/// Where the numbers of op(M) lie: element (r, c) at `data[r * row + c * col]`.
+template <class T>
+struct factor {
+  const T* data;
+  index row, col;
+
+  factor(const view<const T>& v, bool transpose) : data(v.data), row(transpose ? 1 : v.ld), col(transpose ? v.ld : 1) {}
+};
+
+/// c += alpha a b `[rows, cols]`, without packing: for vectors and matrices of a few numbers.
+template <class T>
+void add_small_product(index rows, index cols, index depth, T alpha, const factor<T>& a, const factor<T>& b,
+                       const view<T>& c) {
+  const bool dots = a.col == 1 && b.row == 1;
+  for (index r = 0; r < rows; ++r) {
+    const T* from = a.data + r * a.row;
+    T* to = c.row(r);
+    for (index j = 0; dots && j < cols; ++j) {
+      const T* column = b.data + j * b.col;
+      to[j] += alpha * host::fold<T>(depth, fn::plus{}, [=](index k) { return from[k] * column[k]; });
     }
-  };
-  const auto am = const_map<T>(av), bm = const_map<T>(bv);
-  const auto a = op(std::bool_constant<TransposeA>(), am);
-  const auto b = op(std::bool_constant<TransposeB>(), bm);
-  auto c = mutable_map<T>(cv);
-  const index rows = cv.rows, cols = cv.cols, depth = a.cols();
-  constexpr index few = EIGEN_GEMM_TO_COEFFBASED_THRESHOLD;
-  if (depth == 0) return;
-  if (rows + cols + depth < few) {
-    c.noalias() += alpha * a.lazyProduct(b);
-  } else if (cols == 1) {
-    c.col(0).noalias() += alpha * a * b.col(0);
-  } else if (rows == 1) {
-    c.row(0).noalias() += alpha * a.row(0) * b;
-  } else {
-    packing<T> blocking(memory, rows, cols, depth);
-    Eigen::internal::general_matrix_matrix_product<index, T, order(TransposeA), false, T, order(TransposeB), false,
-                                                   Eigen::RowMajor, 1>::run(rows, cols, depth, av.data, av.ld, bv.data,
-                                                                            bv.ld, cv.data, 1, cv.ld, alpha, blocking);
+    for (index k = 0; !dots && k < depth; ++k) {
+      const T times = alpha * from[k * a.col];
+      const T* row = b.data + k * b.row;
+      if (b.col == 1) {
+        simd_for(0, cols, [=](index j) { to[j] += times * row[j]; });
+      } else {
+        for (index j = 0; j < cols; ++j) to[j] += times * row[j * b.col];
+      }
+    }
   }
+}
+
+/// c += alpha op(a) op(b), both orders known: Eigen's product called directly, on the calling thread only and with
+/// memory of ours. Its expressions would compile ten times as much for the same loop.
+template <bool TransposeA, bool TransposeB, class T>
+void add_large_product(block_stack<>& memory, index depth, T alpha, const view<const T>& a, const view<const T>& b,
+                       const view<T>& c) {
+  constexpr auto order = [](bool transpose) { return transpose ? Eigen::ColMajor : Eigen::RowMajor; };
+  packing<T> blocking(memory, c.rows, c.cols, depth);
+  Eigen::internal::general_matrix_matrix_product<index, T, order(TransposeA), false, T, order(TransposeB), false,
+                                                 Eigen::RowMajor, 1>::run(c.rows, c.cols, depth, a.data, a.ld, b.data,
+                                                                          b.ld, c.data, 1, c.ld, alpha, blocking);
 }
 
 /// c = alpha op(a) op(b) + beta c on the calling thread; packed factors lie in `memory` meanwhile. Not inlined: one
 /// instance of each product a program.
 template <class T>
 [[gnu::noinline]] void product(block_stack<>& memory, bool ta, bool tb, T alpha, T beta, view<const T> a,
-                               view<const T> b, view<T> cv) {
-  if (cv.rows == 0 || cv.cols == 0) return;
-  auto c = mutable_map<T>(cv);
-  if (beta == T(0)) {
-    c.setZero();
-  } else if (beta != T(1)) {
-    c *= beta;
+                               view<const T> b, view<T> c) {
+  if (c.rows == 0 || c.cols == 0) return;
+  const index depth = ta ? a.rows : a.cols;
+  for (index r = 0; r < c.rows; ++r) {
+    T* row = c.row(r);
+    if (beta == T(0)) {
+      std::fill_n(row, c.cols, T(0));
+    } else if (beta != T(1)) {
+      simd_for(0, c.cols, [=](index i) { row[i] *= beta; });
+    }
   }
-  if (ta && tb) {
-    add_product<true, true>(memory, alpha, a, b, cv);
+  if (depth == 0) return;
+  if (c.rows == 1 || c.cols == 1 || c.rows + c.cols + depth < EIGEN_GEMM_TO_COEFFBASED_THRESHOLD) {
+    add_small_product<T>(c.rows, c.cols, depth, alpha, {a, ta}, {b, tb}, c);
+  } else if (ta && tb) {
+    add_large_product<true, true>(memory, depth, alpha, a, b, c);
   } else if (ta) {
-    add_product<true, false>(memory, alpha, a, b, cv);
+    add_large_product<true, false>(memory, depth, alpha, a, b, c);
   } else if (tb) {
-    add_product<false, true>(memory, alpha, a, b, cv);
+    add_large_product<false, true>(memory, depth, alpha, a, b, c);
   } else {
-    add_product<false, false>(memory, alpha, a, b, cv);
+    add_large_product<false, false>(memory, depth, alpha, a, b, c);
   }
 }
 

@@ -1,11 +1,13 @@
 #pragma once
 // The element types that arrays in files have, and conversions among them that never change a number silently.
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <optional>
 #include <string_view>
@@ -109,15 +111,13 @@ concept array_element = std::same_as<T, half> || std::same_as<T, bfloat16> || st
 template <array_element T>
 inline constexpr dtype dtype_of = detail::find_dtype<T>();
 
+namespace detail {
+
 /// `value` as a `To`. Floating-point types round to nearest; an integer or bool that cannot hold the value exactly
-/// (fraction, range, NaN) is an `Error`.
-template <array_element To, array_element From>
+/// (fraction, range, NaN) is an `Error`. `From` is double, or an integer of 64 bits.
+template <array_element To, class From>
 constexpr To convert(From value) {
-  if constexpr (std::is_same_v<To, From>) {
-    return value;
-  } else if constexpr (std::is_same_v<From, half> || std::is_same_v<From, bfloat16>) {
-    return convert<To>(static_cast<float>(value));
-  } else if constexpr (std::is_same_v<To, half>) {
+  if constexpr (std::is_same_v<To, half>) {
     return half(static_cast<double>(value));
   } else if constexpr (std::is_same_v<To, bfloat16>) {
     return bfloat16(static_cast<float>(value));
@@ -127,16 +127,92 @@ constexpr To convert(From value) {
     bool fits = false;
     if constexpr (std::is_same_v<To, bool>) {
       fits = value == From(0) || value == From(1);
-    } else if constexpr (std::is_same_v<From, bool>) {
-      fits = true;
     } else if constexpr (std::is_floating_point_v<From>) {
-      const double x = static_cast<double>(value), end = std::ldexp(1.0, std::numeric_limits<To>::digits);
-      fits = x >= (std::is_signed_v<To> ? -end : 0.0) && x < end && std::trunc(x) == x;
+      const double end = std::ldexp(1.0, std::numeric_limits<To>::digits);
+      fits = value >= (std::is_signed_v<To> ? -end : 0.0) && value < end && std::trunc(value) == value;
     } else {
       fits = std::in_range<To>(value);
     }
-    require(fits, "the value ", +value, " does not fit the type ", dtype_name(dtype_of<To>));
+    require(fits, "the value ", value, " does not fit the type ", dtype_name(dtype_of<To>));
     return static_cast<To>(value);
+  }
+}
+
+/// Some numbers of an array, in the one of three types that holds them exactly.
+struct number_run {
+  static constexpr index most = 256;
+  enum class kind { real, integer, natural } kind = kind::real;
+  union {
+    double real[most];
+    std::int64_t integer[most];
+    std::uint64_t natural[most];
+  };
+};
+
+template <class T, class To>
+void widen(const std::byte* from, index n, To* to) {
+  for (index i = 0; i < n; ++i) {
+    if constexpr (std::is_same_v<T, bool>) {
+      to[i] = from[i] != std::byte{0};
+    } else {
+      T value;
+      std::memcpy(&value, from + i * static_cast<index>(sizeof(T)), sizeof(T));
+      to[i] = static_cast<To>(value);
+    }
+  }
+}
+
+inline void read_numbers(dtype type, const std::byte* from, index n, number_run& out) {
+  visit_dtype(type, [&]<class T>(std::type_identity<T>) {
+    if constexpr (std::is_same_v<T, std::uint64_t>) {
+      out.kind = number_run::kind::natural;
+      widen<T>(from, n, out.natural);
+    } else if constexpr (std::is_integral_v<T>) {
+      out.kind = number_run::kind::integer;
+      widen<T>(from, n, out.integer);
+    } else {
+      out.kind = number_run::kind::real;
+      widen<T>(from, n, out.real);
+    }
+  });
+}
+
+template <class T, class From>
+void narrow(const From* from, index n, std::byte* to) {
+  for (index i = 0; i < n; ++i) {
+    const T value = convert<T>(from[i]);
+    std::memcpy(to + i * static_cast<index>(sizeof(T)), &value, sizeof(T));
+  }
+}
+
+inline void write_numbers(const number_run& run, index n, dtype type, std::byte* to) {
+  visit_dtype(type, [&]<class T>(std::type_identity<T>) {
+    if (run.kind == number_run::kind::real) {
+      narrow<T>(run.real, n, to);
+    } else if (run.kind == number_run::kind::integer) {
+      narrow<T>(run.integer, n, to);
+    } else {
+      narrow<T>(run.natural, n, to);
+    }
+  });
+}
+
+}  // namespace detail
+
+/// Writes `n` elements at `in` as elements of another type: floating-point types round to nearest; `Error` where an
+/// integer or bool cannot hold a value exactly. In runs, through the widest type of each kind: thirteen ways in and
+/// thirteen ways out, where a way for each pair would be most of what a small program compiles.
+inline void convert_elements(dtype from, const std::byte* in, index n, dtype to, std::byte* out) {
+  if (n == 0) return;
+  if (from == to && from != dtype::boolean) {
+    std::memcpy(out, in, static_cast<std::size_t>(n * byte_size(from)));
+    return;
+  }
+  detail::number_run run;
+  for (index begin = 0; begin < n; begin += detail::number_run::most) {
+    const index count = std::min(detail::number_run::most, n - begin);
+    detail::read_numbers(from, in + begin * byte_size(from), count, run);
+    detail::write_numbers(run, count, to, out + begin * byte_size(to));
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // An array of any element type in host memory: what files are read into and written from.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <limits>
@@ -72,46 +73,26 @@ struct host_array {
   /// The elements as `T`; floating-point types round, an integer that cannot hold a value exactly is an `Error`.
   template <array_element T>
   std::vector<T> as() const {
-    std::vector<T> result(static_cast<std::size_t>(size()));
-    if constexpr (!std::is_same_v<T, bool>) {
-      if (type == dtype_of<T>) {
-        if (!bytes.empty()) std::memcpy(result.data(), bytes.data(), bytes.size());
-        return result;
-      }
+    if constexpr (std::is_same_v<T, bool>) {
+      const std::vector<std::byte> flags = to(dtype::boolean).bytes;
+      std::vector<bool> result(flags.size());
+      std::transform(flags.begin(), flags.end(), result.begin(), [](std::byte b) { return b != std::byte{0}; });
+      return result;
+    } else {
+      std::vector<T> result(static_cast<std::size_t>(size()));
+      convert_elements(type, bytes.data(), size(), dtype_of<T>, reinterpret_cast<std::byte*>(result.data()));
+      return result;
     }
-    visit_dtype(type, [&]<class From>(std::type_identity<From>) {
-      for (std::size_t i = 0; i < result.size(); ++i) result[i] = convert<T>(element<From>(i));
-    });
-    return result;
   }
 
   /// The same array with another element type.
   host_array to(dtype other) const {
-    return visit_dtype(other, [&]<class T>(std::type_identity<T>) {
-      host_array result{other, shape, std::vector<std::byte>(static_cast<std::size_t>(size()) * sizeof(T))};
-      visit_dtype(type, [&]<class From>(std::type_identity<From>) {
-        for (std::size_t i = 0; i < static_cast<std::size_t>(size()); ++i) {
-          const T value = convert<T>(element<From>(i));
-          std::memcpy(result.bytes.data() + i * sizeof(T), &value, sizeof(T));
-        }
-      });
-      return result;
-    });
+    host_array result{other, shape, std::vector<std::byte>(static_cast<std::size_t>(size() * byte_size(other)))};
+    convert_elements(type, bytes.data(), size(), other, result.bytes.data());
+    return result;
   }
 
   bool operator==(const host_array&) const = default;
-
- private:
-  template <class T>
-  T element(std::size_t i) const {
-    if constexpr (std::is_same_v<T, bool>) {
-      return bytes[i] != std::byte{0};
-    } else {
-      T value;
-      std::memcpy(&value, bytes.data() + i * sizeof(T), sizeof(T));
-      return value;
-    }
-  }
 };
 
 }  // namespace core_tokensets

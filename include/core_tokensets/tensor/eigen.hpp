@@ -22,22 +22,6 @@ namespace core_tokensets {
 
 namespace eigen_detail {
 
-template <class T>
-using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-template <class T>
-using map_of = Eigen::Map<matrix<T>, 0, Eigen::OuterStride<>>;
-template <class T>
-using const_map_of = Eigen::Map<const matrix<T>, 0, Eigen::OuterStride<>>;
-
-template <class T>
-map_of<T> mutable_map(const view<T>& v) {
-  return {v.data, v.rows, v.cols, Eigen::OuterStride<>(v.ld)};
-}
-template <class T>
-const_map_of<T> const_map(const view<const T>& v) {
-  return {v.data, v.rows, v.cols, Eigen::OuterStride<>(v.ld)};
-}
-
 /// How Eigen blocks a product, with the memory for packed factors from a stack that is reused; left to itself it takes
 /// them from malloc wherever they are larger than 128 KiB.
 template <class T>
@@ -62,59 +46,77 @@ class packing : public Eigen::internal::gemm_blocking_space<Eigen::RowMajor, T, 
   block_stack<>& stack_;
 };
 
-/// c += alpha op(a) op(b), both orders known. What Eigen has other ways for (vectors, and matrices of a few numbers) is
-/// an expression; the rest is its product called directly, on the calling thread only and with memory of ours.
-template <bool TransposeA, bool TransposeB, class T>
-void add_product(block_stack<>& memory, T alpha, const view<const T>& av, const view<const T>& bv, const view<T>& cv) {
-  constexpr auto order = [](bool transpose) { return transpose ? Eigen::ColMajor : Eigen::RowMajor; };
-  const auto op = []<bool Transpose>(std::bool_constant<Transpose>, const auto& m) {
-    if constexpr (Transpose) {
-      return m.transpose();
-    } else {
-      return m;
+/// Where the numbers of op(M) lie: element (r, c) at `data[r * row + c * col]`.
+template <class T>
+struct factor {
+  const T* data;
+  index row, col;
+
+  factor(const view<const T>& v, bool transpose) : data(v.data), row(transpose ? 1 : v.ld), col(transpose ? v.ld : 1) {}
+};
+
+/// c += alpha a b `[rows, cols]`, without packing: for vectors and matrices of a few numbers.
+template <class T>
+void add_small_product(index rows, index cols, index depth, T alpha, const factor<T>& a, const factor<T>& b,
+                       const view<T>& c) {
+  const bool dots = a.col == 1 && b.row == 1;
+  for (index r = 0; r < rows; ++r) {
+    const T* from = a.data + r * a.row;
+    T* to = c.row(r);
+    for (index j = 0; dots && j < cols; ++j) {
+      const T* column = b.data + j * b.col;
+      to[j] += alpha * host::fold<T>(depth, fn::plus{}, [=](index k) { return from[k] * column[k]; });
     }
-  };
-  const auto am = const_map<T>(av), bm = const_map<T>(bv);
-  const auto a = op(std::bool_constant<TransposeA>(), am);
-  const auto b = op(std::bool_constant<TransposeB>(), bm);
-  auto c = mutable_map<T>(cv);
-  const index rows = cv.rows, cols = cv.cols, depth = a.cols();
-  constexpr index few = EIGEN_GEMM_TO_COEFFBASED_THRESHOLD;
-  if (depth == 0) return;
-  if (rows + cols + depth < few) {
-    c.noalias() += alpha * a.lazyProduct(b);
-  } else if (cols == 1) {
-    c.col(0).noalias() += alpha * a * b.col(0);
-  } else if (rows == 1) {
-    c.row(0).noalias() += alpha * a.row(0) * b;
-  } else {
-    packing<T> blocking(memory, rows, cols, depth);
-    Eigen::internal::general_matrix_matrix_product<index, T, order(TransposeA), false, T, order(TransposeB), false,
-                                                   Eigen::RowMajor, 1>::run(rows, cols, depth, av.data, av.ld, bv.data,
-                                                                            bv.ld, cv.data, 1, cv.ld, alpha, blocking);
+    for (index k = 0; !dots && k < depth; ++k) {
+      const T times = alpha * from[k * a.col];
+      const T* row = b.data + k * b.row;
+      if (b.col == 1) {
+        simd_for(0, cols, [=](index j) { to[j] += times * row[j]; });
+      } else {
+        for (index j = 0; j < cols; ++j) to[j] += times * row[j * b.col];
+      }
+    }
   }
+}
+
+/// c += alpha op(a) op(b), both orders known: Eigen's product called directly, on the calling thread only and with
+/// memory of ours. Its expressions would compile ten times as much for the same loop.
+template <bool TransposeA, bool TransposeB, class T>
+void add_large_product(block_stack<>& memory, index depth, T alpha, const view<const T>& a, const view<const T>& b,
+                       const view<T>& c) {
+  constexpr auto order = [](bool transpose) { return transpose ? Eigen::ColMajor : Eigen::RowMajor; };
+  packing<T> blocking(memory, c.rows, c.cols, depth);
+  Eigen::internal::general_matrix_matrix_product<index, T, order(TransposeA), false, T, order(TransposeB), false,
+                                                 Eigen::RowMajor, 1>::run(c.rows, c.cols, depth, a.data, a.ld, b.data,
+                                                                          b.ld, c.data, 1, c.ld, alpha, blocking);
 }
 
 /// c = alpha op(a) op(b) + beta c on the calling thread; packed factors lie in `memory` meanwhile. Not inlined: one
 /// instance of each product a program.
 template <class T>
 [[gnu::noinline]] void product(block_stack<>& memory, bool ta, bool tb, T alpha, T beta, view<const T> a,
-                               view<const T> b, view<T> cv) {
-  if (cv.rows == 0 || cv.cols == 0) return;
-  auto c = mutable_map<T>(cv);
-  if (beta == T(0)) {
-    c.setZero();
-  } else if (beta != T(1)) {
-    c *= beta;
+                               view<const T> b, view<T> c) {
+  if (c.rows == 0 || c.cols == 0) return;
+  const index depth = ta ? a.rows : a.cols;
+  for (index r = 0; r < c.rows; ++r) {
+    T* row = c.row(r);
+    if (beta == T(0)) {
+      std::fill_n(row, c.cols, T(0));
+    } else if (beta != T(1)) {
+      simd_for(0, c.cols, [=](index i) { row[i] *= beta; });
+    }
   }
-  if (ta && tb) {
-    add_product<true, true>(memory, alpha, a, b, cv);
+  if (depth == 0) return;
+  if (c.rows == 1 || c.cols == 1 || c.rows + c.cols + depth < EIGEN_GEMM_TO_COEFFBASED_THRESHOLD) {
+    add_small_product<T>(c.rows, c.cols, depth, alpha, {a, ta}, {b, tb}, c);
+  } else if (ta && tb) {
+    add_large_product<true, true>(memory, depth, alpha, a, b, c);
   } else if (ta) {
-    add_product<true, false>(memory, alpha, a, b, cv);
+    add_large_product<true, false>(memory, depth, alpha, a, b, c);
   } else if (tb) {
-    add_product<false, true>(memory, alpha, a, b, cv);
+    add_large_product<false, true>(memory, depth, alpha, a, b, c);
   } else {
-    add_product<false, false>(memory, alpha, a, b, cv);
+    add_large_product<false, false>(memory, depth, alpha, a, b, c);
   }
 }
 

@@ -111,13 +111,21 @@ struct row_walk {
   /// Calls `body(n, from, cols)` for pieces of rows; few long rows are cut.
   template <class Body>
   void for_each_piece(int threads, const Body& body) const {
+    for_each_piece(threads, &body, [](const void* self, index n, index from, index length) {
+      (*static_cast<const Body*>(self))(n, from, length);
+    });
+  }
+
+ private:
+  /// The type of the body is erased: one loop over pieces, and not one for each operation.
+  void for_each_piece(int threads, const void* body, void (*call)(const void*, index, index, index)) const {
     const bool cut = cols >= 2 * grain_elements;
     const index pieces = cut ? (cols + grain_elements - 1) / grain_elements : 1;
     const index together = cut ? 1 : grain_elements / cols + 1;
     parallel_chunks(threads, rows * pieces, together, [&](index begin, index end) {
       for (index n = begin; n < end; ++n) {
         const index from = n % pieces * grain_elements;
-        body(n / pieces, cut ? from : 0, cut ? std::min(grain_elements, cols - from) : cols);
+        call(body, n / pieces, cut ? from : 0, cut ? std::min(grain_elements, cols - from) : cols);
       }
     });
   }

@@ -7,6 +7,8 @@
 #include "support/methods.hpp"
 #include "support/ragged.hpp"
 
+namespace attribution_answers_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -258,3 +260,5 @@ TEST_CASE("a method for answers is judged by every measure of removal", "[answer
     for (const double x : judged[name]) CHECK(std::isfinite(x));
   }
 }
+
+}  // namespace attribution_answers_tests

@@ -8,6 +8,8 @@
 #include "core_tokensets/attribution/authors_atman.hpp"
 #include "support.hpp"
 
+namespace attribution_atman_tests {
+
 namespace {
 
 using namespace attribution_tests;
@@ -129,3 +131,5 @@ TEST_CASE("suppressing nothing changes nothing, and AtMan watches what it is tol
   CHECK(attribute(cts::atman{}, b, model, batch, cts::target::loss(), ws) ==
         attribute(cts::atman{}, b, model, batch, cts::target(batch.targets), ws));
 }
+
+}  // namespace attribution_atman_tests

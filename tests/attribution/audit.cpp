@@ -4,6 +4,8 @@
 
 #include "support.hpp"
 
+namespace attribution_audit_tests {
+
 namespace {
 
 using namespace attribution_tests;
@@ -134,3 +136,5 @@ TEST_CASE("a composite of one's own is an aggregate", "[lrp]") {
   mine.fc1 = lrp::gamma{.gamma = 0, .eps = 0};  // gamma 0 is epsilon
   CHECK(golden::distance(attribute(cts::composite_attribution{mine}, b, model, batch, {}, ws), plain) <= 1e-9);
 }
+
+}  // namespace attribution_audit_tests

@@ -16,6 +16,8 @@
 #include "support/catch.hpp"
 #include "support/ragged.hpp"
 
+namespace attribution_bad_numbers_tests {
+
 namespace cts = core_tokensets;
 using B = cts::reference_backend<double>;
 
@@ -55,3 +57,5 @@ TEST_CASE("methods and measures refuse numbers that are none", "[attribution]") 
                     cts::Error);
   }
 }
+
+}  // namespace attribution_bad_numbers_tests

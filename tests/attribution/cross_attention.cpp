@@ -5,6 +5,8 @@
 #include "core_tokensets/attribution/passes/walk.hpp"
 #include "support.hpp"
 
+namespace attribution_cross_attention_tests {
+
 namespace {
 
 using namespace attribution_tests;
@@ -134,3 +136,5 @@ TEST_CASE("maps of other shapes are errors", "[attribution]") {
   CHECK(cts::multiply(a, token_map::identity(2), true).rows == 3);
   CHECK_THROWS_AS(cts::positive_mean(std::vector<double>(4), std::vector<double>(4), 1, 2, 3), cts::Error);
 }
+
+}  // namespace attribution_cross_attention_tests

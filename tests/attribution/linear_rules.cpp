@@ -8,6 +8,8 @@
 #include "core_tokensets/nn/lrp/linear.hpp"
 #include "support.hpp"
 
+namespace attribution_linear_rules_tests {
+
 namespace {
 
 using namespace attribution_tests;
@@ -218,3 +220,5 @@ TEST_CASE("rules are values with names, and wrong uses are errors", "[lrp]") {
   CHECK_THROWS_AS(run<B>(lrp::chefer_pixels{}, square), cts::Error);
   CHECK(run<B>(by_weight{}, square) == run<B>(lrp::w_square{.bias = false}, square));
 }
+
+}  // namespace attribution_linear_rules_tests

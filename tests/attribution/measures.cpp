@@ -6,6 +6,8 @@
 #include "support.hpp"
 #include "support/methods.hpp"
 
+namespace attribution_measures_tests {
+
 namespace {
 
 using namespace attribution_tests;
@@ -448,3 +450,5 @@ TEST_CASE("a sample is judged the same alone and among others", "[measure]") {
   CHECK(json["deletion"]["n"] == 2);
   CHECK(json["deletion"]["mean"].get<double>() == Approx(mean(together["deletion"])));
 }
+
+}  // namespace attribution_measures_tests

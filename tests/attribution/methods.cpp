@@ -8,6 +8,8 @@
 #include "support/archetype.hpp"
 #include "support/scratch.hpp"
 
+namespace attribution_methods_tests {
+
 namespace somebody {
 
 namespace cts = core_tokensets;
@@ -269,3 +271,5 @@ TEST_CASE("erased methods work on answers where their types do, and the others n
   CHECK(typed == erased);
   CHECK(typed.at("deletion").size() == 2);
 }
+
+}  // namespace attribution_methods_tests

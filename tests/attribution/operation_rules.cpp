@@ -6,6 +6,8 @@
 #include "core_tokensets/nn/lrp/linear.hpp"
 #include "support.hpp"
 
+namespace attribution_operation_rules_tests {
+
 namespace {
 
 using namespace attribution_tests;
@@ -186,3 +188,5 @@ TEST_CASE("totals of the renormalised sum rule run over each sample alone", "[lr
   apart.insert(apart.end(), second.begin(), second.end());
   CHECK(run(0, 7, both) == apart);
 }
+
+}  // namespace attribution_operation_rules_tests

@@ -3,6 +3,8 @@
 #include "support.hpp"
 #include "support/methods.hpp"
 
+namespace attribution_properties_tests {
+
 namespace {
 
 using namespace attribution_tests;
@@ -329,3 +331,5 @@ TEST_CASE("rollout of fused heads and discarded attention, by hand", "[attributi
   CHECK(row[0] == Approx(1.6 / 2.2));
   CHECK(row[1] == Approx(.6 / 2.2));
 }
+
+}  // namespace attribution_properties_tests

@@ -7,6 +7,8 @@
 #include "core_tokensets/report/heatmap.hpp"
 #include "support.hpp"
 
+namespace attribution_vit_methods_tests {
+
 namespace {
 
 using namespace attribution_tests;
@@ -68,3 +70,5 @@ void check_methods(B& b, const golden::vit_case<B>& c) {
 TEST_CASE("attention methods give the reference's numbers", "[attribution][golden]") {
   on_every_case([](auto& b, const auto& c) { check_methods(b, c); });
 }
+
+}  // namespace attribution_vit_methods_tests

@@ -7,6 +7,8 @@
 #include "core_tokensets/attribution/partial_lrp.hpp"
 #include "support.hpp"
 
+namespace attribution_vit_relevance_tests {
+
 namespace {
 
 using namespace attribution_tests;
@@ -123,3 +125,5 @@ TEST_CASE("Chefer's rules through whole models give the reference's numbers", "[
 TEST_CASE("AttnLRP and CP-LRP through whole models give the reference's numbers", "[lrp][golden]") {
   on_every_case([](auto& b, const auto& c) { check_attn_lrp(b, c); });
 }
+
+}  // namespace attribution_vit_relevance_tests

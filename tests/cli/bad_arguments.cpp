@@ -5,6 +5,8 @@
 #include "cli/support.hpp"
 #include "support/golden.hpp"
 
+namespace cli_bad_arguments_tests {
+
 using namespace cli_test;
 
 namespace {
@@ -175,3 +177,5 @@ TEST_CASE("a folder that cannot be written is told before any work", "[cli]") {
     check_refused(box, with("sequence", slow), {out});
   }
 }
+
+}  // namespace cli_bad_arguments_tests

@@ -4,6 +4,8 @@
 #include "core_tokensets/data/image_io.hpp"
 #include "data/support.hpp"
 
+namespace cli_bad_pictures_tests {
+
 using namespace cli_test;
 using data_test::waves;
 
@@ -144,3 +146,5 @@ TEST_CASE("CIFAR and IDX files that are cut off are named", "[cli]") {
   write_idx();
   run_well(box, learn_from(box, "idx:" + idx.string()));
 }
+
+}  // namespace cli_bad_pictures_tests

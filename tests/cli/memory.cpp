@@ -7,6 +7,8 @@
 #include "core_tokensets/memory/token_memory.hpp"
 #include "support/golden.hpp"
 
+namespace cli_memory_tests {
+
 using namespace cli_test;
 
 namespace {
@@ -205,3 +207,5 @@ TEST_CASE("a memory that is cut off or altered anywhere is refused by all three"
   for (const char* command : {"info", "verify"})
     check_refused(box, {"memory", command, bad}, {bad, "not a regular file"});
 }
+
+}  // namespace cli_memory_tests

@@ -6,6 +6,8 @@
 #include "support/golden.hpp"
 #include "support/tolerance.hpp"
 
+namespace cli_models_tests {
+
 using namespace cli_test;
 
 namespace {
@@ -206,3 +208,5 @@ TEST_CASE("an attribution that there is not is told with those there are", "[cli
   args.back() = "--target=best";
   check_refused(files.box, args, {"target 'best'", "argmax", "label"});
 }
+
+}  // namespace cli_models_tests

@@ -10,6 +10,8 @@
 
 #include "cli/support.hpp"
 
+namespace cli_resume_tests {
+
 using namespace cli_test;
 
 namespace {
@@ -234,3 +236,5 @@ TEST_CASE("a checkpoint of other settings, or one that was altered, is refused",
   }
   run_well(box, three_tasks(out, {}, true));
 }
+
+}  // namespace cli_resume_tests

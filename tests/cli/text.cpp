@@ -7,6 +7,8 @@
 #include "core_tokensets/memory/token_memory.hpp"
 #include "support/golden.hpp"
 
+namespace cli_text_tests {
+
 using namespace cli_test;
 
 namespace {
@@ -168,3 +170,5 @@ TEST_CASE("sequences of text refuse what they cannot do", "[cli][text]") {
   refused("vqa", {"--tasks", "0"}, {"--tasks 0"});
   refused("vqa", {"--drop-rule", "x"}, {"--drop-rule"});
 }
+
+}  // namespace cli_text_tests

@@ -9,6 +9,8 @@
 #include "core_tokensets/core/error.hpp"
 #include "support/catch.hpp"
 
+namespace core_parallel_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -84,3 +86,5 @@ TEST_CASE("a loop within a loop reports its first error too, and a loop without 
     CHECK(times == std::vector<int>(500, 1));
   }
 }
+
+}  // namespace core_parallel_tests

@@ -6,6 +6,8 @@
 #include "support/ragged.hpp"
 #include "support/steps.hpp"
 
+namespace cuda_emulated_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -280,3 +282,5 @@ TEST_CASE("a repeated step whose work cannot be issued is forgotten", "[cuda][gr
   CHECK(b.commands().replays() == 4);
   CHECK(x.to_host(b)[99] == 64);
 }
+
+}  // namespace cuda_emulated_tests

@@ -7,6 +7,8 @@
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
 
+namespace data_boxes_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -59,3 +61,5 @@ TEST_CASE("tables that hold no boxes are errors", "[boxes]") {
   }
   CHECK_THROWS_AS(cts::read_boxes("no/such/boxes.csv"), cts::Error);
 }
+
+}  // namespace data_boxes_tests

@@ -8,6 +8,8 @@
 #include "data/support.hpp"
 #include "support/catch.hpp"
 
+namespace dataset_tests {
+
 namespace cts = core_tokensets;
 using namespace data_test;
 
@@ -154,3 +156,5 @@ TEST_CASE("class-incremental tasks: a partition in order of appearance", "[data]
   std::replace(missing.test.labels.begin(), missing.test.labels.end(), 2, 4);
   CHECK(has(message_of([&] { cts::class_incremental(missing, {.tasks = 5}); }), "no test pictures for task 2"));
 }
+
+}  // namespace dataset_tests

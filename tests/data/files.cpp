@@ -8,6 +8,8 @@
 #include "data/support.hpp"
 #include "support/catch.hpp"
 
+namespace data_files_tests {
+
 namespace cts = core_tokensets;
 using namespace data_test;
 
@@ -260,3 +262,5 @@ TEST_CASE("Tiny-ImageNet from its folder, twice", "[data][real]") {
   first.train.check();
   CHECK(cts::load_folder(where, {.cache_folder = store.path}).train.pixels == first.train.pixels);
 }
+
+}  // namespace data_files_tests

@@ -7,6 +7,8 @@
 #include "data/support.hpp"
 #include "support/catch.hpp"
 
+namespace data_image_tests {
+
 namespace cts = core_tokensets;
 using namespace data_test;
 
@@ -122,3 +124,5 @@ TEST_CASE("a JPEG or PNG that is cut off anywhere is an Error that names the fil
   CHECK(has(message_of([&] { cts::decode_image(bytes_of({1, 2, 3, 4}), 3, "c.gif"); }), "c.gif"));
   CHECK(has(message_of([&] { cts::read_image(folder.path / "none.png"); }), "none.png"));
 }
+
+}  // namespace data_image_tests

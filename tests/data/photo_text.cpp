@@ -11,6 +11,8 @@
 #include "data/support.hpp"
 #include "support/catch.hpp"
 
+namespace data_photo_text_tests {
+
 namespace cts = core_tokensets;
 using namespace data_test;
 
@@ -180,3 +182,5 @@ TEST_CASE("photo captions: say what the box shows, in several ways", "[text]") {
   CHECK(sized > 200);
   CHECK_THROWS_AS(cts::photo_captions(data, {.per_image = 0}), cts::Error);
 }
+
+}  // namespace data_photo_text_tests

@@ -11,6 +11,8 @@
 #include "data/support.hpp"
 #include "support/catch.hpp"
 
+namespace data_scene_text_tests {
+
 namespace cts = core_tokensets;
 using namespace data_test;
 
@@ -448,3 +450,5 @@ TEST_CASE("scene captions: vary in words and order; groups are even; held-out pa
     CHECK(held_out(text, std::string(cts::name_of(main.colour)), std::string(cts::name_of(main.shape))));
   }
 }
+
+}  // namespace data_scene_text_tests

@@ -7,6 +7,8 @@
 #include "data/support.hpp"
 #include "support/catch.hpp"
 
+namespace data_scenes_tests {
+
 namespace cts = core_tokensets;
 using namespace data_test;
 
@@ -175,3 +177,5 @@ TEST_CASE("scenes: options out of range", "[data]") {
   CHECK_THROWS_AS(cts::scenes({.image = 8}), cts::Error);
   CHECK_THROWS_AS(cts::scenes({.objects = 9}), cts::Error);
 }
+
+}  // namespace data_scenes_tests

@@ -10,6 +10,8 @@
 #include "data/support.hpp"
 #include "support/catch.hpp"
 
+namespace data_tokenizer_tests {
+
 namespace cts = core_tokensets;
 using namespace data_test;
 
@@ -222,3 +224,5 @@ TEST_CASE("tokenizer: vocabularies and tokens out of range", "[tokenizer]") {
   CHECK(has(message_of([&] { t.decode(tokens{258}); }), "258"));
   CHECK(has(message_of([&] { t.decode(tokens{-1}); }), "-1"));
 }
+
+}  // namespace data_tokenizer_tests

@@ -8,6 +8,8 @@
 #include "data/support.hpp"
 #include "support/catch.hpp"
 
+namespace data_tokens_tests {
+
 namespace cts = core_tokensets;
 using namespace data_test;
 
@@ -265,3 +267,5 @@ TEST_CASE("token drop by relevance: samples of more tokens than 16 bits count", 
   CHECK(std::is_sorted(out.positions.begin() + 2, out.positions.end(), std::less_equal<>()));
   CHECK(out.positions.back() == tokens - 1);
 }
+
+}  // namespace data_tokens_tests

@@ -14,6 +14,8 @@
 #include "data/support.hpp"
 #include "support/catch.hpp"
 
+namespace data_visual_text_tests {
+
 namespace cts = core_tokensets;
 using namespace data_test;
 using nlohmann::json;
@@ -425,3 +427,5 @@ TEST_CASE("easy-VQA from its folder", "[text][real]") {
   CHECK(counts[2] == 28407);
   CHECK(split.train.samples[0] == cts::visual_text_sample{0, "what is the blue shape?", {"rectangle"}, 0});
 }
+
+}  // namespace data_visual_text_tests

@@ -9,6 +9,8 @@
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
 
+namespace io_atomic_file_tests {
+
 namespace cts = core_tokensets;
 namespace fs = std::filesystem;
 using support::message_of;
@@ -98,3 +100,5 @@ TEST_CASE("a temporary file that a crash left behind is stepped over") {
   CHECK(cts::read_text(folder.path / "x") == "fresh");
   CHECK(cts::read_text(stale) == "stale");
 }
+
+}  // namespace io_atomic_file_tests

@@ -5,6 +5,8 @@
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
 
+namespace io_atomic_folder_tests {
+
 namespace cts = core_tokensets;
 namespace fs = std::filesystem;
 using support::has;
@@ -67,3 +69,5 @@ TEST_CASE("a folder of results is tried before the work, and stays only if somet
   CHECK(has(message_of([] { cts::output_folder("/proc"); }), "/proc"));
   CHECK(message_of([&] { cts::output_folder(scratch.path / "x/y/../y/a/"); }).empty());
 }
+
+}  // namespace io_atomic_folder_tests

@@ -5,6 +5,8 @@
 
 #include "support/catch.hpp"
 
+namespace io_half_tests {
+
 namespace cts = core_tokensets;
 
 namespace {
@@ -57,3 +59,5 @@ TEST_CASE("bfloat16 is the upper half of a float, rounded to even") {
   CHECK(std::isnan(static_cast<float>(cts::bfloat16(std::numeric_limits<float>::quiet_NaN()))));
   CHECK(cts::bfloat16(std::numeric_limits<float>::infinity()).bits == 0x7f80);
 }
+
+}  // namespace io_half_tests

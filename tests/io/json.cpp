@@ -13,6 +13,8 @@
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
 
+namespace io_json_tests {
+
 // nlohmann's library is the second opinion on what a text says.
 
 namespace cts = core_tokensets;
@@ -392,3 +394,5 @@ TEST_CASE("json: values are had as what they are, and as nothing else", "[io][js
   self["o"] = json(self);  // a value may be put into itself
   CHECK(self["o"]["o"]["a"].size() == 1);
 }
+
+}  // namespace io_json_tests

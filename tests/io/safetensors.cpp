@@ -11,6 +11,8 @@
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
 
+namespace io_safetensors_tests {
+
 namespace cts = core_tokensets;
 namespace fs = std::filesystem;
 using cts::dtype;
@@ -302,3 +304,5 @@ TEST_CASE("FNV-1a has its published values") {
   const std::string b = "bar";
   CHECK(cts::fnv1a(std::as_bytes(std::span(b)), sum("foo")) == sum("foobar"));
 }
+
+}  // namespace io_safetensors_tests

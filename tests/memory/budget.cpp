@@ -5,6 +5,8 @@
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
 
+namespace memory_budget_tests {
+
 namespace cts = core_tokensets;
 
 TEST_CASE("budgets are read as people write them") {
@@ -37,3 +39,5 @@ TEST_CASE("nonsense is refused with its text") {
   CHECK_THROWS_AS(cts::fraction(0), cts::Error);
   CHECK_THROWS_AS(cts::fraction(1.01), cts::Error);
 }
+
+}  // namespace memory_budget_tests

@@ -2,6 +2,8 @@
 
 #include "support/catch.hpp"
 
+namespace memory_price_tests {
+
 namespace cts = core_tokensets;
 
 TEST_CASE("prices of files, worked out by hand", "[price]") {
@@ -46,3 +48,5 @@ TEST_CASE("prices of files, worked out by hand", "[price]") {
   CHECK(chosen == std::vector<cts::index>{1});
   CHECK(weights == std::vector<float>{3});
 }
+
+}  // namespace memory_price_tests

@@ -8,6 +8,8 @@
 #include "core_tokensets/data/patches.hpp"
 #include "support/catch.hpp"
 
+namespace memory_replay_tests {
+
 namespace cts = core_tokensets;
 using cts::missing_tokens;
 
@@ -194,3 +196,5 @@ TEST_CASE("a mirrored sample is the mirrored picture, cut as the sample is") {
   CHECK(cts::make_batch(memory, many, seen, half).positions !=
         cts::make_batch(memory, many, seen, {.flip = 0.5, .seed = 3, .step = 8}).positions);
 }
+
+}  // namespace memory_replay_tests

@@ -9,6 +9,8 @@
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
 
+namespace memory_token_memory_tests {
+
 namespace cts = core_tokensets;
 namespace fs = std::filesystem;
 using support::has;
@@ -535,3 +537,5 @@ TEST_CASE("describe counts what is there") {
   CHECK(sum == example().bytes_on_disk());
   CHECK(cts::describe(cts::token_memory(grid))["kept_fraction"] == 0.0);
 }
+
+}  // namespace memory_token_memory_tests

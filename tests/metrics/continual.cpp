@@ -2,6 +2,8 @@
 
 #include "support/catch.hpp"
 
+namespace metrics_continual_tests {
+
 namespace cts = core_tokensets;
 
 TEST_CASE("metrics of an accuracy matrix are those computed by hand", "[metrics]") {
@@ -13,3 +15,5 @@ TEST_CASE("metrics of an accuracy matrix are those computed by hand", "[metrics]
   CHECK_THROWS_AS(cts::measure({}), cts::Error);
   CHECK_THROWS_AS(cts::measure({{0.8}, {0.9}}), cts::Error);
 }
+
+}  // namespace metrics_continual_tests

@@ -7,6 +7,8 @@
 #include "core_tokensets/metrics/vqa_accuracy.hpp"
 #include "support/catch.hpp"
 
+namespace metrics_text_metrics_tests {
+
 namespace cts = core_tokensets;
 
 namespace {
@@ -217,3 +219,5 @@ TEST_CASE("caption scores: no captions and no references are errors", "[text]") 
   CHECK_THROWS_AS(cts::rouge_l_scores(strings{"a", "b"}, lists{{"a"}}), cts::Error);
   CHECK_THROWS_AS(cts::cider_d_scores(strings{"a", "b"}, lists{{"a"}, {}}), cts::Error);
 }
+
+}  // namespace metrics_text_metrics_tests

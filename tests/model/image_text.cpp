@@ -9,6 +9,8 @@
 #include "support/only_required.hpp"
 #include "support/ragged.hpp"
 
+namespace model_image_text_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -289,3 +291,5 @@ TEST_CASE("texts that do not fit the model are refused", "[image_text]") {
   CHECK_THROWS_AS(cts::generate(it.b, it.model, it.images, texts({{{words(11, 5), {}}}, {}, {}}, false), end_token),
                   cts::Error);
 }
+
+}  // namespace model_image_text_tests

@@ -12,6 +12,8 @@
 #include "support/golden.hpp"
 #include "support/tolerance.hpp"
 
+namespace model_relevance_stages_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -233,3 +235,5 @@ TEST_CASE("every stage of the LRP pass is the reference's", "[lrp][golden]") {
     check_case(cts::eigen_backend<float>(), name);
   }
 }
+
+}  // namespace model_relevance_stages_tests

@@ -10,6 +10,8 @@
 #include "support/archetype.hpp"
 #include "support/methods.hpp"
 
+namespace model_vit_archetype_tests {
+
 namespace cts = core_tokensets;
 
 TEST_CASE("the archetype reproduces the golden ViT", "[vit][golden][archetype]") {
@@ -58,3 +60,5 @@ TEST_CASE("the archetype's memory cannot be touched from outside", "[archetype]"
   b.fill(*x, 2.0f);
   CHECK(x.to_host(b) == std::vector<float>(6, 2.0f));
 }
+
+}  // namespace model_vit_archetype_tests

@@ -3,6 +3,8 @@
 #include "core_tokensets/tensor/eigen.hpp"
 #include "model/vit_checks.hpp"
 
+namespace model_vit_golden_tests {
+
 namespace cts = core_tokensets;
 
 TEST_CASE("the reference backend reproduces the golden ViT", "[vit][golden]") {
@@ -21,3 +23,5 @@ TEST_CASE("the Eigen backend agrees with the reference on batches of every shape
   vit_checks::check_agreement(cts::eigen_backend<double>());
   vit_checks::check_agreement(cts::eigen_backend<float>());
 }
+
+}  // namespace model_vit_golden_tests

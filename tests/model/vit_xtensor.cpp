@@ -3,6 +3,8 @@
 #include "core_tokensets/tensor/xtensor.hpp"
 #include "model/vit_checks.hpp"
 
+namespace model_vit_xtensor_tests {
+
 namespace cts = core_tokensets;
 
 TEST_CASE("the xtensor backend reproduces the golden ViTs in double", "[vit][golden][xtensor]") {
@@ -17,3 +19,5 @@ TEST_CASE("the xtensor backend agrees with the reference on batches of every sha
   vit_checks::check_agreement(cts::xtensor_backend<double>());
   vit_checks::check_agreement(cts::xtensor_backend<float>());
 }
+
+}  // namespace model_vit_xtensor_tests

@@ -14,6 +14,8 @@
 #include "core_tokensets/tensor/reference.hpp"
 #include "support/catch.hpp"
 
+namespace nn_bad_numbers_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -156,3 +158,5 @@ TEST_CASE("models and data refuse numbers that are none", "[model]") {
                [&](double x) { cts::generate(b, model, picture, prompts, 0, {.length = 2, .length_penalty = x}); },
                {infinity}, {-1, 0, 1});
 }
+
+}  // namespace nn_bad_numbers_tests

@@ -7,6 +7,8 @@
 #include "support/catch.hpp"
 #include "support/ragged.hpp"
 
+namespace nn_gradients_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -208,3 +210,5 @@ TEST_CASE("clipping scales to the limit and the cosine schedule runs from warm-u
   CHECK(cts::cosine_schedule(55, 100, 10) == Approx(0.5));
   CHECK(cts::cosine_schedule(100, 100, 10) == Approx(0.0).margin(1e-12));
 }
+
+}  // namespace nn_gradients_tests

@@ -12,6 +12,8 @@
 #include "core_tokensets/tensor/reference.hpp"
 #include "support/catch.hpp"
 
+namespace nn_layer_gradients_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -269,3 +271,5 @@ TEST_CASE("every layer's gradients agree with finite differences", "[gradient]")
   check_layers(cts::reference_backend<double>());
   check_layers(cts::eigen_backend<double>());
 }
+
+}  // namespace nn_layer_gradients_tests

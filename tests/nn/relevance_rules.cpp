@@ -7,6 +7,8 @@
 #include "support/golden.hpp"
 #include "support/tolerance.hpp"
 
+namespace nn_relevance_rules_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -141,3 +143,5 @@ TEST_CASE("safe division is the reference's, zeros and tiny numbers included", "
     CHECK(cts::fn::safe_divide(1.0, denominators[i]) == Approx(want[i]).epsilon(1e-12));
   }
 }
+
+}  // namespace nn_relevance_rules_tests

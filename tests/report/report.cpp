@@ -13,6 +13,8 @@
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
 
+namespace report_tests {
+
 namespace cts = core_tokensets;
 namespace fs = std::filesystem;
 using support::has;
@@ -274,3 +276,5 @@ TEST_CASE("a report is one file that holds everything") {
   for (const std::string outside : {"http://", "https://", "<script", "url("}) CHECK_FALSE(has(html, outside));
   CHECK(count(html, "<section>") == count(html, "</section>"));
 }
+
+}  // namespace report_tests

@@ -10,6 +10,8 @@
 #include "core_tokensets/tensor/eigen.hpp"
 #include "support/catch.hpp"
 
+namespace report_sequence_report_tests {
+
 namespace cts = core_tokensets;
 
 TEST_CASE("sequence report: the sheet shows pictures of the memory and what is kept of them", "[report]") {
@@ -88,3 +90,5 @@ TEST_CASE("sequence report: texts are told by what they say, tasks by their name
     CHECK(html.find(wanted) != std::string::npos);
   }
 }
+
+}  // namespace report_sequence_report_tests

@@ -5,6 +5,8 @@
 #include "core_tokensets/selection/random.hpp"
 #include "support/catch.hpp"
 
+namespace selection_rows_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -88,3 +90,5 @@ TEST_CASE("chance needs labels only", "[selection]") {
   CHECK_THROWS_AS(cts::select_from_labels(cts::random_selection{}, labels, 2, 3), cts::Error);
   CHECK_THROWS_AS(cts::select_from_labels(cts::random_selection{}, labels, 3, 7), cts::Error);
 }
+
+}  // namespace selection_rows_tests

@@ -15,6 +15,8 @@
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
 
+namespace selection_tests {
+
 namespace cts = core_tokensets;
 
 static_assert(cts::selector<cts::grad_match> && cts::selector<cts::random_selection>);
@@ -419,3 +421,5 @@ TEST_CASE("matching pursuit agrees with DeepCore and CORDS") {
               [](double x) { return std::ceil(x); });
   }
 }
+
+}  // namespace selection_tests

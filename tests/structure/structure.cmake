@@ -7,6 +7,7 @@ cts_add_script(device_script ${structure}/device_script.cmake -D OUT=${CMAKE_CUR
 # The public header in two translation units of one program.
 add_executable(cts_tests_two_units ${structure}/unit_a.cpp ${structure}/unit_b.cpp)
 target_link_libraries(cts_tests_two_units PRIVATE core_tokensets::dev)
+set_target_properties(cts_tests_two_units PROPERTIES UNITY_BUILD OFF)
 add_test(NAME two_units COMMAND cts_tests_two_units)
 
 # Each header alone, in a file that holds nothing else. Built by its test, so that a broken header fails there.
@@ -22,7 +23,8 @@ foreach(header IN LISTS headers)
 endforeach()
 add_library(cts_headers_alone OBJECT EXCLUDE_FROM_ALL ${alone})
 target_link_libraries(cts_headers_alone PRIVATE core_tokensets::dev $<TARGET_NAME_IF_EXISTS:core_tokensets::xtensor>)
-target_compile_options(cts_headers_alone PRIVATE -O0 -g0)
+target_compile_options(cts_headers_alone PRIVATE -fsyntax-only)
+set_target_properties(cts_headers_alone PROPERTIES UNITY_BUILD OFF)
 add_test(NAME headers_alone COMMAND ${CMAKE_COMMAND} --build ${PROJECT_BINARY_DIR} --target cts_headers_alone)
 set_tests_properties(headers_alone PROPERTIES RUN_SERIAL ON)
 

@@ -3,6 +3,8 @@
 #include "core_tokensets/tensor/xtensor.hpp"
 #include "tensor/conformance/all.hpp"
 
+namespace tensor_conformance_xtensor_tests {
+
 namespace cts = core_tokensets;
 
 TEST_CASE("xtensor<float> conforms", "[backend]") { conformance::check_backend(cts::xtensor_backend<float>()); }
@@ -27,3 +29,5 @@ TEST_CASE("products do not depend on the threads that OpenBLAS was told to use",
   const auto want = with_threads(1);
   for (const int threads : {2, 3}) CHECK(with_threads(threads) == want);
 }
+
+}  // namespace tensor_conformance_xtensor_tests

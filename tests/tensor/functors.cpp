@@ -7,6 +7,8 @@
 #include "core_tokensets/core/random.hpp"
 #include "support/catch.hpp"
 
+namespace tensor_functors_tests {
+
 namespace cts = core_tokensets;
 
 TEST_CASE("scalar functions in float agree with the standard library", "[functors]") {
@@ -40,3 +42,5 @@ TEST_CASE("random numbers are the published ones", "[random]") {
   std::sort(order.begin(), order.end());
   for (int i = 0; i < 100; ++i) CHECK(order[static_cast<std::size_t>(i)] == i);
 }
+
+}  // namespace tensor_functors_tests

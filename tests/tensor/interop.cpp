@@ -9,6 +9,8 @@
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
 
+namespace tensor_interop_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -209,3 +211,5 @@ TEST_CASE("what is taken through DLPack is released once, and not where it was r
   CHECK(released == 1);
   CHECK(numbers[3] == 2);
 }
+
+}  // namespace tensor_interop_tests

@@ -15,6 +15,8 @@
 #include "support/catch.hpp"
 #include "support/tolerance.hpp"
 
+namespace tensor_interop_xtensor_tests {
+
 namespace cts = core_tokensets;
 
 TEST_CASE("xtensor arrays, adaptors and views go in as the same memory", "[interop][xtensor]") {
@@ -85,3 +87,5 @@ TEST_CASE("the xtensor backend computes on xtensor arrays in place", "[interop][
   cts::ops::softmax<B, float>(b, cts::as_view(y));
   CHECK(std::abs(double(xt::sum(y)()) - 2) <= rounding<B>(8));
 }
+
+}  // namespace tensor_interop_xtensor_tests

@@ -8,6 +8,8 @@
 #include "core_tokensets/tensor/reference.hpp"
 #include "support/catch.hpp"
 
+namespace tensor_workspace_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -78,3 +80,5 @@ TEST_CASE("an operation without memory can be tried as often as one likes", "[wo
 TEST_CASE("a buffer of more bytes than there are numbers for is refused", "[workspace]") {
   CHECK_THROWS_AS(cts::host_buffer<double>(cts::index{1} << 60), std::bad_array_new_length);
 }
+
+}  // namespace tensor_workspace_tests

@@ -9,6 +9,8 @@
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
 
+namespace train_archetype_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -38,3 +40,5 @@ TEST_CASE("the archetype learns a sequence of tasks as the reference does", "[se
   CHECK(got.second == want.second);
   CHECK_FALSE(got.second.empty());
 }
+
+}  // namespace train_archetype_tests

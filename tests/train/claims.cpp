@@ -12,6 +12,8 @@
 #include "train/bright.hpp"
 #include "train/support.hpp"
 
+namespace train_claims_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -215,3 +217,5 @@ TEST_CASE("a classifier learns, and with a memory it remembers", "[claim]") {
   INFO(without << " " << with);
   CHECK(with > without + 0.4);
 }
+
+}  // namespace train_claims_tests

@@ -10,6 +10,8 @@
 #include "support/scratch.hpp"
 #include "train/support.hpp"
 
+namespace train_fit_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -113,3 +115,5 @@ TEST_CASE("options that make no sense, data and memories that do not fit are ref
             "class 0 of the model is 'a'"));
   CHECK_THROWS_AS(cts::run_model(b, model, stream[0].test(), 0), cts::Error);
 }
+
+}  // namespace train_fit_tests

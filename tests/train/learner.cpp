@@ -9,6 +9,8 @@
 #include "support/scratch.hpp"
 #include "train/support.hpp"
 
+namespace train_learner_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -336,3 +338,5 @@ TEST_CASE("distillation holds what the model said of old classes when the task c
   };
   CHECK(drift(cts::distilled<>{.weight = 30}) < 0.7 * drift(cts::ace{}));
 }
+
+}  // namespace train_learner_tests

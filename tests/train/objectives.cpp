@@ -9,6 +9,8 @@
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
 
+namespace train_objectives_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -131,3 +133,5 @@ TEST_CASE("dark experience pulls replayed samples to the logits that were stored
   for (std::size_t i = 0; i < 18; ++i) CHECK(with.second[i] == plain.second[i]);  // new samples
   CHECK(with.second[24] == plain.second[24]);                                     // class 0 of the last was not stored
 }
+
+}  // namespace train_objectives_tests

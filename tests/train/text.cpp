@@ -7,6 +7,8 @@
 #include "support/scratch.hpp"
 #include "train/bright.hpp"
 
+namespace train_text_tests {
+
 namespace {
 
 namespace cts = core_tokensets;
@@ -363,3 +365,5 @@ TEST_CASE("texts that the decoder cannot hold, and words that the model does not
   model.set_words(cts::tokenizer::train(many, {.vocabulary = 500, .kind = cts::tokenizer_kind::words}));
   CHECK(has(message_of([&] { cts::write_answers(b, model, data); }), "a tokenizer of"));
 }
+
+}  // namespace train_text_tests

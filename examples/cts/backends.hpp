@@ -50,10 +50,11 @@ void on_cuda(const Work& work);
 std::string cuda_device();
 #endif
 
-/// `body(backend)` on a backend of scalar T.
+/// `body(backend)` on a backend of scalar T for what trains and answers: Eigen, or a CUDA device.
 template <class T, class Body>
 void with_backend_of(const std::string& name, int threads, const Body& body) {
   check_backend(name);
+  core_tokensets::require(name != "xtensor", "--backend xtensor runs predict, backward and attribute only");
   core_tokensets::set_default_threads(threads);
 #ifdef CTS_HAS_CUDA
   if (name == "cuda") {
@@ -62,24 +63,31 @@ void with_backend_of(const std::string& name, int threads, const Body& body) {
     return;
   }
 #endif
+  core_tokensets::eigen_backend<T> b(threads);
+  body(b);
+}
+
+/// The same for what a model computes, which is compared between all backends: on xtensor, too.
+template <class T, class Body>
+void with_any_backend_of(const std::string& name, int threads, const Body& body) {
 #if defined(CTS_HAS_XTENSOR) && !defined(__CUDACC__)
   if (name == "xtensor") {
+    core_tokensets::set_default_threads(threads);
     core_tokensets::xtensor_backend<T> b(threads);
     body(b);
     return;
   }
 #endif
-  core_tokensets::eigen_backend<T> b(threads);
-  body(b);
+  with_backend_of<T>(name, threads, body);
 }
 
 /// The same in the arithmetic "f32" or "f64".
 template <class Body>
 void with_backend(const std::string& name, const std::string& dtype, int threads, const Body& body) {
   if (dtype == "f64") {
-    with_backend_of<double>(name, threads, body);
+    with_any_backend_of<double>(name, threads, body);
   } else {
-    with_backend_of<float>(name, threads, body);
+    with_any_backend_of<float>(name, threads, body);
   }
 }
 

@@ -9,6 +9,10 @@ namespace cts_command {
 template <class B>
 typename cts::any_attribution<B>::answers_call answers_of_method(const std::string& text);
 
+/// Whether models on that backend answer questions in this program.
+template <class B>
+inline constexpr bool answers = std::is_same_v<typename B::scalar, float>;
+
 }  // namespace cts_command
 
 template <class B>
@@ -18,7 +22,7 @@ cts_command::cts::any_attribution<B> cts_command::method_named(const std::string
     std::optional<cts::any_attribution<B>> made;
     cts::choose_by_name(cts::plain_attribution_methods{}, plain, "attribution", [&](const auto& method) {
       made = cts::any_attribution<B>::for_classes(method);
-      if constexpr (std::is_same_v<typename B::scalar, float>) made = made->with_answers(answers_of_method<B>(plain));
+      if constexpr (answers<B>) made = made->with_answers(answers_of_method<B>(plain));
     });
     return *made;
   });

@@ -1,6 +1,7 @@
 #pragma once
 // What a backend sees of an array: a pointer, two batch dimensions, rows and columns. Nothing is owned.
 
+#include <cassert>
 #include <cstddef>
 #include <type_traits>
 
@@ -10,6 +11,7 @@ using index = std::ptrdiff_t;
 
 /// `[n0, n1, rows, cols]` with strides `s0, s1, ld` in elements and unit stride between columns. A stride of 0
 /// repeats (broadcasts) along its dimension, and `map` repeats an operand of one column along the columns.
+/// Places are checked by `assert` only, so a program that is built with NDEBUG pays nothing for it.
 template <class T>
 struct view {
   T* data = nullptr;
@@ -29,19 +31,35 @@ struct view {
 
   constexpr bool empty() const { return data == nullptr || n0 * n1 * rows * cols == 0; }
   constexpr index size() const { return n0 * n1 * rows * cols; }
-  constexpr T* row(index r) const { return data + r * ld; }
-  constexpr T& operator()(index r, index c) const { return data[r * ld + c]; }
+  constexpr T* row(index r) const {
+    assert(0 <= r && r < rows);
+    return data + r * ld;
+  }
+  constexpr T& operator()(index r, index c) const {
+    assert(0 <= r && r < rows && 0 <= c && c < cols);
+    return data[r * ld + c];
+  }
 
   /// Rows [begin, begin + count) of every matrix of the batch.
   constexpr view slice_rows(index begin, index count) const {
+    assert(0 <= begin && 0 <= count && begin + count <= rows);
     return {data + begin * ld, n0, n1, count, cols, s0, s1, ld};
   }
   /// Columns [begin, begin + count) of every matrix of the batch.
-  constexpr view slice_cols(index begin, index count) const { return {data + begin, n0, n1, rows, count, s0, s1, ld}; }
+  constexpr view slice_cols(index begin, index count) const {
+    assert(0 <= begin && 0 <= count && begin + count <= cols);
+    return {data + begin, n0, n1, rows, count, s0, s1, ld};
+  }
   /// Matrix (i, j) of the batch.
-  constexpr view matrix(index i, index j) const { return {data + i * s0 + j * s1, rows, cols, ld}; }
+  constexpr view matrix(index i, index j) const {
+    assert(0 <= i && i < n0 && 0 <= j && j < n1);
+    return {data + i * s0 + j * s1, rows, cols, ld};
+  }
   /// The columns cut into `parts` equal batches: `[rows, H * D]` seen as `[H, rows, D]`, without a copy.
-  constexpr view split_cols(index parts) const { return {data, n0, parts, rows, cols / parts, s0, cols / parts, ld}; }
+  constexpr view split_cols(index parts) const {
+    assert(parts > 0 && cols % parts == 0 && n1 == 1);
+    return {data, n0, parts, rows, cols / parts, s0, cols / parts, ld};
+  }
   /// The same numbers as one row; only for a matrix without gaps between its rows.
   constexpr view flat() const { return {data, 1, rows * cols, rows * cols}; }
 };

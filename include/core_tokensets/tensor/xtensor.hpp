@@ -29,6 +29,10 @@
 #include "core_tokensets/tensor/interop.hpp"
 #include "core_tokensets/tensor/workspace.hpp"
 
+namespace core_tokensets {
+
+namespace xtensor_detail {
+
 // Null unless the program is linked to OpenBLAS.
 extern "C" {
 [[gnu::weak]] char* openblas_get_config();
@@ -36,10 +40,6 @@ extern "C" {
 [[gnu::weak]] int openblas_get_num_threads();
 [[gnu::weak]] void openblas_set_num_threads(int);
 }
-
-namespace core_tokensets {
-
-namespace xtensor_detail {
 
 /// False where xtensor-blas was told to do without a BLAS; its own loops are some 60 times slower.
 #if defined(HAVE_CBLAS) && !defined(XTENSOR_USE_FLENS_BLAS)

@@ -76,6 +76,104 @@ TEST_CASE("new pictures lose what the memory would leave out, or random tokens",
   CHECK(thin < 30);
 }
 
+TEST_CASE("on equal footing the first new samples look as the memory's do, and all others stay whole", "[fit]") {
+  const auto data = support::small_data().train;
+  const cts::vit_config c{.grid = {16, 16, 3, 4}, .classes = 4};
+  cts::fit_options o{.token_drop = 0.75, .token_drop_often = 1};
+  const std::vector<cts::index> part{3, 1, 2, 0};
+  cts::new_pictures pictures;
+  const auto untouched = cts::new_pictures().take(data, part, c, {.token_drop = 0}, {.epoch = 2, .step = 5});
+  o.as_remembered = [&](const cts::token_batch& some, const cts::text_batch*, cts::token_batch& out) {
+    CHECK(some.samples() == 3);
+    CHECK(some.targets == std::vector<std::int32_t>(untouched.targets.begin(), untouched.targets.begin() + 3));
+    std::vector<std::uint8_t> mask(48, 0);
+    for (std::size_t t = 0; t < 48; ++t) mask[t] = t % 16 == 7;
+    cts::apply_token_mask(some, mask, o.missing, out);
+  };
+  const auto batch = pictures.take(data, part, c, o, {.epoch = 2, .step = 5}, nullptr, 3);
+  CHECK_NOTHROW(batch.check());
+  CHECK(batch.targets == untouched.targets);
+  CHECK(batch.offsets == std::vector<cts::index>{0, 1, 2, 3, 19});
+  CHECK(std::equal(batch.patches.end() - 16 * 48, batch.patches.end(), untouched.patches.end() - 16 * 48));
+  CHECK(std::equal(batch.patches.begin(), batch.patches.begin() + 48, untouched.patches.begin() + 7 * 48));
+}
+
+TEST_CASE("equal footing is for the samples for which old classes compete", "[fit]") {
+  const cts::ace fair{.equal_footing = true};
+  CHECK(cts::on_equal_footing(fair, 4, 2, 4, 6) == 1);
+  CHECK(cts::on_equal_footing(fair, 8, 8, 2, 4) == 8);
+  CHECK(cts::on_equal_footing(fair, 8, 0, 2, 4) == 0);
+  CHECK(cts::on_equal_footing(fair, 8, 0, 0, 4) == 0);  // the first task: nothing old is there
+  CHECK(cts::on_equal_footing(cts::ace{.equal_footing = false}, 8, 8, 2, 4) == 0);
+  CHECK(cts::on_equal_footing(cts::distilled<>{.base = fair}, 4, 2, 4, 6) == 1);
+  CHECK(cts::on_equal_footing(cts::dark_experience<>{.base = fair}, 4, 2, 4, 6) == 1);
+  CHECK(cts::on_equal_footing(cts::summed{}, 8, 8, 2, 4) == 0);
+
+  // In training: in each step of the second task, and never in the first.
+  support::backend b(1);
+  auto model = support::small_model(b);
+  const auto stream = support::small_stream();
+  cts::token_memory memory(model.config().grid);
+  auto o = support::quick();
+  o.token_drop = 0;
+  std::vector<cts::index> asked;
+  o.as_remembered = [&](const cts::token_batch& some, const cts::text_batch*, cts::token_batch& out) {
+    asked.push_back(some.samples());
+    out = some;
+  };
+  cts::fit(b, model, stream[0], memory, o, fair);
+  CHECK(asked.empty());
+  (void)cts::consolidate(b, cts::random_tokens{}, model, stream[0], memory, cts::bytes(4000));
+  REQUIRE(memory.samples() > 3);
+  o.batch = 5, o.replay_batch = 3;
+  cts::fit(b, model, stream[1], memory, o, fair);
+  REQUIRE(!asked.empty());
+  CHECK(asked.front() == 3);  // two old and two new classes: as many as are replayed
+  asked.clear();
+  cts::fit(b, model, stream[1], memory, o, cts::ace{.equal_footing = false});
+  CHECK(asked.empty());
+}
+
+/// Pixels of which only the upper four bits are kept.
+struct coarse_codec {
+  static constexpr const char* name = "coarse";
+  std::vector<std::uint8_t> encode(const cts::patch_context&, std::span<const std::uint8_t> pixels) const {
+    std::vector<std::uint8_t> bytes;
+    for (const auto p : pixels) bytes.push_back(p / 16);
+    return bytes;
+  }
+  void decode(const cts::patch_context&, std::span<const std::uint8_t> bytes, std::span<std::uint8_t> pixels) const {
+    for (std::size_t i = 0; i < bytes.size(); ++i) pixels[i] = std::uint8_t(bytes[i] * 16 + 8);
+  }
+};
+
+TEST_CASE("new samples as remembered are what the memory gives back of them", "[fit]") {
+  support::backend b(1);
+  auto model = support::small_model(b);
+  const auto stream = support::small_stream();
+  using recipe = cts::core_tokenset<cts::random_selection, cts::gradient_x_input, cts::top_tokens, coarse_codec>;
+  const recipe how{.keep = 0.25};
+  auto memory = cts::empty_memory(how, {.grid = model.config().grid});
+  const auto task = stream[0];
+  const auto stored = cts::consolidate(b, how, model, task, memory, cts::bytes(100'000));
+  REQUIRE(memory.samples() > 2);
+  const auto& normalisation = model.config().normalisation;
+  for (const auto missing : {cts::missing_tokens::drop, cts::missing_tokens::zero}) {
+    std::vector<cts::index> all(static_cast<std::size_t>(memory.samples()));
+    std::iota(all.begin(), all.end(), cts::index{0});
+    const auto replayed = cts::make_batch(memory, all, normalisation, {.missing = missing});
+    const auto whole = cts::make_batch(task.data->train, stored.samples, {.patch = 4, .normalisation = normalisation});
+    cts::token_batch got;
+    cts::remembered(b, how, model, whole, nullptr, missing, got);
+    CHECK_NOTHROW(got.check());
+    CHECK(got.positions == replayed.positions);
+    CHECK(got.offsets == replayed.offsets);
+    CHECK(got.patches == replayed.patches);
+    CHECK(got.scale == replayed.scale);
+    CHECK(got.targets == whole.targets);
+  }
+}
+
 TEST_CASE("options that make no sense, data and memories that do not fit are refused before any step", "[fit]") {
   support::backend b(1);
   auto model = support::small_model(b);

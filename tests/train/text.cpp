@@ -249,6 +249,30 @@ TEST_CASE("pictures lose what the memory would, and have one text then", "[text]
   CHECK(asked < 8);  // steps in all
 }
 
+TEST_CASE("on equal footing new pictures with one text each look as the memory's do", "[text]") {
+  const auto stream = two_tasks();
+  backend b;
+  auto model = model_for(b, stream[0].data->train);
+  cts::token_memory memory({.grid = model.config().image.grid, .texts = true});
+  (void)cts::consolidate(b, cts::core_tokenset<cts::random_selection, support::brightness>{.keep = 0.25}, model,
+                         stream[0], memory, cts::bytes(2000));
+  REQUIRE(memory.samples() >= 2);
+  cts::fit_options o{.epochs = 1, .batch = 4, .replay_batch = 2, .texts_per_picture = 2, .token_drop = 0, .shift = 0};
+  int asked = 0;
+  o.as_remembered = [&](const cts::token_batch& some, const cts::text_batch* texts, cts::token_batch& out) {
+    ++asked;
+    CHECK(some.samples() == 2);  // one earlier task: as many as are replayed
+    REQUIRE(texts != nullptr);
+    CHECK(texts->pictures() == 2);
+    CHECK(texts->texts() == 2);
+    CHECK(texts->offsets.back() == static_cast<cts::index>(texts->tokens.size()));
+    cts::remembered(b, cts::core_tokenset<cts::random_selection, support::brightness>{.keep = 0.25}, model, some, texts,
+                    cts::missing_tokens::drop, out);
+  };
+  cts::fit(b, model, stream[1], memory, o, cts::ace{.equal_footing = true});
+  CHECK(asked > 0);
+}
+
 TEST_CASE("a coreset of files pays a picture once and each of its texts", "[text][sequence]") {
   auto o = quick();
   o.budget = cts::bytes(1200);

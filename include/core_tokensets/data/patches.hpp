@@ -38,6 +38,25 @@ inline std::vector<float> patchify(const image_view& from, index patch, const pi
   return patches;
 }
 
+/// The pixels `[positions, patch_dim]` of some tokens of the sample whose first token is `begin`, which has the whole
+/// grid: what normalising them gave back exactly.
+inline std::vector<std::uint8_t> pixels_of(const token_batch& batch, index begin,
+                                           std::span<const std::uint16_t> positions,
+                                           const pixel_normalisation& normalisation, const patch_grid& grid) {
+  const auto full = normalisation.for_channels(grid.channels);
+  const index area = grid.patch * grid.patch, dim = grid.patch_dim();
+  std::vector<std::uint8_t> pixels;
+  pixels.reserve(positions.size() * static_cast<std::size_t>(dim));
+  for (const std::uint16_t p : positions) {
+    const float* row = batch.patches.data() + (begin + p) * dim;
+    for (index i = 0; i < dim; ++i) {
+      const auto c = static_cast<std::size_t>(i / area);
+      pixels.push_back(to_pixel(row[i], full.mean[c], full.stddev[c]));
+    }
+  }
+  return pixels;
+}
+
 /// The picture from some of its patches, `positions` saying which; pixels of missing patches are `missing`. `Error`:
 /// sizes that do not fit, a position outside of the grid.
 inline image unpatchify(std::span<const std::uint8_t> patches, std::span<const std::int32_t> positions,

@@ -2,6 +2,7 @@
 // The packed, ragged batch that the whole library works on: kept patches of many samples, one after the other.
 
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "core_tokensets/core/options.hpp"
@@ -62,6 +63,27 @@ inline void append(token_batch& batch, const token_batch& more) {
   batch.patches.insert(batch.patches.end(), more.patches.begin(), more.patches.end());
   batch.positions.insert(batch.positions.end(), more.positions.begin(), more.positions.end());
   batch.targets.insert(batch.targets.end(), more.targets.begin(), more.targets.end());
+}
+
+/// Samples [begin, end) of a batch.
+inline token_batch samples_of(const token_batch& batch, index begin, index end) {
+  require(0 <= begin && begin <= end && end <= batch.samples(), "samples_of: ", begin, " to ", end, " of ",
+          batch.samples());
+  const index first = batch.offsets[static_cast<std::size_t>(begin)],
+              last = batch.offsets[static_cast<std::size_t>(end)];
+  const auto part = [](const auto& all, index from, index to) {
+    using all_type = std::remove_cvref_t<decltype(all)>;
+    return all.empty() ? all_type() : all_type(all.begin() + from, all.begin() + to);
+  };
+  token_batch some{.patch_dim = batch.patch_dim,
+                   .patches = part(batch.patches, first * batch.patch_dim, last * batch.patch_dim),
+                   .positions = part(batch.positions, first, last),
+                   .offsets = part(batch.offsets, begin, end + 1),
+                   .scale = part(batch.scale, first, last),
+                   .targets = part(batch.targets, begin, end),
+                   .weights = part(batch.weights, begin, end)};
+  for (index& o : some.offsets) o -= first;
+  return some;
 }
 
 /// What happens to a left-out token: it leaves the sequence (MAE, PatchDropout), or its embedding becomes 0 and only

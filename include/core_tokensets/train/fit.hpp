@@ -120,13 +120,14 @@ void run_epochs(std::span<const index> samples, const fit_options& o, const std:
   }
 }
 
-/// A batch of new pictures as training sees it: whole, or for some of the steps with tokens left out.
+/// A batch of new pictures as training sees it: whole, or for some of the steps with tokens left out; or with its first
+/// ones as the memory would keep them and all others whole.
 class new_pictures {
  public:
-  /// The batch of the pictures `part` at that position, with the `texts` about them if there are any; valid until the
-  /// next call.
+  /// The batch of the pictures `part` at that position, of which the first `remembered` look as the memory's do, with
+  /// the `texts` about those that change their look if there are any; valid until the next call.
   token_batch& take(const dataset& data, std::span<const index> part, const vit_config& c, const fit_options& o,
-                    const epoch_position& at, const text_batch* texts = nullptr) {
+                    const epoch_position& at, const text_batch* texts = nullptr, index remembered = 0) {
     check_pictures(data, c);
     make_batch(data, part,
                {.patch = c.grid.patch,
@@ -135,6 +136,11 @@ class new_pictures {
                 .seed = o.seed,
                 .epoch = static_cast<std::uint64_t>(at.epoch)},
                whole_);
+    if (remembered > 0 && o.as_remembered) {
+      o.as_remembered(samples_of(whole_, 0, remembered), texts, thinned_);
+      append(thinned_, samples_of(whole_, remembered, whole_.samples()));
+      return thinned_;
+    }
     random_stream random = stream_of(o, at);
     if (!chance(o, random)) return whole_;
     if (o.drop_rule == token_drop_rule::memory && o.as_remembered) {
@@ -177,10 +183,12 @@ class replay_batches {
             ", the model sees images of ", c.grid);
   }
   explicit operator bool() const { return memory_ != nullptr; }
+  /// How many join each batch.
+  index count() const { return memory_ != nullptr ? std::min(options_.replay_batch, memory_->samples()) : 0; }
 
   /// The next samples join the batch; returns their numbers in the memory.
   std::span<const index> append_to(token_batch& batch, index step) {
-    drawn_ = sampler_.draw(std::min(options_.replay_batch, memory_->samples()));
+    drawn_ = sampler_.draw(count());
     make_batch(*memory_, drawn_, config_.normalisation,
                {.missing = options_.missing,
                 .flip = options_.augment_replay ? options_.flip : 0.0,
@@ -227,8 +235,9 @@ void fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples, const
   start_tape.keep = kept::logits;
   std::span<const float> weights;
   const auto train = [&](std::span<const index> part, const epoch_position& at) {
-    token_batch& batch = pictures.take(*samples.data, part, model.config(), o, at);
-    const index fresh = batch.samples();
+    const auto fresh = static_cast<index>(part.size());
+    const index alike = on_equal_footing(what, fresh, replay.count(), first_class, model.config().classes);
+    token_batch& batch = pictures.take(*samples.data, part, model.config(), o, at, nullptr, alike);
     if (replay) {
       const auto drawn = replay.append_to(batch, at.step);
       if (keeps_logits) recalled.read(*memory, drawn);

@@ -41,7 +41,7 @@ struct fit_options {
   bool augment_replay = false;  ///< replayed samples are mirrored, too
   std::uint64_t seed = 0;
   progress_callback on_progress = {};
-  remembered_form as_remembered = {};  ///< what `drop_rule` memory means; a learner sets it
+  remembered_form as_remembered = {};  ///< for `drop_rule` memory and equal footing; a learner sets it
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {

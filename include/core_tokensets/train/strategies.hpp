@@ -112,23 +112,29 @@ consolidation consolidate(B& b, const core_tokenset<S, A, R, C>& recipe, const M
   return done;
 }
 
-/// New pictures with the tokens that the memory would keep of them, in the meaning `how` of a missing token.
+/// New pictures as the memory would give them back: the tokens that it would keep, through its codec.
 template <tensor_backend B, class S, class A, class R, class C, class Model>
 void remembered(B& b, const core_tokenset<S, A, R, C>& recipe, const Model& model, const token_batch& whole,
                 const text_batch* texts, missing_tokens how, token_batch& out) {
-  const index grid = image_config(model).grid.tokens(), count = tokens_of_share(recipe.keep, grid);
+  const vit_config& c = image_config(model);
+  const index grid = c.grid.tokens(), count = tokens_of_share(recipe.keep, grid);
   typename detail::workspace_for<Model>::type workspace;
   const std::vector<double> relevance =
       needs_relevance(recipe.rule) && count < grid
           ? detail::explain(recipe.attribute, b, model, whole, texts != nullptr ? *texts : text_batch{}, workspace)
           : std::vector<double>(static_cast<std::size_t>(whole.tokens()), 0.0);
-  std::vector<std::uint8_t> mask(relevance.size(), 0);
+  token_memory form({.grid = c.grid}, any_codec(recipe.codec));
+  std::vector<index> all;
   for (index s = 0; s < whole.samples(); ++s) {
-    const auto begin = static_cast<std::size_t>(whole.offsets[static_cast<std::size_t>(s)]);
-    const auto of_sample = std::span(relevance).subspan(begin, static_cast<std::size_t>(grid));
-    for (const auto p : keep(recipe.rule, {of_sample, count, detail::fingerprint_of(whole, s)})) mask[begin + p] = 1;
+    const index begin = whole.offsets[static_cast<std::size_t>(s)];
+    const auto of_sample =
+        std::span(relevance).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(grid));
+    const auto kept = keep(recipe.rule, {of_sample, count, detail::fingerprint_of(whole, s)});
+    form.append({.patches = pixels_of(whole, begin, kept, c.normalisation, c.grid), .positions = kept});
+    all.push_back(s);
   }
-  apply_token_mask(whole, mask, how, out);
+  make_batch(form, all, c.normalisation, {.missing = how}, out);
+  out.targets = whole.targets, out.weights = whole.weights;
 }
 
 /// Whole samples by `select`. With `price` source a picture costs the file that it came as (its pixels where it came

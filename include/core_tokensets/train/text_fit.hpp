@@ -61,7 +61,7 @@ inline void append_stored_texts(const token_memory& memory, std::span<const inde
 
 /// Trains an image-text model on a task with replay from `memory`. A step holds `options.batch` pictures with at most
 /// `texts_per_picture` of their texts each, and `replay_batch` stored samples; its loss is the mean over the new texts
-/// plus the weighted mean over the stored ones. Where a step leaves out what the memory would, its pictures have one
+/// plus the weighted mean over the stored ones. Where pictures look as the memory would keep them, they have one
 /// text each, as stored samples do. Pictures are not mirrored. `Error`: as for classes, and a text that is too long.
 template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser = adamw,
           class Reduce = local_gradients>
@@ -90,21 +90,26 @@ void fit(B& b, image_text_model<B>& model, const text_task& t, const token_memor
   image_text_tape<B> start_tape;
   start_tape.keep = kept::logits;
   new_pictures pictures;
-  text_batch texts;
+  text_batch texts, texts_of_alike;
   const bool as_remembered = o.drop_rule == token_drop_rule::memory && o.as_remembered;
   const auto train = [&](std::span<const index> part, const epoch_position& at) {
     const index most_texts = as_remembered && new_pictures::thins(o, at) ? 1 : o.texts_per_picture;
     random_stream random(o.seed ^ 0x7465787473, static_cast<std::uint64_t>(at.step));
+    // On equal footing as many new pictures look as remembered as are replayed of each earlier task.
+    const index alike = on_equal_footing(what, static_cast<index>(part.size()), replay.count(), t.number, t.number + 1);
     texts.clear();
     for (const index picture : part) {
       texts.next_picture();
-      for (const index i : by_picture.some_of(picture, most_texts, random)) {
+      const bool one = texts.pictures() <= alike;
+      for (const index i : by_picture.some_of(picture, one ? 1 : most_texts, random)) {
         texts.append(encoded.prompt(i), encoded.answer(i, random.below(1 << 20)), tokenizer::begin_token,
                      tokenizer::end_token);
       }
     }
     const index fresh = texts.texts();
-    token_batch& batch = pictures.take(data.images, part, model.config().image, o, at, &texts);
+    if (alike > 0) texts_of_alike = texts_of(texts, alike);
+    token_batch& batch =
+        pictures.take(data.images, part, model.config().image, o, at, alike > 0 ? &texts_of_alike : &texts, alike);
     if (replay) detail::append_stored_texts(memory, replay.append_to(batch, at.step), words, texts);
     detail::balance_weights(texts.weights, texts.texts(), fresh);
     view<const T> start_logits;

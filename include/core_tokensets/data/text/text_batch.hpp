@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "core_tokensets/core/error.hpp"
@@ -54,5 +55,21 @@ struct text_batch {
     ++images.back();
   }
 };
+
+/// The texts about the first `pictures` pictures.
+inline text_batch texts_of(const text_batch& all, index pictures) {
+  require(pictures >= 0 && pictures <= all.pictures(), "texts_of: ", pictures, " of ", all.pictures(), " pictures");
+  const auto first = [](const auto& values, index n) {
+    using values_type = std::remove_cvref_t<decltype(values)>;
+    return values.empty() ? values_type() : values_type(values.begin(), values.begin() + n);
+  };
+  const index texts = all.images[static_cast<std::size_t>(pictures)],
+              length = all.offsets[static_cast<std::size_t>(texts)];
+  return {.tokens = first(all.tokens, length),
+          .targets = first(all.targets, length),
+          .offsets = first(all.offsets, texts + 1),
+          .images = first(all.images, pictures + 1),
+          .weights = first(all.weights, texts)};
+}
 
 }  // namespace core_tokensets

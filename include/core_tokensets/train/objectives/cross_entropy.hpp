@@ -28,15 +28,18 @@ void loss(const summed& o, B& b, const_view<T> logits, const objective_batch<T>&
 /// Asymmetric cross-entropy (ER-ACE, Caccia et al., ICLR 2022): new samples compete among the classes of their own task
 /// only, so that they do not push the old ones down. There the memory holds samples of the current task too, for which
 /// all classes compete; here it does not yet, so some of the new samples take their place: as many for each new class
-/// as are replayed for each old one.
+/// as are replayed for each old one. On equal footing these look as the memory's samples do (its tokens, its codec), so
+/// that nothing but the picture tells which are old; all others stay whole.
 struct ace {
   static constexpr const char* name = "ace";
   static constexpr const char* about = "asymmetric cross-entropy: most new samples compete among the new classes only";
   double smoothing = 0;
+  bool equal_footing = false;
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
     visit("smoothing", self.smoothing);
+    visit("equal_footing", self.equal_footing);
   }
 
   /// How many of the new samples compete with the old classes too, the first ones of the batch.

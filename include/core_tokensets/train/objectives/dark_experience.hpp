@@ -45,7 +45,7 @@ struct dark_experience {
   static void options(Self& self, const V& visit) {
     visit("alpha", self.alpha);
     visit("top", self.top);
-    if constexpr (requires { self.base.smoothing; }) visit("smoothing", self.base.smoothing);
+    if constexpr (requires { Base::options(self.base, visit); }) Base::options(self.base, visit);
   }
 };
 

@@ -61,7 +61,7 @@ struct distilled {
   static void options(Self& self, const V& visit) {
     visit("weight", self.weight);
     visit("temperature", self.temperature);
-    if constexpr (requires { self.base.smoothing; }) visit("smoothing", self.base.smoothing);
+    if constexpr (requires { Base::options(self.base, visit); }) Base::options(self.base, visit);
   }
 };
 

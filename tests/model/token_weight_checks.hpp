@@ -31,7 +31,7 @@ outcome<B> run(B& b, const cts::vit<B>& model, const cts::token_batch& batch, ct
 }
 
 inline cts::vit_config config() {
-  return {.grid = {10, 8, 3, 2}, .dim = 12, .depth = 3, .heads = 3, .classes = 5, .mlp_ratio = 2};
+  return {.grid = {10, 8, 3, 2}, .dim = 12, .depth = 3, .heads = 4, .classes = 5, .mlp_ratio = 2};
 }
 
 /// A token of weight w against the token repeated w times, whatever the tape keeps.

@@ -18,6 +18,11 @@ using token_weight_checks::run;
 class without_weights : public cts::eigen_backend<double> {
  public:
   static constexpr bool weighs_keys = false;
+  void attention(const cts::attention_rows& rows, cts::const_view<double> q, cts::const_view<double> k,
+                 cts::const_view<double> v, double scale, cts::view<double> out, double* probabilities) {
+    const cts::attention_rows plain(rows.queries(), rows.keys(), rows.causal());
+    cts::eigen_backend<double>::attention(plain, q, k, v, scale, out, probabilities);
+  }
 };
 
 const cts::image_text_config of_texts{.image = {.grid = {8, 8, 3, 2}, .dim = 12, .depth = 2, .heads = 2},

@@ -87,8 +87,8 @@ std::string text_of(const core_tokenset<S, A, R, C>& r) {
 
 template <class S, class A, class R, class C>
 token_memory empty_memory(const core_tokenset<S, A, R, C>& r, token_memory_format format) {
-  (void)tokens_of_share(r.keep, 1);  // told before anything is trained
   format.relevance = r.relevance;
+  format.add_weighting(weighting_of(r.rule), tokens_of_share(r.keep, format.grid.tokens()));
   return token_memory(std::move(format), any_codec(r.codec));
 }
 
@@ -116,19 +116,28 @@ consolidation consolidate(B& b, const core_tokenset<S, A, R, C>& recipe, const M
 template <tensor_backend B, class S, class A, class R, class C, class Model>
 void remembered(B& b, const core_tokenset<S, A, R, C>& recipe, const Model& model, const token_batch& whole,
                 const text_batch* texts, missing_tokens how, token_batch& out) {
-  const index grid = image_config(model).grid.tokens(), count = tokens_of_share(recipe.keep, grid);
+  const patch_grid& cut = image_config(model).grid;
+  const index grid = cut.tokens(), count = tokens_of_share(recipe.keep, grid);
   typename detail::workspace_for<Model>::type workspace;
   const std::vector<double> relevance =
       needs_relevance(recipe.rule) && count < grid
           ? detail::explain(recipe.attribute, b, model, whole, texts != nullptr ? *texts : text_batch{}, workspace)
           : std::vector<double>(static_cast<std::size_t>(whole.tokens()), 0.0);
   std::vector<std::uint8_t> mask(relevance.size(), 0);
+  std::vector<float> weights(relevance.size(), 1.0f);
   for (index s = 0; s < whole.samples(); ++s) {
     const auto begin = static_cast<std::size_t>(whole.offsets[static_cast<std::size_t>(s)]);
     const auto of_sample = std::span(relevance).subspan(begin, static_cast<std::size_t>(grid));
-    for (const auto p : keep(recipe.rule, {of_sample, count, detail::fingerprint_of(whole, s)})) mask[begin + p] = 1;
+    const kept_tokens kept = keep(recipe.rule, {of_sample, count, detail::fingerprint_of(whole, s), cut.cols()});
+    for (const auto p : kept.positions) mask[begin + p] = 1;
+    for (std::size_t i = 0; i < kept.weights.size(); ++i) weights[begin + kept.positions[i]] = kept.weights[i];
   }
   apply_token_mask(whole, mask, how, out);
+  if (weighting_of(recipe.rule) == token_weighting::none) return;
+  out.token_weights.clear();
+  for (std::size_t t = 0; t < mask.size(); ++t) {
+    if (how != missing_tokens::drop || mask[t] != 0) out.token_weights.push_back(weights[t]);
+  }
 }
 
 /// Whole samples by `select`. With `price` source a picture costs the file that it came as (its pixels where it came

@@ -8,7 +8,7 @@
 #include <optional>
 #include <string>
 
-#include "core_tokensets/memory/token_rule.hpp"
+#include "core_tokensets/memory/token_rules.hpp"
 #include "core_tokensets/selection/any_selector.hpp"
 #include "core_tokensets/train/learner_parts.hpp"
 #include "core_tokensets/train/objectives/objectives.hpp"
@@ -21,7 +21,8 @@ namespace cts = core_tokensets;
 struct any_rule {
   std::string text;
   bool needs_relevance = true;
-  std::function<std::vector<std::uint16_t>(const cts::token_choice&)> choose;
+  cts::token_weighting kept_weights = cts::token_weighting::none;
+  std::function<cts::kept_tokens(const cts::token_choice&)> choose;
   std::function<any_rule(std::uint64_t)> seeded;
 
   any_rule() : any_rule(cts::top_tokens{}) {}
@@ -29,14 +30,16 @@ struct any_rule {
   requires(!std::same_as<R, any_rule>) explicit any_rule(const R& rule)
       : text(cts::text_of(rule)),
         needs_relevance(cts::needs_relevance(rule)),
+        kept_weights(cts::weighting_of(rule)),
         choose([rule](const cts::token_choice& c) { return keep(rule, c); }),
         seeded([rule](std::uint64_t seed) { return any_rule(cts::detail::seeded(rule, seed)); }) {}
   any_rule with_seed(std::uint64_t seed) const { return seeded(seed); }
+  cts::token_weighting weighting() const { return kept_weights; }
 };
 
 /// Templates, so that nothing is converted to `any_rule` on the way.
 template <std::same_as<any_rule> R>
-std::vector<std::uint16_t> keep(const R& rule, const cts::token_choice& c) {
+cts::kept_tokens keep(const R& rule, const cts::token_choice& c) {
   return rule.choose(c);
 }
 template <std::same_as<any_rule> R>

@@ -6,7 +6,7 @@
 
 #include "backends.hpp"
 #include "core_tokensets/io/atomic_file.hpp"
-#include "core_tokensets/memory/token_rule.hpp"
+#include "core_tokensets/memory/token_rules.hpp"
 #include "core_tokensets/report/sequence_report.hpp"
 #include "core_tokensets/selection/any_selector.hpp"
 #include "core_tokensets/train/objectives/objectives.hpp"

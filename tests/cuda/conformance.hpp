@@ -15,6 +15,14 @@ namespace conformance {
 namespace cts = core_tokensets;
 using cts::index;
 
+/// w = w^2 + 1/8
+struct make_weight {
+  template <class T>
+  constexpr void operator()(T& w) const {
+    w = w * w + T(0.125);
+  }
+};
+
 /// Matrices in a backend's memory with a gap behind each row. The gap holds NaN and must keep it.
 template <class B>
 class operand {
@@ -262,7 +270,10 @@ struct suite {
       INFO("heads of " << width);
       attention(ragged, ragged, false, width);
       attention(ragged, ragged, true, width);
+      if (width > 4 && width < 100) attention(ragged, ragged, width == 5, width, true);
+      if (width == 130) attention(ragged, ragged, false, width, true);
       if (width != 16) continue;
+      attention(ragged, others, false, width, true);
       attention(ragged, others, false, width);
       attention(ragged, others, true, width);
       attention(one_each, ragged, false, width);
@@ -271,15 +282,17 @@ struct suite {
   }
 
   /// Rows of the result: out and dq for the queries, dk and dv for the keys.
-  void attention(const cts::sequences& queries, const cts::sequences& keys, bool causal, index width) {
-    INFO(queries.tokens() << " queries, " << keys.tokens() << " keys, causal " << causal);
+  void attention(const cts::sequences& queries, const cts::sequences& keys, bool causal, index width,
+                 bool weighted = false) {
+    INFO(queries.tokens() << " queries, " << keys.tokens() << " keys, causal " << causal << ", weights " << weighted);
     const index tq = queries.tokens(), tk = keys.tokens(), heads = 3, dim = heads * width;
-    const cts::attention_rows rows(queries, keys, causal);
     for (const bool from_sums : {false, true}) {
       compare(1, 2 * tq + 2 * tk, dim, false, [&]<class X>(X& x, operand<X>& out) {
         using T = typename X::scalar;
         constexpr bool sums_kept = cts::ops::keeps_log_sums<X>;
         const operand<X> q(x, 1, tq, dim, 1, true, 4), kv(x, 1, tk, 2 * dim, 2, true, 4), dout(x, 1, tq, dim, 3);
+        operand<X> weights(x, 1, 1, tk, 5);
+        const cts::attention_rows rows = rows_of(x, queries, keys, causal, weighted, weights);
         const auto h = [&](auto v) { return v.split_cols(heads); };
         const auto k = h(kv.get().slice_cols(0, dim)), v = h(kv.get().slice_cols(dim, dim));
         const auto part = [&](index begin, index n) { return h(out.mut().slice_rows(begin, n)); };
@@ -293,14 +306,29 @@ struct suite {
             recompute ? cts::attention_result<T>{sums.data(), part(0, tq)} : cts::attention_result<T>{});
       });
     }
-    matrices(rows, heads, width);
+    matrices(queries, keys, causal, width, weighted);
+  }
+
+  /// Keys with weights w^2 + 1/8 where wanted.
+  template <class X>
+  static cts::attention_rows rows_of(X& x, const cts::sequences& queries, const cts::sequences& keys, bool causal,
+                                     bool weighted, operand<X>& weights) {
+    cts::attention_rows rows(queries, keys, causal);
+    if (weighted) {
+      x.map(make_weight{}, weights.mut());
+      rows.weigh_keys(weights.get().data);
+    }
+    return rows;
   }
 
   /// The probabilities and their gradient.
-  void matrices(const cts::attention_rows& rows, index heads, index width) {
-    const index tq = rows.queries().tokens(), tk = rows.keys().tokens(), dim = heads * width, n = rows.size(heads);
+  void matrices(const cts::sequences& queries, const cts::sequences& keys, bool causal, index width, bool weighted) {
+    const index tq = queries.tokens(), tk = keys.tokens(), heads = 3, dim = heads * width,
+                n = cts::attention_rows(queries, keys).size(heads);
     compare(1, 2, n, false, [&]<class X>(X& x, operand<X>& out) {
       using T = typename X::scalar;
+      operand<X> weights(x, 1, 1, tk, 5);
+      const cts::attention_rows rows = rows_of(x, queries, keys, causal, weighted, weights);
       const operand q(x, 1, tq, dim, 1), k(x, 1, tk, dim, 2), dout(x, 1, tq, dim, 3), rest(x, 1, tq + 2 * tk, dim, 4);
       const auto h = [&](auto v) { return v.split_cols(heads); };
       T* const a = out.mut().data;

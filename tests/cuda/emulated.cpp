@@ -2,6 +2,7 @@
 
 #include "cuda/conformance.hpp"
 #include "cuda/vit_cases.hpp"
+#include "model/token_weight_checks.hpp"
 #include "support/cuda_emulation.hpp"
 #include "support/ragged.hpp"
 #include "support/steps.hpp"
@@ -41,6 +42,11 @@ TEST_CASE("the CUDA kernels conform", "[cuda]") {
 TEST_CASE("the CUDA backend reproduces the golden ViT", "[cuda][golden]") {
   backend b = exact();
   vit_cases::check_all(b, "vit_c");
+}
+
+TEST_CASE("the CUDA backend sees a token of weight w as w equal tokens", "[cuda][weights]") {
+  token_weight_checks::check_repeats(exact(), 1e-4);
+  token_weight_checks::check_ones(exact());
 }
 
 TEST_CASE("TF32 and bfloat16 round what is multiplied and nothing else", "[cuda]") {

@@ -28,7 +28,7 @@ std::vector<double> attribute(const generic_attention& method, B& b, const vit<B
   for (index i = model.config().depth; i-- > method.start_layer;) {
     gradients.step(i);
     b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(tape_of_block(ws.tape, i, model).a));
-    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data());
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data(), 1);
   }
   return rows.patches(b);
 }

@@ -6,7 +6,8 @@
 
 namespace core_tokensets {
 
-/// w_h = mean_j G[h, 0, j], relevance = max(0, mean_h(w_h A[h, 0, :])) over patches j, in the last block.
+/// w_h = mean_j G[h, 0, j], relevance = max(0, mean_h(w_h A[h, 0, :])) over patches j (as often as their weights say),
+/// in the last block.
 struct grad_cam {
   static constexpr const char* name = "grad_cam";
   static constexpr const char* about = "attention of the last block, heads weighted by their gradient";
@@ -24,11 +25,16 @@ std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const 
   std::vector<double> relevance;
   for (index s = 0; s < batch.samples(); ++s) {
     const view<const T> as = layout.matrices(a.data(), s, heads), gs = layout.matrices(g.data(), s, heads);
-    const index patches = as.cols - 1;
+    const index patches = as.cols - 1, begin = batch.offsets[static_cast<std::size_t>(s)];
+    const auto counts = [&](index c) {
+      return batch.token_weights.empty() ? 1.0 : double(batch.token_weights[static_cast<std::size_t>(begin + c - 1)]);
+    };
+    double all = 0;
+    for (index c = 1; c <= patches; ++c) all += counts(c);
     std::vector<double> cam(static_cast<std::size_t>(patches), 0.0);
     for (index h = 0; h < heads; ++h) {
       double weight = 0;
-      for (index c = 1; c <= patches; ++c) weight += double(gs.matrix(0, h)(0, c)) / static_cast<double>(patches);
+      for (index c = 1; c <= patches; ++c) weight += counts(c) * double(gs.matrix(0, h)(0, c)) / all;
       for (index c = 1; c <= patches; ++c)
         cam[static_cast<std::size_t>(c - 1)] += weight * double(as.matrix(0, h)(0, c)) / static_cast<double>(heads);
     }

@@ -35,7 +35,7 @@ std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model,
     gradients.step(i);
     relevance.step(i);
     b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(ws.attention_relevance));
-    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data());
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data(), 2);
   }
   require_finite(grad_lrp::name, rules, b, ws);
   return rows.patches(b);

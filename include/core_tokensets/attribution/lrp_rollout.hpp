@@ -32,7 +32,7 @@ std::vector<double> attribute(const lrp_rollout& method, B& b, const vit<B>& mod
   for (index i = model.config().depth; i-- > method.start_layer;) {
     relevance.step(i);
     b.map(detail::keep_positive{}, *ws.attention_relevance);
-    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_relevance.data());
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_relevance.data(), 1);
   }
   require_finite(lrp_rollout::name, rules, b, ws);
   return rows.patches(b);

@@ -109,7 +109,7 @@ std::vector<double> attribute(const rollout& method, B& b, const vit<B>& model, 
   for (index i = model.config().depth; i-- > method.start_layer;) {
     rows.scale(b, 0.5);  // rows of attention plus identity sum to 2
     rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads,
-                     tape_of_block(ws.tape, i, model).a.data());
+                     tape_of_block(ws.tape, i, model).a.data(), 0);
   }
   return rows.patches(b);
 }

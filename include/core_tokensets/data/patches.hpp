@@ -113,7 +113,7 @@ inline void shape_whole_batch(const patch_grid& grid, index samples, token_batch
   out.patches.resize(static_cast<std::size_t>(samples * tokens * out.patch_dim));
   out.positions.resize(static_cast<std::size_t>(samples * tokens));
   out.offsets.resize(static_cast<std::size_t>(samples + 1));
-  out.scale.clear(), out.targets.clear(), out.weights.clear();
+  out.scale.clear(), out.targets.clear(), out.weights.clear(), out.token_weights.clear();
   for (index s = 0; s <= samples; ++s) out.offsets.data()[s] = s * tokens;
   for (index t = 0; t < samples * tokens; ++t) out.positions.data()[t] = static_cast<std::int32_t>(t % tokens);
 }

@@ -1,6 +1,7 @@
 #pragma once
 // The packed, ragged batch that the whole library works on: kept patches of many samples, one after the other.
 
+#include <cmath>
 #include <cstdint>
 #include <type_traits>
 #include <vector>
@@ -14,6 +15,8 @@ namespace core_tokensets {
 /// A row of `patches` is one patch in the order channel, row, column (as a convolution weight), normalised. `positions`
 /// are grid indices (row-major) and pick the position embedding. A non-empty `scale` multiplies the patch
 /// embeddings before positions are added (0 leaves a token out in the `zero` semantics, 1/(1-p) rescales a survivor).
+/// A patch of token weight w stands for w equal ones wherever tokens look at each other: log w is added to its score as
+/// a key in every attention. With weights of 1 / inclusion probability some patches are an unbiased sample of all.
 struct token_batch {
   index patch_dim = 0;
   std::vector<float> patches;           ///< [T, patch_dim]
@@ -22,12 +25,13 @@ struct token_batch {
   std::vector<double> scale;            ///< [T] or empty (all 1)
   std::vector<std::int32_t> targets;    ///< [S] class of each sample, or empty
   std::vector<float> weights;           ///< [S] weight of each sample in the loss, or empty (all 1)
+  std::vector<float> token_weights;     ///< [T] for how many tokens each stands, finite and above 0, or empty (all 1)
 
   index samples() const { return static_cast<index>(offsets.size()) - 1; }
   index tokens() const { return offsets.back(); }
 
-  /// `Error` naming `what` unless the offsets begin with 0 and never fall (a sample may have no token), and all arrays
-  /// have as many rows as they say.
+  /// `Error` naming `what` unless the offsets begin with 0 and never fall (a sample may have no token), all arrays have
+  /// as many rows as they say, and token weights are finite and above 0.
   void check(const char* what = "token batch") const {
     require(!offsets.empty() && offsets.front() == 0, what, ": the offsets of a batch must begin with 0");
     for (std::size_t s = 1; s < offsets.size(); ++s) {
@@ -39,6 +43,12 @@ struct token_batch {
             what, ": the batch holds ", patches.size(), " numbers and ", positions.size(), " positions for ", rows,
             " patches of ", patch_dim);
     require(scale.empty() || scale.size() == rows, what, ": ", scale.size(), " scales for ", rows, " patches");
+    require(token_weights.empty() || token_weights.size() == rows, what, ": ", token_weights.size(),
+            " token weights for ", rows, " patches");
+    for (std::size_t t = 0; t < token_weights.size(); ++t) {
+      require(token_weights[t] > 0 && std::isfinite(token_weights[t]), what, ": patch ", t, " has the token weight ",
+              token_weights[t], ", expected a finite number above 0");
+    }
     require((targets.empty() || targets.size() == count) && (weights.empty() || weights.size() == count), what, ": ",
             targets.size(), " targets and ", weights.size(), " weights for ", count, " samples");
   }
@@ -52,6 +62,11 @@ inline void append(token_batch& batch, const token_batch& more) {
     batch.scale.resize(static_cast<std::size_t>(batch.tokens()), 1.0);
     batch.scale.insert(batch.scale.end(), more.scale.begin(), more.scale.end());
     batch.scale.resize(static_cast<std::size_t>(batch.tokens() + more.tokens()), 1.0);
+  }
+  if (!batch.token_weights.empty() || !more.token_weights.empty()) {
+    batch.token_weights.resize(static_cast<std::size_t>(batch.tokens()), 1.0f);
+    batch.token_weights.insert(batch.token_weights.end(), more.token_weights.begin(), more.token_weights.end());
+    batch.token_weights.resize(static_cast<std::size_t>(batch.tokens() + more.tokens()), 1.0f);
   }
   if (!batch.weights.empty() || !more.weights.empty()) {
     batch.weights.resize(static_cast<std::size_t>(batch.samples()), 1.0f);
@@ -81,7 +96,8 @@ inline token_batch samples_of(const token_batch& batch, index begin, index end) 
                    .offsets = part(batch.offsets, begin, end + 1),
                    .scale = part(batch.scale, first, last),
                    .targets = part(batch.targets, begin, end),
-                   .weights = part(batch.weights, begin, end)};
+                   .weights = part(batch.weights, begin, end),
+                   .token_weights = part(batch.token_weights, first, last)};
   for (index& o : some.offsets) o -= first;
   return some;
 }

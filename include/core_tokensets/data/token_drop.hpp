@@ -22,7 +22,8 @@ inline index tokens_kept(index tokens, double rate) {
 }
 
 /// Leaves out the tokens whose `keep` `[T]` is 0: `drop` removes their rows; `zero` keeps them with scale 0; `rescaled`
-/// also multiplies the scale of the others by `rescale` `[S]`, or by tokens / kept if that is empty. Order is kept.
+/// also multiplies the scale of the others by `rescale` `[S]`, or by tokens / kept if that is empty. Order and token
+/// weights are kept.
 /// `Error`: another number of tokens, a sample without any, `out` is the batch itself.
 inline void apply_token_mask(const token_batch& whole, std::span<const std::uint8_t> keep, missing_tokens how,
                              token_batch& out, std::span<const double> rescale = {}) {
@@ -37,6 +38,8 @@ inline void apply_token_mask(const token_batch& whole, std::span<const std::uint
   out.weights = whole.weights;
   out.offsets.assign(1, 0);
   out.scale.clear();
+  out.token_weights.clear();
+  if (how != missing_tokens::drop) out.token_weights = whole.token_weights;
   if (how == missing_tokens::drop) {
     out.patches.clear(), out.positions.clear();
     out.patches.reserve(whole.patches.size());
@@ -60,6 +63,7 @@ inline void apply_token_mask(const token_batch& whole, std::span<const std::uint
         out.patches.insert(out.patches.end(), row, row + dim);
         out.positions.push_back(whole.positions.data()[t]);
         if (!whole.scale.empty()) out.scale.push_back(old);
+        if (!whole.token_weights.empty()) out.token_weights.push_back(whole.token_weights.data()[t]);
       }
     }
     out.offsets.push_back(how == missing_tokens::drop ? static_cast<index>(out.positions.size()) : end);

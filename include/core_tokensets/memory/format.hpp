@@ -15,6 +15,7 @@
 #include "core_tokensets/core/options.hpp"
 #include "core_tokensets/data/patch_grid.hpp"
 #include "core_tokensets/io/dtype.hpp"
+#include "core_tokensets/memory/token_weights.hpp"
 
 namespace core_tokensets {
 
@@ -37,6 +38,13 @@ struct memory_column {
   bool operator==(const memory_column&) const = default;
 };
 
+/// The columns in which a memory keeps the weights of tokens: `token_weighting::drawn` with room for so many tokens a
+/// sample, or `each`. Their names are taken.
+inline memory_column drawn_column(index most_tokens) {
+  return {"weights.drawn", dtype::u8, detail::weight_bytes(token_weighting::drawn, most_tokens), false};
+}
+inline const memory_column each_column{"weights.each", dtype::u8, 1, true};
+
 /// How pictures are cut, and what is kept beside the pixels.
 struct token_memory_format {
   patch_grid grid = {};
@@ -53,11 +61,37 @@ struct token_memory_format {
       const auto& c = columns[i];
       require(!c.name.empty() && c.width > 0 && c.width <= limit, "token memory: column '", c.name, "' of width ",
               c.width, ", expected a name and a width of 1 to ", limit);
+      require(!c.name.starts_with("weights.") || c == each_column || c == drawn_column(8 * c.width),
+              "token memory: column '", c.name, "' is none in which token weights are kept");
       for (std::size_t j = 0; j < i; ++j) {
         require(columns[j].name != c.name || columns[j].per_token != c.per_token, "token memory: two columns named '",
                 c.name, "'");
       }
     }
+  }
+
+  /// Makes room for the weights of at most so many tokens a sample.
+  void add_weighting(token_weighting how, index most_tokens) {
+    if (how == token_weighting::drawn) columns.push_back(drawn_column(most_tokens));
+    if (how == token_weighting::each) columns.push_back(each_column);
+  }
+  /// Bytes of that column for a sample of n tokens; 0 without one. `Error`: more tokens than there is room for.
+  index weight_bytes(index n) const {
+    for (const auto& c : columns) {
+      if (c == each_column) return n;
+      if (c.name != "weights.drawn") continue;
+      require(n <= 8 * c.width, "token memory: a sample of ", n, " tokens, there is room for the weights of ",
+              8 * c.width);
+      return c.width;
+    }
+    return 0;
+  }
+  token_weighting weighting() const {
+    for (const auto& c : columns) {
+      if (c == each_column) return token_weighting::each;
+      if (c.name == "weights.drawn") return token_weighting::drawn;
+    }
+    return token_weighting::none;
   }
 
   bool operator==(const token_memory_format&) const = default;
@@ -72,6 +106,7 @@ struct stored_sample {
   float weight = 1;  ///< kept in 16 bits
   std::uint32_t task = 0;
   std::string_view prompt = {}, answer = {};  ///< UTF-8, empty in a memory without texts
+  std::span<const float> token_weights = {};  ///< [n], or empty: all 1; kept as the format says
 
   index tokens() const { return static_cast<index>(positions.size()); }
 };
@@ -85,9 +120,12 @@ struct recalled_sample {
   float weight = 1;
   std::uint32_t task = 0;
   std::string_view prompt, answer;
+  std::vector<float> token_weights = {};  ///< [n], or empty where the memory keeps none
 
   index tokens() const { return static_cast<index>(positions.size()); }
-  operator stored_sample() const { return {patches, positions, relevance, target, weight, task, prompt, answer}; }
+  operator stored_sample() const {
+    return {patches, positions, relevance, target, weight, task, prompt, answer, token_weights};
+  }
 };
 
 /// S samples with T tokens: sample s owns rows `offsets[s] .. offsets[s+1]` of the per-token arrays, its positions
@@ -163,6 +201,10 @@ inline void token_arrays::check(const std::string& name) const {
     const auto& column = format.columns[c];
     size(column.name, columns[c].size(),
          (column.per_token ? t_count : s_count) * static_cast<std::size_t>(column.bytes()));
+    for (index s = 0; column.name == "weights.drawn" && s < samples(); ++s) {
+      require(tokens_of(s) <= 8 * column.width, name, ": array 'weights.drawn': sample ", s, " has ", tokens_of(s),
+              " tokens, there is room for ", 8 * column.width);
+    }
   }
   detail::check_offsets(name, "offsets", offsets, t_count);
   detail::check_offsets(name, "patches", pixel_offsets, pixels.size());

@@ -75,7 +75,8 @@ struct replay_options {
 
 /// Turns stored samples into a batch, normalised as the model wants it. `drop`: the kept tokens only. `zero` and
 /// `rescaled`: the whole grid, where tokens that are not kept are 0 and have scale 0, kept ones scale 1 (the authors
-/// never rescale the memory). `out` is overwritten and its storage reused.
+/// never rescale the memory). Kept tokens have the weights that the memory keeps. `out` is overwritten and its storage
+/// reused.
 inline void make_batch(const token_memory& memory, std::span<const index> samples,
                        const pixel_normalisation& normalisation, const replay_options& options, token_batch& out) {
   const auto& arrays = memory.arrays();
@@ -98,6 +99,8 @@ inline void make_batch(const token_memory& memory, std::span<const index> sample
   out.patches.resize(rows * static_cast<std::size_t>(dim));
   out.positions.resize(rows);
   out.scale.resize(whole_grid ? rows : 0);
+  const bool weighted = memory.format().weighting() != token_weighting::none;
+  out.token_weights.assign(weighted ? rows : 0, 1.0f);
 
   const auto table = pixel_table(normalisation, grid.channels);
   const auto write_patch = [&](const std::uint8_t* pixels, bool mirrored, float* row) {
@@ -117,6 +120,7 @@ inline void make_batch(const token_memory& memory, std::span<const index> sample
     const bool mirrored = options.flip > 0 && random.uniform() < options.flip;
     pixels.resize(positions.size() * static_cast<std::size_t>(dim));
     memory.unpack(s, pixels);
+    const std::vector<float> weights = memory.token_weights(s);
     if (whole_grid) {
       std::fill(out.patches.begin() + begin * dim, out.patches.begin() + end * dim, 0.0f);
       std::fill(out.scale.begin() + begin, out.scale.begin() + end, 0);
@@ -130,6 +134,7 @@ inline void make_batch(const token_memory& memory, std::span<const index> sample
       write_patch(pixels.data() + t * dim, mirrored, out.patches.data() + row * dim);
       out.positions[static_cast<std::size_t>(row)] = static_cast<std::int32_t>(position);
       if (whole_grid) out.scale[static_cast<std::size_t>(row)] = 1;
+      if (weighted) out.token_weights[static_cast<std::size_t>(row)] = weights[static_cast<std::size_t>(t)];
     }
   };
   const bool small = out.patches.size() < 100'000;  // threads cost more than they bring

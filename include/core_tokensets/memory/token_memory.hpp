@@ -70,13 +70,23 @@ class token_memory {
                           .weight = arrays_.weights[i],
                           .task = arrays_.tasks[i],
                           .prompt = arrays_.text_of(2 * i),
-                          .answer = arrays_.text_of(2 * i + 1)};
+                          .answer = arrays_.text_of(2 * i + 1),
+                          .token_weights = token_weights(s)};
     unpack(s, found.patches);
     return found;
   }
   /// The pixels `[n, patch_dim]` of sample s, into memory that is reused.
   void unpack(index s, std::span<std::uint8_t> pixels) const {
     codec_.decode({format().grid, arrays_.positions_of(s)}, arrays_.pixels_of(s), pixels);
+  }
+
+  /// For how many tokens each of sample s stands `[n]`; empty where the memory keeps no weights.
+  std::vector<float> token_weights(index s) const {
+    const token_weighting how = format().weighting();
+    if (how == token_weighting::none) return {};
+    const std::span<const std::byte> bytes = column(weight_column(how), s);
+    return detail::read_weights(how, format().grid.tokens(), arrays_.tokens_of(s),
+                                {reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()});
   }
 
   /// Adds one sample with at least one token, no position twice; tokens are put into the order of their positions.
@@ -156,6 +166,9 @@ class token_memory {
   void save(const std::filesystem::path& path) const { save_token_arrays(path, arrays_, codec_, counts_); }
 
  private:
+  static const char* weight_column(token_weighting how) {
+    return how == token_weighting::drawn ? "weights.drawn" : "weights.each";
+  }
   void check_sample(index s) const {
     require(s >= 0 && s < samples(), "token memory: no sample ", s, ", there are ", samples());
   }
@@ -242,6 +255,12 @@ inline void token_memory::check_new(const stored_sample& sample) const {
           sample.weight, " is not finite in 16 bits");
   require(f.texts || (sample.prompt.empty() && sample.answer.empty()),
           "token memory: a sample with texts for a memory without");
+  require(sample.token_weights.empty() || sample.token_weights.size() == n,
+          "token memory: ", sample.token_weights.size(), " token weights for ", n, " tokens");
+  const auto one = [](float w) { return w == 1; };
+  require(f.weighting() != token_weighting::none ||
+              std::all_of(sample.token_weights.begin(), sample.token_weights.end(), one),
+          "token memory: tokens with weights for a memory without (token_memory_format::add_weighting)");
 }
 
 inline bool token_memory::append_within(const stored_sample& sample, index bytes) {
@@ -254,7 +273,7 @@ inline bool token_memory::append_within(const stored_sample& sample, index bytes
             [&](std::size_t a, std::size_t b) { return sample.positions[a] < sample.positions[b]; });
   std::vector<std::uint8_t> patches;  // copies: the sample may lie in this very memory
   std::vector<std::uint16_t> positions;
-  std::vector<float> relevance;
+  std::vector<float> relevance, weights;
   const std::string prompt(sample.prompt), answer(sample.answer);
   patches.reserve(n * dim);
   for (const std::size_t t : order) {
@@ -265,11 +284,17 @@ inline bool token_memory::append_within(const stored_sample& sample, index bytes
     positions.push_back(position);
     const auto patch = sample.patches.subspan(t * dim, dim);
     patches.insert(patches.end(), patch.begin(), patch.end());
+    if (!sample.token_weights.empty()) weights.push_back(sample.token_weights[t]);
     if (!relevant) continue;
     relevance.push_back(sample.relevance[t]);
     require(std::isfinite(relevance.back()), "token memory: the relevance at position ", position, " is not finite");
   }
-  const stored_sample sorted{patches, positions, relevance, sample.target, sample.weight, sample.task, prompt, answer};
+  const stored_sample sorted{patches,     positions, relevance, sample.target, sample.weight,
+                             sample.task, prompt,    answer,    weights};
+  const token_weighting how = format().weighting();
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(format().weight_bytes(static_cast<index>(n))));
+  if (how != token_weighting::none)
+    detail::write_weights(how, format().grid.tokens(), static_cast<index>(n), weights, codes);
   const auto pixels = packed(sorted);
   if (bytes != std::numeric_limits<index>::max()) {
     memory_counts more = counts_;
@@ -277,6 +302,7 @@ inline bool token_memory::append_within(const stored_sample& sample, index bytes
     if (memory_file_size(arrays_, codec_, more) > bytes) return false;
   }
   add(sorted, pixels);
+  if (!codes.empty()) std::memcpy(column(weight_column(how), samples() - 1).data(), codes.data(), codes.size());
   return true;
 }
 
@@ -390,6 +416,8 @@ inline void token_memory::shrink(std::span<const index> tokens_per_sample) {
   }
   if (!cuts) return;
   require(format().relevance != relevance_storage::none, "token memory: cannot shrink, it keeps no relevance");
+  require(format().weighting() == token_weighting::none,
+          "token memory: cannot shrink, its tokens have weights, which hold for all of them together");
   token_memory next(format(), codec_);
   next.metadata() = metadata();
   std::vector<std::size_t> kept;

@@ -1,5 +1,5 @@
 #pragma once
-// Which tokens of a sample are kept: the rule between attribution and memory.
+// Which tokens of a sample are kept, and for how many each of them stands: the rule between attribution and memory.
 
 #include <algorithm>
 #include <cmath>
@@ -7,11 +7,13 @@
 #include <cstdint>
 #include <numeric>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "core_tokensets/core/choices.hpp"
 #include "core_tokensets/core/random.hpp"
 #include "core_tokensets/core/view.hpp"
+#include "core_tokensets/memory/token_weights.hpp"
 
 namespace core_tokensets {
 
@@ -20,13 +22,26 @@ struct token_choice {
   std::span<const double> relevance;  ///< [P]; all 0 where the rule does not look at it
   index count = 1;                    ///< tokens to keep, 1 .. P
   std::uint64_t sample = 0;           ///< what random choices follow from, besides the rule's seed
+  index columns = 0;                  ///< of the grid that the P tokens are row by row; 0: it is a square
+
+  index tokens() const { return static_cast<index>(relevance.size()); }
 };
 
-/// A token rule: `keep(rule, choice)` returns the positions of `count` tokens, each once. A rule with `static constexpr
-/// bool needs_relevance = false` spares the attribution.
+/// What a rule keeps: positions, and for how many tokens of the picture each stands (empty: for itself).
+struct kept_tokens {
+  std::vector<std::uint16_t> positions;
+  std::vector<float> weights;
+
+  kept_tokens(std::vector<std::uint16_t> kept, std::vector<float> of_kept = {})
+      : positions(std::move(kept)), weights(std::move(of_kept)) {}
+};
+
+/// A token rule: `keep(rule, choice)` returns the positions of `count` tokens, each once, or `kept_tokens` with
+/// weights. A rule with `static constexpr bool needs_relevance = false` spares the attribution; one that gives weights
+/// says by `token_weighting weighting() const` how a memory keeps them.
 template <class R>
 concept token_rule = std::copyable<R> && requires(const R& rule, const token_choice& choice) {
-  { keep(rule, choice) } -> std::same_as<std::vector<std::uint16_t>>;
+  { keep(rule, choice) } -> std::convertible_to<kept_tokens>;
 };
 
 /// False where a rule says that it does not look at relevance.
@@ -36,6 +51,48 @@ bool needs_relevance(const R& rule) {
   return true;
 }
 
+/// How the weights that a rule gives are kept; it gives none unless it says so.
+template <class R>
+token_weighting weighting_of(const R& rule) {
+  if constexpr (requires { rule.weighting(); }) return rule.weighting();
+  return token_weighting::none;
+}
+
+namespace detail {
+
+/// `Error` unless `count` of the tokens can be kept.
+inline void check_count(const token_choice& c) {
+  require(c.count >= 1 && c.count <= c.tokens() && c.tokens() <= 1 << 16, "token rule: keep ", c.count, " of ",
+          c.tokens(), " tokens, expected 1 or more and no more than there are, of at most 65536");
+}
+
+/// The same, and that relevance is a number everywhere.
+inline void check_choice(const token_choice& c) {
+  check_count(c);
+  for (std::size_t p = 0; p < c.relevance.size(); ++p) {
+    require(std::isfinite(c.relevance[p]), "token rule: the relevance of token ", p, " is ", c.relevance[p],
+            ", expected a finite number");
+  }
+}
+
+/// All positions, the most relevant first; of equal ones the earlier.
+inline std::vector<index> by_relevance(const token_choice& c) {
+  std::vector<index> order(c.relevance.size());
+  std::iota(order.begin(), order.end(), index{0});
+  const double* r = c.relevance.data();
+  std::stable_sort(order.begin(), order.end(), [r](index a, index b) { return r[a] > r[b]; });
+  return order;
+}
+
+/// The first `count` positions, rising as they are stored.
+inline std::vector<std::uint16_t> first_of(const std::vector<index>& positions, index count) {
+  std::vector<std::uint16_t> kept(positions.begin(), positions.begin() + count);
+  std::sort(kept.begin(), kept.end());
+  return kept;
+}
+
+}  // namespace detail
+
 /// The most relevant tokens; of equal ones the earlier position.
 struct top_tokens {
   static constexpr const char* name = "top";
@@ -43,16 +100,8 @@ struct top_tokens {
 };
 
 inline std::vector<std::uint16_t> keep(const top_tokens&, const token_choice& c) {
-  std::vector<index> order(c.relevance.size());
-  std::iota(order.begin(), order.end(), index{0});
-  const auto more = [&](index a, index b) {
-    return c.relevance[static_cast<std::size_t>(a)] > c.relevance[static_cast<std::size_t>(b)];
-  };
-  std::stable_sort(order.begin(), order.end(), more);
-  std::vector<std::uint16_t> kept;
-  for (index i = 0; i < c.count; ++i) kept.push_back(static_cast<std::uint16_t>(order[static_cast<std::size_t>(i)]));
-  std::sort(kept.begin(), kept.end());
-  return kept;
+  detail::check_choice(c);
+  return detail::first_of(detail::by_relevance(c), c.count);
 }
 
 /// Tokens at random, every set equally likely: the control of every other rule.
@@ -69,14 +118,9 @@ struct chance_tokens {
 };
 
 inline std::vector<std::uint16_t> keep(const chance_tokens& rule, const token_choice& c) {
-  auto order = random_stream(rule.seed ^ 0x746f6b656e73, c.sample).permutation(static_cast<index>(c.relevance.size()));
-  order.resize(static_cast<std::size_t>(c.count));
-  std::vector<std::uint16_t> kept(order.begin(), order.end());
-  std::sort(kept.begin(), kept.end());
-  return kept;
+  detail::check_count(c);
+  return detail::first_of(random_stream(rule.seed ^ 0x746f6b656e73, c.sample).permutation(c.tokens()), c.count);
 }
-
-using token_rules = choices<top_tokens, chance_tokens>;
 
 /// The share `keep` of a picture's P tokens, as a number: the nearest, at least 1. `Error`: not a share.
 inline index tokens_of_share(double keep, index tokens) {

@@ -82,7 +82,7 @@ class cached_decoder {
     for (index q = 0; q < prompts.texts(); ++q) {
       asking.targets[static_cast<std::size_t>(prompts.offsets[static_cast<std::size_t>(q + 1)] - 1)] = 0;
     }
-    tape_.text.assign(b_, asking, tape_.plan.rows(), model_.config().text);
+    tape_.text.assign(b_, asking, tape_.plan.all, model_.config().text);
     for (auto& x : stream_) x.resize(b_, prompts.length(), dim);
     forward<B, T>(b_, l.text, p, tape_.text.tokens, tape_.text.positions, *stream_[0]);
     for (std::size_t i = 0; i < l.decoder.size(); ++i) {
@@ -128,7 +128,9 @@ class cached_decoder {
     token_rows_.assign(b_, tokens);
     place_rows_.assign(b_, places);
     order_.assign(b_, all_rows);
-    const attention_rows self(one_each, lengths), cross(of_picture, tape_.plan.rows());
+    const attention_rows self(one_each, lengths);
+    attention_rows cross(of_picture, tape_.plan.rows());
+    cross.weigh_keys_like(tape_.plan.all);
     for (auto& x : stream_) x.resize(b_, n, dim);
     forward<B, T>(b_, l.text, p, token_rows_, place_rows_, *stream_[0]);
     for (std::size_t i = 0; i < l.decoder.size(); ++i) {

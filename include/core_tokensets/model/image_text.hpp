@@ -136,9 +136,10 @@ struct text_plan {
 
   index length() const { return tokens.size(); }
 
-  /// `pictures` says which image tokens belong to which picture. Throws where the batch does not fit `c`.
-  void assign(B& b, const text_batch& batch, const sequences& pictures, const text_config& c) {
-    check(batch, pictures, c);
+  /// `pictures` says which image tokens belong to which picture, and their weights as keys. Throws where the batch does
+  /// not fit `c`.
+  void assign(B& b, const text_batch& batch, const attention_rows& pictures, const text_config& c) {
+    check(batch, pictures.keys(), c);
     std::vector<std::int32_t> places, wanted;
     sequences texts{batch.offsets}, of_picture;
     targets.clear(), weights.clear(), asked_of_text.offsets.assign(1, 0);
@@ -159,7 +160,8 @@ struct text_plan {
     }
     weigh(batch);
     rows.self.assign(texts, texts, true);
-    rows.cross.assign(of_picture, pictures);
+    rows.cross.assign(of_picture, pictures.keys());
+    rows.cross.weigh_keys_like(pictures);
     tokens.assign(b, batch.tokens);
     positions.assign(b, places);
     asked.assign(b, wanted);
@@ -228,7 +230,7 @@ void encode(B& b, const image_text_model<B>& model, const token_batch& batch, im
   const image_text_layout& l = model.layout();
   const auto p = model.view_parameters();
   detail::check_batch(batch, c);
-  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale);
+  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale, batch.token_weights);
   detail::upload_patches(b, batch, tape.patches);
   tape.embeddings.resize(b, batch.tokens(), c.dim);
   const std::size_t depth = l.blocks.size();
@@ -251,7 +253,7 @@ void decode(B& b, const image_text_model<B>& model, const text_batch& batch, ima
   const text_config& c = model.config().text;
   const image_text_layout& l = model.layout();
   const auto p = model.view_parameters();
-  tape.text.assign(b, batch, tape.plan.rows(), c);
+  tape.text.assign(b, batch, tape.plan.all, c);
   const std::size_t depth = l.decoder.size();
   const bool shared = tape.shared();
   tape.text_stream.resize(shared ? 2 : depth + 1);

@@ -262,7 +262,7 @@ void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& t
   const vit_layout& l = model.layout();
   const auto p = model.view_parameters();
   detail::check_batch(batch, c);
-  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale);
+  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale, batch.token_weights);
   detail::upload_patches(b, batch, tape.patches);
   tape.embeddings.resize(b, batch.tokens(), c.dim);
   const auto depth = static_cast<std::size_t>(c.depth);

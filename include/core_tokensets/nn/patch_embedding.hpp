@@ -2,6 +2,7 @@
 // Patches become tokens: a linear map of each patch, a class token in front of each sample, and a learned position
 // each.
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -24,13 +25,14 @@ struct embedding_plan {
   row_list<B> patch_rows;         ///< [P] row of each patch's token
   row_list<B> position_of_token;  ///< [T] row of the position table: 0 for class tokens
   tensor<B> scale;                ///< [P, 1] factor of each patch embedding, or empty
+  tensor<B> key_weights;          ///< [T, 1] weights of the tokens as keys (class tokens: 1), or empty: all 1
 
   const sequences& rows() const { return all.queries(); }
   index tokens() const { return rows().tokens(); }
 
-  /// `offsets [S+1]` and `positions [P]` of the patches, `scale [P]` or empty.
+  /// `offsets [S+1]` and `positions [P]` of the patches, `scale [P]` or empty, `token_weights [P]` or empty.
   void assign(B& b, const std::vector<index>& offsets, const std::vector<std::int32_t>& positions,
-              const std::vector<double>& scales) {
+              const std::vector<double>& scales, const std::vector<float>& token_weights) {
     for (auto* list : {&host_.classes, &host_.patches, &host_.positions}) list->clear();
     host_.tokens.offsets.assign(1, 0);
     host_.one_each.offsets.assign(1, 0);
@@ -51,13 +53,29 @@ struct embedding_plan {
     position_of_token.assign(b, host_.positions);
     host_.factors.assign(scales.begin(), scales.end());
     scale.assign(b, static_cast<index>(scales.size()), 1, host_.factors.data());
+    weigh(b, offsets, token_weights);
   }
 
  private:
+  /// Weights that are all 1 are none, and cost nothing.
+  void weigh(B& b, const std::vector<index>& offsets, const std::vector<float>& of_patches) {
+    host_.weights.clear();
+    if (std::any_of(of_patches.begin(), of_patches.end(), [](float w) { return w != 1; })) {
+      for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
+        host_.weights.push_back(1);
+        host_.weights.insert(host_.weights.end(), of_patches.begin() + offsets[s], of_patches.begin() + offsets[s + 1]);
+      }
+    }
+    key_weights.assign(b, static_cast<index>(host_.weights.size()), 1, host_.weights.data());
+    if (key_weights.empty()) return;
+    all.weigh_keys(key_weights.data());
+    classes.weigh_keys(key_weights.data());
+  }
+
   struct {
     sequences tokens, one_each;
     std::vector<std::int32_t> classes, patches, positions;
-    std::vector<typename B::scalar> factors;
+    std::vector<typename B::scalar> factors, weights;
   } host_;
 };
 

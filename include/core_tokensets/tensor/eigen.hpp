@@ -120,11 +120,13 @@ template <class T>
   }
 }
 
-/// Softmax of one row of n numbers, scaled by `scale` before the exponential.
+/// Softmax of one row of n numbers, scaled by `scale` before the exponential and multiplied by `weights` behind it
+/// unless they are null.
 template <class T>
-void softmax_row(T* x, index n, T scale) {
+void softmax_row(T* x, index n, T scale, const T* weights) {
   const T top = host::fold<T>(n, fn::maximum{}, [x](index c) { return x[c]; });
   simd_for(0, n, [=](index c) { x[c] = fn::exp((x[c] - top) * scale); });
+  if (weights != nullptr) simd_for(0, n, [=](index c) { x[c] *= weights[c]; });
   const T factor = T(1) / host::fold<T>(n, fn::plus{}, [x](index c) { return x[c]; });
   simd_for(0, n, [=](index c) { x[c] *= factor; });
 }
@@ -137,6 +139,7 @@ template <std::floating_point T>
 class eigen_backend {
  public:
   using scalar = T;
+  static constexpr bool weighs_keys = true;
 
   /// `threads`: how many may work at once, 0 for OpenMP's default.
   explicit eigen_backend(int threads = 0) : threads_(threads > 0 ? threads : default_threads()) {
@@ -217,12 +220,12 @@ class eigen_backend {
 
   // ---- overrides ------------------------------------------------------------------------------------------------
 
-  void softmax(view<T> x) {
+  void softmax(view<T> x, const_view<T> weights) {
     const index rows = x.n0 * x.n1 * x.rows;
     parallel_chunks(threads_, rows, host::grain_elements / (x.cols + 1) + 1, [&](index begin, index end) {
       for (index n = begin; n < end; ++n) {
         const index r = n % x.rows, batch = n / x.rows;
-        eigen_detail::softmax_row(host::row_begin(x, batch / x.n1, batch % x.n1, r), x.cols, T(1));
+        eigen_detail::softmax_row(host::row_begin(x, batch / x.n1, batch % x.n1, r), x.cols, T(1), weights.data);
       }
     });
   }
@@ -309,9 +312,10 @@ class eigen_backend {
       const auto of_query = [&](auto x) { return x.matrix(0, h).slice_rows(rows.queries().begin(s), nq); };
       const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
       eigen_detail::product<T>(workspace(), false, true, T(1), T(0), of_query(q), of_key(k), a);
+      const T* weights = rows.key_weights<T>(s, nk).data;
       for (index r = 0; r < nq; ++r) {
         const index seen = rows.visible(s, r);
-        eigen_detail::softmax_row(a.row(r), seen, scale);
+        eigen_detail::softmax_row(a.row(r), seen, scale, weights);
         std::fill(a.row(r) + seen, a.row(r) + nk, T(0));
       }
       eigen_detail::product<T>(workspace(), false, false, T(1), T(0), a, of_key(v), of_query(out));

@@ -30,18 +30,32 @@ void repeat(B& b, index key, const Body& body) {
   }
 }
 
-/// Softmax over the columns of every row, in place.
+namespace detail {
+
+/// The default of `softmax`.
 template <tensor_backend B, class T = typename B::scalar>
-void softmax(B& b, view<T> x) {
-  if constexpr (requires { b.softmax(x); }) {
-    b.softmax(x);
+void softmax(B& b, view<T> x, const_view<T> weights) {
+  scratch<B> memory(b, x.n0 * x.n1 * x.rows, 1);
+  const view<T> column(memory.data(), x.n0, x.n1, x.rows, 1, x.n1 * x.rows, x.rows, 1);
+  b.row_reduce(fn::maximum{}, fn::value{}, column, view<const T>(x));
+  b.map(fn::exp_minus{}, x, view<const T>(x), view<const T>(column));
+  if (!weights.empty()) b.map(fn::multiply{}, x, weights);
+  b.row_reduce(fn::plus{}, fn::value{}, column, view<const T>(x));
+  b.map(fn::divide{}, x, view<const T>(column));
+}
+
+}  // namespace detail
+
+/// Softmax over the columns of every row, in place. With `weights` `[1, C]` column c counts as weights[c] equal ones:
+/// w e^x / sum w e^x, the same bits as without where they are 1.
+template <tensor_backend B, class T = typename B::scalar>
+void softmax(B& b, view<T> x, const_view<T> weights = {}) {
+  if constexpr (requires { b.softmax(x, weights); }) {
+    b.softmax(x, weights);
+  } else if constexpr (requires { b.softmax(x); }) {
+    weights.empty() ? b.softmax(x) : detail::softmax<B, T>(b, x, weights);
   } else {
-    scratch<B> memory(b, x.n0 * x.n1 * x.rows, 1);
-    const view<T> column(memory.data(), x.n0, x.n1, x.rows, 1, x.n1 * x.rows, x.rows, 1);
-    b.row_reduce(fn::maximum{}, fn::value{}, column, view<const T>(x));
-    b.map(fn::exp_minus{}, x, view<const T>(x), view<const T>(column));
-    b.row_reduce(fn::plus{}, fn::value{}, column, view<const T>(x));
-    b.map(fn::divide{}, x, view<const T>(column));
+    detail::softmax<B, T>(b, x, weights);
   }
 }
 
@@ -177,10 +191,10 @@ void attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> 
       for (index i = 0; i < nq; ++i) {
         const index seen = rows.visible(s, i);
         b.fill(a.slice_rows(i, 1).slice_cols(seen, nk - seen), T(0));
-        if (seen > 0) softmax(b, a.slice_rows(i, 1).slice_cols(0, seen));
+        if (seen > 0) ops::softmax<B, T>(b, a.slice_rows(i, 1).slice_cols(0, seen), rows.key_weights<T>(s, seen));
       }
     } else {
-      softmax(b, a);
+      ops::softmax<B, T>(b, a, rows.key_weights<T>(s, nk));
     }
     b.gemm(a, of_key(v), of_query(out));
   });
@@ -218,12 +232,26 @@ concept keeps_log_sums = requires(B& b, const attention_rows& rows, view<const T
   b.attention(rows, in, in, in, T(1), out, p, p);
 };
 
+/// A backend whose own attention, forwards and backwards, reads the weights of keys (`attention_rows`), as it says by
+/// `static constexpr bool weighs_keys = true`. Where another has one of its own, the default runs for keys with
+/// weights.
+template <class B>
+concept weighs_keys = B::weighs_keys;
+
 /// Softmax attention inside each sample of a ragged batch: A = softmax(scale q k^T), out = A v. q, out are
 /// `[1, H, Tq, dh]`, k, v `[1, H, Tk, dh]`; `probabilities` (may be null) receives A as `attention_rows` says, and
 /// `log_sums` `[H, Tq]` (may be null; see `keeps_log_sums`) log sum exp(scale q k^T). A query that sees no key gets 0.
+/// `Error`: keys with weights for a backend that goes back from `log_sums` and is not `weighs_keys`.
 template <tensor_backend B, class T = typename B::scalar>
 void attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
                view<T> out, T* probabilities, T* log_sums = nullptr) {
+  if constexpr (!weighs_keys<B>) {
+    if (rows.has_key_weights()) {
+      require(log_sums == nullptr, "attention: keys have weights, which the attention of this backend does not read");
+      detail::attention<B, T>(b, rows, q, k, v, scale, out, probabilities);
+      return;
+    }
+  }
   if constexpr (keeps_log_sums<B>) {
     b.attention(rows, q, k, v, scale, out, probabilities, log_sums);
   } else if constexpr (requires { b.attention(rows, q, k, v, scale, out, probabilities); }) {

@@ -22,6 +22,8 @@ struct sequences {
 /// Who looks at whom: the queries of sample s look at its keys. Causal: query i of nq sees the keys up to nk - nq + i,
 /// so that the last query sees all of them (queries may be the end of a longer sequence whose keys are cached).
 /// Attention matrices of all samples lie in one array: sample s holds `[H, nq_s, nk_s]`, samples one after the other.
+/// Keys may have weights: one of weight w counts as w equal keys, A = w e^s / sum w e^s, which is log w added to its
+/// scores (proportional attention of merged tokens, Bolya et al., ICLR 2023, eq. 1). They are constants.
 class attention_rows {
  public:
   attention_rows() = default;
@@ -30,15 +32,36 @@ class attention_rows {
   attention_rows(const sequences& queries, const sequences& keys, bool causal = false) {
     assign(queries, keys, causal);
   }
-  /// Memory is reused.
+  /// Memory is reused; keys are without weights then.
   void assign(const sequences& queries, const sequences& keys, bool causal = false) {
     queries_.offsets = queries.offsets;
     keys_.offsets = keys.offsets;
     causal_ = causal;
+    key_weights_ = nullptr;
     places_.assign(1, 0);
     for (index s = 0; s < queries.count(); ++s) {
       places_.push_back(places_.back() + queries.length(s) * keys.length(s));
     }
+  }
+
+  /// Gives the keys weights `[Tk]`, in the memory of the backend that computes with these rows and of its scalar; null:
+  /// every key counts once. Whoever owns the memory outlives this object.
+  template <class T>
+  void weigh_keys(const T* weights) {
+    key_weights_ = weights;
+  }
+  /// The weights that the same keys have elsewhere.
+  void weigh_keys_like(const attention_rows& other) { key_weights_ = other.key_weights_; }
+  bool has_key_weights() const { return key_weights_ != nullptr; }
+  /// All weights, or null.
+  template <class T>
+  const T* key_weights() const {
+    return static_cast<const T*>(key_weights_);
+  }
+  /// `[1, n]` of the first n keys of sample s, or empty.
+  template <class T>
+  view<const T> key_weights(index s, index n) const {
+    return has_key_weights() ? view<const T>(key_weights<T>() + keys_.begin(s), 1, n) : view<const T>();
   }
 
   const sequences& queries() const { return queries_; }
@@ -63,6 +86,7 @@ class attention_rows {
  private:
   sequences queries_, keys_;
   bool causal_ = false;
+  const void* key_weights_ = nullptr;
   std::vector<index> places_{0};
 };
 

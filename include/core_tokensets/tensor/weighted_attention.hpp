@@ -75,7 +75,7 @@ void shifted_attention(B& b, const attention_rows& rows, const_view<T> q, const_
     const auto weigh = [&](view<T> scores, view<T> least, view<const T> factors) {
       b.row_reduce(fn::maximum{}, fn::negated{}, least, view<const T>(scores));
       b.map(fn::weigh_shifted_score{}, scores, factors, view<const T>(least));
-      softmax(b, scores);
+      softmax<B, T>(b, scores, rows.key_weights<T>(s, scores.cols));
     };
     b.gemm(of_query(q), of_key(k), a, {.transpose_b = true, .alpha = double(scale)});
     if (!rows.causal()) {
@@ -93,15 +93,21 @@ void shifted_attention(B& b, const attention_rows& rows, const_view<T> q, const_
 }
 
 /// `attention` with factors on the scores; operands as there. Plain factors are those of the keys themselves, so that
-/// the backend's own attention does the work.
+/// the backend's own attention does the work. Weights of keys (`attention_rows`) come on top of factors.
 template <tensor_backend B, class T = typename B::scalar>
 void weighted_attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
                         const key_factors<T>& factors, view<T> out, T* probabilities, T* log_sums = nullptr) {
   if (!factors) {
     attention<B, T>(b, rows, q, k, v, scale, out, probabilities, log_sums);
-  } else if constexpr (requires { b.weighted_attention(rows, q, k, v, scale, factors, out, probabilities); }) {
-    b.weighted_attention(rows, q, k, v, scale, factors, out, probabilities);
-  } else if (factors.from_minimum) {
+    return;
+  }
+  if constexpr (requires { b.weighted_attention(rows, q, k, v, scale, factors, out, probabilities); }) {
+    if (weighs_keys<B> || !rows.has_key_weights()) {
+      b.weighted_attention(rows, q, k, v, scale, factors, out, probabilities);
+      return;
+    }
+  }
+  if (factors.from_minimum) {
     shifted_attention<B, T>(b, rows, q, k, v, scale, factors.factor, out, probabilities);
   } else {
     scratch<B> memory(b, k.rows, k.n1 * k.cols);

@@ -218,13 +218,14 @@ class xtensor_backend {
 
   // ---- the one override: attention spends its time here ----------------------------------------------------------
 
-  void softmax(view<T> x) {
+  void softmax(view<T> x, const_view<T> weights) {
     const index rows = x.n0 * x.n1 * x.rows;
     parallel_chunks(threads_, rows, host::grain_elements / (x.cols + 1) + 1, [&](index begin, index end) {
       for (index n = begin; n < end; ++n) {
         const index batch = n / x.rows;
         T* p = host::row_begin(x, batch / x.n1, batch % x.n1, n % x.rows);
         xtensor_detail::exp_minus(p, x.cols, host::fold<T>(x.cols, fn::maximum{}, [p](index c) { return p[c]; }));
+        if (const T* w = weights.data; w != nullptr) simd_for(0, x.cols, [=](index c) { p[c] *= w[c]; });
         const T factor = T(1) / host::fold<T>(x.cols, fn::plus{}, [p](index c) { return p[c]; });
         simd_for(0, x.cols, [=](index c) { p[c] *= factor; });
       }

@@ -122,12 +122,15 @@ inline void check_memory(const token_memory& memory, const vit_config& c) {
 struct cut_tokens {
   std::vector<std::uint8_t> patches;
   std::vector<std::uint16_t> positions;
-  std::vector<float> relevance;
+  std::vector<float> relevance, token_weights;
 };
 
 inline cut_tokens cut(const image_view& picture, const patch_grid& grid, std::span<const double> relevance,
-                      std::vector<std::uint16_t> positions) {
-  cut_tokens kept{.patches = {}, .positions = std::move(positions), .relevance = {}};
+                      kept_tokens tokens) {
+  cut_tokens kept{.patches = {},
+                  .positions = std::move(tokens.positions),
+                  .relevance = {},
+                  .token_weights = std::move(tokens.weights)};
   const auto pixels = patchify(picture, grid.patch);
   for (const std::uint16_t p : kept.positions) {
     require(p < grid.tokens(), "consolidate: the token rule keeps position ", p, " of ", grid.tokens());
@@ -215,7 +218,7 @@ std::vector<index> store(B& b, const Method& method, const Rule& rule, const Mod
       const auto of_sample = std::span<const double>(relevance).subspan(i * static_cast<std::size_t>(grid.tokens()),
                                                                         static_cast<std::size_t>(grid.tokens()));
       const cut_tokens kept = cut(pictures_of(data).view_of(picture_of(data, part[i])), grid, of_sample,
-                                  keep(rule, {of_sample, count, static_cast<std::uint64_t>(part[i])}));
+                                  keep(rule, {of_sample, count, static_cast<std::uint64_t>(part[i]), grid.cols()}));
       const auto [prompt, answer] = texts_of(data, part[i]);
       if (memory.append_within({.patches = kept.patches,
                                 .positions = kept.positions,
@@ -224,7 +227,8 @@ std::vector<index> store(B& b, const Method& method, const Rule& rule, const Mod
                                 .weight = chosen.weights[begin + i],
                                 .task = task_number,
                                 .prompt = prompt,
-                                .answer = answer},
+                                .answer = answer,
+                                .token_weights = kept.token_weights},
                                bytes))
         stored.push_back(part[i]);
     }

@@ -11,6 +11,7 @@
 #include "core_tokensets/attribution/answers/answer_methods.hpp"
 #include "core_tokensets/attribution/grad_lrp.hpp"
 #include "core_tokensets/attribution/random.hpp"
+#include "core_tokensets/memory/replay.hpp"
 #include "core_tokensets/selection/grad_match.hpp"
 #include "core_tokensets/selection/random.hpp"
 #include "core_tokensets/train/consolidate.hpp"
@@ -87,8 +88,8 @@ std::string text_of(const core_tokenset<S, A, R, C>& r) {
 
 template <class S, class A, class R, class C>
 token_memory empty_memory(const core_tokenset<S, A, R, C>& r, token_memory_format format) {
-  (void)tokens_of_share(r.keep, 1);  // told before anything is trained
   format.relevance = r.relevance;
+  format.add_weighting(weighting_of(r.rule), tokens_of_share(r.keep, format.grid.tokens()));
   return token_memory(std::move(format), any_codec(r.codec));
 }
 
@@ -123,14 +124,18 @@ void remembered(B& b, const core_tokenset<S, A, R, C>& recipe, const Model& mode
       needs_relevance(recipe.rule) && count < grid
           ? detail::explain(recipe.attribute, b, model, whole, texts != nullptr ? *texts : text_batch{}, workspace)
           : std::vector<double>(static_cast<std::size_t>(whole.tokens()), 0.0);
-  token_memory form({.grid = c.grid}, any_codec(recipe.codec));
+  core_tokenset<S, A, R, C> without_relevance = recipe;
+  without_relevance.relevance = relevance_storage::none;
+  token_memory form = empty_memory(without_relevance, {.grid = c.grid});
   std::vector<index> all;
   for (index s = 0; s < whole.samples(); ++s) {
     const index begin = whole.offsets[static_cast<std::size_t>(s)];
     const auto of_sample =
         std::span(relevance).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(grid));
-    const auto kept = keep(recipe.rule, {of_sample, count, detail::fingerprint_of(whole, s)});
-    form.append({.patches = pixels_of(whole, begin, kept, c.normalisation, c.grid), .positions = kept});
+    const kept_tokens kept = keep(recipe.rule, {of_sample, count, detail::fingerprint_of(whole, s), c.grid.cols()});
+    form.append({.patches = pixels_of(whole, begin, kept.positions, c.normalisation, c.grid),
+                 .positions = kept.positions,
+                 .token_weights = kept.weights});
     all.push_back(s);
   }
   make_batch(form, all, c.normalisation, {.missing = how}, out);

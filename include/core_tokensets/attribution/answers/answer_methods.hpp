@@ -24,6 +24,15 @@ std::vector<double> sample_matrices(B& b, const attention_rows& rows, index head
   return {host.begin(), host.end()};
 }
 
+/// Divides the rows of sample s by the weights of its image tokens, so many times.
+template <class T>
+void divide_rows(token_map& map, std::span<const T> weights, index times) {
+  for (index r = 0; r < map.rows && !weights.empty(); ++r) {
+    for (index c = 0; c < map.cols; ++c)
+      map(r, c) /= std::pow(double(weights[static_cast<std::size_t>(r)]), static_cast<double>(times));
+  }
+}
+
 /// C = mean_h max(0, g a) of sample s.
 template <tensor_backend B>
 token_map positive_map(B& b, const attention_rows& rows, index heads, const tensor<B>& a, const tensor<B>& g, index s) {
@@ -34,19 +43,28 @@ token_map positive_map(B& b, const attention_rows& rows, index heads, const tens
 /// From all attentions, or their relevance, to relevance of tokens: image tokens among themselves, then text among
 /// itself and on the picture, block by block (Chefer, Gur & Wolf 2021, section 3.3), with C = mean_h max(0, gradient of
 /// the attention times what is given); the mean over the explained rows is read. `of_encoder(i)`, `of_self(i)`,
-/// `of_cross(i)` give those of block i; needs a backward pass that kept the gradients of attention.
+/// `of_cross(i)` give those of block i; needs a backward pass that kept the gradients of attention. `sums` as in
+/// `class_row_product`.
 template <tensor_backend B, class Encoder, class Self, class Cross>
 answer_relevance relevance_of_maps(B& b, const image_text_model<B>& model, const text_batch& texts,
-                                   const answer_workspace<B>& ws, index start_layer, const Encoder& of_encoder,
-                                   const Self& of_self, const Cross& of_cross) {
+                                   const answer_workspace<B>& ws, index start_layer, index sums,
+                                   const Encoder& of_encoder, const Self& of_self, const Cross& of_cross) {
   answer_relevance result;
   const auto& t = ws.tape;
   const auto& rows = t.text.rows;
   const index heads = model.config().image.heads, text_heads = model.config().text.heads;
+  const auto weights = t.plan.key_weights.to_host(b);
   for (index s = 0; s < texts.texts(); ++s) {
+    const std::span<const typename B::scalar> of_sample =
+        weights.empty() ? std::span<const typename B::scalar>()
+                        : std::span(weights).subspan(static_cast<std::size_t>(t.plan.rows().begin(s)),
+                                                     static_cast<std::size_t>(t.plan.rows().length(s)));
     encoder_decoder_relevance r(t.plan.rows().length(s), rows.self.queries().length(s));
-    for (auto i = static_cast<std::size_t>(start_layer); i < t.blocks.size(); ++i)
-      r.encoder_self(positive_map(b, t.plan.all, heads, of_encoder(i), t.blocks[i].da, s));
+    for (auto i = static_cast<std::size_t>(start_layer); i < t.blocks.size(); ++i) {
+      token_map map = positive_map(b, t.plan.all, heads, of_encoder(i), t.blocks[i].da, s);
+      divide_rows(map, of_sample, sums);
+      r.encoder_self(map);
+    }
     for (std::size_t i = 0; i < t.decoder.size(); ++i) {
       r.decoder_self(positive_map(b, rows.self, text_heads, of_self(i), t.decoder[i].self.da, s));
       r.cross(positive_map(b, rows.cross, text_heads, of_cross(i), t.decoder[i].cross.da, s));
@@ -144,7 +162,7 @@ answer_relevance attribute(const generic_attention& method, B& b, const image_te
   backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.streams, true);
   const auto& t = ws.tape;
   return detail::relevance_of_maps(
-      b, model, texts, ws, method.start_layer, [&](std::size_t i) -> const tensor<B>& { return t.blocks[i].a; },
+      b, model, texts, ws, method.start_layer, 1, [&](std::size_t i) -> const tensor<B>& { return t.blocks[i].a; },
       [&](std::size_t i) -> const tensor<B>& { return t.decoder[i].self.a; },
       [&](std::size_t i) -> const tensor<B>& { return t.decoder[i].cross.a; });
 }
@@ -208,7 +226,7 @@ answer_relevance attribute(const grad_lrp& method, B& b, const image_text_model<
   answer_lrp<B> r;
   propagate(lrp::make(method.rules), b, model, ws, r);
   return detail::relevance_of_maps(
-      b, model, texts, ws, method.start_layer, [&](std::size_t i) -> const tensor<B>& { return r.encoder[i]; },
+      b, model, texts, ws, method.start_layer, 2, [&](std::size_t i) -> const tensor<B>& { return r.encoder[i]; },
       [&](std::size_t i) -> const tensor<B>& { return r.self[i]; },
       [&](std::size_t i) -> const tensor<B>& { return r.cross[i]; });
 }

@@ -105,6 +105,7 @@ inline void append_sample(const token_batch& from, index s, token_batch& to) {
   part(from.patches, to.patches, from.patch_dim);
   part(from.positions, to.positions, 1);
   part(from.scale, to.scale, 1);
+  part(from.token_weights, to.token_weights, 1);
   to.offsets.push_back(to.offsets.back() + end - begin);
 }
 

@@ -64,6 +64,8 @@ struct measured_answers {
       to.patches.insert(to.patches.end(), images.patches.begin() + row * dim, images.patches.begin() + (row + 1) * dim);
       to.positions.push_back(images.positions[static_cast<std::size_t>(row)]);
       to.scale.push_back(m.keep[i] ? scale : 0.0);
+      if (!images.token_weights.empty())
+        to.token_weights.push_back(images.token_weights[static_cast<std::size_t>(row)]);
       ++kept;
     }
     to.offsets.push_back(to.offsets.back() + kept);

@@ -39,7 +39,8 @@ std::vector<double> patch_entries(const std::vector<T>& of_tokens, const embeddi
   return of_patches;
 }
 
-/// One such row for each sample of a ragged batch.
+/// One such row for each sample of a ragged batch. A token of weight w has w times the relevance that each of w equal
+/// tokens would have.
 template <tensor_backend B>
 class class_row_product {
  public:
@@ -58,14 +59,23 @@ class class_row_product {
   void scale(B& b, double factor) { b.map(fn::scale<T>{T(factor)}, *rows_); }
 
   /// v <- v + v mean_h M for matrices M `[H, nq, nk]` of each sample, laid out as `layout` says. The first nq entries
-  /// of v meet the rows of M: a last block that was computed for class tokens only has one.
-  void add_product(B& b, const attention_rows& layout, index heads, const T* matrices) {
+  /// of v meet the rows of M: a last block that was computed for class tokens only has one. `sums`: so many factors of
+  /// M are sums over the tokens that a query stands for (gradients and relevance are, attention is not), and are
+  /// divided by its weight to be those of one of them.
+  void add_product(B& b, const attention_rows& layout, index heads, const T* matrices, index sums) {
+    const bool weighted = sums > 0 && !plan_.key_weights.empty();
+    scratch<B> memory(b, weighted ? plan_.tokens() : 0, 1);
+    if (weighted) {
+      b.map(fn::copy{}, *memory, *std::as_const(rows_));
+      for (index i = 0; i < sums; ++i) b.map(fn::divide{}, *memory, *plan_.key_weights);
+    }
+    const T* of_queries = weighted ? memory.data() : rows_.data();
     ops::for_each_sample(b, layout.count(), [&](index s) {
       const index nq = layout.queries().length(s), nk = layout.keys().length(s);
       scratch<B> by_head(b, heads, nk);
       const view<T> v(rows_.data() + layout.keys().begin(s), 1, nk),
           products(by_head.data(), 1, heads, 1, nk, 0, nk, nk);
-      b.gemm(v.slice_cols(0, nq), layout.matrices(matrices, s, heads), products,
+      b.gemm(view<const T>(of_queries + layout.keys().begin(s), 1, nq), layout.matrices(matrices, s, heads), products,
              {.alpha = 1.0 / static_cast<double>(heads)});
       b.col_reduce(fn::plus{}, fn::value{}, T(1), v, view<const T>(*by_head));
     });

@@ -16,6 +16,10 @@ inline token_batch copy_samples(const token_batch& from, std::span<const index> 
                        from.patches.begin() + end * from.patch_dim);
     out.positions.insert(out.positions.end(), from.positions.begin() + begin, from.positions.begin() + end);
     if (!from.scale.empty()) out.scale.insert(out.scale.end(), from.scale.begin() + begin, from.scale.begin() + end);
+    if (!from.token_weights.empty()) {
+      out.token_weights.insert(out.token_weights.end(), from.token_weights.begin() + begin,
+                               from.token_weights.begin() + end);
+    }
     if (!from.targets.empty()) out.targets.push_back(from.targets[at]);
     if (!from.weights.empty()) out.weights.push_back(from.weights[at]);
     out.offsets.push_back(static_cast<index>(out.positions.size()));

@@ -42,7 +42,9 @@ class variation_engine {
     const auto& l = model.layout();
     const auto p = model.view_parameters();
     const index dim = model.config().dim;
-    plan_.assign(b, batch.offsets, batch.positions, batch.scale);
+    plan_.assign(b, batch.offsets, batch.positions, batch.scale, batch.token_weights);
+    weights_ = plan_.key_weights.to_host(b);
+    if (!weights_.empty()) weights_.insert(weights_.end(), batch.token_weights.begin(), batch.token_weights.end());
     core_tokensets::detail::upload_patches(b, batch, patches_);
     embeddings_.resize(b, batch.tokens(), dim);
     table_.resize(b, plan_.tokens() + batch.tokens(), dim);
@@ -140,6 +142,13 @@ class variation_engine {
     classes_.assign(one_each, rows_);
     class_rows_.assign(b_, class_rows);
     gathered_rows_.assign(b_, gathered_);
+    if (!weights_.empty()) {
+      std::vector<T> host;
+      for (const std::int32_t row : gathered_) host.push_back(weights_[static_cast<std::size_t>(row)]);
+      device_weights_.assign(b_, 1, tokens, host.data());
+      all_.weigh_keys(device_weights_.data());
+      classes_.weigh_keys(device_weights_.data());
+    }
     key_factors<T> factors;
     if (!factors_.empty()) {
       const std::vector<T> host(factors_.begin(), factors_.end());
@@ -173,15 +182,16 @@ class variation_engine {
   const token_batch& batch_;
   embedding_plan<B> plan_;
   tensor<B> patches_, embeddings_;
-  tensor<B> table_;      ///< [T + P, D] tokens, then the patches' tokens with their embeddings set to 0
-  tensor<B> table_qkv_;  ///< [T + P, 3 D] of the first block
+  tensor<B> table_;         ///< [T + P, D] tokens, then the patches' tokens with their embeddings set to 0
+  tensor<B> table_qkv_;     ///< [T + P, 3 D] of the first block
+  std::vector<T> weights_;  ///< [T + P] of the table's rows as keys, or empty
   sequences rows_;
   std::vector<std::int32_t> gathered_;
   std::vector<double> factors_;
   index done_ = 0;
   attention_rows all_, classes_;
   row_list<B> class_rows_, gathered_rows_;
-  tensor<B> device_factors_, stream_[2], class_out_, logits_;
+  tensor<B> device_factors_, device_weights_, stream_[2], class_out_, logits_;
   block_tape<B> tape_;
   class_block_tape<B> last_;
   layer_norm_tape<B> norm_;

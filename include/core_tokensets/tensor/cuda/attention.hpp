@@ -31,6 +31,7 @@ struct attention_operands {
   const attention_tile* tiles = nullptr;
   head_operand q, k, v, out, dout;
   float *probabilities = nullptr, *log_sums = nullptr;  ///< as in `ops::attention`; each may be null
+  const float* key_weights = nullptr;                   ///< [Tk], or null: every key counts once
   index heads = 1, total_queries = 0;
   int width = 0;  ///< columns of a head
   float scale = 1;
@@ -55,6 +56,19 @@ struct fragment_place {
 template <class Thread>
 constexpr fragment_place place_of(const Thread& t, int n, int e) {
   return {t.lane() / 4 + 8 * (e / 2), 8 * n + 2 * (t.lane() % 4) + e % 2};
+}
+
+/// Exponentials x times the weights of their keys; `key(place)` is the number of the key of an element.
+template <int N, class Thread, class Key>
+constexpr void weigh_keys(const Thread& t, const attention_operands& o, const attention_sample& s, const Key& key,
+                          float (&x)[N][4]) {
+  if (o.key_weights == nullptr) return;
+  for (int n = 0; n < N; ++n) {
+    for (int e = 0; e < 4; ++e) {
+      const int j = key(place_of(t, n, e));
+      if (j < s.keys) x[n][e] *= o.key_weights[s.key + j];
+    }
+  }
 }
 
 /// The weights of a product, rounded as its other operand is.
@@ -149,8 +163,12 @@ struct attention_kernel {
     for (int n = 0; n < groups; ++n) {
       for (int e = 0; e < 4; ++e) {
         x[n][e] = place_of(t, n, e).column < seen[e / 2] ? fn::exp(x[n][e] - top[e / 2]) : 0.0f;
-        state.sum[e / 2] += x[n][e];
       }
+    }
+    weigh_keys(
+        t, o, s, [&](const fragment_place& at) { return key + at.column; }, x);
+    for (int n = 0; n < groups; ++n) {
+      for (int e = 0; e < 4; ++e) state.sum[e / 2] += x[n][e];
     }
     round_fragments(x, o.rounding);
     multiply_weights<P, groups, D>(t, x, vs, state.out);
@@ -182,12 +200,16 @@ struct attention_kernel {
       float x[groups][4] = {};
       scores(t, qs + row * tile_ld<D>, ks, x);
       for (int n = 0; n < groups; ++n) {
+        for (int e = 0; e < 4; ++e) x[n][e] = fn::exp(x[n][e] - state.top[e / 2]);
+      }
+      weigh_keys(
+          t, o, s, [&](const fragment_place& at) { return key + at.column; }, x);
+      for (int n = 0; n < groups; ++n) {
         for (int e = 0; e < 4; ++e) {
           const auto [r, c] = place_of(t, n, e);
           if (row + r >= rows || key + c >= s.keys) continue;
           const bool sees = key + c < o.visible(s, first + row + r);
-          o.matrix_row(o.probabilities, s, h, first + row + r)[key + c] =
-              sees ? fn::exp(x[n][e] - state.top[e / 2]) * factor[e / 2] : 0.0f;
+          o.matrix_row(o.probabilities, s, h, first + row + r)[key + c] = sees ? x[n][e] * factor[e / 2] : 0.0f;
         }
       }
     }

@@ -13,7 +13,7 @@ struct attention_gradients {
   float* inner = nullptr;           ///< [H, Tq] sum over the keys of probability times its gradient
 };
 
-/// Probabilities of a fragment of scores x: exp(scale x - log sum), or as they were kept; 0 where nothing is seen.
+/// Probabilities of a fragment of scores x: w exp(scale x - log sum), or as they were kept; 0 where nothing is seen.
 template <int N, class Thread, class Query, class Key, class LogSum>
 constexpr void probabilities_of(const Thread& t, const attention_operands& o, const attention_sample& s, index h,
                                 const Query& query, const Key& key, const LogSum& log_sum, float (&x)[N][4]) {
@@ -30,6 +30,7 @@ constexpr void probabilities_of(const Thread& t, const attention_operands& o, co
       }
     }
   }
+  if (o.probabilities == nullptr) weigh_keys(t, o, s, key, x);
 }
 
 /// dq (=), `inner`, and the gradient at the probabilities. Block: a tile of queries, a head.

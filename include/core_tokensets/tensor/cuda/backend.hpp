@@ -40,6 +40,7 @@ class device_backend {
 
  public:
   using scalar = float;
+  static constexpr bool weighs_keys = true;
   using cview = view<const float>;
 
   explicit device_backend(const cuda_options& options = {})
@@ -370,6 +371,7 @@ class device_backend {
     o.v = cuda::head_operand(v);
     o.heads = q.n1;
     o.total_queries = rows.queries().tokens();
+    o.key_weights = rows.key_weights<float>();
     o.width = static_cast<int>(q.cols);
     o.scale = scale;
     o.causal = rows.causal();

@@ -23,9 +23,9 @@ inline int count_class(int n) { return n > 16 ? 6 : n > 8 ? 5 : n > 4 ? 4 : n > 
 
 /// All adaptive bits of the lossy codec.
 struct dct_model {
-  static constexpr std::size_t kinds = 2, lengths = 10, detail_classes = 9, near_classes = 7;
+  static constexpr std::size_t kinds = 2, lengths = 10, detail_classes = 9, near_classes = 7, size_classes = 8;
   static constexpr std::size_t mean_contexts = kinds * 4 * quantiser::dc_likelihoods;
-  static constexpr std::size_t size_contexts = kinds * 5 * 4;
+  static constexpr std::size_t size_contexts = kinds * likelihoods / 2 * size_classes;
 
   static constexpr std::size_t mean_at = 0, mean_next_at = mean_at + mean_contexts * lengths;
   static constexpr std::size_t more_at = mean_next_at + kinds * lengths;
@@ -79,7 +79,8 @@ int code_details(Coder& coder, dct_model& model, plane_kind kind, const quantise
       std::int32_t& here = level[static_cast<std::size_t>(at)];
       const std::size_t zero = (k * likelihoods + place.likely) * dct_model::near_classes + near;
       if (at + 1 < count && !coder.code(model.bits[dct_model::zero_at + zero], here != 0)) continue;
-      const std::size_t context = (k * 5 + place.likely / 4u) * 4 + (near + 1) / 2;
+      const std::size_t larger = around > 32 ? 7 : around > 20 ? 6 : around > 12 ? 5 : around > 7 ? 4 : around > 4 ? 3 : around > 2 ? 2 : around > 0 ? 1 : 0;
+      const std::size_t context = (k * likelihoods / 2 + place.likely / 2u) * dct_model::size_classes + larger;
       const int size = 1 + code_number(coder, std::abs(here) - 1,
                                        model.some(dct_model::size_at + context * dct_model::lengths),
                                        model.some(dct_model::size_next_at + k * dct_model::lengths), level_bits - 1);

@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -15,6 +14,7 @@
 #include "core_tokensets/data/image_io.hpp"
 #include "core_tokensets/data/patches.hpp"
 #include "core_tokensets/memory/codecs/dct_codec.hpp"
+#include "core_tokensets/memory/codecs/lossless_codec.hpp"
 
 namespace cts = core_tokensets;
 namespace fs = std::filesystem;
@@ -111,8 +111,9 @@ void some_tokens(const cts::image& from, cts::index patch, double share, cts::ra
   use(cts::patch_context{grid, positions}, std::span<const std::uint8_t>(pixels));
 }
 
-/// Every kind of sample that is to be coded well, those that matter most more often.
-void listen_to(const std::vector<cts::image>& pictures, std::vector<std::string>& heard) {
+/// Every kind of sample that is to be coded well, those that matter most more often. `encode(context, pixels, quality)`.
+template <class Encode>
+void listen_to(const std::vector<cts::image>& pictures, std::vector<std::string>& heard, const Encode& encode) {
   constexpr int qualities[] = {50, 20, 5, 35, 10, 75, 20, 50, 2, 90, 30, 65, 20, 98, 50, 15, 80, 5};
   constexpr cts::index patches[] = {8, 8, 16, 8, 8, 14, 8, 4, 8, 16, 8};
   constexpr double shares[] = {1, 0.25, 0.25, 0.5, 0.25, 1, 0.125};
@@ -122,9 +123,7 @@ void listen_to(const std::vector<cts::image>& pictures, std::vector<std::string>
     for (int i = 0; i < 6; ++i, ++n) {
       some_tokens(picture, patches[n % std::size(patches)], shares[n % std::size(shares)], random,
                   [&](const cts::patch_context& context, std::span<const std::uint8_t> pixels) {
-                    cts::detail::dct_model model;
-                    listener coder(model.bits, heard);
-                    cts::detail::encode_dct(coder, model, context, qualities[n % std::size(qualities)], pixels, {});
+                    encode(context, pixels, qualities[n % std::size(qualities)]);
                     for (auto& one : heard) {
                       if (!one.empty() && one.back() != ' ') one += ' ';
                     }
@@ -133,38 +132,56 @@ void listen_to(const std::vector<cts::image>& pictures, std::vector<std::string>
   }
 }
 
-void print_table(const char* name, const char* model, const std::vector<std::string>& heard) {
-  std::printf("/// Each a probability of 0 in 1/4096 (12 bits) and a shift (4 bits).\n");
-  std::printf("inline constexpr std::uint16_t %s_starts[] = {", name);
+/// The header with the table of one codec, `about` saying which.
+void print_header(const std::string& name, const char* about, const std::vector<std::string>& heard) {
+  std::printf("#pragma once\n// What the contexts of the %s codec start from, trained on photographs.\n", about);
+  std::printf("// Written by bench/train_codec_tables.cpp.\n\n#include <cstdint>\n#include <iterator>\n\n");
+  std::printf("#include \"core_tokensets/memory/codecs/%s_model.hpp\"\n\n", name.c_str());
+  std::printf("namespace core_tokensets::detail {\n\n");
+  std::printf("/// Each a probability of 0 in 1/4096 (12 bits) above a shift (4 bits).\n// clang-format off\n");
+  std::printf("inline constexpr std::uint16_t %s_starts[] = {", name.c_str());
   std::size_t silent = 0;
   for (std::size_t i = 0; i < heard.size(); ++i) {
     silent += heard[i].empty();
     std::printf("%s%u%s", i % 18 == 0 ? "\n    " : " ", best_start(heard[i]), i + 1 < heard.size() ? "," : "");
   }
-  std::printf("};\nstatic_assert(std::size(%s_starts) == %s::count);\n", name, model);
-  std::fprintf(stderr, "%s: %zu contexts, %zu of them never heard\n", name, heard.size(), silent);
+  std::printf("};\n// clang-format on\n");
+  std::printf("static_assert(std::size(%s_starts) == %s_model::count);\n\n", name.c_str(), name.c_str());
+  std::printf("inline %s_model trained_%s_model() {\n  %s_model model;\n  start(model.bits, %s_starts);\n", name.c_str(),
+              name.c_str(), name.c_str(), name.c_str());
+  std::printf("  return model;\n}\n\n}  // namespace core_tokensets::detail\n");
+  std::fprintf(stderr, "%s: %zu contexts, %zu of them never heard\n", name.c_str(), heard.size(), silent);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Makes the tables of the codecs of tokens from the pictures below a folder");
-  std::string folder;
+  CLI::App app("Makes the table of a codec of tokens from the pictures below a folder");
+  std::string codec, folder;
   std::size_t every = 50;
+  app.add_option("codec", codec, "dct or lossless")->required()->check(CLI::IsMember({"dct", "lossless"}));
   app.add_option("folder", folder, "pictures, in folders of any depth")->required();
   app.add_option("--every", every, "take each n-th picture");
   CLI11_PARSE(app, argc, argv);
   const auto pictures = read_pictures(folder, every);
   std::fprintf(stderr, "%zu pictures\n", pictures.size());
-  std::vector<std::string> heard(cts::detail::dct_model::count);
-  listen_to(pictures, heard);
-  std::printf(
-      "#pragma once\n// What the contexts of the lossy codec start from, trained on photographs.\n"
-      "// Written by bench/train_codec_tables.cpp.\n\n#include <cstdint>\n#include <iterator>\n\n"
-      "#include \"core_tokensets/memory/codecs/dct_model.hpp\"\n\nnamespace core_tokensets::detail {\n\n"
-      "// clang-format off\n");
-  print_table("dct", "dct_model", heard);
-  std::printf(
-      "// clang-format on\n\ninline dct_model trained_dct_model() {\n  dct_model model;\n"
-      "  start(model.bits, dct_starts);\n  return model;\n}\n\n}  // namespace core_tokensets::detail\n");
+  if (codec == "dct") {
+    std::vector<std::string> heard(cts::detail::dct_model::count);
+    listen_to(pictures, heard, [&](const auto& context, std::span<const std::uint8_t> pixels, int quality) {
+      cts::detail::dct_model model;
+      listener coder(model.bits, heard);
+      cts::detail::encode_dct(coder, model, context, quality, pixels, {});
+    });
+    print_header("dct", "lossy", heard);
+  } else {
+    std::vector<std::string> heard(cts::detail::lossless_model::count);
+    listen_to(pictures, heard, [&](const auto& context, std::span<const std::uint8_t> pixels, int) {
+      cts::detail::lossless_model model;
+      listener coder(model.bits, heard);
+      std::vector<std::uint8_t> values(pixels.begin(), pixels.end());
+      cts::detail::to_differences(context.grid, values);
+      cts::detail::lossless_sample(coder, context, model).code(values);
+    });
+    print_header("lossless", "lossless", heard);
+  }
 }

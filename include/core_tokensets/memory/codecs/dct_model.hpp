@@ -61,7 +61,7 @@ int code_details(Coder& coder, dct_model& model, plane_kind kind, const quantise
                  levels& level) {
   const auto k = static_cast<std::size_t>(kind);
   const int count = q.count();
-  std::uint8_t seen[quantiser::stride * quantiser::stride] = {};  // sizes up to 15, with a margin
+  std::uint8_t seen[(quantiser::stride + 1) * quantiser::stride] = {};  // sizes up to 15, with a margin all around
   int found = 0;
   std::size_t state = 0;  // of the coefficient before: none, 1 behind zeros, 1 behind another, larger
   for (int at = 1; at < count; ++at) {

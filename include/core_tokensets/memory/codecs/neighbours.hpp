@@ -36,6 +36,15 @@ class block_finder {
   std::size_t blocks() const { return context_.positions.size() * per_token(); }
   std::size_t per_token() const { return static_cast<std::size_t>(tiles_) * static_cast<std::size_t>(tiles_); }
 
+  /// The token that many rows up and columns to the right of token t, if it was coded before it; -1 otherwise.
+  std::ptrdiff_t token_beside(index t, index up, index right) const {
+    const index cols = context_.grid.cols(), place = context_.positions[static_cast<std::size_t>(t)];
+    const index y = place / cols - up, x = place % cols + right;
+    if (y < 0 || x < 0 || x >= cols || static_cast<std::size_t>(y * cols + x) >= token_at_.size()) return -1;
+    const int found = token_at_[static_cast<std::size_t>(y * cols + x)];
+    return found < t ? found : -1;
+  }
+
   /// What lies near block (row, col) of token t.
   near_blocks near(std::size_t t, int row, int col) const {
     const index cols = context_.grid.cols();

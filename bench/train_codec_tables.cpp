@@ -111,7 +111,8 @@ void some_tokens(const cts::image& from, cts::index patch, double share, cts::ra
   use(cts::patch_context{grid, positions}, std::span<const std::uint8_t>(pixels));
 }
 
-/// Every kind of sample that is to be coded well, those that matter most more often. `encode(context, pixels, quality)`.
+/// Every kind of sample that is to be coded well, those that matter most more often. `encode(context, pixels,
+/// quality)`.
 template <class Encode>
 void listen_to(const std::vector<cts::image>& pictures, std::vector<std::string>& heard, const Encode& encode) {
   constexpr int qualities[] = {50, 20, 5, 35, 10, 75, 20, 50, 2, 90, 30, 65, 20, 98, 50, 15, 80, 5};
@@ -147,8 +148,8 @@ void print_header(const std::string& name, const char* about, const std::vector<
   }
   std::printf("};\n// clang-format on\n");
   std::printf("static_assert(std::size(%s_starts) == %s_model::count);\n\n", name.c_str(), name.c_str());
-  std::printf("inline %s_model trained_%s_model() {\n  %s_model model;\n  start(model.bits, %s_starts);\n", name.c_str(),
-              name.c_str(), name.c_str(), name.c_str());
+  std::printf("inline %s_model trained_%s_model() {\n  %s_model model;\n  start(model.bits, %s_starts);\n",
+              name.c_str(), name.c_str(), name.c_str(), name.c_str());
   std::printf("  return model;\n}\n\n}  // namespace core_tokensets::detail\n");
   std::fprintf(stderr, "%s: %zu contexts, %zu of them never heard\n", name.c_str(), heard.size(), silent);
 }

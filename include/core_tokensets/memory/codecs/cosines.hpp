@@ -69,7 +69,8 @@ constexpr std::int32_t shifted(std::int32_t x) { return (x + (1 << (cosine_bits 
 
 /// Pixels `[height, width]` (within 128 of 0, with `sample_bits` of fraction) to the coefficients `[rows, cols]` of
 /// their lowest frequencies.
-inline void forward_cosines(const block_values& pixels, int height, int width, int rows, int cols, block_values& coefficients) {
+inline void forward_cosines(const block_values& pixels, int height, int width, int rows, int cols,
+                            block_values& coefficients) {
   const std::int16_t* down = cosines.of[static_cast<std::size_t>(height)].data();
   const std::int16_t* across = cosines.of[static_cast<std::size_t>(width)].data();
   block_values half;
@@ -94,8 +95,8 @@ inline constexpr std::int32_t largest_number = 1 << 15;
 
 /// The coefficients `[rows, cols]` (within `largest_number`) of the lowest frequencies, all others 0, to pixels
 /// `[height, width]`. Only the first `used_rows` and `used_cols` of them may be other than 0.
-inline void inverse_cosines(const block_values& coefficients, int height, int width, int cols, int used_rows, int used_cols,
-                            block_values& pixels) {
+inline void inverse_cosines(const block_values& coefficients, int height, int width, int cols, int used_rows,
+                            int used_cols, block_values& pixels) {
   const std::int16_t* down = cosines.of[static_cast<std::size_t>(height)].data();
   const std::int16_t* across = cosines.of[static_cast<std::size_t>(width)].data();
   block_values half{};

@@ -49,7 +49,8 @@ class dct_sample {
       const int want = asked.empty() ? before : asked[asked.size() == 1 ? 0 : t];
       if (coder_.code(same, want != before)) {
         std::size_t node = 1;
-        for (int bit = 6; bit >= 0; --bit) node = node << 1 | static_cast<std::size_t>(coder_.code(tree[node], (want >> bit & 1) != 0));
+        for (int bit = 6; bit >= 0; --bit)
+          node = node << 1 | static_cast<std::size_t>(coder_.code(tree[node], (want >> bit & 1) != 0));
         before = static_cast<int>(node) - 128;
         require(before >= 1 && before <= 100, "dct codec: a quality of ", before, ", expected 1 to 100");
       }
@@ -105,12 +106,15 @@ class dct_sample {
     int likely = near_details;
     if (plane > 0) {  // the plane before it knows better
       const int before = count_class(states_[block_ * planes + p - 1].details);
-      likely = kind == plane_kind::luma ? before : plane == 1 ? std::min(before, 6) / 2 * 2 + (near_details % 7 != 0 ? 1 : 0)
-               : std::min<int>(count_class(states_[block_ * planes].details), 6) / 2 * 2 + (before != 0 ? 1 : 0);
+      likely = kind == plane_kind::luma ? before
+               : plane == 1
+                   ? std::min(before, 6) / 2 * 2 + (near_details % 7 != 0 ? 1 : 0)
+                   : std::min<int>(count_class(states_[block_ * planes].details), 6) / 2 * 2 + (before != 0 ? 1 : 0);
     }
     const int found = code_details(coder_, model_, kind, q, likely, last, level);
     now.details = static_cast<std::uint8_t>(std::min(found, 255));
-    const std::int64_t mean = std::clamp(level[0] * std::int64_t{step}, std::int64_t{-largest_number}, std::int64_t{largest_number});
+    const std::int64_t mean =
+        std::clamp(level[0] * std::int64_t{step}, std::int64_t{-largest_number}, std::int64_t{largest_number});
     now.mean = static_cast<std::int16_t>(
         std::clamp<std::int64_t>((mean * unit) >> (2 * cosine_bits + sample_bits - mean_bits), -16384, 16384));
   }
@@ -138,7 +142,8 @@ class dct_sample {
 };
 
 /// Pixels `[height, width]` of three channels `size` apart to luma and colour (JFIF), and back.
-inline void to_luma(const std::uint8_t* red, index size, index stride, const patch_tile& tile, std::array<block_values, 3>& out) {
+inline void to_luma(const std::uint8_t* red, index size, index stride, const patch_tile& tile,
+                    std::array<block_values, 3>& out) {
   for (int y = 0; y < tile.height; ++y) {
     for (int x = 0; x < tile.width; ++x) {
       const std::uint8_t* p = red + (tile.top + y) * stride + tile.left + x;
@@ -151,10 +156,9 @@ inline void to_luma(const std::uint8_t* red, index size, index stride, const pat
     }
   }
 }
-inline std::uint8_t to_pixel(std::int32_t x) {
-  return static_cast<std::uint8_t>(std::clamp(x, 0, 255));
-}
-inline void from_luma(std::array<block_values, 3>& in, const patch_tile& tile, std::uint8_t* red, index size, index stride) {
+inline std::uint8_t to_pixel(std::int32_t x) { return static_cast<std::uint8_t>(std::clamp(x, 0, 255)); }
+inline void from_luma(std::array<block_values, 3>& in, const patch_tile& tile, std::uint8_t* red, index size,
+                      index stride) {
   constexpr std::int32_t most = 1 << 14;
   for (int y = 0; y < tile.height; ++y) {
     for (int x = 0; x < tile.width; ++x) {
@@ -176,7 +180,8 @@ inline void from_luma(std::array<block_values, 3>& in, const patch_tile& tile, s
 /// coder that starts from tables trained on photographs, so that 16 tokens are coded as well as a whole picture.
 struct dct_codec {
   static constexpr const char* name = "dct";
-  static constexpr const char* about = "lossy: tokens as JPEG would see them, for a fifteenth of the bytes at quality 50";
+  static constexpr const char* about =
+      "lossy: tokens as JPEG would see them, for a fifteenth of the bytes at quality 50";
 
   int quality = 50;  ///< 1 .. 100, as libjpeg's
 
@@ -209,7 +214,9 @@ inline int quantise(const block_values& coefficients, const quantiser& q, bool r
     // Small coefficients cost more than they are worth: thresholds of 0.64 and 1.58 steps.
     std::int32_t n = (size + step / 2) / step;
     if (!round && k > 0) {
-      n = size * 100LL < step * 64LL ? 0 : std::max<std::int32_t>(1, static_cast<std::int32_t>((size * 100LL + step * 42LL) / (step * 100LL)));
+      n = size * 100LL < step * 64LL
+              ? 0
+              : std::max<std::int32_t>(1, static_cast<std::int32_t>((size * 100LL + step * 42LL) / (step * 100LL)));
     }
     level[static_cast<std::size_t>(k)] = x < 0 ? -n : n;
     if (n != 0) last = k;
@@ -225,7 +232,8 @@ inline std::array<int, 2> dequantise(const levels& level, int last, const quanti
     const std::int32_t n = level[static_cast<std::size_t>(k)];
     if (n == 0) continue;
     const auto& place = q.scan[static_cast<std::size_t>(k)];
-    coefficients[place.at] = std::clamp(n * place.step, -largest_number >> sample_bits, largest_number >> sample_bits) * (1 << sample_bits);
+    coefficients[place.at] =
+        std::clamp(n * place.step, -largest_number >> sample_bits, largest_number >> sample_bits) * (1 << sample_bits);
     rows = std::max(rows, place.at / q.cols + 1), cols = std::max(cols, place.at % q.cols + 1);
   }
   return {rows, cols};
@@ -312,7 +320,8 @@ inline void dct_codec::decode(const patch_context& context, std::span<const std:
         if (sample.in_colour()) continue;
         for (int i = 0; i < tile.height * tile.width; ++i) {
           const index y = tile.top + i / tile.width, x = tile.left + i % tile.width;
-          to[c * area + y * patch + x] = detail::to_pixel((plane[static_cast<std::size_t>(i)] + 1024 + 4) >> detail::sample_bits);
+          to[c * area + y * patch + x] =
+              detail::to_pixel((plane[static_cast<std::size_t>(i)] + 1024 + 4) >> detail::sample_bits);
         }
       }
       if (sample.in_colour()) detail::from_luma(planes, tile, to, area, patch);

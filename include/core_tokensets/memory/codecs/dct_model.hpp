@@ -47,10 +47,11 @@ template <class Coder>
 int code_mean(Coder& coder, dct_model& model, plane_kind kind, const quantiser& q, int distance, int expected,
               int mean) {
   const auto k = static_cast<std::size_t>(kind);
-  const std::size_t context = (k * 4 + static_cast<std::size_t>(distance)) * quantiser::dc_likelihoods +
-                              static_cast<std::size_t>(q.dc_likely);
-  const int size = code_number(coder, std::abs(mean - expected), model.some(dct_model::mean_at + context * dct_model::lengths),
-                               model.some(dct_model::mean_next_at + k * dct_model::lengths), level_bits);
+  const std::size_t context =
+      (k * 4 + static_cast<std::size_t>(distance)) * quantiser::dc_likelihoods + static_cast<std::size_t>(q.dc_likely);
+  const int size =
+      code_number(coder, std::abs(mean - expected), model.some(dct_model::mean_at + context * dct_model::lengths),
+                  model.some(dct_model::mean_next_at + k * dct_model::lengths), level_bits);
   return size != 0 && coder.code(mean < expected) ? expected - size : expected + size;
 }
 
@@ -75,15 +76,26 @@ int code_details(Coder& coder, dct_model& model, plane_kind kind, const quantise
       const std::uint8_t* p = seen + place.padded;
       constexpr int down = quantiser::stride;
       const int around = 2 * (p[-1] + p[-down]) + p[-down - 1] + p[-2] + p[-2 * down] + p[1 - down] + p[down - 1];
-      const std::size_t near = around > 12 ? 6 : around > 7 ? 5 : around > 4 ? 4 : around > 2 ? 3 : static_cast<std::size_t>(around);
+      const std::size_t near = around > 12  ? 6
+                               : around > 7 ? 5
+                               : around > 4 ? 4
+                               : around > 2 ? 3
+                                            : static_cast<std::size_t>(around);
       std::int32_t& here = level[static_cast<std::size_t>(at)];
       const std::size_t zero = (k * likelihoods + place.likely) * dct_model::near_classes + near;
       if (at + 1 < count && !coder.code(model.bits[dct_model::zero_at + zero], here != 0)) continue;
-      const std::size_t larger = around > 32 ? 7 : around > 20 ? 6 : around > 12 ? 5 : around > 7 ? 4 : around > 4 ? 3 : around > 2 ? 2 : around > 0 ? 1 : 0;
+      const std::size_t larger = around > 32   ? 7
+                                 : around > 20 ? 6
+                                 : around > 12 ? 5
+                                 : around > 7  ? 4
+                                 : around > 4  ? 3
+                                 : around > 2  ? 2
+                                 : around > 0  ? 1
+                                               : 0;
       const std::size_t context = (k * likelihoods / 2 + place.likely / 2u) * dct_model::size_classes + larger;
-      const int size = 1 + code_number(coder, std::abs(here) - 1,
-                                       model.some(dct_model::size_at + context * dct_model::lengths),
-                                       model.some(dct_model::size_next_at + k * dct_model::lengths), level_bits - 1);
+      const int size =
+          1 + code_number(coder, std::abs(here) - 1, model.some(dct_model::size_at + context * dct_model::lengths),
+                          model.some(dct_model::size_next_at + k * dct_model::lengths), level_bits - 1);
       here = coder.code(here < 0) ? -size : size;
       seen[place.padded] = static_cast<std::uint8_t>(std::min(size, 15));
       state = size > 1 ? 3 : at == first ? 2 : 1;

@@ -58,7 +58,8 @@ class lossless_sample {
     const auto left = finder_.token_beside(t, 0, -1), above = finder_.token_beside(t, 1, 0);
     const auto corner = finder_.token_beside(t, 1, -1), right = finder_.token_beside(t, 1, 1);
     left_ = left >= 0, above_ = above >= 0;
-    int unknown = c > 0 && context_.grid.channels != 3 ? values[static_cast<std::size_t>(t * dim + (c - 1) * area)] : 128;
+    int unknown =
+        c > 0 && context_.grid.channels != 3 ? values[static_cast<std::size_t>(t * dim + (c - 1) * area)] : 128;
     const auto near = finder_.near(static_cast<std::size_t>(t), 0, 0);
     if (near.count > 0) unknown = plane(static_cast<index>(near.found[0].block))[area - 1];
     std::fill(window_.begin(), window_.end(), static_cast<std::uint8_t>(unknown));
@@ -90,7 +91,8 @@ class lossless_sample {
         const int restless = std::abs(west - corner) + std::abs(north - corner) + std::abs(north - east);
         std::uint8_t& error = errors_[static_cast<std::size_t>(y * patch_ + x)];
         const std::size_t before = c == 0 ? 0 : error == 0 ? 1 : error < 4 ? 2 : 3;
-        const std::size_t context = (kind * lossless_model::activities + activity(restless)) * lossless_model::errors + before;
+        const std::size_t context =
+            (kind * lossless_model::activities + activity(restless)) * lossless_model::errors + before;
         const int off = static_cast<std::int8_t>(static_cast<std::uint8_t>(here[y * patch_ + x] - expected));
         const auto some = [&](std::size_t from) {
           return std::span(model_.bits).subspan(from + context * lossless_model::lengths, lossless_model::lengths);

@@ -71,9 +71,9 @@ class block_finder {
     int up, right;
   };
   /// Blocks that may have been coded before, by distance.
-  static constexpr way ways[] = {{0, -1}, {1, 0},  {1, -1}, {1, 1},  {0, -2}, {2, 0},  {2, -1}, {2, 1},
-                                 {1, -2}, {1, 2},  {2, -2}, {2, 2},  {0, -3}, {3, 0},  {3, -1}, {3, 1},
-                                 {1, -3}, {1, 3},  {3, -2}, {3, 2},  {2, -3}, {2, 3},  {3, -3}, {3, 3}};
+  static constexpr way ways[] = {{0, -1}, {1, 0}, {1, -1}, {1, 1}, {0, -2}, {2, 0}, {2, -1}, {2, 1},
+                                 {1, -2}, {1, 2}, {2, -2}, {2, 2}, {0, -3}, {3, 0}, {3, -1}, {3, 1},
+                                 {1, -3}, {1, 3}, {3, -2}, {3, 2}, {2, -3}, {2, 3}, {3, -3}, {3, 3}};
 
   /// Number of the block in that place of the picture, or -1.
   std::ptrdiff_t block_at(index y, index x) const {

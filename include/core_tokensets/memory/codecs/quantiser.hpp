@@ -54,7 +54,9 @@ inline int step_of(plane_kind kind, int quality, int u, int v, int height, int w
   };
   const int top = at(0, 0) * (16 - x % 16) + at(0, 1) * (x % 16), low = at(1, 0) * (16 - x % 16) + at(1, 1) * (x % 16);
   const int sixteenths = (top * (16 - y % 16) + low * (y % 16) + 8) / 16;
-  const int percent = quality < 50 ? 5000 / quality : 200 - 2 * quality;  // as libjpeg
+  int percent = quality < 50 ? 5000 / quality : 200 - 2 * quality;  // as libjpeg
+  // Below 50 colour coarsens less than half as fast as there: the same bytes then hold up to 1 dB more.
+  if (kind == plane_kind::chroma && percent > 100) percent = 100 + (percent - 100) * 2 / 5;
   return std::max(1, (sixteenths * percent * factor + 800) / 1600);
 }
 
@@ -64,8 +66,8 @@ inline constexpr int likelihoods = 20;
 /// Everything about the coefficients of one block, in the order in which they are coded.
 struct quantiser {
   struct place {
-    std::uint8_t at;      ///< row by row among the kept ones
-    std::uint8_t likely;  ///< 0 .. likelihoods - 1
+    std::uint8_t at;       ///< row by row among the kept ones
+    std::uint8_t likely;   ///< 0 .. likelihoods - 1
     std::uint16_t padded;  ///< place in an array with a margin of two
     std::int32_t step;
   };
@@ -87,8 +89,8 @@ struct quantiser {
     }
     // The mean of a token differs from its neighbours' by some 32 levels.
     const int size = eighths_of_log2(static_cast<std::uint64_t>(h * w)) / 2 + 40;
-    dc_likely = std::clamp((size - eighths_of_log2(static_cast<std::uint64_t>(scan[0].step))) / 8 + 1, 0,
-                           dc_likelihoods - 1);
+    dc_likely =
+        std::clamp((size - eighths_of_log2(static_cast<std::uint64_t>(scan[0].step))) / 8 + 1, 0, dc_likelihoods - 1);
   }
 
  private:
@@ -117,11 +119,11 @@ class quantisers {
     for (const auto& one : made_) {
       if (one->quality == quality && one->height == height && one->width == width) return (last_ = one.get())->of;
     }
-    made_.push_back(std::make_unique<pair>(pair{quality,
-                                                height,
-                                                width,
-                                                {quantiser(plane_kind::luma, quality, height, width),
-                                                 quantiser(plane_kind::chroma, quality, height, width)}}));
+    made_.push_back(std::make_unique<pair>(pair{
+        quality,
+        height,
+        width,
+        {quantiser(plane_kind::luma, quality, height, width), quantiser(plane_kind::chroma, quality, height, width)}}));
     return (last_ = made_.back().get())->of;
   }
 

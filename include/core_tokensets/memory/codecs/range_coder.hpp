@@ -85,8 +85,8 @@ class range_encoder {
   std::uint32_t low_ = 0, range_ = 0xffffffff;
 };
 
-/// Reads what `range_encoder` wrote. Any bytes give some bits; `Error`, which names the codec, as soon as more are asked
-/// for than the bytes can hold, so that short bytes never keep it busy.
+/// Reads what `range_encoder` wrote. Any bytes give some bits; `Error`, which names the codec, as soon as more are
+/// asked for than the bytes can hold, so that short bytes never keep it busy.
 class range_decoder {
  public:
   range_decoder(std::span<const std::uint8_t> bytes, const char* codec) : bytes_(bytes), codec_(codec) {
@@ -159,7 +159,8 @@ int code_number(Coder& coder, int value, std::span<adaptive_bit> lengths, std::s
   unsigned number = 1;
   for (int i = n - 1; i >= 0; --i) {
     const bool bit = (rest >> i & 1u) != 0;
-    const auto place = static_cast<std::size_t>(n - 1) < next.size() ? static_cast<std::size_t>(n - 1) : next.size() - 1;
+    const auto place =
+        static_cast<std::size_t>(n - 1) < next.size() ? static_cast<std::size_t>(n - 1) : next.size() - 1;
     number = number << 1 | static_cast<unsigned>(i == n - 1 ? coder.code(next[place], bit) : coder.code(bit));
   }
   return static_cast<int>(number - 1);

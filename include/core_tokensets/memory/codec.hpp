@@ -56,7 +56,7 @@ struct raw_codec {
   }
 };
 
-/// One codec of any type, raw unless another is given.
+/// One codec of any type, raw unless another is given. `Error` where the codec has a `check` that its options fail.
 class any_codec {
  public:
   any_codec() : any_codec(raw_codec{}) {}
@@ -69,7 +69,9 @@ class any_codec {
         }),
         decode_([codec](const patch_context& context, std::span<const std::uint8_t> in, std::span<std::uint8_t> out) {
           codec.decode(context, in, out);
-        }) {}
+        }) {
+    if constexpr (requires { codec.check(); }) codec.check();
+  }
 
   /// Name and options, as the file says them.
   const std::string& text() const { return text_; }
@@ -88,24 +90,5 @@ class any_codec {
   std::function<std::vector<std::uint8_t>(const patch_context&, std::span<const std::uint8_t>)> encode_;
   std::function<void(const patch_context&, std::span<const std::uint8_t>, std::span<std::uint8_t>)> decode_;
 };
-
-/// The codec that `text` (name and options, as in a file) asks for: raw, or one of those that are handed in, with its
-/// options set. `Error` naming `where`: none of them has that name, or not these options.
-template <patch_codec... Codecs>
-any_codec codec_named(std::string_view text, const std::string& where, const Codecs&... codecs) {
-  const auto colon = text.find(':');
-  const std::string_view name = text.substr(0, colon), options = colon == text.npos ? "" : text.substr(colon + 1);
-  any_codec found;
-  bool any = name == std::string_view(raw_codec::name);
-  [[maybe_unused]] const auto attempt = [&](auto codec) {
-    if (any || name != std::string_view(codec.name)) return;
-    any = true;
-    detail::set_options(codec, options, where + ": codec '" + std::string(name) + "'");
-    found = any_codec(codec);
-  };
-  (attempt(codecs), ...);
-  require(any, where, ": its pixels are packed by the codec '", name, "', which was not given");
-  return found;
-}
 
 }  // namespace core_tokensets

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "core_tokensets/memory/codecs/token_codecs.hpp"
 #include "core_tokensets/memory/memory_file.hpp"
 
 namespace core_tokensets {
@@ -227,8 +228,8 @@ token_memory load_memory(const std::filesystem::path& path, const Pick& pick) {
 
 }  // namespace detail
 
-/// Reads a memory that was saved; hand in values of the codecs besides raw that it may use (their options are read from
-/// the file). `Error` names the array that is missing, altered or does not fit the others.
+/// Reads a memory that was saved; hand in values of the codecs besides the library's that it may use (their options are
+/// read from the file). `Error` names the array that is missing, altered or does not fit the others.
 template <patch_codec... Codecs>
 token_memory load_token_memory(const std::filesystem::path& path, const Codecs&... codecs) {
   return detail::load_memory(

@@ -11,6 +11,8 @@
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
 
+namespace memory_codecs_tests {
+
 namespace cts = core_tokensets;
 using support::has;
 using support::message_of;
@@ -349,3 +351,5 @@ TEST_CASE("hostile bytes end in pixels or in an error, soon", "[codecs]") {
   whole.pixels.resize(std::size_t{640} * 640 * 3);
   CHECK(!attempt(cts::named_codec("lossless"), whole, {1, 2, 3}));
 }
+
+}  // namespace memory_codecs_tests

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "core_tokensets/memory/codecs/token_codecs.hpp"
 #include "core_tokensets/memory/token_rules.hpp"
 #include "core_tokensets/selection/any_selector.hpp"
 #include "core_tokensets/train/learner_parts.hpp"
@@ -25,7 +26,7 @@ struct any_rule {
   std::function<cts::kept_tokens(const cts::token_choice&)> choose;
   std::function<any_rule(std::uint64_t)> seeded;
 
-  any_rule() : any_rule(cts::top_tokens{}) {}
+  any_rule() : any_rule(cts::surely_tokens{}) {}
   template <class R>
   requires(!std::same_as<R, any_rule>) explicit any_rule(const R& rule)
       : text(cts::text_of(rule)),
@@ -54,6 +55,7 @@ struct any_objective {
   std::string text;
   bool uses_start_model = false;
   cts::index stored = 0;
+  std::function<cts::index(cts::index, cts::index, cts::index, cts::index)> alike;
   std::function<void(B&, cts::const_view<T>, const cts::objective_batch<T>&, cts::loss_tape<B>&)> write;
 
   any_objective() : any_objective(cts::ace{}) {}
@@ -62,10 +64,16 @@ struct any_objective {
       : text(cts::text_of(o)),
         uses_start_model(cts::uses_start_model(o)),
         stored(cts::stored_logits(o)),
+        alike([o](cts::index fresh, cts::index replayed, cts::index first_class, cts::index classes) {
+          return cts::on_equal_footing(o, fresh, replayed, first_class, classes);
+        }),
         write([o](B& b, cts::const_view<T> logits, const cts::objective_batch<T>& batch, cts::loss_tape<B>& tape) {
           loss(o, b, logits, batch, tape);
         }) {}
   cts::index stored_logits() const { return stored; }
+  cts::index on_equal_footing(cts::index fresh, cts::index replayed, cts::index first_class, cts::index classes) const {
+    return alike(fresh, replayed, first_class, classes);
+  }
 };
 
 template <class B>
@@ -187,9 +195,11 @@ std::vector<double> class_scores(B& b, const any_strategy<B, Model>& s, const Mo
 template <class B, class Model>
 void remembered(B& b, const any_strategy<B, Model>& s, const Model& model, const cts::token_batch& whole,
                 const cts::text_batch* texts, cts::missing_tokens how, cts::token_batch& out) {
-  cts::require(s.form != nullptr, "a memory of the kind '", s.text,
-               "' keeps pictures as they are; --drop-rule memory is for those that keep some tokens");
-  s.form(b, model, whole, texts, how, out);
+  if (s.form) {
+    s.form(b, model, whole, texts, how, out);
+  } else {
+    out = whole;  // a memory that keeps pictures as they are
+  }
 }
 template <class B, class Model>
 cts::tensor_file save_state(const any_strategy<B, Model>& s) {

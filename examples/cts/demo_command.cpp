@@ -45,7 +45,8 @@ void demo(sequence_arguments a) {
   print_heading();
   cts::json runs = cts::json::array();
   std::vector<cts::report_figure> figures;
-  for (const char* memory : {"none", "coreset", "random-tokens", "core-tokens", "core-tokenset", "joint"}) {
+  for (const char* memory :
+       {"none", "coreset", "coded-coreset", "random-tokens", "core-tokens", "core-tokenset", "joint"}) {
     a.memory = memory;
     auto outcome = run_sequence(a);
     print_line(memory, outcome.results);

@@ -32,6 +32,8 @@ struct named_parts {
         strategy(strategy_of(a, attribute)),
         options(learner_options_of(a)) {
     check(a);
+    cts::require(a.fit.drop_rule != cts::token_drop_rule::memory || strategy.form, "a memory of the kind '", a.memory,
+                 "' keeps pictures as they are; --drop-rule memory is for those that keep some tokens");
     if (!a.objective.empty()) {
       cts::choose_by_name(cts::objectives{}, a.objective, "--objective",
                           [&](const auto& o) { objective = any_objective<B>(o); });
@@ -43,14 +45,14 @@ struct named_parts {
   }
 
  private:
-  using named_tokenset = cts::core_tokenset<cts::any_selector, cts::any_attribution<B>, any_rule>;
+  using named_tokenset = cts::core_tokenset<cts::any_selector, cts::any_attribution<B>, any_rule, cts::any_codec>;
 
   static any_strategy<B, Model> strategy_of(const sequence_arguments& a, const cts::any_attribution<B>& attribute) {
     named_tokenset tokens{.select = cts::any_selector(),
                           .attribute = attribute,
                           .keep = a.recipe.keep,
                           .rule = any_rule(),
-                          .codec = {},
+                          .codec = cts::any_codec(cts::core_tokenset<>{}.codec),
                           .relevance = a.recipe.relevance};
     if (!a.select.empty()) tokens.select = cts::named_selector(a.select);
     if (!a.rule.empty())
@@ -65,6 +67,11 @@ struct named_parts {
     if (a.memory == "joint") return any_strategy<B, Model>(cts::joint<data_type>{});
     if constexpr (!cts::detail::model_kind<Model>::texts) {
       if (a.memory == "ncm") return any_strategy<B, Model>(cts::class_means{.frozen = !a.weights.empty()});
+    }
+    if (!a.codec.empty()) tokens.codec = cts::named_codec(a.codec, "--codec");
+    if (a.memory == "coded-coreset") {
+      tokens.rule = any_rule(cts::chance_tokens{}), tokens.keep = 1;
+      return any_strategy<B, Model>(tokens);
     }
     if (a.memory != "core-tokenset") tokens.select = cts::any_selector(cts::random_selection{});
     if (a.memory == "random-tokens") tokens.rule = any_rule(cts::chance_tokens{});

@@ -121,6 +121,7 @@ inline void require_finite(const char* what, double value) {
 // ==== core_tokensets/core/view.hpp ====
 // What a backend sees of an array: a pointer, two batch dimensions, rows and columns. Nothing is owned.
 
+#include <cassert>
 #include <cstddef>
 #include <type_traits>
 
@@ -130,6 +131,7 @@ using index = std::ptrdiff_t;
 
 /// `[n0, n1, rows, cols]` with strides `s0, s1, ld` in elements and unit stride between columns. A stride of 0
 /// repeats (broadcasts) along its dimension, and `map` repeats an operand of one column along the columns.
+/// Places are checked by `assert` only, so a program that is built with NDEBUG pays nothing for it.
 template <class T>
 struct view {
   T* data = nullptr;
@@ -149,19 +151,35 @@ struct view {
 
   constexpr bool empty() const { return data == nullptr || n0 * n1 * rows * cols == 0; }
   constexpr index size() const { return n0 * n1 * rows * cols; }
-  constexpr T* row(index r) const { return data + r * ld; }
-  constexpr T& operator()(index r, index c) const { return data[r * ld + c]; }
+  constexpr T* row(index r) const {
+    assert(0 <= r && r < rows);
+    return data + r * ld;
+  }
+  constexpr T& operator()(index r, index c) const {
+    assert(0 <= r && r < rows && 0 <= c && c < cols);
+    return data[r * ld + c];
+  }
 
   /// Rows [begin, begin + count) of every matrix of the batch.
   constexpr view slice_rows(index begin, index count) const {
+    assert(0 <= begin && 0 <= count && begin + count <= rows);
     return {data + begin * ld, n0, n1, count, cols, s0, s1, ld};
   }
   /// Columns [begin, begin + count) of every matrix of the batch.
-  constexpr view slice_cols(index begin, index count) const { return {data + begin, n0, n1, rows, count, s0, s1, ld}; }
+  constexpr view slice_cols(index begin, index count) const {
+    assert(0 <= begin && 0 <= count && begin + count <= cols);
+    return {data + begin, n0, n1, rows, count, s0, s1, ld};
+  }
   /// Matrix (i, j) of the batch.
-  constexpr view matrix(index i, index j) const { return {data + i * s0 + j * s1, rows, cols, ld}; }
+  constexpr view matrix(index i, index j) const {
+    assert(0 <= i && i < n0 && 0 <= j && j < n1);
+    return {data + i * s0 + j * s1, rows, cols, ld};
+  }
   /// The columns cut into `parts` equal batches: `[rows, H * D]` seen as `[H, rows, D]`, without a copy.
-  constexpr view split_cols(index parts) const { return {data, n0, parts, rows, cols / parts, s0, cols / parts, ld}; }
+  constexpr view split_cols(index parts) const {
+    assert(parts > 0 && cols % parts == 0 && n1 == 1);
+    return {data, n0, parts, rows, cols / parts, s0, cols / parts, ld};
+  }
   /// The same numbers as one row; only for a matrix without gaps between its rows.
   constexpr view flat() const { return {data, 1, rows * cols, rows * cols}; }
 };
@@ -355,6 +373,7 @@ inline token_map attention_grad_cam(std::span<const double> a, std::span<const d
 
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 
@@ -403,6 +422,22 @@ struct text_batch {
     ++images.back();
   }
 };
+
+/// The texts about the first `pictures` pictures.
+inline text_batch texts_of(const text_batch& all, index pictures) {
+  require(pictures >= 0 && pictures <= all.pictures(), "texts_of: ", pictures, " of ", all.pictures(), " pictures");
+  const auto first = [](const auto& values, index n) {
+    using values_type = std::remove_cvref_t<decltype(values)>;
+    return values.empty() ? values_type() : values_type(values.begin(), values.begin() + n);
+  };
+  const index texts = all.images[static_cast<std::size_t>(pictures)],
+              length = all.offsets[static_cast<std::size_t>(texts)];
+  return {.tokens = first(all.tokens, length),
+          .targets = first(all.targets, length),
+          .offsets = first(all.offsets, texts + 1),
+          .images = first(all.images, pictures + 1),
+          .weights = first(all.weights, texts)};
+}
 
 }  // namespace core_tokensets
 
@@ -2167,7 +2202,9 @@ void set_option(T& of, std::string_view key, std::string_view value, const std::
 // ==== core_tokensets/data/token_batch.hpp ====
 // The packed, ragged batch that the whole library works on: kept patches of many samples, one after the other.
 
+#include <cmath>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 
@@ -2177,6 +2214,8 @@ namespace core_tokensets {
 /// A row of `patches` is one patch in the order channel, row, column (as a convolution weight), normalised. `positions`
 /// are grid indices (row-major) and pick the position embedding. A non-empty `scale` multiplies the patch
 /// embeddings before positions are added (0 leaves a token out in the `zero` semantics, 1/(1-p) rescales a survivor).
+/// A patch of token weight w stands for w equal ones wherever tokens look at each other: log w is added to its score as
+/// a key in every attention. With weights of 1 / inclusion probability some patches are an unbiased sample of all.
 struct token_batch {
   index patch_dim = 0;
   std::vector<float> patches;           ///< [T, patch_dim]
@@ -2185,12 +2224,13 @@ struct token_batch {
   std::vector<double> scale;            ///< [T] or empty (all 1)
   std::vector<std::int32_t> targets;    ///< [S] class of each sample, or empty
   std::vector<float> weights;           ///< [S] weight of each sample in the loss, or empty (all 1)
+  std::vector<float> token_weights;     ///< [T] for how many tokens each stands, finite and above 0, or empty (all 1)
 
   index samples() const { return static_cast<index>(offsets.size()) - 1; }
   index tokens() const { return offsets.back(); }
 
-  /// `Error` naming `what` unless the offsets begin with 0 and never fall (a sample may have no token), and all arrays
-  /// have as many rows as they say.
+  /// `Error` naming `what` unless the offsets begin with 0 and never fall (a sample may have no token), all arrays have
+  /// as many rows as they say, and token weights are finite and above 0.
   void check(const char* what = "token batch") const {
     require(!offsets.empty() && offsets.front() == 0, what, ": the offsets of a batch must begin with 0");
     for (std::size_t s = 1; s < offsets.size(); ++s) {
@@ -2202,6 +2242,12 @@ struct token_batch {
             what, ": the batch holds ", patches.size(), " numbers and ", positions.size(), " positions for ", rows,
             " patches of ", patch_dim);
     require(scale.empty() || scale.size() == rows, what, ": ", scale.size(), " scales for ", rows, " patches");
+    require(token_weights.empty() || token_weights.size() == rows, what, ": ", token_weights.size(),
+            " token weights for ", rows, " patches");
+    for (std::size_t t = 0; t < token_weights.size(); ++t) {
+      require(token_weights[t] > 0 && std::isfinite(token_weights[t]), what, ": patch ", t, " has the token weight ",
+              token_weights[t], ", expected a finite number above 0");
+    }
     require((targets.empty() || targets.size() == count) && (weights.empty() || weights.size() == count), what, ": ",
             targets.size(), " targets and ", weights.size(), " weights for ", count, " samples");
   }
@@ -2216,6 +2262,11 @@ inline void append(token_batch& batch, const token_batch& more) {
     batch.scale.insert(batch.scale.end(), more.scale.begin(), more.scale.end());
     batch.scale.resize(static_cast<std::size_t>(batch.tokens() + more.tokens()), 1.0);
   }
+  if (!batch.token_weights.empty() || !more.token_weights.empty()) {
+    batch.token_weights.resize(static_cast<std::size_t>(batch.tokens()), 1.0f);
+    batch.token_weights.insert(batch.token_weights.end(), more.token_weights.begin(), more.token_weights.end());
+    batch.token_weights.resize(static_cast<std::size_t>(batch.tokens() + more.tokens()), 1.0f);
+  }
   if (!batch.weights.empty() || !more.weights.empty()) {
     batch.weights.resize(static_cast<std::size_t>(batch.samples()), 1.0f);
     batch.weights.insert(batch.weights.end(), more.weights.begin(), more.weights.end());
@@ -2226,6 +2277,28 @@ inline void append(token_batch& batch, const token_batch& more) {
   batch.patches.insert(batch.patches.end(), more.patches.begin(), more.patches.end());
   batch.positions.insert(batch.positions.end(), more.positions.begin(), more.positions.end());
   batch.targets.insert(batch.targets.end(), more.targets.begin(), more.targets.end());
+}
+
+/// Samples [begin, end) of a batch.
+inline token_batch samples_of(const token_batch& batch, index begin, index end) {
+  require(0 <= begin && begin <= end && end <= batch.samples(), "samples_of: ", begin, " to ", end, " of ",
+          batch.samples());
+  const index first = batch.offsets[static_cast<std::size_t>(begin)],
+              last = batch.offsets[static_cast<std::size_t>(end)];
+  const auto part = [](const auto& all, index from, index to) {
+    using all_type = std::remove_cvref_t<decltype(all)>;
+    return all.empty() ? all_type() : all_type(all.begin() + from, all.begin() + to);
+  };
+  token_batch some{.patch_dim = batch.patch_dim,
+                   .patches = part(batch.patches, first * batch.patch_dim, last * batch.patch_dim),
+                   .positions = part(batch.positions, first, last),
+                   .offsets = part(batch.offsets, begin, end + 1),
+                   .scale = part(batch.scale, first, last),
+                   .targets = part(batch.targets, begin, end),
+                   .weights = part(batch.weights, begin, end),
+                   .token_weights = part(batch.token_weights, first, last)};
+  for (index& o : some.offsets) o -= first;
+  return some;
 }
 
 /// What happens to a left-out token: it leaves the sequence (MAE, PatchDropout), or its embedding becomes 0 and only
@@ -2891,6 +2964,8 @@ struct sequences {
 /// Who looks at whom: the queries of sample s look at its keys. Causal: query i of nq sees the keys up to nk - nq + i,
 /// so that the last query sees all of them (queries may be the end of a longer sequence whose keys are cached).
 /// Attention matrices of all samples lie in one array: sample s holds `[H, nq_s, nk_s]`, samples one after the other.
+/// Keys may have weights: one of weight w counts as w equal keys, A = w e^s / sum w e^s, which is log w added to its
+/// scores (proportional attention of merged tokens, Bolya et al., ICLR 2023, eq. 1). They are constants.
 class attention_rows {
  public:
   attention_rows() = default;
@@ -2899,15 +2974,36 @@ class attention_rows {
   attention_rows(const sequences& queries, const sequences& keys, bool causal = false) {
     assign(queries, keys, causal);
   }
-  /// Memory is reused.
+  /// Memory is reused; keys are without weights then.
   void assign(const sequences& queries, const sequences& keys, bool causal = false) {
     queries_.offsets = queries.offsets;
     keys_.offsets = keys.offsets;
     causal_ = causal;
+    key_weights_ = nullptr;
     places_.assign(1, 0);
     for (index s = 0; s < queries.count(); ++s) {
       places_.push_back(places_.back() + queries.length(s) * keys.length(s));
     }
+  }
+
+  /// Gives the keys weights `[Tk]`, in the memory of the backend that computes with these rows and of its scalar; null:
+  /// every key counts once. Whoever owns the memory outlives this object.
+  template <class T>
+  void weigh_keys(const T* weights) {
+    key_weights_ = weights;
+  }
+  /// The weights that the same keys have elsewhere.
+  void weigh_keys_like(const attention_rows& other) { key_weights_ = other.key_weights_; }
+  bool has_key_weights() const { return key_weights_ != nullptr; }
+  /// All weights, or null.
+  template <class T>
+  const T* key_weights() const {
+    return static_cast<const T*>(key_weights_);
+  }
+  /// `[1, n]` of the first n keys of sample s, or empty.
+  template <class T>
+  view<const T> key_weights(index s, index n) const {
+    return has_key_weights() ? view<const T>(key_weights<T>() + keys_.begin(s), 1, n) : view<const T>();
   }
 
   const sequences& queries() const { return queries_; }
@@ -2932,6 +3028,7 @@ class attention_rows {
  private:
   sequences queries_, keys_;
   bool causal_ = false;
+  const void* key_weights_ = nullptr;
   std::vector<index> places_{0};
 };
 
@@ -3153,18 +3250,32 @@ void repeat(B& b, index key, const Body& body) {
   }
 }
 
-/// Softmax over the columns of every row, in place.
+namespace detail {
+
+/// The default of `softmax`.
 template <tensor_backend B, class T = typename B::scalar>
-void softmax(B& b, view<T> x) {
-  if constexpr (requires { b.softmax(x); }) {
-    b.softmax(x);
+void softmax(B& b, view<T> x, const_view<T> weights) {
+  scratch<B> memory(b, x.n0 * x.n1 * x.rows, 1);
+  const view<T> column(memory.data(), x.n0, x.n1, x.rows, 1, x.n1 * x.rows, x.rows, 1);
+  b.row_reduce(fn::maximum{}, fn::value{}, column, view<const T>(x));
+  b.map(fn::exp_minus{}, x, view<const T>(x), view<const T>(column));
+  if (!weights.empty()) b.map(fn::multiply{}, x, weights);
+  b.row_reduce(fn::plus{}, fn::value{}, column, view<const T>(x));
+  b.map(fn::divide{}, x, view<const T>(column));
+}
+
+}  // namespace detail
+
+/// Softmax over the columns of every row, in place. With `weights` `[1, C]` column c counts as weights[c] equal ones:
+/// w e^x / sum w e^x, the same bits as without where they are 1.
+template <tensor_backend B, class T = typename B::scalar>
+void softmax(B& b, view<T> x, const_view<T> weights = {}) {
+  if constexpr (requires { b.softmax(x, weights); }) {
+    b.softmax(x, weights);
+  } else if constexpr (requires { b.softmax(x); }) {
+    weights.empty() ? b.softmax(x) : detail::softmax<B, T>(b, x, weights);
   } else {
-    scratch<B> memory(b, x.n0 * x.n1 * x.rows, 1);
-    const view<T> column(memory.data(), x.n0, x.n1, x.rows, 1, x.n1 * x.rows, x.rows, 1);
-    b.row_reduce(fn::maximum{}, fn::value{}, column, view<const T>(x));
-    b.map(fn::exp_minus{}, x, view<const T>(x), view<const T>(column));
-    b.row_reduce(fn::plus{}, fn::value{}, column, view<const T>(x));
-    b.map(fn::divide{}, x, view<const T>(column));
+    detail::softmax<B, T>(b, x, weights);
   }
 }
 
@@ -3300,10 +3411,10 @@ void attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> 
       for (index i = 0; i < nq; ++i) {
         const index seen = rows.visible(s, i);
         b.fill(a.slice_rows(i, 1).slice_cols(seen, nk - seen), T(0));
-        if (seen > 0) softmax(b, a.slice_rows(i, 1).slice_cols(0, seen));
+        if (seen > 0) ops::softmax<B, T>(b, a.slice_rows(i, 1).slice_cols(0, seen), rows.key_weights<T>(s, seen));
       }
     } else {
-      softmax(b, a);
+      ops::softmax<B, T>(b, a, rows.key_weights<T>(s, nk));
     }
     b.gemm(a, of_key(v), of_query(out));
   });
@@ -3341,12 +3452,26 @@ concept keeps_log_sums = requires(B& b, const attention_rows& rows, view<const T
   b.attention(rows, in, in, in, T(1), out, p, p);
 };
 
+/// A backend whose own attention, forwards and backwards, reads the weights of keys (`attention_rows`), as it says by
+/// `static constexpr bool weighs_keys = true`. Where another has one of its own, the default runs for keys with
+/// weights.
+template <class B>
+concept weighs_keys = B::weighs_keys;
+
 /// Softmax attention inside each sample of a ragged batch: A = softmax(scale q k^T), out = A v. q, out are
 /// `[1, H, Tq, dh]`, k, v `[1, H, Tk, dh]`; `probabilities` (may be null) receives A as `attention_rows` says, and
 /// `log_sums` `[H, Tq]` (may be null; see `keeps_log_sums`) log sum exp(scale q k^T). A query that sees no key gets 0.
+/// `Error`: keys with weights for a backend that goes back from `log_sums` and is not `weighs_keys`.
 template <tensor_backend B, class T = typename B::scalar>
 void attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
                view<T> out, T* probabilities, T* log_sums = nullptr) {
+  if constexpr (!weighs_keys<B>) {
+    if (rows.has_key_weights()) {
+      require(log_sums == nullptr, "attention: keys have weights, which the attention of this backend does not read");
+      detail::attention<B, T>(b, rows, q, k, v, scale, out, probabilities);
+      return;
+    }
+  }
   if constexpr (keeps_log_sums<B>) {
     b.attention(rows, q, k, v, scale, out, probabilities, log_sums);
   } else if constexpr (requires { b.attention(rows, q, k, v, scale, out, probabilities); }) {
@@ -3526,7 +3651,7 @@ void shifted_attention(B& b, const attention_rows& rows, const_view<T> q, const_
     const auto weigh = [&](view<T> scores, view<T> least, view<const T> factors) {
       b.row_reduce(fn::maximum{}, fn::negated{}, least, view<const T>(scores));
       b.map(fn::weigh_shifted_score{}, scores, factors, view<const T>(least));
-      softmax(b, scores);
+      softmax<B, T>(b, scores, rows.key_weights<T>(s, scores.cols));
     };
     b.gemm(of_query(q), of_key(k), a, {.transpose_b = true, .alpha = double(scale)});
     if (!rows.causal()) {
@@ -3544,15 +3669,21 @@ void shifted_attention(B& b, const attention_rows& rows, const_view<T> q, const_
 }
 
 /// `attention` with factors on the scores; operands as there. Plain factors are those of the keys themselves, so that
-/// the backend's own attention does the work.
+/// the backend's own attention does the work. Weights of keys (`attention_rows`) come on top of factors.
 template <tensor_backend B, class T = typename B::scalar>
 void weighted_attention(B& b, const attention_rows& rows, const_view<T> q, const_view<T> k, const_view<T> v, T scale,
                         const key_factors<T>& factors, view<T> out, T* probabilities, T* log_sums = nullptr) {
   if (!factors) {
     attention<B, T>(b, rows, q, k, v, scale, out, probabilities, log_sums);
-  } else if constexpr (requires { b.weighted_attention(rows, q, k, v, scale, factors, out, probabilities); }) {
-    b.weighted_attention(rows, q, k, v, scale, factors, out, probabilities);
-  } else if (factors.from_minimum) {
+    return;
+  }
+  if constexpr (requires { b.weighted_attention(rows, q, k, v, scale, factors, out, probabilities); }) {
+    if (weighs_keys<B> || !rows.has_key_weights()) {
+      b.weighted_attention(rows, q, k, v, scale, factors, out, probabilities);
+      return;
+    }
+  }
+  if (factors.from_minimum) {
     shifted_attention<B, T>(b, rows, q, k, v, scale, factors.factor, out, probabilities);
   } else {
     scratch<B> memory(b, k.rows, k.n1 * k.cols);
@@ -3818,6 +3949,7 @@ void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T>
 // Patches become tokens: a linear map of each patch, a class token in front of each sample, and a learned position
 // each.
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -3839,13 +3971,14 @@ struct embedding_plan {
   row_list<B> patch_rows;         ///< [P] row of each patch's token
   row_list<B> position_of_token;  ///< [T] row of the position table: 0 for class tokens
   tensor<B> scale;                ///< [P, 1] factor of each patch embedding, or empty
+  tensor<B> key_weights;          ///< [T, 1] weights of the tokens as keys (class tokens: 1), or empty: all 1
 
   const sequences& rows() const { return all.queries(); }
   index tokens() const { return rows().tokens(); }
 
-  /// `offsets [S+1]` and `positions [P]` of the patches, `scale [P]` or empty.
+  /// `offsets [S+1]` and `positions [P]` of the patches, `scale [P]` or empty, `token_weights [P]` or empty.
   void assign(B& b, const std::vector<index>& offsets, const std::vector<std::int32_t>& positions,
-              const std::vector<double>& scales) {
+              const std::vector<double>& scales, const std::vector<float>& token_weights) {
     for (auto* list : {&host_.classes, &host_.patches, &host_.positions}) list->clear();
     host_.tokens.offsets.assign(1, 0);
     host_.one_each.offsets.assign(1, 0);
@@ -3866,13 +3999,29 @@ struct embedding_plan {
     position_of_token.assign(b, host_.positions);
     host_.factors.assign(scales.begin(), scales.end());
     scale.assign(b, static_cast<index>(scales.size()), 1, host_.factors.data());
+    weigh(b, offsets, token_weights);
   }
 
  private:
+  /// Weights that are all 1 are none, and cost nothing.
+  void weigh(B& b, const std::vector<index>& offsets, const std::vector<float>& of_patches) {
+    host_.weights.clear();
+    if (std::any_of(of_patches.begin(), of_patches.end(), [](float w) { return w != 1; })) {
+      for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
+        host_.weights.push_back(1);
+        host_.weights.insert(host_.weights.end(), of_patches.begin() + offsets[s], of_patches.begin() + offsets[s + 1]);
+      }
+    }
+    key_weights.assign(b, static_cast<index>(host_.weights.size()), 1, host_.weights.data());
+    if (key_weights.empty()) return;
+    all.weigh_keys(key_weights.data());
+    classes.weigh_keys(key_weights.data());
+  }
+
   struct {
     sequences tokens, one_each;
     std::vector<std::int32_t> classes, patches, positions;
-    std::vector<typename B::scalar> factors;
+    std::vector<typename B::scalar> factors, weights;
   } host_;
 };
 
@@ -4162,7 +4311,7 @@ void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& t
   const vit_layout& l = model.layout();
   const auto p = model.view_parameters();
   detail::check_batch(batch, c);
-  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale);
+  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale, batch.token_weights);
   detail::upload_patches(b, batch, tape.patches);
   tape.embeddings.resize(b, batch.tokens(), c.dim);
   const auto depth = static_cast<std::size_t>(c.depth);
@@ -4545,9 +4694,10 @@ struct text_plan {
 
   index length() const { return tokens.size(); }
 
-  /// `pictures` says which image tokens belong to which picture. Throws where the batch does not fit `c`.
-  void assign(B& b, const text_batch& batch, const sequences& pictures, const text_config& c) {
-    check(batch, pictures, c);
+  /// `pictures` says which image tokens belong to which picture, and their weights as keys. Throws where the batch does
+  /// not fit `c`.
+  void assign(B& b, const text_batch& batch, const attention_rows& pictures, const text_config& c) {
+    check(batch, pictures.keys(), c);
     std::vector<std::int32_t> places, wanted;
     sequences texts{batch.offsets}, of_picture;
     targets.clear(), weights.clear(), asked_of_text.offsets.assign(1, 0);
@@ -4568,7 +4718,8 @@ struct text_plan {
     }
     weigh(batch);
     rows.self.assign(texts, texts, true);
-    rows.cross.assign(of_picture, pictures);
+    rows.cross.assign(of_picture, pictures.keys());
+    rows.cross.weigh_keys_like(pictures);
     tokens.assign(b, batch.tokens);
     positions.assign(b, places);
     asked.assign(b, wanted);
@@ -4637,7 +4788,7 @@ void encode(B& b, const image_text_model<B>& model, const token_batch& batch, im
   const image_text_layout& l = model.layout();
   const auto p = model.view_parameters();
   detail::check_batch(batch, c);
-  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale);
+  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale, batch.token_weights);
   detail::upload_patches(b, batch, tape.patches);
   tape.embeddings.resize(b, batch.tokens(), c.dim);
   const std::size_t depth = l.blocks.size();
@@ -4660,7 +4811,7 @@ void decode(B& b, const image_text_model<B>& model, const text_batch& batch, ima
   const text_config& c = model.config().text;
   const image_text_layout& l = model.layout();
   const auto p = model.view_parameters();
-  tape.text.assign(b, batch, tape.plan.rows(), c);
+  tape.text.assign(b, batch, tape.plan.all, c);
   const std::size_t depth = l.decoder.size();
   const bool shared = tape.shared();
   tape.text_stream.resize(shared ? 2 : depth + 1);
@@ -4833,6 +4984,7 @@ inline void append_sample(const token_batch& from, index s, token_batch& to) {
   part(from.patches, to.patches, from.patch_dim);
   part(from.positions, to.positions, 1);
   part(from.scale, to.scale, 1);
+  part(from.token_weights, to.token_weights, 1);
   to.offsets.push_back(to.offsets.back() + end - begin);
 }
 
@@ -5423,7 +5575,8 @@ inline index tokens_kept(index tokens, double rate) {
 }
 
 /// Leaves out the tokens whose `keep` `[T]` is 0: `drop` removes their rows; `zero` keeps them with scale 0; `rescaled`
-/// also multiplies the scale of the others by `rescale` `[S]`, or by tokens / kept if that is empty. Order is kept.
+/// also multiplies the scale of the others by `rescale` `[S]`, or by tokens / kept if that is empty. Order and token
+/// weights are kept.
 /// `Error`: another number of tokens, a sample without any, `out` is the batch itself.
 inline void apply_token_mask(const token_batch& whole, std::span<const std::uint8_t> keep, missing_tokens how,
                              token_batch& out, std::span<const double> rescale = {}) {
@@ -5438,6 +5591,8 @@ inline void apply_token_mask(const token_batch& whole, std::span<const std::uint
   out.weights = whole.weights;
   out.offsets.assign(1, 0);
   out.scale.clear();
+  out.token_weights.clear();
+  if (how != missing_tokens::drop) out.token_weights = whole.token_weights;
   if (how == missing_tokens::drop) {
     out.patches.clear(), out.positions.clear();
     out.patches.reserve(whole.patches.size());
@@ -5461,6 +5616,7 @@ inline void apply_token_mask(const token_batch& whole, std::span<const std::uint
         out.patches.insert(out.patches.end(), row, row + dim);
         out.positions.push_back(whole.positions.data()[t]);
         if (!whole.scale.empty()) out.scale.push_back(old);
+        if (!whole.token_weights.empty()) out.token_weights.push_back(whole.token_weights.data()[t]);
       }
     }
     out.offsets.push_back(how == missing_tokens::drop ? static_cast<index>(out.positions.size()) : end);
@@ -5596,7 +5752,9 @@ class variation_engine {
     const auto& l = model.layout();
     const auto p = model.view_parameters();
     const index dim = model.config().dim;
-    plan_.assign(b, batch.offsets, batch.positions, batch.scale);
+    plan_.assign(b, batch.offsets, batch.positions, batch.scale, batch.token_weights);
+    weights_ = plan_.key_weights.to_host(b);
+    if (!weights_.empty()) weights_.insert(weights_.end(), batch.token_weights.begin(), batch.token_weights.end());
     core_tokensets::detail::upload_patches(b, batch, patches_);
     embeddings_.resize(b, batch.tokens(), dim);
     table_.resize(b, plan_.tokens() + batch.tokens(), dim);
@@ -5694,6 +5852,13 @@ class variation_engine {
     classes_.assign(one_each, rows_);
     class_rows_.assign(b_, class_rows);
     gathered_rows_.assign(b_, gathered_);
+    if (!weights_.empty()) {
+      std::vector<T> host;
+      for (const std::int32_t row : gathered_) host.push_back(weights_[static_cast<std::size_t>(row)]);
+      device_weights_.assign(b_, 1, tokens, host.data());
+      all_.weigh_keys(device_weights_.data());
+      classes_.weigh_keys(device_weights_.data());
+    }
     key_factors<T> factors;
     if (!factors_.empty()) {
       const std::vector<T> host(factors_.begin(), factors_.end());
@@ -5727,15 +5892,16 @@ class variation_engine {
   const token_batch& batch_;
   embedding_plan<B> plan_;
   tensor<B> patches_, embeddings_;
-  tensor<B> table_;      ///< [T + P, D] tokens, then the patches' tokens with their embeddings set to 0
-  tensor<B> table_qkv_;  ///< [T + P, 3 D] of the first block
+  tensor<B> table_;         ///< [T + P, D] tokens, then the patches' tokens with their embeddings set to 0
+  tensor<B> table_qkv_;     ///< [T + P, 3 D] of the first block
+  std::vector<T> weights_;  ///< [T + P] of the table's rows as keys, or empty
   sequences rows_;
   std::vector<std::int32_t> gathered_;
   std::vector<double> factors_;
   index done_ = 0;
   attention_rows all_, classes_;
   row_list<B> class_rows_, gathered_rows_;
-  tensor<B> device_factors_, stream_[2], class_out_, logits_;
+  tensor<B> device_factors_, device_weights_, stream_[2], class_out_, logits_;
   block_tape<B> tape_;
   class_block_tape<B> last_;
   layer_norm_tape<B> norm_;
@@ -6123,7 +6289,8 @@ std::vector<double> patch_entries(const std::vector<T>& of_tokens, const embeddi
   return of_patches;
 }
 
-/// One such row for each sample of a ragged batch.
+/// One such row for each sample of a ragged batch. A token of weight w has w times the relevance that each of w equal
+/// tokens would have.
 template <tensor_backend B>
 class class_row_product {
  public:
@@ -6142,14 +6309,23 @@ class class_row_product {
   void scale(B& b, double factor) { b.map(fn::scale<T>{T(factor)}, *rows_); }
 
   /// v <- v + v mean_h M for matrices M `[H, nq, nk]` of each sample, laid out as `layout` says. The first nq entries
-  /// of v meet the rows of M: a last block that was computed for class tokens only has one.
-  void add_product(B& b, const attention_rows& layout, index heads, const T* matrices) {
+  /// of v meet the rows of M: a last block that was computed for class tokens only has one. `sums`: so many factors of
+  /// M are sums over the tokens that a query stands for (gradients and relevance are, attention is not), and are
+  /// divided by its weight to be those of one of them.
+  void add_product(B& b, const attention_rows& layout, index heads, const T* matrices, index sums) {
+    const bool weighted = sums > 0 && !plan_.key_weights.empty();
+    scratch<B> memory(b, weighted ? plan_.tokens() : 0, 1);
+    if (weighted) {
+      b.map(fn::copy{}, *memory, *std::as_const(rows_));
+      for (index i = 0; i < sums; ++i) b.map(fn::divide{}, *memory, *plan_.key_weights);
+    }
+    const T* of_queries = weighted ? memory.data() : rows_.data();
     ops::for_each_sample(b, layout.count(), [&](index s) {
       const index nq = layout.queries().length(s), nk = layout.keys().length(s);
       scratch<B> by_head(b, heads, nk);
       const view<T> v(rows_.data() + layout.keys().begin(s), 1, nk),
           products(by_head.data(), 1, heads, 1, nk, 0, nk, nk);
-      b.gemm(v.slice_cols(0, nq), layout.matrices(matrices, s, heads), products,
+      b.gemm(view<const T>(of_queries + layout.keys().begin(s), 1, nq), layout.matrices(matrices, s, heads), products,
              {.alpha = 1.0 / static_cast<double>(heads)});
       b.col_reduce(fn::plus{}, fn::value{}, T(1), v, view<const T>(*by_head));
     });
@@ -7253,7 +7429,7 @@ std::vector<double> attribute(const generic_attention& method, B& b, const vit<B
   for (index i = model.config().depth; i-- > method.start_layer;) {
     gradients.step(i);
     b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(tape_of_block(ws.tape, i, model).a));
-    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data());
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data(), 1);
   }
   return rows.patches(b);
 }
@@ -7295,7 +7471,7 @@ std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model,
     gradients.step(i);
     relevance.step(i);
     b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(ws.attention_relevance));
-    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data());
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data(), 2);
   }
   require_finite(grad_lrp::name, rules, b, ws);
   return rows.patches(b);
@@ -7475,6 +7651,15 @@ std::vector<double> sample_matrices(B& b, const attention_rows& rows, index head
   return {host.begin(), host.end()};
 }
 
+/// Divides the rows of sample s by the weights of its image tokens, so many times.
+template <class T>
+void divide_rows(token_map& map, std::span<const T> weights, index times) {
+  for (index r = 0; r < map.rows && !weights.empty(); ++r) {
+    for (index c = 0; c < map.cols; ++c)
+      map(r, c) /= std::pow(double(weights[static_cast<std::size_t>(r)]), static_cast<double>(times));
+  }
+}
+
 /// C = mean_h max(0, g a) of sample s.
 template <tensor_backend B>
 token_map positive_map(B& b, const attention_rows& rows, index heads, const tensor<B>& a, const tensor<B>& g, index s) {
@@ -7485,19 +7670,28 @@ token_map positive_map(B& b, const attention_rows& rows, index heads, const tens
 /// From all attentions, or their relevance, to relevance of tokens: image tokens among themselves, then text among
 /// itself and on the picture, block by block (Chefer, Gur & Wolf 2021, section 3.3), with C = mean_h max(0, gradient of
 /// the attention times what is given); the mean over the explained rows is read. `of_encoder(i)`, `of_self(i)`,
-/// `of_cross(i)` give those of block i; needs a backward pass that kept the gradients of attention.
+/// `of_cross(i)` give those of block i; needs a backward pass that kept the gradients of attention. `sums` as in
+/// `class_row_product`.
 template <tensor_backend B, class Encoder, class Self, class Cross>
 answer_relevance relevance_of_maps(B& b, const image_text_model<B>& model, const text_batch& texts,
-                                   const answer_workspace<B>& ws, index start_layer, const Encoder& of_encoder,
-                                   const Self& of_self, const Cross& of_cross) {
+                                   const answer_workspace<B>& ws, index start_layer, index sums,
+                                   const Encoder& of_encoder, const Self& of_self, const Cross& of_cross) {
   answer_relevance result;
   const auto& t = ws.tape;
   const auto& rows = t.text.rows;
   const index heads = model.config().image.heads, text_heads = model.config().text.heads;
+  const auto weights = t.plan.key_weights.to_host(b);
   for (index s = 0; s < texts.texts(); ++s) {
+    const std::span<const typename B::scalar> of_sample =
+        weights.empty() ? std::span<const typename B::scalar>()
+                        : std::span(weights).subspan(static_cast<std::size_t>(t.plan.rows().begin(s)),
+                                                     static_cast<std::size_t>(t.plan.rows().length(s)));
     encoder_decoder_relevance r(t.plan.rows().length(s), rows.self.queries().length(s));
-    for (auto i = static_cast<std::size_t>(start_layer); i < t.blocks.size(); ++i)
-      r.encoder_self(positive_map(b, t.plan.all, heads, of_encoder(i), t.blocks[i].da, s));
+    for (auto i = static_cast<std::size_t>(start_layer); i < t.blocks.size(); ++i) {
+      token_map map = positive_map(b, t.plan.all, heads, of_encoder(i), t.blocks[i].da, s);
+      divide_rows(map, of_sample, sums);
+      r.encoder_self(map);
+    }
     for (std::size_t i = 0; i < t.decoder.size(); ++i) {
       r.decoder_self(positive_map(b, rows.self, text_heads, of_self(i), t.decoder[i].self.da, s));
       r.cross(positive_map(b, rows.cross, text_heads, of_cross(i), t.decoder[i].cross.da, s));
@@ -7595,7 +7789,7 @@ answer_relevance attribute(const generic_attention& method, B& b, const image_te
   backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.streams, true);
   const auto& t = ws.tape;
   return detail::relevance_of_maps(
-      b, model, texts, ws, method.start_layer, [&](std::size_t i) -> const tensor<B>& { return t.blocks[i].a; },
+      b, model, texts, ws, method.start_layer, 1, [&](std::size_t i) -> const tensor<B>& { return t.blocks[i].a; },
       [&](std::size_t i) -> const tensor<B>& { return t.decoder[i].self.a; },
       [&](std::size_t i) -> const tensor<B>& { return t.decoder[i].cross.a; });
 }
@@ -7659,7 +7853,7 @@ answer_relevance attribute(const grad_lrp& method, B& b, const image_text_model<
   answer_lrp<B> r;
   propagate(lrp::make(method.rules), b, model, ws, r);
   return detail::relevance_of_maps(
-      b, model, texts, ws, method.start_layer, [&](std::size_t i) -> const tensor<B>& { return r.encoder[i]; },
+      b, model, texts, ws, method.start_layer, 2, [&](std::size_t i) -> const tensor<B>& { return r.encoder[i]; },
       [&](std::size_t i) -> const tensor<B>& { return r.self[i]; },
       [&](std::size_t i) -> const tensor<B>& { return r.cross[i]; });
 }
@@ -7878,7 +8072,8 @@ std::vector<double> attribute(const authors_atman& method, B& b, const vit<B>& m
 
 namespace core_tokensets {
 
-/// w_h = mean_j G[h, 0, j], relevance = max(0, mean_h(w_h A[h, 0, :])) over patches j, in the last block.
+/// w_h = mean_j G[h, 0, j], relevance = max(0, mean_h(w_h A[h, 0, :])) over patches j (as often as their weights say),
+/// in the last block.
 struct grad_cam {
   static constexpr const char* name = "grad_cam";
   static constexpr const char* about = "attention of the last block, heads weighted by their gradient";
@@ -7896,11 +8091,16 @@ std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const 
   std::vector<double> relevance;
   for (index s = 0; s < batch.samples(); ++s) {
     const view<const T> as = layout.matrices(a.data(), s, heads), gs = layout.matrices(g.data(), s, heads);
-    const index patches = as.cols - 1;
+    const index patches = as.cols - 1, begin = batch.offsets[static_cast<std::size_t>(s)];
+    const auto counts = [&](index c) {
+      return batch.token_weights.empty() ? 1.0 : double(batch.token_weights[static_cast<std::size_t>(begin + c - 1)]);
+    };
+    double all = 0;
+    for (index c = 1; c <= patches; ++c) all += counts(c);
     std::vector<double> cam(static_cast<std::size_t>(patches), 0.0);
     for (index h = 0; h < heads; ++h) {
       double weight = 0;
-      for (index c = 1; c <= patches; ++c) weight += double(gs.matrix(0, h)(0, c)) / static_cast<double>(patches);
+      for (index c = 1; c <= patches; ++c) weight += counts(c) * double(gs.matrix(0, h)(0, c)) / all;
       for (index c = 1; c <= patches; ++c)
         cam[static_cast<std::size_t>(c - 1)] += weight * double(as.matrix(0, h)(0, c)) / static_cast<double>(heads);
     }
@@ -7928,6 +8128,10 @@ inline token_batch copy_samples(const token_batch& from, std::span<const index> 
                        from.patches.begin() + end * from.patch_dim);
     out.positions.insert(out.positions.end(), from.positions.begin() + begin, from.positions.begin() + end);
     if (!from.scale.empty()) out.scale.insert(out.scale.end(), from.scale.begin() + begin, from.scale.begin() + end);
+    if (!from.token_weights.empty()) {
+      out.token_weights.insert(out.token_weights.end(), from.token_weights.begin() + begin,
+                               from.token_weights.begin() + end);
+    }
     if (!from.targets.empty()) out.targets.push_back(from.targets[at]);
     if (!from.weights.empty()) out.weights.push_back(from.weights[at]);
     out.offsets.push_back(static_cast<index>(out.positions.size()));
@@ -8285,7 +8489,7 @@ std::vector<double> attribute(const lrp_rollout& method, B& b, const vit<B>& mod
   for (index i = model.config().depth; i-- > method.start_layer;) {
     relevance.step(i);
     b.map(detail::keep_positive{}, *ws.attention_relevance);
-    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_relevance.data());
+    rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_relevance.data(), 1);
   }
   require_finite(lrp_rollout::name, rules, b, ws);
   return rows.patches(b);
@@ -8449,7 +8653,7 @@ std::vector<double> attribute(const rollout& method, B& b, const vit<B>& model, 
   for (index i = model.config().depth; i-- > method.start_layer;) {
     rows.scale(b, 0.5);  // rows of attention plus identity sum to 2
     rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads,
-                     tape_of_block(ws.tape, i, model).a.data());
+                     tape_of_block(ws.tape, i, model).a.data(), 0);
   }
   return rows.patches(b);
 }
@@ -9987,6 +10191,8 @@ struct measured_answers {
       to.patches.insert(to.patches.end(), images.patches.begin() + row * dim, images.patches.begin() + (row + 1) * dim);
       to.positions.push_back(images.positions[static_cast<std::size_t>(row)]);
       to.scale.push_back(m.keep[i] ? scale : 0.0);
+      if (!images.token_weights.empty())
+        to.token_weights.push_back(images.token_weights[static_cast<std::size_t>(row)]);
       ++kept;
     }
     to.offsets.push_back(to.offsets.back() + kept);
@@ -10646,6 +10852,25 @@ inline std::vector<float> patchify(const image_view& from, index patch, const pi
   return patches;
 }
 
+/// The pixels `[positions, patch_dim]` of some tokens of the sample whose first token is `begin`, which has the whole
+/// grid: what normalising them gave back exactly.
+inline std::vector<std::uint8_t> pixels_of(const token_batch& batch, index begin,
+                                           std::span<const std::uint16_t> positions,
+                                           const pixel_normalisation& normalisation, const patch_grid& grid) {
+  const auto full = normalisation.for_channels(grid.channels);
+  const index area = grid.patch * grid.patch, dim = grid.patch_dim();
+  std::vector<std::uint8_t> pixels;
+  pixels.reserve(positions.size() * static_cast<std::size_t>(dim));
+  for (const std::uint16_t p : positions) {
+    const float* row = batch.patches.data() + (begin + p) * dim;
+    for (index i = 0; i < dim; ++i) {
+      const auto c = static_cast<std::size_t>(i / area);
+      pixels.push_back(to_pixel(row[i], full.mean[c], full.stddev[c]));
+    }
+  }
+  return pixels;
+}
+
 /// The picture from some of its patches, `positions` saying which; pixels of missing patches are `missing`. `Error`:
 /// sizes that do not fit, a position outside of the grid.
 inline image unpatchify(std::span<const std::uint8_t> patches, std::span<const std::int32_t> positions,
@@ -10702,7 +10927,7 @@ inline void shape_whole_batch(const patch_grid& grid, index samples, token_batch
   out.patches.resize(static_cast<std::size_t>(samples * tokens * out.patch_dim));
   out.positions.resize(static_cast<std::size_t>(samples * tokens));
   out.offsets.resize(static_cast<std::size_t>(samples + 1));
-  out.scale.clear(), out.targets.clear(), out.weights.clear();
+  out.scale.clear(), out.targets.clear(), out.weights.clear(), out.token_weights.clear();
   for (index s = 0; s <= samples; ++s) out.offsets.data()[s] = s * tokens;
   for (index t = 0; t < samples * tokens; ++t) out.positions.data()[t] = static_cast<std::int32_t>(t % tokens);
 }
@@ -15146,7 +15371,7 @@ struct raw_codec {
   }
 };
 
-/// One codec of any type, raw unless another is given.
+/// One codec of any type, raw unless another is given. `Error` where the codec has a `check` that its options fail.
 class any_codec {
  public:
   any_codec() : any_codec(raw_codec{}) {}
@@ -15159,7 +15384,9 @@ class any_codec {
         }),
         decode_([codec](const patch_context& context, std::span<const std::uint8_t> in, std::span<std::uint8_t> out) {
           codec.decode(context, in, out);
-        }) {}
+        }) {
+    if constexpr (requires { codec.check(); }) codec.check();
+  }
 
   /// Name and options, as the file says them.
   const std::string& text() const { return text_; }
@@ -15179,25 +15406,1626 @@ class any_codec {
   std::function<void(const patch_context&, std::span<const std::uint8_t>, std::span<std::uint8_t>)> decode_;
 };
 
-/// The codec that `text` (name and options, as in a file) asks for: raw, or one of those that are handed in, with its
-/// options set. `Error` naming `where`: none of them has that name, or not these options.
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/codecs/cosines.hpp ====
+// The discrete cosine transform of any block of up to 16 x 16 in whole numbers: the same coefficients and the same
+// pixels on every machine and with every compiler.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace core_tokensets::detail {
+
+/// The longest side of a block; larger patches are cut into several.
+inline constexpr int longest_block = 16;
+inline constexpr std::size_t block_numbers = std::size_t{longest_block} * longest_block;
+
+/// Fraction bits of pixels and coefficients in the transform, and of its matrices.
+inline constexpr int sample_bits = 3, cosine_bits = 13;
+
+/// The square root of x, rounded down.
+constexpr std::uint64_t whole_root(std::uint64_t x) {
+  std::uint64_t root = 0;
+  for (std::uint64_t bit = std::uint64_t{1} << 31; bit != 0; bit >>= 1) {
+    if ((root | bit) * (root | bit) <= x) root |= bit;
+  }
+  return root;
+}
+
+/// cos(pi k / (2 n)) in 28 fraction bits, by its series in whole numbers.
+constexpr std::int64_t whole_cosine(int k, int n) {
+  constexpr std::int64_t one = std::int64_t{1} << 28, pi = 843314857;  // pi in 28 bits
+  k %= 4 * n;
+  if (k > 2 * n) k = 4 * n - k;
+  if (k > n) return -whole_cosine(2 * n - k, n);
+  const std::int64_t x = pi * k / (2 * n), square = (x * x) >> 28;
+  std::int64_t sum = one, term = one;
+  for (int i = 1; i < 12; ++i) {
+    term = -((term * square) >> 28) / ((2 * i - 1) * (2 * i));
+    sum += term;
+  }
+  return sum;
+}
+
+/// The orthonormal matrices of all lengths: [u][x], row u a wave of u / 2n periods a pixel.
+struct cosine_matrices {
+  std::array<std::array<std::int16_t, block_numbers>, longest_block + 1> of{};
+
+  constexpr cosine_matrices() {
+    for (int n = 1; n <= longest_block; ++n) {
+      for (int u = 0; u < n; ++u) {
+        const auto scale = static_cast<std::int64_t>(
+            whole_root((std::uint64_t{1} << (u == 0 ? 56 : 57)) / static_cast<std::uint64_t>(n)));
+        for (int x = 0; x < n; ++x) {
+          constexpr int spare = 56 - cosine_bits;
+          const std::int64_t product = scale * whole_cosine((2 * x + 1) * u, n);
+          of[static_cast<std::size_t>(n)][static_cast<std::size_t>(u * n + x)] =
+              static_cast<std::int16_t>((product + (std::int64_t{1} << (spare - 1))) >> spare);
+        }
+      }
+    }
+  }
+};
+inline constexpr cosine_matrices cosines;
+
+/// One block of numbers, the first `height * width` of them in use.
+using block_values = std::array<std::int32_t, block_numbers>;
+
+constexpr std::int32_t shifted(std::int32_t x) { return (x + (1 << (cosine_bits - 1))) >> cosine_bits; }
+
+/// Pixels `[height, width]` (within 128 of 0, with `sample_bits` of fraction) to the coefficients `[rows, cols]` of
+/// their lowest frequencies.
+inline void forward_cosines(const block_values& pixels, int height, int width, int rows, int cols,
+                            block_values& coefficients) {
+  const std::int16_t* down = cosines.of[static_cast<std::size_t>(height)].data();
+  const std::int16_t* across = cosines.of[static_cast<std::size_t>(width)].data();
+  block_values half;
+  for (int y = 0; y < height; ++y) {
+    for (int v = 0; v < cols; ++v) {
+      std::int32_t sum = 0;
+      for (int x = 0; x < width; ++x) sum += across[v * width + x] * pixels[static_cast<std::size_t>(y * width + x)];
+      half[static_cast<std::size_t>(y * cols + v)] = shifted(sum);
+    }
+  }
+  for (int u = 0; u < rows; ++u) {
+    for (int v = 0; v < cols; ++v) {
+      std::int32_t sum = 0;
+      for (int y = 0; y < height; ++y) sum += down[u * height + y] * half[static_cast<std::size_t>(y * cols + v)];
+      coefficients[static_cast<std::size_t>(u * cols + v)] = shifted(sum);
+    }
+  }
+}
+
+/// No coefficient of pixels is larger; with this bound nothing overflows on the way back, whatever a file says.
+inline constexpr std::int32_t largest_number = 1 << 15;
+
+/// The coefficients `[rows, cols]` (within `largest_number`) of the lowest frequencies, all others 0, to pixels
+/// `[height, width]`. Only the first `used_rows` and `used_cols` of them may be other than 0.
+inline void inverse_cosines(const block_values& coefficients, int height, int width, int cols, int used_rows,
+                            int used_cols, block_values& pixels) {
+  const std::int16_t* down = cosines.of[static_cast<std::size_t>(height)].data();
+  const std::int16_t* across = cosines.of[static_cast<std::size_t>(width)].data();
+  block_values half{};
+  for (int y = 0; y < height; ++y) {
+    std::int32_t* to = half.data() + y * longest_block;
+    for (int u = 0; u < used_rows; ++u) {
+      const std::int32_t factor = down[u * height + y];
+      for (int v = 0; v < used_cols; ++v) to[v] += factor * coefficients[static_cast<std::size_t>(u * cols + v)];
+    }
+    for (int v = 0; v < used_cols; ++v) to[v] = std::clamp(shifted(to[v]), -largest_number, largest_number);
+  }
+  for (int y = 0; y < height; ++y) {
+    const std::int32_t* from = half.data() + y * longest_block;
+    std::int32_t sums[longest_block] = {};
+    for (int v = 0; v < used_cols; ++v) {
+      for (int x = 0; x < width; ++x) sums[x] += across[v * width + x] * from[v];
+    }
+    for (int x = 0; x < width; ++x) pixels[static_cast<std::size_t>(y * width + x)] = shifted(sums[x]);
+  }
+}
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/memory/codecs/quantiser.hpp ====
+// Steps of quantisation for the coefficients of a block of any size and quality, and how likely each of them is to
+// survive: what the coder knows of a coefficient before it has seen any.
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets::detail {
+
+/// Planes of brightness (luma, and every plane of a picture that is not in colour), and of colour.
+enum class plane_kind : std::uint8_t { luma, chroma };
+
+/// The tables of the JPEG standard (ITU-T T.81, annex K) at quality 50: [kind][u][v].
+inline constexpr std::uint8_t base_steps[2][8][8] = {{{16, 11, 10, 16, 24, 40, 51, 61},
+                                                      {12, 12, 14, 19, 26, 58, 60, 55},
+                                                      {14, 13, 16, 24, 40, 57, 69, 56},
+                                                      {14, 17, 22, 29, 51, 87, 80, 62},
+                                                      {18, 22, 37, 56, 68, 109, 103, 77},
+                                                      {24, 35, 55, 64, 81, 104, 113, 92},
+                                                      {49, 64, 78, 87, 103, 121, 120, 101},
+                                                      {72, 92, 95, 98, 112, 100, 103, 99}},
+                                                     {{17, 18, 24, 47, 99, 99, 99, 99},
+                                                      {18, 21, 26, 66, 99, 99, 99, 99},
+                                                      {24, 26, 56, 99, 99, 99, 99, 99},
+                                                      {47, 66, 99, 99, 99, 99, 99, 99},
+                                                      {99, 99, 99, 99, 99, 99, 99, 99},
+                                                      {99, 99, 99, 99, 99, 99, 99, 99},
+                                                      {99, 99, 99, 99, 99, 99, 99, 99},
+                                                      {99, 99, 99, 99, 99, 99, 99, 99}}};
+
+/// log2(x) for x >= 1 in eighths, the fraction linear.
+constexpr int eighths_of_log2(std::uint64_t x) {
+  const int whole = static_cast<int>(std::bit_width(x)) - 1;
+  return 8 * whole + static_cast<int>((((x << 3) >> whole) & 7));
+}
+
+/// The step of frequency (u, v) of a block of height x width in a plane of that kind. Frequencies are those of the
+/// standard's 8 x 8 block, between which the table is interpolated; the planes of colour are of half resolution there,
+/// so theirs are twice as high and their coefficients twice as large here, where the block is whole.
+inline int step_of(plane_kind kind, int quality, int u, int v, int height, int width) {
+  const auto& base = base_steps[static_cast<std::size_t>(kind)];
+  const int factor = kind == plane_kind::chroma ? 2 : 1;
+  const int y = std::min(u * 8 * 16 * factor / height, 7 * 16), x = std::min(v * 8 * 16 * factor / width, 7 * 16);
+  const auto at = [&](int dy, int dx) {
+    return static_cast<int>(base[std::min(y / 16 + dy, 7)][std::min(x / 16 + dx, 7)]);
+  };
+  const int top = at(0, 0) * (16 - x % 16) + at(0, 1) * (x % 16), low = at(1, 0) * (16 - x % 16) + at(1, 1) * (x % 16);
+  const int sixteenths = (top * (16 - y % 16) + low * (y % 16) + 8) / 16;
+  int percent = quality < 50 ? 5000 / quality : 200 - 2 * quality;  // as libjpeg
+  // Below 50 colour coarsens less than half as fast as there: the same bytes then hold up to 1 dB more.
+  if (kind == plane_kind::chroma && percent > 100) percent = 100 + (percent - 100) * 2 / 5;
+  return std::max(1, (sixteenths * percent * factor + 800) / 1600);
+}
+
+/// Places of likelihood: half octaves of the expected size of a coefficient in steps.
+inline constexpr int likelihoods = 20;
+
+/// Everything about the coefficients of one block, in the order in which they are coded.
+struct quantiser {
+  struct place {
+    std::uint8_t at;       ///< row by row among the kept ones
+    std::uint8_t likely;   ///< 0 .. likelihoods - 1
+    std::uint16_t padded;  ///< place in an array with a margin of two
+    std::int32_t step;
+  };
+  int height = 0, width = 0, rows = 0, cols = 0;
+  int dc_likely = 0;  ///< 0 .. dc_likelihoods - 1
+  std::array<place, block_numbers> scan{};
+
+  static constexpr int dc_likelihoods = 10, stride = longest_block + 2;
+  int count() const { return rows * cols; }
+
+  quantiser(plane_kind kind, int quality, int h, int w) : height(h), width(w), rows(h), cols(w) {
+    if (kind == plane_kind::chroma) rows = (h + 1) / 2, cols = (w + 1) / 2;
+    std::size_t k = 0;
+    for (int s = 0; s < rows + cols - 1; ++s) {
+      for (int i = 0; i <= s; ++i) {  // zigzag
+        const int u = s % 2 == 0 ? s - i : i, v = s - u;
+        if (u < rows && v < cols) scan[k++] = place_of(kind, quality, u, v);
+      }
+    }
+    // The mean of a token differs from its neighbours' by some 32 levels.
+    const int size = eighths_of_log2(static_cast<std::uint64_t>(h * w)) / 2 + 40;
+    dc_likely =
+        std::clamp((size - eighths_of_log2(static_cast<std::uint64_t>(scan[0].step))) / 8 + 1, 0, dc_likelihoods - 1);
+  }
+
+ private:
+  place place_of(plane_kind kind, int quality, int u, int v) const {
+    const int step = step_of(kind, quality, u, v, height, width);
+    // Measured on photographs: mean sizes fall with u + v (in periods of the 8 x 8 block) as a power.
+    const int frequency = std::max(1, 8 * 16 * u / height + 8 * 16 * v / width);
+    const int octaves = eighths_of_log2(static_cast<std::uint64_t>(frequency)) - 32;
+    const int size = kind == plane_kind::luma ? 51 - octaves * 15 / 16 : 32 - octaves * 7 / 4;
+    const int likely = (size - eighths_of_log2(static_cast<std::uint64_t>(step)) + 48) / 4;
+    return {static_cast<std::uint8_t>(u * cols + v), static_cast<std::uint8_t>(std::clamp(likely, 0, likelihoods - 1)),
+            static_cast<std::uint16_t>((u + 2) * stride + v + 2), step};
+  }
+};
+
+/// The quantisers of one sample, made when they are first asked for.
+class quantisers {
+ public:
+  struct pair {
+    int quality, height, width;
+    std::array<quantiser, 2> of;
+  };
+  /// Both kinds; the reference stays valid.
+  const std::array<quantiser, 2>& at(int quality, int height, int width) {
+    if (last_ && last_->quality == quality && last_->height == height && last_->width == width) return last_->of;
+    for (const auto& one : made_) {
+      if (one->quality == quality && one->height == height && one->width == width) return (last_ = one.get())->of;
+    }
+    made_.push_back(std::make_unique<pair>(pair{
+        quality,
+        height,
+        width,
+        {quantiser(plane_kind::luma, quality, height, width), quantiser(plane_kind::chroma, quality, height, width)}}));
+    return (last_ = made_.back().get())->of;
+  }
+
+ private:
+  std::vector<std::unique_ptr<pair>> made_;
+  const pair* last_ = nullptr;
+};
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/memory/codecs/range_coder.hpp ====
+// An adaptive binary range coder (Martin 1979, in the form of LZMA): bits of known probability to bytes and back, in
+// integers only. Encoder and decoder have the same calls, so that a model is written once and cannot disagree with
+// itself: `code(bit)` takes the bit that is to be written and returns it, or ignores what it is given and returns the
+// one that was read.
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets::detail {
+
+/// The probability of a 0 in 1/65536, and how slowly it follows the bits that were seen.
+struct adaptive_bit {
+  std::uint16_t zero = 1 << 15;
+  std::uint16_t shift = 5;
+
+  /// Stays within 1 .. 65535 for every shift of 1 to 15.
+  void learn(bool bit) {
+    const auto p = static_cast<std::uint32_t>(zero);
+    zero = static_cast<std::uint16_t>(bit ? p - (p >> shift) : p + ((65536 - p) >> shift));
+  }
+};
+
+/// Sets each state to what a table says of it: a probability of 0 in 1/4096 above a shift of 4 bits.
+inline void start(std::span<adaptive_bit> states, std::span<const std::uint16_t> table) {
+  for (std::size_t i = 0; i < states.size() && i < table.size(); ++i)
+    states[i] = {static_cast<std::uint16_t>(table[i] | 15u), static_cast<std::uint16_t>(table[i] & 15u)};
+}
+
+class range_encoder {
+ public:
+  bool code(adaptive_bit& state, bool bit) {
+    const std::uint32_t bound = (range_ >> 16) * state.zero;
+    state.learn(bit);
+    if (bit) {
+      add(bound);
+      range_ -= bound;
+    } else {
+      range_ = bound;
+    }
+    shift_out();
+    return bit;
+  }
+  /// A bit that is 0 or 1 equally often.
+  bool code(bool bit) {
+    range_ >>= 1;
+    if (bit) add(range_);
+    shift_out();
+    return bit;
+  }
+
+  /// The bytes, as few as name a number within the last interval.
+  std::vector<std::uint8_t> finish() {
+    // The interval is at least 2^24 wide, so one more byte suffices; none where it begins with the number written.
+    if (low_ != 0) {
+      add(0xffffff);
+      bytes_.push_back(static_cast<std::uint8_t>(low_ >> 24));
+    }
+    return std::move(bytes_);
+  }
+
+ private:
+  void add(std::uint32_t n) {
+    const std::uint32_t before = low_;
+    low_ += n;
+    // A carry ends at a byte below 255, because all that was written is a number below 1.
+    for (std::size_t i = bytes_.size(); low_ < before && i > 0 && ++bytes_[--i] == 0;) {
+    }
+  }
+  void shift_out() {
+    while (range_ < (1u << 24)) {
+      bytes_.push_back(static_cast<std::uint8_t>(low_ >> 24));
+      low_ <<= 8;
+      range_ <<= 8;
+    }
+  }
+
+  std::vector<std::uint8_t> bytes_;
+  std::uint32_t low_ = 0, range_ = 0xffffffff;
+};
+
+/// Reads what `range_encoder` wrote. Any bytes give some bits; `Error`, which names the codec, as soon as more are
+/// asked for than the bytes can hold, so that short bytes never keep it busy.
+class range_decoder {
+ public:
+  range_decoder(std::span<const std::uint8_t> bytes, const char* codec) : bytes_(bytes), codec_(codec) {
+    for (int i = 0; i < 4; ++i) shift_in();
+  }
+
+  bool code(adaptive_bit& state, bool = false) {
+    const std::uint32_t bound = (range_ >> 16) * state.zero;
+    const bool bit = code_ >= bound;
+    state.learn(bit);
+    if (bit) {
+      code_ -= bound;
+      range_ -= bound;
+    } else {
+      range_ = bound;
+    }
+    fill();
+    return bit;
+  }
+  bool code(bool = false) {
+    range_ >>= 1;
+    const bool bit = code_ >= range_;
+    if (bit) code_ -= range_;
+    fill();
+    return bit;
+  }
+
+  /// `Error` unless exactly the bytes were used that an encoder would have written.
+  void finish() const {
+    require(at_ == bytes_.size() + 4 || at_ == bytes_.size() + 3, codec_, " codec: ", bytes_.size(),
+            " bytes, of which ", at_ - 4, " make up the tokens");
+  }
+
+ private:
+  void fill() {
+    while (range_ < (1u << 24)) {
+      shift_in();
+      range_ <<= 8;
+    }
+  }
+  void shift_in() {
+    if (at_ < bytes_.size()) {
+      code_ = code_ << 8 | bytes_[at_];
+    } else {
+      require(at_ < bytes_.size() + 4, codec_, " codec: the ", bytes_.size(), " bytes end before the tokens do");
+      code_ <<= 8;
+    }
+    ++at_;
+  }
+
+  std::span<const std::uint8_t> bytes_;
+  const char* codec_;
+  std::size_t at_ = 0;
+  std::uint32_t code_ = 0, range_ = 0xffffffff;
+};
+
+/// A whole number of 0 or more: its length in bits (of the number plus 1), one adaptive bit at a time from `lengths`
+/// (the last one serves all longer ones), then the bit behind the leading one from `next`, the others as they are.
+/// `most` bounds the length, so that every stream of bits ends.
+template <class Coder>
+int code_number(Coder& coder, int value, std::span<adaptive_bit> lengths, std::span<adaptive_bit> next, int most) {
+  const auto rest = static_cast<unsigned>(value) + 1;
+  const int length = static_cast<int>(std::bit_width(rest)) - 1;
+  int n = 0;
+  while (n < most) {
+    const auto place = static_cast<std::size_t>(n) < lengths.size() ? static_cast<std::size_t>(n) : lengths.size() - 1;
+    if (!coder.code(lengths[place], n < length)) break;
+    ++n;
+  }
+  unsigned number = 1;
+  for (int i = n - 1; i >= 0; --i) {
+    const bool bit = (rest >> i & 1u) != 0;
+    const auto place =
+        static_cast<std::size_t>(n - 1) < next.size() ? static_cast<std::size_t>(n - 1) : next.size() - 1;
+    number = number << 1 | static_cast<unsigned>(i == n - 1 ? coder.code(next[place], bit) : coder.code(bit));
+  }
+  return static_cast<int>(number - 1);
+}
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/memory/codecs/dct_model.hpp ====
+// How likely the bits of a block's coefficients are: the contexts of the lossy codec, and the order in which a block is
+// said. First the mean, as a difference from its neighbours'; then, as the arithmetic coding of JPEG does (ITU-T T.81,
+// F.1.4), "is there more?", "is it zero?" for each coefficient until there is one, its sign and its size.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <span>
+
+
+namespace core_tokensets::detail {
+
+/// The quantised coefficients of a block in the order of its scan, the first of them its mean.
+using levels = std::array<std::int32_t, block_numbers>;
+
+/// Classes of how many coefficients other than 0 a block has.
+inline int count_class(int n) { return n > 16 ? 6 : n > 8 ? 5 : n > 4 ? 4 : n > 2 ? 3 : n; }
+
+/// All adaptive bits of the lossy codec.
+struct dct_model {
+  static constexpr std::size_t kinds = 2, lengths = 10, detail_classes = 9, near_classes = 7, size_classes = 8;
+  static constexpr std::size_t mean_contexts = kinds * 4 * quantiser::dc_likelihoods;
+  static constexpr std::size_t size_contexts = kinds * likelihoods / 2 * size_classes;
+
+  static constexpr std::size_t mean_at = 0, mean_next_at = mean_at + mean_contexts * lengths;
+  static constexpr std::size_t more_at = mean_next_at + kinds * lengths;
+  static constexpr std::size_t zero_at = more_at + kinds * likelihoods / 2 * 4 * detail_classes;
+  static constexpr std::size_t size_at = zero_at + kinds * likelihoods * near_classes;
+  static constexpr std::size_t size_next_at = size_at + size_contexts * lengths;
+  static constexpr std::size_t count = size_next_at + kinds * lengths;
+
+  std::array<adaptive_bit, count> bits;
+
+  std::span<adaptive_bit> some(std::size_t at) { return std::span(bits).subspan(at, lengths); }
+};
+
+/// A number of a coefficient is below 2^14, so that it times any step fits 32 bits.
+inline constexpr int level_bits = 13;
+
+/// Codes the mean of a block, foreseen as `expected` steps; `distance` says how well (see `near_blocks`).
+template <class Coder>
+int code_mean(Coder& coder, dct_model& model, plane_kind kind, const quantiser& q, int distance, int expected,
+              int mean) {
+  const auto k = static_cast<std::size_t>(kind);
+  const std::size_t context =
+      (k * 4 + static_cast<std::size_t>(distance)) * quantiser::dc_likelihoods + static_cast<std::size_t>(q.dc_likely);
+  const int size =
+      code_number(coder, std::abs(mean - expected), model.some(dct_model::mean_at + context * dct_model::lengths),
+                  model.some(dct_model::mean_next_at + k * dct_model::lengths), level_bits);
+  return size != 0 && coder.code(mean < expected) ? expected - size : expected + size;
+}
+
+/// Codes the other coefficients and returns how many are not 0. `details` (0 .. 8) says how many one expects; `last` is
+/// the place of the last one that is not 0 (only looked at when writing).
+template <class Coder>
+int code_details(Coder& coder, dct_model& model, plane_kind kind, const quantiser& q, int details, int last,
+                 levels& level) {
+  const auto k = static_cast<std::size_t>(kind);
+  const int count = q.count();
+  std::uint8_t seen[(quantiser::stride + 1) * quantiser::stride] = {};  // sizes up to 15, with a margin all around
+  int found = 0;
+  std::size_t state = 0;  // of the coefficient before: none, 1 behind zeros, 1 behind another, larger
+  for (int at = 1; at < count; ++at) {
+    const std::size_t likely = q.scan[static_cast<std::size_t>(at)].likely;
+    const std::size_t more = ((k * likelihoods / 2 + likely / 2) * 4 + state) * dct_model::detail_classes +
+                             static_cast<std::size_t>(details);
+    if (!coder.code(model.bits[dct_model::more_at + more], at <= last)) break;
+    const int first = at;
+    for (;; ++at) {
+      const auto& place = q.scan[static_cast<std::size_t>(at)];
+      const std::uint8_t* p = seen + place.padded;
+      constexpr int down = quantiser::stride;
+      const int around = 2 * (p[-1] + p[-down]) + p[-down - 1] + p[-2] + p[-2 * down] + p[1 - down] + p[down - 1];
+      const std::size_t near = around > 12  ? 6
+                               : around > 7 ? 5
+                               : around > 4 ? 4
+                               : around > 2 ? 3
+                                            : static_cast<std::size_t>(around);
+      std::int32_t& here = level[static_cast<std::size_t>(at)];
+      const std::size_t zero = (k * likelihoods + place.likely) * dct_model::near_classes + near;
+      if (at + 1 < count && !coder.code(model.bits[dct_model::zero_at + zero], here != 0)) continue;
+      const std::size_t larger = around > 32   ? 7
+                                 : around > 20 ? 6
+                                 : around > 12 ? 5
+                                 : around > 7  ? 4
+                                 : around > 4  ? 3
+                                 : around > 2  ? 2
+                                 : around > 0  ? 1
+                                               : 0;
+      const std::size_t context = (k * likelihoods / 2 + place.likely / 2u) * dct_model::size_classes + larger;
+      const int size =
+          1 + code_number(coder, std::abs(here) - 1, model.some(dct_model::size_at + context * dct_model::lengths),
+                          model.some(dct_model::size_next_at + k * dct_model::lengths), level_bits - 1);
+      here = coder.code(here < 0) ? -size : size;
+      seen[place.padded] = static_cast<std::uint8_t>(std::min(size, 15));
+      state = size > 1 ? 3 : at == first ? 2 : 1;
+      ++found;
+      break;
+    }
+  }
+  return found;
+}
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/memory/codecs/dct_tables.hpp ====
+// What the contexts of the lossy codec start from, trained on photographs.
+// Written by bench/train_codec_tables.cpp.
+
+#include <cstdint>
+#include <iterator>
+
+
+namespace core_tokensets::detail {
+
+/// Each a probability of 0 in 1/4096 (12 bits) above a shift (4 bits).
+// clang-format off
+inline constexpr std::uint16_t dct_starts[] = {
+    52501, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 30596, 59092, 65045, 64916, 32772, 32772, 32772, 32772,
+    32772, 32772, 15652, 42644, 56692, 65060, 64244, 32772, 32772, 32772, 32772, 32772, 8933, 26884, 42436, 58388, 65353, 61812,
+    32772, 32772, 32772, 32772, 5493, 16500, 30644, 47540, 60708, 65412, 32772, 32772, 32772, 32772, 3302, 10981, 18997, 31956,
+    48564, 61620, 65129, 59556, 32772, 32772, 1414, 5542, 9909, 17748, 30612, 50580, 62660, 65412, 32772, 32772, 583, 2215,
+    5142, 8646, 14853, 28501, 46357, 62372, 65300, 32772, 536, 1464, 3254, 4981, 11797, 19525, 30500, 49908, 63556, 63796,
+    677, 568, 2055, 3190, 5686, 11221, 20340, 32420, 50228, 60441, 53525, 65412, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 30628, 56548, 63591, 65268, 32772, 32772, 32772, 32772, 32772, 32772, 17796, 40276, 54197, 64340, 64612, 32772,
+    32772, 32772, 32772, 32772, 9748, 25508, 38244, 52949, 64004, 65012, 32772, 32772, 32772, 32772, 5604, 18612, 27444, 41364,
+    55828, 65353, 59556, 32772, 32772, 32772, 3620, 11076, 17300, 28020, 42596, 56580, 64953, 62836, 32772, 32772, 1988, 5541,
+    9557, 16565, 27076, 41333, 56452, 65174, 59556, 32772, 964, 2343, 5237, 8020, 15717, 25205, 40088, 54788, 64903, 59556,
+    649, 1784, 4102, 6501, 10245, 18421, 29733, 45060, 60489, 61289, 436, 949, 1414, 3573, 5893, 10900, 17892, 28644,
+    41348, 56137, 46198, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 22916, 51924, 62886, 65300, 32772, 32772,
+    32772, 32772, 32772, 32772, 11333, 32228, 48628, 62569, 65188, 32772, 32772, 32772, 32772, 32772, 6020, 18933, 31972, 50196,
+    61796, 65268, 32772, 32772, 32772, 32772, 3381, 12997, 21349, 35540, 52916, 64452, 63796, 32772, 32772, 32772, 2229, 7621,
+    13157, 23077, 38436, 54852, 64809, 62836, 32772, 32772, 1079, 3525, 6742, 12837, 21909, 37477, 55577, 64568, 61812, 32772,
+    453, 1333, 3079, 5304, 11077, 18564, 34308, 51737, 61673, 63796, 344, 1657, 2201, 5557, 9305, 16596, 25112, 42998,
+    58740, 64916, 324, 537, 774, 1784, 4006, 6903, 12932, 24501, 38500, 57224, 44166, 65412, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 17972, 45636, 62565, 65380, 32772, 32772, 32772, 32772, 32772, 32772, 8052, 24660, 38548, 63252,
+    65300, 32772, 32772, 32772, 32772, 32772, 3989, 13397, 23365, 41396, 62837, 65348, 32772, 32772, 32772, 32772, 2725, 8901,
+    15429, 27556, 47988, 63989, 64868, 32772, 32772, 32772, 1701, 4854, 9189, 16533, 28900, 50756, 64185, 64692, 32772, 32772,
+    725, 2361, 4805, 8473, 15684, 28021, 51604, 64137, 64052, 32772, 489, 761, 2377, 3414, 7300, 14308, 26564, 47044,
+    63656, 63796, 233, 439, 1479, 2568, 6294, 9941, 18648, 31701, 54420, 65284, 297, 425, 453, 1526, 2248, 4629,
+    7897, 16036, 30740, 54313, 65141, 65396, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 55124, 65332, 65284, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 43620, 64388, 64985, 62836, 32772, 32772, 32772, 32772, 32772, 32772, 35140, 60996,
+    63700, 65092, 59556, 32772, 32772, 32772, 32772, 32772, 23476, 52500, 59364, 64004, 65188, 32772, 32772, 32772, 32772, 32772,
+    16276, 40356, 51124, 59332, 62327, 64980, 32772, 32772, 32772, 32772, 10516, 24436, 39524, 51348, 58726, 63449, 62836, 32772,
+    32772, 32772, 4516, 10980, 24148, 38548, 48388, 53460, 54436, 62836, 32772, 32772, 3366, 12053, 22324, 33508, 49348, 58772,
+    61417, 64052, 32772, 32772, 4148, 4470, 6661, 14532, 24644, 35188, 49252, 56820, 60292, 64612, 64725, 65364, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 55764, 65012, 65348, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 47076, 63780,
+    64872, 62836, 32772, 32772, 32772, 32772, 32772, 32772, 35940, 58708, 61732, 64324, 64052, 32772, 32772, 32772, 32772, 32772,
+    26676, 49588, 57476, 62132, 63205, 61812, 32772, 32772, 32772, 32772, 15540, 37284, 46916, 56516, 61428, 65124, 32772, 32772,
+    32772, 32772, 9924, 22724, 32980, 44772, 54916, 63097, 63796, 32772, 32772, 32772, 3844, 11588, 17556, 29684, 46500, 48420,
+    45065, 64244, 32772, 32772, 4021, 9285, 17925, 28516, 40692, 50820, 56516, 59140, 61812, 32772, 2932, 5636, 7332, 13156,
+    22148, 31220, 42836, 51364, 58838, 64820, 64548, 65252, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 51940, 64949,
+    65252, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 37140, 62068, 64388, 64052, 32772, 32772, 32772, 32772, 32772, 32772,
+    28468, 56308, 60340, 64340, 64052, 32772, 32772, 32772, 32772, 32772, 17876, 44484, 52820, 60212, 62340, 64052, 32772, 32772,
+    32772, 32772, 10644, 31860, 42628, 54724, 60292, 62969, 59556, 32772, 32772, 32772, 6244, 17444, 26692, 37860, 50132, 58772,
+    61785, 59556, 32772, 32772, 2469, 8996, 13828, 28852, 33812, 40612, 59140, 61812, 32772, 32772, 2437, 7333, 13764, 20485,
+    35716, 46436, 52084, 63145, 59556, 32772, 2132, 3205, 5621, 10916, 18660, 28116, 39572, 52068, 62372, 63796, 64452, 65044,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 48260, 63860, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    31780, 57764, 62404, 65188, 32772, 32772, 32772, 32772, 32772, 32772, 24308, 48308, 55796, 62948, 63065, 59556, 32772, 32772,
+    32772, 32772, 16868, 36324, 46676, 56900, 65220, 62836, 32772, 32772, 32772, 32772, 9892, 24452, 34756, 46948, 57940, 63252,
+    62836, 32772, 32772, 32772, 5060, 13732, 21636, 30788, 45428, 56692, 62073, 61812, 32772, 32772, 4900, 4964, 8740, 16692,
+    30500, 40388, 55156, 64516, 32772, 32772, 1653, 6692, 8101, 15364, 24660, 33812, 48724, 51492, 65044, 32772, 1620, 2452,
+    3509, 7220, 13364, 19604, 32260, 44148, 49220, 60089, 38916, 39941, 40565, 41973, 42917, 42853, 43413, 43797, 47604, 54345,
+    50356, 46356, 44885, 43125, 42709, 43927, 47397, 50468, 57348, 63796, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 59556, 61812, 62836, 62836, 63412, 62836, 32772, 59556, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 65412, 64660, 64580, 62904, 62676, 62553, 51481, 56132, 32772, 63796, 64244, 64612, 64612, 57433, 50025, 50185, 17028,
+    32772, 32772, 59556, 59556, 62836, 62836, 63796, 59556, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 60228, 60452, 58564, 58996, 55012, 48084, 35108, 37684, 32772, 52660, 55092, 52916, 53463, 47781, 38500, 22485, 25732,
+    32772, 47108, 62324, 53364, 43844, 39444, 32212, 15572, 30724, 32772, 63622, 52871, 59556, 32772, 32772, 32772, 32772, 63364,
+    32772, 49412, 51252, 47876, 45892, 41908, 32564, 15828, 19108, 32772, 44260, 46724, 41524, 38084, 31076, 22196, 7829, 10820,
+    32772, 31396, 33220, 31620, 28692, 24404, 15860, 4644, 10868, 32772, 52244, 39462, 28085, 20569, 8633, 32772, 32772, 50804,
+    32772, 35668, 40756, 37108, 33220, 27108, 19412, 6053, 9588, 32772, 32260, 30164, 26868, 23732, 17685, 11877, 2261, 5092,
+    32772, 16388, 20468, 18324, 14916, 9892, 6245, 2772, 4036, 32772, 48020, 26932, 18276, 10853, 8261, 1140, 32772, 34244,
+    32772, 26884, 30932, 29780, 24004, 16692, 9893, 2837, 6132, 32772, 17892, 20212, 15988, 13845, 9157, 4837, 870, 2676,
+    32772, 5764, 11156, 9364, 6021, 3749, 1845, 677, 1412, 32772, 39924, 25477, 15381, 9284, 4037, 2692, 260, 19972,
+    32772, 27572, 35316, 25156, 21364, 12132, 6756, 2133, 4772, 32772, 15860, 20628, 15812, 11301, 5413, 2453, 486, 1796,
+    32772, 2932, 8036, 6324, 3925, 1846, 917, 469, 804, 32772, 39284, 17956, 11637, 7365, 2837, 2036, 645, 13236,
+    32772, 26804, 35940, 28804, 20756, 10628, 6324, 2277, 5668, 32772, 17268, 20532, 17092, 10004, 4261, 1924, 438, 1524,
+    32772, 1428, 7124, 6036, 3029, 1157, 661, 644, 740, 32772, 39812, 16868, 8580, 4613, 2005, 1092, 372, 6292,
+    32772, 26852, 38180, 31444, 22228, 12932, 6436, 2629, 5188, 32772, 15764, 22516, 14292, 9828, 4500, 1540, 294, 1636,
+    32772, 932, 5092, 4964, 3476, 1524, 597, 309, 548, 32772, 37620, 10964, 6532, 3188, 1876, 884, 308, 2772,
+    32772, 25796, 34404, 32777, 23001, 18341, 13109, 5637, 7685, 32772, 10148, 22052, 13140, 6660, 3477, 2133, 534, 1060,
+    32772, 1188, 5620, 6052, 3044, 1286, 455, 134, 308, 32772, 65412, 32772, 65412, 59556, 65412, 59556, 32772, 32772,
+    32772, 65412, 65412, 65412, 65412, 65412, 65285, 64548, 62724, 32772, 60996, 64868, 65412, 65412, 64724, 64324, 63657, 61348,
+    32772, 62836, 65044, 64680, 64708, 63524, 62868, 62521, 60980, 32772, 65412, 46217, 65414, 47721, 64965, 51701, 32772, 32772,
+    32772, 65188, 65044, 64916, 63892, 65012, 63796, 62804, 58948, 32772, 62836, 61812, 58132, 64868, 60036, 59252, 56500, 52532,
+    32772, 32772, 32777, 51492, 61460, 47561, 52244, 52340, 49108, 32772, 65237, 53044, 64869, 48772, 64661, 50580, 32772, 32772,
+    32772, 58916, 61769, 65412, 63124, 62276, 60356, 58068, 49988, 32772, 62153, 56761, 58884, 55556, 55332, 53780, 48132, 41124,
+    32772, 32772, 63796, 56761, 58265, 52180, 50068, 46100, 38068, 32772, 65109, 59156, 62340, 45044, 59268, 39156, 59364, 34356,
+    32772, 65204, 59988, 63060, 59572, 61844, 59620, 51812, 46036, 32772, 56100, 51572, 54932, 54180, 50692, 48468, 37524, 32740,
+    32772, 47764, 64756, 50196, 53972, 43988, 44820, 32260, 27076, 32772, 65077, 60820, 62436, 46740, 55748, 34900, 51812, 31604,
+    32772, 62836, 64244, 60660, 49476, 56089, 43908, 37348, 28404, 32772, 52132, 46324, 48905, 50964, 46804, 40804, 38084, 25124,
+    32772, 21588, 32772, 46420, 49156, 34164, 31540, 18756, 13588, 32772, 63412, 51956, 60004, 41476, 51764, 24612, 40148, 18180,
+    32772, 61812, 58617, 57897, 47385, 56116, 51796, 36772, 31716, 32772, 62852, 50649, 53924, 40612, 43556, 32708, 32980, 20148,
+    32772, 43956, 28681, 22692, 33892, 34676, 26452, 15556, 11668, 32772, 61108, 42308, 55460, 28196, 46676, 18372, 35044, 10980,
+    32772, 32772, 32772, 32772, 48516, 21588, 36516, 22036, 18628, 32772, 48201, 26436, 41972, 34020, 35220, 22996, 23076, 12916,
+    32772, 3732, 17028, 32772, 17428, 21700, 12532, 8404, 5252, 32772, 64516, 62836, 45060, 30724, 48628, 11668, 13236, 2692,
+    32772, 32772, 32772, 32772, 5988, 32772, 32772, 29924, 20100, 32772, 32772, 32772, 5988, 5988, 22953, 5604, 8964, 5332,
+    32772, 32772, 32772, 32772, 32772, 3732, 1140, 4057, 2324, 32772, 59220, 61812, 59556, 17785, 53525, 31684, 18004, 2021,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 10180, 12964, 32772, 32772, 32772, 32772, 2132, 2708, 29497, 6500, 3364,
+    32772, 59556, 32772, 32772, 3732, 32772, 2708, 2100, 661, 32772, 62452, 42788, 52356, 12212, 34324, 5508, 20884, 1844,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 27320, 7076, 32772, 32772, 60665, 46420, 25204, 27636, 11428, 14548, 4324,
+    32772, 32772, 25508, 32788, 13252, 14132, 6116, 2628, 1892, 32772, 65284, 32772, 32772, 32772, 32772, 32772, 32772, 61497,
+    32772, 32772, 32772, 32772, 32772, 32772, 63639, 53428, 30441, 38233, 32772, 32772, 32772, 61845, 56356, 50372, 50772, 47113,
+    32772, 32772, 62166, 58166, 54021, 50388, 42532, 38025, 59556, 60646, 57541, 52324, 48500, 41012, 34868, 31289, 59221, 55797,
+    50453, 46405, 43077, 32468, 23364, 58229, 55013, 50069, 45797, 39397, 34053, 27830, 56580, 54181, 48550, 44229, 38341, 33509,
+    28933, 54484, 52053, 46069, 41606, 35222, 29494, 23654, 54276, 51029, 44148, 40245, 34405, 28997, 22885, 48548, 45012, 41012,
+    38325, 32437, 26789, 19941, 47588, 43876, 38452, 35141, 29861, 24181, 16694, 37796, 35684, 32884, 30260, 26628, 21797, 14805,
+    35300, 32436, 30132, 29188, 24885, 20628, 13141, 23364, 22404, 20932, 20340, 17508, 14725, 10581, 20500, 21444, 21396, 19940,
+    18644, 17812, 9413, 22468, 19364, 17044, 14932, 13604, 12724, 7893, 13140, 22564, 19972, 16740, 13588, 16660, 6485, 5508,
+    15556, 14932, 12292, 11236, 10388, 4901, 55961, 48441, 47929, 43753, 36452, 36489, 28681, 58709, 52486, 49753, 45462, 39049,
+    31925, 34185, 55108, 54772, 49092, 44389, 38437, 34404, 27977, 52756, 56116, 49428, 46004, 39508, 30516, 26484, 43204, 52724,
+    49444, 44564, 37924, 34100, 28885, 45828, 50069, 34628, 31476, 27028, 22932, 20324, 37796, 41812, 46148, 41956, 35460, 31556,
+    23300, 24133, 19124, 33252, 28388, 25572, 23076, 19076, 31636, 28388, 39604, 37556, 33365, 31636, 26997, 21990, 9412, 27348,
+    28708, 26692, 28052, 23428, 24325, 8324, 28212, 32468, 30852, 32820, 24372, 17958, 4484, 10148, 13316, 16820, 16884, 15077,
+    21766, 14132, 17220, 17348, 16324, 12756, 12772, 18421, 6100, 7860, 8996, 11444, 15476, 10581, 15397, 15828, 14964, 20532,
+    16196, 21652, 22292, 13797, 10965, 9332, 9957, 8710, 13897, 7686, 13989, 12201, 12916, 11972, 10884, 9732, 11253, 8805,
+    7833, 6276, 7028, 6297, 6181, 3031, 8213, 3545, 5092, 5716, 4261, 3493, 4901, 4676, 4660, 7316, 4073, 1668,
+    1481, 2008, 62836, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 65204, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 63796, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    65396, 64756, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 65125, 64057, 59556, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 64836, 65332, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 64614, 65236, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 63204, 60996, 59556, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 64692, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 65125, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    64694, 64982, 63796, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 64085, 64852, 64756, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 62949, 64644, 65140, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 60308, 64324, 65220, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 57540, 63060, 64948, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 53988, 63380, 59556, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 61476, 64852,
+    65140, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 61444, 64532, 64393, 59556, 32772, 32772, 32772, 32772, 32772, 32772,
+    60052, 64421, 64489, 61812, 32772, 32772, 32772, 32772, 32772, 32772, 58452, 64069, 64660, 63796, 32772, 32772, 32772, 32772,
+    32772, 32772, 53412, 63029, 64612, 64948, 32772, 32772, 32772, 32772, 32772, 32772, 47316, 61157, 64660, 64692, 32772, 32772,
+    32772, 32772, 32772, 32772, 43204, 58468, 63221, 64820, 32772, 32772, 32772, 32772, 32772, 32772, 37652, 57829, 63988, 61812,
+    32772, 32772, 32772, 32772, 32772, 32772, 52036, 60468, 65252, 62836, 32772, 32772, 32772, 32772, 32772, 32772, 55812, 61396,
+    63396, 65044, 32772, 32772, 32772, 32772, 32772, 32772, 54964, 62052, 64280, 64916, 32772, 32772, 32772, 32772, 32772, 32772,
+    51188, 61781, 63860, 65332, 32772, 32772, 32772, 32772, 32772, 32772, 44452, 60309, 64020, 64409, 61812, 32772, 32772, 32772,
+    32772, 32772, 36372, 56981, 63780, 65028, 62836, 32772, 32772, 32772, 32772, 32772, 29092, 52117, 62852, 64532, 64052, 32772,
+    32772, 32772, 32772, 32772, 22596, 45012, 60868, 64772, 63796, 32772, 32772, 32772, 32772, 32772, 41748, 51524, 53412, 65348,
+    61812, 32772, 32772, 32772, 32772, 32772, 44628, 53476, 60004, 64948, 61812, 32772, 32772, 32772, 32772, 32772, 45524, 55700,
+    60580, 63876, 64052, 32772, 32772, 32772, 32772, 32772, 42564, 56021, 60468, 63783, 64612, 32772, 32772, 32772, 32772, 32772,
+    36068, 54117, 60244, 64228, 65092, 32772, 32772, 32772, 32772, 32772, 28292, 49333, 59764, 63748, 65396, 32772, 32772, 32772,
+    32772, 32772, 21348, 42709, 57460, 63556, 64296, 62836, 32772, 32772, 32772, 32772, 14293, 33477, 53348, 62788, 64068, 64820,
+    32772, 32772, 32772, 32772, 28852, 34036, 43604, 60260, 65412, 59556, 32772, 32772, 32772, 32772, 34340, 37812, 46644, 59812,
+    65412, 32772, 32772, 32772, 32772, 32772, 33540, 40196, 48772, 59364, 64617, 62836, 32772, 32772, 32772, 32772, 33636, 42756,
+    50580, 60196, 63972, 63412, 32772, 32772, 32772, 32772, 25284, 41812, 50692, 60868, 63956, 64516, 32772, 32772, 32772, 32772,
+    22789, 37780, 50020, 61012, 63892, 65012, 32772, 32772, 32772, 32772, 16357, 30100, 45604, 58964, 64308, 65332, 32772, 32772,
+    32772, 32772, 10405, 20725, 40244, 59333, 63493, 64740, 63412, 32772, 32772, 32772, 17092, 24084, 33300, 46692, 60228, 64580,
+    64916, 32772, 32772, 32772, 21924, 27332, 34436, 44548, 57876, 64692, 62836, 32772, 32772, 32772, 21684, 26692, 34453, 44996,
+    56516, 65412, 32772, 32772, 32772, 32772, 21332, 28820, 35556, 45348, 56052, 65252, 59556, 32772, 32772, 32772, 18884, 29028,
+    36068, 46501, 58020, 65412, 32772, 32772, 32772, 32772, 14756, 26164, 35668, 48244, 58372, 64356, 64516, 32772, 32772, 32772,
+    10789, 21300, 33124, 48052, 58260, 64340, 65092, 32772, 32772, 32772, 6469, 14293, 24628, 47301, 58021, 63380, 64596, 64052,
+    32772, 32772, 6773, 11796, 16868, 26836, 33652, 38500, 44356, 51076, 58260, 63988, 15236, 17316, 24244, 30612, 38244, 44804,
+    49764, 53780, 54068, 62836, 12372, 16868, 22244, 29476, 35428, 44148, 49732, 57028, 55636, 61812, 10900, 15172, 20996, 28148,
+    34516, 41636, 43988, 47188, 57908, 58617, 9764, 15236, 20996, 30613, 35540, 42676, 45540, 50916, 58804, 57801, 5989, 8932,
+    15188, 20021, 28340, 34068, 40868, 49444, 55364, 62932, 6005, 9796, 18964, 26293, 34532, 41396, 47844, 52804, 61156, 65236,
+    3447, 6070, 15573, 25701, 38389, 48741, 54325, 59813, 63830, 65124, 65076, 59556, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 65284, 59556, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 65222, 59556, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 65190, 59556, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 65412, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 65268, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 59556, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    64264, 64612, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 65126, 63412, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 64036, 65012, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 64372, 64868, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 64436, 64980, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 64580, 64612, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 65284, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 61812, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 64420, 65204, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    63396, 64436, 59556, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 63541, 65364, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 62996, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 60596, 64921, 61812, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 57828, 64148, 63412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 51924, 64998, 59556, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 38292, 56564, 64052, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 61364, 63588,
+    64297, 59556, 32772, 32772, 32772, 32772, 32772, 32772, 60052, 63508, 64980, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    61124, 60708, 65092, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 59940, 62180, 65092, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 55796, 62998, 65236, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 48436, 60581, 64756, 59556, 32772, 32772,
+    32772, 32772, 32772, 32772, 39348, 59140, 63561, 62836, 32772, 32772, 32772, 32772, 32772, 32772, 26068, 47908, 60116, 64868,
+    32772, 32772, 32772, 32772, 32772, 32772, 56596, 61076, 63732, 64692, 32772, 32772, 32772, 32772, 32772, 32772, 54804, 60276,
+    62020, 64404, 32772, 32772, 32772, 32772, 32772, 32772, 57812, 58228, 56089, 64244, 32772, 32772, 32772, 32772, 32772, 32772,
+    57108, 60692, 61108, 62836, 32772, 32772, 32772, 32772, 32772, 32772, 53588, 58020, 54164, 65140, 32772, 32772, 32772, 32772,
+    32772, 32772, 50932, 55044, 54420, 65364, 32772, 32772, 32772, 32772, 32772, 32772, 46532, 48196, 53236, 64777, 59556, 32772,
+    32772, 32772, 32772, 32772, 40852, 40820, 48772, 64212, 64052, 32772, 32772, 32772, 32772, 32772, 50532, 56948, 60436, 64564,
+    64516, 32772, 32772, 32772, 32772, 32772, 46132, 54596, 60676, 63833, 62836, 32772, 32772, 32772, 32772, 32772, 39844, 50804,
+    57860, 65364, 32772, 32772, 32772, 32772, 32772, 32772, 41988, 52420, 55684, 64121, 59556, 32772, 32772, 32772, 32772, 32772,
+    38772, 53460, 55716, 62740, 62836, 32772, 32772, 32772, 32772, 32772, 36532, 52804, 57076, 56484, 64516, 32772, 32772, 32772,
+    32772, 32772, 33348, 46452, 52724, 61204, 65236, 32772, 32772, 32772, 32772, 32772, 26340, 36452, 48244, 61957, 64916, 32772,
+    32772, 32772, 32772, 32772, 38996, 47780, 54644, 60196, 64773, 59556, 32772, 32772, 32772, 32772, 35268, 47076, 55764, 60612,
+    65204, 32772, 32772, 32772, 32772, 32772, 25428, 39124, 50724, 58916, 65060, 32772, 32772, 32772, 32772, 32772, 26836, 38804,
+    47284, 56950, 65092, 32772, 32772, 32772, 32772, 32772, 33956, 42372, 48452, 57956, 56921, 61812, 32772, 32772, 32772, 32772,
+    33364, 42852, 51796, 57849, 61284, 59556, 32772, 32772, 32772, 32772, 29060, 38964, 48820, 59524, 54612, 63796, 32772, 32772,
+    32772, 32772, 24356, 28148, 35412, 58324, 63092, 64516, 32772, 32772, 32772, 32772, 32164, 41156, 52596, 57780, 65252, 32772,
+    32772, 32772, 32772, 32772, 29428, 39716, 50580, 60857, 64244, 32772, 32772, 32772, 32772, 32772, 18084, 35012, 48628, 54617,
+    64516, 32772, 32772, 32772, 32772, 32772, 19524, 29044, 42868, 51892, 64756, 32772, 32772, 32772, 32772, 32772, 13604, 39348,
+    45508, 63145, 59556, 32772, 32772, 32772, 32772, 32772, 23652, 30980, 23412, 61785, 56756, 59556, 32772, 32772, 32772, 32772,
+    21076, 29684, 36436, 56329, 49156, 62836, 32772, 32772, 32772, 32772, 15156, 17732, 18548, 56100, 59288, 61540, 59556, 32772,
+    32772, 32772, 21572, 26436, 41556, 54788, 63332, 61812, 32772, 32772, 32772, 32772, 21556, 26744, 46071, 53413, 55316, 62836,
+    32772, 32772, 32772, 32772, 17044, 22069, 35140, 49156, 58676, 62836, 32772, 32772, 32772, 32772, 16132, 22244, 38228, 51716,
+    54729, 43956, 5988, 59556, 32772, 32772, 14901, 18052, 30132, 49928, 56025, 63412, 32772, 32772, 32772, 32772, 18980, 16166,
+    27509, 46856, 53161, 64404, 32772, 32772, 32772, 32772, 13860, 10949, 17237, 36852, 45940, 54196, 55844, 62836, 32772, 32772,
+    15460, 9654, 7188, 44548, 48228, 58933, 65092, 32772, 32772, 32772, 9445, 17892, 25012, 32196, 43684, 48596, 53572, 58244,
+    64980, 32772, 9797, 19908, 27700, 39108, 46820, 50244, 50084, 60276, 59556, 32772, 8613, 16741, 26500, 40692, 47364, 53396,
+    54612, 32772, 61812, 32772, 6774, 14932, 24516, 37300, 46212, 54452, 58489, 63412, 32772, 32772, 6405, 11909, 21285, 37028,
+    47012, 54999, 58041, 63412, 32772, 32772, 4102, 7701, 12196, 20788, 35412, 43684, 51252, 61861, 64516, 32772, 14852, 6873,
+    2325, 39844, 42500, 54741, 65188, 32772, 32772, 32772, 11493, 5399, 1558, 35412, 45460, 53076, 59173, 64052, 32772, 32772,
+    43494, 42278, 42709, 44390, 43400, 45752, 48391, 51749, 57268, 65012, 46486, 43958, 44422, 47285, 46965, 48117, 53321, 55721,
+    32772, 32772};
+// clang-format on
+static_assert(std::size(dct_starts) == dct_model::count);
+
+inline dct_model trained_dct_model() {
+  dct_model model;
+  start(model.bits, dct_starts);
+  return model;
+}
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/memory/codecs/neighbours.hpp ====
+// What of a sample was coded already and lies near: the tokens from which a codec foresees the next one.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets::detail {
+
+/// Blocks near another one that were coded before it, the nearest first.
+struct near_blocks {
+  struct one {
+    std::size_t block;
+    int weight;  ///< 64 / squared distance
+  };
+  std::array<one, 3> found{};
+  int count = 0;
+  int distance = 3;  ///< 0: two of them touch; 1: one does; 2: within two blocks; 3: farther, or none
+};
+
+/// Finds them. Every token is `tiles` x `tiles` blocks, coded row by row, one token after the other.
+class block_finder {
+ public:
+  block_finder(const patch_context& context, int tiles) : context_(context), tiles_(tiles) {
+    std::size_t end = 0;
+    for (const auto p : context.positions) end = std::max(end, std::size_t{p} + 1);
+    token_at_.assign(end, -1);
+    for (std::size_t t = context.positions.size(); t-- > 0;) token_at_[context.positions[t]] = static_cast<int>(t);
+  }
+
+  std::size_t blocks() const { return context_.positions.size() * per_token(); }
+  std::size_t per_token() const { return static_cast<std::size_t>(tiles_) * static_cast<std::size_t>(tiles_); }
+
+  /// The token that many rows up and columns to the right of token t, if it was coded before it; -1 otherwise.
+  std::ptrdiff_t token_beside(index t, index up, index right) const {
+    const index cols = context_.grid.cols(), place = context_.positions[static_cast<std::size_t>(t)];
+    const index y = place / cols - up, x = place % cols + right;
+    if (y < 0 || x < 0 || x >= cols || static_cast<std::size_t>(y * cols + x) >= token_at_.size()) return -1;
+    const int found = token_at_[static_cast<std::size_t>(y * cols + x)];
+    return found < t ? found : -1;
+  }
+
+  /// What lies near block (row, col) of token t.
+  near_blocks near(std::size_t t, int row, int col) const {
+    const index cols = context_.grid.cols();
+    const index y = context_.positions[t] / cols * tiles_ + row, x = context_.positions[t] % cols * tiles_ + col;
+    const auto self = static_cast<std::ptrdiff_t>(t * per_token()) + row * tiles_ + col;
+    near_blocks near;
+    int touching = 0;
+    for (const auto [dy, dx] : ways) {
+      const std::ptrdiff_t found = block_at(y - dy, x + dx);
+      if (found < 0 || found >= self) continue;
+      const int square = dy * dy + dx * dx;
+      touching += square == 1;
+      if (near.count == 0) near.distance = square <= 4 ? 2 : 3;
+      near.found[static_cast<std::size_t>(near.count++)] = {static_cast<std::size_t>(found), 64 / square};
+      if (near.count == 3 || (near.count == 2 && touching == 2)) break;
+    }
+    if (touching > 0) near.distance = touching == 2 ? 0 : 1;
+    if (near.count == 0 && self > 0) near.found[0] = {static_cast<std::size_t>(self) - 1, 1}, near.count = 1;
+    return near;
+  }
+
+ private:
+  struct way {
+    int up, right;
+  };
+  /// Blocks that may have been coded before, by distance.
+  static constexpr way ways[] = {{0, -1}, {1, 0}, {1, -1}, {1, 1}, {0, -2}, {2, 0}, {2, -1}, {2, 1},
+                                 {1, -2}, {1, 2}, {2, -2}, {2, 2}, {0, -3}, {3, 0}, {3, -1}, {3, 1},
+                                 {1, -3}, {1, 3}, {3, -2}, {3, 2}, {2, -3}, {2, 3}, {3, -3}, {3, 3}};
+
+  /// Number of the block in that place of the picture, or -1.
+  std::ptrdiff_t block_at(index y, index x) const {
+    const index cols = context_.grid.cols();
+    if (y < 0 || x < 0 || x >= cols * tiles_) return -1;
+    const auto place = static_cast<std::size_t>(y / tiles_ * cols + x / tiles_);
+    if (place >= token_at_.size() || token_at_[place] < 0) return -1;
+    return token_at_[place] * static_cast<std::ptrdiff_t>(per_token()) + y % tiles_ * tiles_ + x % tiles_;
+  }
+
+  const patch_context& context_;
+  int tiles_;
+  std::vector<int> token_at_;
+};
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/memory/codecs/dct_codec.hpp ====
+// The lossy codec of tokens: each token is transformed, quantised and coded by itself but for the mean of its pixels,
+// which its nearest kept neighbours foretell. Everything is whole numbers, so bytes and pixels are the same everywhere.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// One place of a patch that is transformed as a whole: a patch of up to 16 pixels a side, or a part of a larger one.
+struct patch_tile {
+  int row, col, top, left, height, width;
+};
+
+/// Both directions of the lossy codec over one sample; `Coder` reads or writes bits (see range_coder.hpp).
+template <class Coder>
+class dct_sample {
+ public:
+  dct_sample(Coder& coder, const patch_context& context, int quality, dct_model& model)
+      : coder_(coder),
+        grid_(context.grid),
+        tiles_(static_cast<int>((grid_.patch + longest_block - 1) / longest_block)),
+        side_(static_cast<int>((grid_.patch + tiles_ - 1) / tiles_)),
+        finder_(context, tiles_),
+        quality_(quality),
+        model_(model),
+        states_(finder_.blocks() * static_cast<std::size_t>(grid_.channels)) {}
+
+  /// The qualities of the tokens: one for all, or one each. Returns those that hold.
+  std::vector<std::uint8_t> code_qualities(std::span<const std::uint8_t> asked) {
+    std::vector<std::uint8_t> qualities(finder_.blocks() / finder_.per_token(), static_cast<std::uint8_t>(quality_));
+    const bool other = std::any_of(asked.begin(), asked.end(), [&](int q) { return q != quality_; });
+    adaptive_bit rare{65000, 4}, same{45000, 4};
+    if (!coder_.code(rare, other)) return qualities;
+    std::array<adaptive_bit, 128> tree;
+    int before = quality_;
+    for (std::size_t t = 0; t < qualities.size(); ++t) {
+      const int want = asked.empty() ? before : asked[asked.size() == 1 ? 0 : t];
+      if (coder_.code(same, want != before)) {
+        std::size_t node = 1;
+        for (int bit = 6; bit >= 0; --bit)
+          node = node << 1 | static_cast<std::size_t>(coder_.code(tree[node], (want >> bit & 1) != 0));
+        before = static_cast<int>(node) - 128;
+        require(before >= 1 && before <= 100, "dct codec: a quality of ", before, ", expected 1 to 100");
+      }
+      qualities[t] = static_cast<std::uint8_t>(before);
+    }
+    return qualities;
+  }
+
+  /// Calls `use(tile)` for the tiles of a patch in order.
+  template <class Use>
+  void for_each_tile(const Use& use) const {
+    const int patch = static_cast<int>(grid_.patch);
+    for (int row = 0; row < tiles_; ++row) {
+      for (int col = 0; col < tiles_; ++col) {
+        const int top = row * side_, left = col * side_;
+        use(patch_tile{row, col, top, left, std::min(side_, patch - top), std::min(side_, patch - left)});
+      }
+    }
+  }
+
+  const std::array<quantiser, 2>& quantisers_of(int quality, const patch_tile& tile) {
+    return quantisers_.at(quality, tile.height, tile.width);
+  }
+  bool in_colour() const { return grid_.channels == 3; }
+
+  /// What is near the next block, for all of its planes.
+  void enter(std::size_t token, const patch_tile& tile) {
+    near_ = finder_.near(token, tile.row, tile.col);
+    block_ = token * finder_.per_token() + static_cast<std::size_t>(tile.row * tiles_ + tile.col);
+  }
+
+  /// Codes plane `plane` of the block that was entered. `last`: see `code_details`. Returns the last place of a
+  /// coefficient that is not 0.
+  void code_plane(index plane, plane_kind kind, const quantiser& q, int last, levels& level) {
+    const auto p = static_cast<std::size_t>(plane), planes = static_cast<std::size_t>(grid_.channels);
+    const auto state = [&](std::size_t block) -> block_state& { return states_[block * planes + p]; };
+    int sum = 0, weights = 0, details = 0;
+    for (int i = 0; i < near_.count; ++i) {
+      const auto [block, weight] = near_.found[static_cast<std::size_t>(i)];
+      sum += weight * state(block).mean;
+      details += weight * state(block).details;
+      weights += weight;
+    }
+    const std::int64_t expected_mean = weights == 0 ? 0 : sum / weights;
+    const int step = q.scan[0].step << sample_bits;
+    const std::int64_t unit = std::int64_t{cosines.of[static_cast<std::size_t>(q.height)][0]} *
+                              cosines.of[static_cast<std::size_t>(q.width)][0];  // 1 / sqrt(height width)
+    const int expected = static_cast<int>(
+        rounded((expected_mean * q.height * q.width * unit) >> (2 * cosine_bits + mean_bits - sample_bits), step));
+    level[0] = code_mean(coder_, model_, kind, q, near_.distance, expected, level[0]);
+    const int near_details = weights == 0 ? 7 : count_class((details + weights / 2) / weights);
+    block_state& now = state(block_);
+    int likely = near_details;
+    if (plane > 0) {  // the plane before it knows better
+      const int before = count_class(states_[block_ * planes + p - 1].details);
+      likely = kind == plane_kind::luma ? before
+               : plane == 1
+                   ? std::min(before, 6) / 2 * 2 + (near_details % 7 != 0 ? 1 : 0)
+                   : std::min<int>(count_class(states_[block_ * planes].details), 6) / 2 * 2 + (before != 0 ? 1 : 0);
+    }
+    const int found = code_details(coder_, model_, kind, q, likely, last, level);
+    now.details = static_cast<std::uint8_t>(std::min(found, 255));
+    const std::int64_t mean =
+        std::clamp(level[0] * std::int64_t{step}, std::int64_t{-largest_number}, std::int64_t{largest_number});
+    now.mean = static_cast<std::int16_t>(
+        std::clamp<std::int64_t>((mean * unit) >> (2 * cosine_bits + sample_bits - mean_bits), -16384, 16384));
+  }
+
+ private:
+  struct block_state {
+    std::int16_t mean = 0;  ///< of its pixels, with `mean_bits` of fraction
+    std::uint8_t details = 0;
+  };
+  static constexpr int mean_bits = 6;
+  static std::int64_t rounded(std::int64_t x, int step) {
+    return x < 0 ? -((-x + step / 2) / step) : (x + step / 2) / step;
+  }
+
+  Coder& coder_;
+  const patch_grid& grid_;
+  int tiles_, side_;
+  block_finder finder_;
+  int quality_;
+  dct_model& model_;
+  std::vector<block_state> states_;
+  quantisers quantisers_;
+  near_blocks near_;
+  std::size_t block_ = 0;
+};
+
+/// Pixels `[height, width]` of three channels `size` apart to luma and colour (JFIF), and back.
+inline void to_luma(const std::uint8_t* red, index size, index stride, const patch_tile& tile,
+                    std::array<block_values, 3>& out) {
+  for (int y = 0; y < tile.height; ++y) {
+    for (int x = 0; x < tile.width; ++x) {
+      const std::uint8_t* p = red + (tile.top + y) * stride + tile.left + x;
+      const int r = p[0], g = p[size], b = p[2 * size];
+      const auto i = static_cast<std::size_t>(y * tile.width + x);
+      constexpr int half = 1 << 12;
+      out[0][i] = ((19595 * r + 38470 * g + 7471 * b + half) >> 13) - 1024;
+      out[1][i] = (-11058 * r - 21710 * g + 32768 * b + half) >> 13;
+      out[2][i] = (32768 * r - 27439 * g - 5329 * b + half) >> 13;
+    }
+  }
+}
+inline std::uint8_t to_pixel(std::int32_t x) { return static_cast<std::uint8_t>(std::clamp(x, 0, 255)); }
+inline void from_luma(std::array<block_values, 3>& in, const patch_tile& tile, std::uint8_t* red, index size,
+                      index stride) {
+  constexpr std::int32_t most = 1 << 14;
+  for (int y = 0; y < tile.height; ++y) {
+    for (int x = 0; x < tile.width; ++x) {
+      std::uint8_t* p = red + (tile.top + y) * stride + tile.left + x;
+      const auto i = static_cast<std::size_t>(y * tile.width + x);
+      const std::int32_t luma = (std::clamp(in[0][i], -most, most) + 1024) * 4096 + (1 << 14);
+      const std::int32_t blue = std::clamp(in[1][i], -most, most), redness = std::clamp(in[2][i], -most, most);
+      p[0] = to_pixel((luma + 5743 * redness) >> 15);
+      p[size] = to_pixel((luma - 1410 * blue - 2925 * redness) >> 15);
+      p[2 * size] = to_pixel((luma + 7258 * blue) >> 15);
+    }
+  }
+}
+
+}  // namespace detail
+
+/// Loses what the eye would not miss: the DCT of each token in luma and colour of half resolution (three channels; any
+/// other number of channels is coded plane by plane), the quantisation of JPEG at `quality` 1 to 100, and a context
+/// coder that starts from tables trained on photographs, so that 16 tokens are coded as well as a whole picture.
+struct dct_codec {
+  static constexpr const char* name = "dct";
+  static constexpr const char* about =
+      "lossy: tokens as JPEG would see them, for a fifteenth of the bytes at quality 50";
+
+  int quality = 20;  ///< 1 .. 100, as libjpeg's
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("quality", self.quality);
+  }
+
+  std::vector<std::uint8_t> encode(const patch_context& context, std::span<const std::uint8_t> pixels) const {
+    return encode(context, pixels, {});
+  }
+  /// The same with qualities of its own for this sample: one for all of its tokens, or one for each. `decode` finds
+  /// them in the bytes. `Error`: another number of them, or one that is not in 1 .. 100.
+  std::vector<std::uint8_t> encode(const patch_context& context, std::span<const std::uint8_t> pixels,
+                                   std::span<const std::uint8_t> qualities) const;
+  void decode(const patch_context& context, std::span<const std::uint8_t> bytes, std::span<std::uint8_t> pixels) const;
+
+  /// `Error` unless the options make sense.
+  void check() const { require(quality >= 1 && quality <= 100, "dct codec: quality ", quality, ", expected 1 to 100"); }
+};
+
+namespace detail {
+
+/// Quantises a block's coefficients; returns the last place that is not 0.
+inline int quantise(const block_values& coefficients, const quantiser& q, bool round, levels& level) {
+  int last = 0;
+  for (int k = 0; k < q.count(); ++k) {
+    const auto& place = q.scan[static_cast<std::size_t>(k)];
+    const std::int32_t x = coefficients[place.at], size = x < 0 ? -x : x, step = place.step << sample_bits;
+    // Small coefficients cost more than they are worth: thresholds of 0.64 and 1.58 steps.
+    std::int32_t n = (size + step / 2) / step;
+    if (!round && k > 0) {
+      n = size * 100LL < step * 64LL
+              ? 0
+              : std::max<std::int32_t>(1, static_cast<std::int32_t>((size * 100LL + step * 42LL) / (step * 100LL)));
+    }
+    level[static_cast<std::size_t>(k)] = x < 0 ? -n : n;
+    if (n != 0) last = k;
+  }
+  return last;
+}
+
+/// Coefficients from their numbers, up to `last`, and how many rows and columns are in use.
+inline std::array<int, 2> dequantise(const levels& level, int last, const quantiser& q, block_values& coefficients) {
+  std::fill_n(coefficients.begin(), q.count(), 0);
+  int rows = 1, cols = 1;
+  for (int k = 0; k <= last; ++k) {
+    const std::int32_t n = level[static_cast<std::size_t>(k)];
+    if (n == 0) continue;
+    const auto& place = q.scan[static_cast<std::size_t>(k)];
+    coefficients[place.at] =
+        std::clamp(n * place.step, -largest_number >> sample_bits, largest_number >> sample_bits) * (1 << sample_bits);
+    rows = std::max(rows, place.at / q.cols + 1), cols = std::max(cols, place.at % q.cols + 1);
+  }
+  return {rows, cols};
+}
+
+/// Writes a sample by any coder, so that the program that makes the tables can listen.
+template <class Coder>
+void encode_dct(Coder& coder, dct_model& model, const patch_context& context, int quality,
+                std::span<const std::uint8_t> pixels, std::span<const std::uint8_t> asked) {
+  dct_sample<Coder> sample(coder, context, quality, model);
+  const auto qualities = sample.code_qualities(asked);
+  const index patch = context.grid.patch, area = patch * patch;
+  levels level{};
+  std::array<block_values, 3> planes;
+  block_values coefficients;
+  for (std::size_t t = 0; t < qualities.size(); ++t) {
+    const std::uint8_t* from = pixels.data() + static_cast<index>(t) * context.grid.patch_dim();
+    sample.for_each_tile([&](const patch_tile& tile) {
+      const auto& quantisers = sample.quantisers_of(qualities[t], tile);
+      sample.enter(t, tile);
+      if (sample.in_colour()) to_luma(from, area, patch, tile, planes);
+      for (index c = 0; c < context.grid.channels; ++c) {
+        const auto kind = sample.in_colour() && c > 0 ? plane_kind::chroma : plane_kind::luma;
+        const quantiser& q = quantisers[static_cast<std::size_t>(kind)];
+        block_values& plane = planes[sample.in_colour() ? static_cast<std::size_t>(c) : 0];
+        if (!sample.in_colour()) {
+          for (int i = 0; i < tile.height * tile.width; ++i) {
+            const index y = tile.top + i / tile.width, x = tile.left + i % tile.width;
+            plane[static_cast<std::size_t>(i)] = (from[c * area + y * patch + x] - 128) * (1 << sample_bits);
+          }
+        }
+        forward_cosines(plane, tile.height, tile.width, q.rows, q.cols, coefficients);
+        const int last = quantise(coefficients, q, qualities[t] > 50, level);
+        sample.code_plane(c, kind, q, last, level);
+      }
+    });
+  }
+}
+
+}  // namespace detail
+
+inline std::vector<std::uint8_t> dct_codec::encode(const patch_context& context, std::span<const std::uint8_t> pixels,
+                                                   std::span<const std::uint8_t> qualities) const {
+  check();
+  context.grid.check("dct codec");
+  require(static_cast<index>(pixels.size()) == context.bytes(), "dct codec: ", pixels.size(), " pixel values for ",
+          context.tokens(), " tokens of ", context.grid.patch_dim());
+  require(qualities.size() <= 1 || qualities.size() == context.positions.size(), "dct codec: ", qualities.size(),
+          " qualities for ", context.tokens(), " tokens");
+  for (const int q : qualities) require(q >= 1 && q <= 100, "dct codec: quality ", q, ", expected 1 to 100");
+  detail::dct_model model = detail::trained_dct_model();
+  detail::range_encoder coder;
+  detail::encode_dct(coder, model, context, quality, pixels, qualities);
+  return coder.finish();
+}
+
+inline void dct_codec::decode(const patch_context& context, std::span<const std::uint8_t> bytes,
+                              std::span<std::uint8_t> pixels) const {
+  check();
+  context.grid.check("dct codec");
+  require(static_cast<index>(pixels.size()) == context.bytes(), "dct codec: room for ", pixels.size(),
+          " pixel values, expected ", context.tokens(), " tokens of ", context.grid.patch_dim());
+  detail::dct_model model = detail::trained_dct_model();
+  detail::range_decoder coder(bytes, name);
+  detail::dct_sample<detail::range_decoder> sample(coder, context, quality, model);
+  const auto qualities = sample.code_qualities({});
+  const index patch = context.grid.patch, area = patch * patch;
+  detail::levels level;
+  std::array<detail::block_values, 3> planes;
+  detail::block_values coefficients;
+  for (std::size_t t = 0; t < qualities.size(); ++t) {
+    std::uint8_t* to = pixels.data() + static_cast<index>(t) * context.grid.patch_dim();
+    sample.for_each_tile([&](const detail::patch_tile& tile) {
+      const auto& quantisers = sample.quantisers_of(qualities[t], tile);
+      sample.enter(t, tile);
+      for (index c = 0; c < context.grid.channels; ++c) {
+        const auto kind = sample.in_colour() && c > 0 ? detail::plane_kind::chroma : detail::plane_kind::luma;
+        const detail::quantiser& q = quantisers[static_cast<std::size_t>(kind)];
+        detail::block_values& plane = planes[sample.in_colour() ? static_cast<std::size_t>(c) : 0];
+        std::fill_n(level.begin(), q.count(), 0);
+        sample.code_plane(c, kind, q, 0, level);
+        const auto [rows, cols] = detail::dequantise(level, q.count() - 1, q, coefficients);
+        detail::inverse_cosines(coefficients, tile.height, tile.width, q.cols, rows, cols, plane);
+        if (sample.in_colour()) continue;
+        for (int i = 0; i < tile.height * tile.width; ++i) {
+          const index y = tile.top + i / tile.width, x = tile.left + i % tile.width;
+          to[c * area + y * patch + x] =
+              detail::to_pixel((plane[static_cast<std::size_t>(i)] + 1024 + 4) >> detail::sample_bits);
+        }
+      }
+      if (sample.in_colour()) detail::from_luma(planes, tile, to, area, patch);
+    });
+  }
+  coder.finish();
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/codecs/lossless_model.hpp ====
+// The pixels of tokens without loss: each is foreseen from those around it, in its token and in tokens that touch it,
+// and what is left is coded by how restless the surroundings are.
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets::detail {
+
+/// All adaptive bits of the lossless codec.
+struct lossless_model {
+  static constexpr std::size_t planes = 3, activities = 9, errors = 4, lengths = 9;
+  static constexpr std::size_t contexts = planes * activities * errors;
+  static constexpr std::size_t next_at = contexts * lengths, count = 2 * next_at;
+
+  std::array<adaptive_bit, count> bits;
+};
+
+/// Both directions of the lossless codec over one sample; `Coder` reads or writes bits (see range_coder.hpp).
+template <class Coder>
+class lossless_sample {
+ public:
+  lossless_sample(Coder& coder, const patch_context& context, lossless_model& model)
+      : coder_(coder),
+        context_(context),
+        patch_(context.grid.patch),
+        finder_(context, 1),
+        model_(model),
+        window_(static_cast<std::size_t>((patch_ + 1) * stride())),
+        errors_(static_cast<std::size_t>(patch_ * patch_)) {}
+
+  /// Codes the tokens one after the other: `values [n, C, p, p]` are written, or filled.
+  void code(std::span<std::uint8_t> values) {
+    for (index t = 0; t < context_.tokens(); ++t) {
+      std::fill(errors_.begin(), errors_.end(), std::uint8_t{0});
+      for (index c = 0; c < context_.grid.channels; ++c) code_plane(values, t, c);
+    }
+  }
+
+ private:
+  /// A row of the window: a margin to the left, the pixels, one to the right.
+  index stride() const { return patch_ + 2; }
+  std::uint8_t* at(index y, index x) { return window_.data() + (y + 1) * stride() + x + 1; }
+
+  /// The margins: what touching tokens hold there, or what is nearest.
+  void open_window(std::span<const std::uint8_t> values, index t, index c) {
+    const index area = patch_ * patch_, dim = context_.grid.patch_dim();
+    const auto plane = [&](index token) { return values.data() + token * dim + c * area; };
+    const auto left = finder_.token_beside(t, 0, -1), above = finder_.token_beside(t, 1, 0);
+    const auto corner = finder_.token_beside(t, 1, -1), right = finder_.token_beside(t, 1, 1);
+    left_ = left >= 0, above_ = above >= 0;
+    int unknown =
+        c > 0 && context_.grid.channels != 3 ? values[static_cast<std::size_t>(t * dim + (c - 1) * area)] : 128;
+    const auto near = finder_.near(static_cast<std::size_t>(t), 0, 0);
+    if (near.count > 0) unknown = plane(static_cast<index>(near.found[0].block))[area - 1];
+    std::fill(window_.begin(), window_.end(), static_cast<std::uint8_t>(unknown));
+    const index last = patch_ - 1;
+    for (index i = 0; i < patch_; ++i) {
+      if (left_) *at(i, -1) = plane(left)[i * patch_ + last];
+      if (above_) *at(-1, i) = plane(above)[last * patch_ + i];
+    }
+    if (!left_ && above_) *at(0, -1) = *at(-1, 0);
+    if (left_ && !above_) std::fill_n(at(-1, -1), stride(), *at(0, -1));
+    if (above_) *at(-1, -1) = corner >= 0 ? plane(corner)[area - 1] : *at(-1, 0);
+    if (above_) *at(-1, patch_) = right >= 0 ? plane(right)[last * patch_] : *at(-1, last);
+  }
+
+  void code_plane(std::span<std::uint8_t> values, index t, index c) {
+    open_window(values, t, c);
+    std::uint8_t* here = values.data() + t * context_.grid.patch_dim() + c * patch_ * patch_;
+    const auto kind = static_cast<std::size_t>(std::min<index>(c, 2));
+    for (index y = 0; y < patch_; ++y) {
+      if (!left_ && y > 0) *at(y, -1) = *at(y - 1, 0);
+      if (y > 0) *at(y - 1, patch_) = *at(y - 1, patch_ - 1);
+      for (index x = 0; x < patch_; ++x) {
+        const std::uint8_t* p = at(y, x);
+        const std::uint8_t* up = p - stride();
+        const int west = p[-1], north = up[0], corner = up[-1], east = up[1];
+        // The median of west, north and the plane through all three (LOCO-I, Weinberger et al., 2000).
+        const int low = std::min(west, north), high = std::max(west, north);
+        const int expected = std::clamp(west + north - corner, low, high);
+        const int restless = std::abs(west - corner) + std::abs(north - corner) + std::abs(north - east);
+        std::uint8_t& error = errors_[static_cast<std::size_t>(y * patch_ + x)];
+        const std::size_t before = c == 0 ? 0 : error == 0 ? 1 : error < 4 ? 2 : 3;
+        const std::size_t context =
+            (kind * lossless_model::activities + activity(restless)) * lossless_model::errors + before;
+        const int off = static_cast<std::int8_t>(static_cast<std::uint8_t>(here[y * patch_ + x] - expected));
+        const auto some = [&](std::size_t from) {
+          return std::span(model_.bits).subspan(from + context * lossless_model::lengths, lossless_model::lengths);
+        };
+        const int size = code_number(coder_, std::abs(off), some(0), some(lossless_model::next_at), 8);
+        const int found = size != 0 && coder_.code(off < 0) ? -size : size;
+        here[y * patch_ + x] = static_cast<std::uint8_t>(expected + found);
+        *at(y, x) = here[y * patch_ + x];
+        error = static_cast<std::uint8_t>(std::min(size, 255));
+      }
+    }
+  }
+
+  static std::size_t activity(int restless) {
+    return std::min<std::size_t>(std::bit_width(static_cast<unsigned>(restless)), lossless_model::activities - 1);
+  }
+
+  Coder& coder_;
+  const patch_context& context_;
+  index patch_;
+  block_finder finder_;
+  lossless_model& model_;
+  std::vector<std::uint8_t> window_, errors_;
+  bool left_ = false, above_ = false;
+};
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/memory/codecs/lossless_tables.hpp ====
+// What the contexts of the lossless codec start from, trained on photographs.
+// Written by bench/train_codec_tables.cpp.
+
+#include <cstdint>
+#include <iterator>
+
+
+namespace core_tokensets::detail {
+
+/// Each a probability of 0 in 1/4096 (12 bits) above a shift (4 bits).
+// clang-format off
+inline constexpr std::uint16_t lossless_starts[] = {
+    25044, 16132, 14068, 17845, 21926, 29925, 62838, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    26132, 46020, 34356, 36612, 40406, 43289, 64601, 64244, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    19140, 42612, 37236, 40180, 42293, 43540, 64425, 65060, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    13365, 33284, 38484, 40308, 45509, 46132, 64628, 65284, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    7765, 21604, 31444, 40005, 48709, 48549, 64617, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    3751, 12917, 23141, 36181, 48197, 51877, 64633, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    1992, 6967, 13398, 25125, 41382, 53350, 64841, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    1687, 5271, 9719, 15911, 32614, 46790, 64985, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    1399, 3783, 7015, 11047, 19543, 35318, 64345, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 61685, 52117, 56004, 40852, 44356, 45748, 64868, 32772, 32772,
+    54100, 48853, 55252, 42964, 46084, 49161, 65348, 32772, 32772, 41972, 35476, 36692, 32196, 38212, 46900, 64985, 64820, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 49236, 60629, 62740, 58425, 64244, 32772, 32772, 32772, 32772,
+    41684, 57813, 63077, 57444, 63636, 59556, 32772, 32772, 32772, 39204, 55397, 58132, 54452, 57289, 57348, 64244, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 46932, 55638, 64020, 61209, 44468, 63412, 32772, 32772, 32772,
+    36852, 53862, 64309, 59508, 60249, 51492, 59556, 32772, 32772, 33700, 50582, 60132, 54852, 59188, 63620, 63412, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 31988, 53302, 62965, 59620, 62633, 62836, 32772, 32772, 32772,
+    27749, 51143, 63637, 61014, 59817, 64868, 32772, 32772, 32772, 24965, 46726, 60405, 55765, 58597, 64249, 64244, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 23860, 43877, 59348, 61109, 60820, 64612, 32772, 32772, 32772,
+    17941, 42742, 60245, 62197, 63028, 65044, 32772, 32772, 32772, 17893, 38805, 55765, 58997, 59461, 60980, 65364, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 17220, 30228, 48260, 58852, 62916, 65012, 32772, 32772, 32772,
+    13781, 30197, 49989, 60677, 63556, 65300, 32772, 32772, 32772, 11077, 28324, 42900, 56725, 60533, 61944, 65412, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 16452, 22436, 34533, 48793, 60697, 65380, 32772, 32772, 32772,
+    10724, 22645, 36773, 52117, 62681, 65412, 32772, 32772, 32772, 7014, 18341, 31460, 43556, 58917, 63525, 65412, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 20804, 17028, 27940, 36758, 55876, 63172, 61812, 32772, 32772,
+    8532, 18900, 29460, 40020, 56085, 64836, 61812, 32772, 32772, 4582, 11509, 21653, 33573, 49476, 60661, 65381, 59556, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 11316, 20436, 30452, 34980, 43076, 55636, 65284, 32772, 32772,
+    8389, 19428, 30020, 37476, 49940, 58758, 65348, 32772, 32772, 4662, 11637, 22100, 31349, 44612, 55620, 65412, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 61254, 59012, 37732, 49972, 53940, 55353, 64692, 32772, 32772,
+    17332, 40276, 54420, 45172, 51316, 53269, 63812, 61812, 32772, 7556, 16484, 22756, 29476, 38292, 47764, 65241, 64052, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 55365, 62197, 49460, 52308, 54564, 65236, 32772, 32772, 32772,
+    12262, 54149, 61716, 54455, 59433, 65124, 32772, 32772, 32772, 14708, 43716, 48228, 51124, 57446, 64084, 59556, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 48580, 61734, 55428, 51012, 57924, 64708, 59556, 32772, 32772,
+    15191, 49509, 62549, 52564, 58504, 65012, 59556, 32772, 32772, 12709, 43028, 52932, 52404, 57012, 62708, 63796, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 39204, 57510, 57620, 54788, 58020, 62404, 64516, 32772, 32772,
+    14216, 48950, 61637, 55140, 56660, 63700, 64756, 32772, 32772, 11750, 38805, 54821, 54260, 57636, 62868, 64692, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 30308, 46789, 53332, 57876, 59780, 63845, 64244, 32772, 32772,
+    10808, 39269, 58453, 57941, 58453, 62793, 65236, 32772, 32772, 8071, 31669, 50309, 55989, 57172, 62740, 65236, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 21876, 35348, 39220, 53716, 60692, 63924, 64948, 32772, 32772,
+    6983, 29349, 46884, 55109, 60949, 62629, 65412, 32772, 32772, 5191, 20117, 37845, 52773, 59349, 61861, 65412, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 17460, 24868, 25109, 40404, 57157, 64407, 65172, 32772, 32772,
+    4487, 19349, 32708, 43620, 57221, 64233, 65412, 32772, 32772, 3383, 12725, 23781, 40820, 56597, 63685, 64900, 59556, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 19124, 20836, 17477, 26292, 36964, 63127, 65332, 32772, 32772,
+    3334, 13957, 24548, 31492, 44388, 61716, 65412, 32772, 32772, 2439, 8389, 15925, 27509, 42260, 60101, 65412, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 14772, 19012, 23604, 36292, 44868, 54468, 65412, 32772, 32772,
+    3335, 12805, 26964, 36196, 46948, 51892, 65012, 62836, 32772, 2152, 8022, 18405, 28196, 39604, 53060, 65412, 32772, 32772,
+    48212, 38150, 39064, 39526, 38681, 35910, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    54901, 44773, 42391, 45689, 43353, 37913, 64244, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    49429, 47366, 43529, 45703, 44393, 40953, 65060, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    43782, 45894, 45590, 47159, 46694, 41129, 65284, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    37383, 41463, 43863, 47399, 48534, 41877, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    34585, 36553, 40200, 45543, 49639, 44645, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    33705, 34409, 36281, 40808, 48183, 47701, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    33832, 33897, 34697, 36921, 42472, 48742, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    33415, 33561, 34265, 36153, 37977, 37639, 65412, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 37716, 58340, 48153, 42276, 47236, 41508, 32772, 32772, 32772,
+    35060, 57476, 47016, 46708, 48164, 41284, 32772, 32772, 32772, 35972, 50964, 42377, 42103, 45798, 43652, 64820, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 55013, 61156, 58676, 64244, 32772, 32772, 32772, 32772, 32772,
+    53029, 60900, 49620, 53012, 5988, 32772, 32772, 32772, 32772, 49845, 57845, 48468, 50873, 52564, 56756, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 37829, 62484, 57140, 58612, 48516, 32772, 32772, 32772, 32772,
+    38533, 62357, 53973, 54612, 63412, 59556, 32772, 32772, 32772, 39829, 59781, 49397, 52164, 57817, 63412, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 38983, 60116, 55209, 56553, 62836, 32772, 32772, 32772, 32772,
+    37526, 60133, 55801, 54553, 64868, 32772, 32772, 32772, 32772, 38471, 57445, 51910, 51716, 59497, 56756, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 36807, 53413, 56196, 56633, 52820, 32772, 32772, 32772, 32772,
+    35591, 53094, 56470, 58585, 47529, 32772, 32772, 32772, 32772, 35544, 50230, 52726, 53046, 56057, 59220, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 34134, 44934, 52326, 56025, 58308, 32772, 32772, 32772, 32772,
+    34071, 44150, 53238, 58021, 59524, 32772, 32772, 32772, 32772, 33944, 41255, 49078, 53190, 56374, 58148, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 34071, 40358, 44806, 52117, 64484, 32772, 32772, 32772, 32772,
+    32407, 40759, 45110, 54052, 61732, 32772, 32772, 32772, 32772, 33353, 37767, 41639, 49446, 56805, 58775, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32409, 41593, 40953, 51209, 58985, 61812, 32772, 32772, 32772,
+    30133, 40485, 40245, 49321, 57001, 61812, 32772, 32772, 32772, 31369, 35783, 38054, 42070, 52549, 61508, 59556, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 35590, 42037, 42809, 46232, 53609, 65284, 32772, 32772, 32772,
+    31925, 40117, 43225, 43046, 54009, 59636, 32772, 32772, 32772, 32151, 36983, 38759, 42007, 48407, 56375, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 20614, 46180, 46617, 47237, 53577, 35508, 32772, 32772, 32772,
+    46757, 56372, 47272, 49494, 52804, 50452, 61812, 32772, 32772, 36153, 40039, 39239, 42183, 43573, 48596, 64052, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 38581, 53385, 47481, 53641, 65236, 32772, 32772, 32772, 32772,
+    53237, 60309, 51208, 52521, 62740, 32772, 32772, 32772, 32772, 40245, 48676, 48532, 50421, 51700, 59556, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 30165, 55796, 46277, 48484, 53508, 59556, 32772, 32772, 32772,
+    47286, 60597, 50278, 53621, 54089, 59556, 32772, 32772, 32772, 39878, 51701, 47909, 51192, 48612, 51492, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 30214, 56997, 49348, 49205, 54756, 64516, 32772, 32772, 32772,
+    44216, 58742, 51573, 50214, 57767, 54852, 32772, 32772, 32772, 37895, 50806, 49671, 51044, 56228, 64692, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 29287, 51573, 50901, 52708, 58244, 64244, 32772, 32772, 32772,
+    39976, 51526, 51654, 51061, 55684, 63508, 32772, 32772, 32772, 35144, 45510, 50886, 52005, 54581, 46676, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 29463, 43526, 46677, 52822, 56532, 64948, 32772, 32772, 32772,
+    37736, 43158, 48373, 52326, 57304, 61508, 32772, 32772, 32772, 33721, 38647, 47062, 52550, 55542, 61140, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 27255, 41240, 40502, 45990, 58473, 65172, 32772, 32772, 32772,
+    36232, 39415, 42135, 46789, 58325, 63977, 32772, 32772, 32772, 33401, 36248, 40087, 47109, 55620, 59449, 59556, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 24660, 40425, 36149, 40005, 49717, 65332, 32772, 32772, 32772,
+    36967, 39015, 40295, 40933, 50454, 65412, 32772, 32772, 32772, 32102, 35910, 37750, 40917, 49941, 63272, 32772, 32772, 32772,
+    32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 32772, 26551, 40278, 38151, 44102, 46441, 57124, 32772, 32772, 32772,
+    34822, 38454, 38695, 44279, 47400, 51284, 62836, 32772, 32772, 32998, 36057, 36375, 40582, 48457, 49988, 32772, 32772, 32772};
+// clang-format on
+static_assert(std::size(lossless_starts) == lossless_model::count);
+
+inline lossless_model trained_lossless_model() {
+  lossless_model model;
+  start(model.bits, lossless_starts);
+  return model;
+}
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/memory/codecs/lossless_codec.hpp ====
+// Pixels as they are, in fewer bytes.
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// Red and blue as differences to green (three channels; others stay), green first, and back.
+inline void to_differences(const patch_grid& grid, std::span<std::uint8_t> values) {
+  if (grid.channels != 3) return;
+  const auto area = static_cast<std::size_t>(grid.patch * grid.patch);
+  for (std::size_t from = 0; from + 3 * area <= values.size(); from += 3 * area) {
+    for (std::size_t i = from; i < from + area; ++i) {
+      const int r = values[i], g = values[i + area], b = values[i + 2 * area];
+      values[i] = static_cast<std::uint8_t>(g);
+      values[i + area] = static_cast<std::uint8_t>(r - g + 128);
+      values[i + 2 * area] = static_cast<std::uint8_t>(b - g + 128);
+    }
+  }
+}
+inline void from_differences(const patch_grid& grid, std::span<std::uint8_t> values) {
+  if (grid.channels != 3) return;
+  const auto area = static_cast<std::size_t>(grid.patch * grid.patch);
+  for (std::size_t from = 0; from + 3 * area <= values.size(); from += 3 * area) {
+    for (std::size_t i = from; i < from + area; ++i) {
+      const int g = values[i], r = values[i + area] + g, b = values[i + 2 * area] + g;
+      values[i] = static_cast<std::uint8_t>(r - 128);
+      values[i + area] = static_cast<std::uint8_t>(g);
+      values[i + 2 * area] = static_cast<std::uint8_t>(b - 128);
+    }
+  }
+}
+
+}  // namespace detail
+
+/// Loses nothing: each pixel is foreseen from its neighbours and the difference coded, by the coder of `dct_codec`.
+struct lossless_codec {
+  static constexpr const char* name = "lossless";
+  static constexpr const char* about = "exact: what neighbouring pixels do not tell, about half of the bytes of raw";
+
+  std::vector<std::uint8_t> encode(const patch_context& context, std::span<const std::uint8_t> pixels) const {
+    context.grid.check("lossless codec");
+    require(static_cast<index>(pixels.size()) == context.bytes(), "lossless codec: ", pixels.size(),
+            " pixel values for ", context.tokens(), " tokens of ", context.grid.patch_dim());
+    std::vector<std::uint8_t> values(pixels.begin(), pixels.end());
+    detail::to_differences(context.grid, values);
+    detail::lossless_model model = detail::trained_lossless_model();
+    detail::range_encoder coder;
+    detail::lossless_sample(coder, context, model).code(values);
+    return coder.finish();
+  }
+
+  void decode(const patch_context& context, std::span<const std::uint8_t> bytes, std::span<std::uint8_t> pixels) const {
+    context.grid.check("lossless codec");
+    require(static_cast<index>(pixels.size()) == context.bytes(), "lossless codec: room for ", pixels.size(),
+            " pixel values, expected ", context.tokens(), " tokens of ", context.grid.patch_dim());
+    detail::lossless_model model = detail::trained_lossless_model();
+    detail::range_decoder coder(bytes, name);
+    detail::lossless_sample(coder, context, model).code(pixels);
+    coder.finish();
+    detail::from_differences(context.grid, pixels);
+  }
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/codecs/token_codecs.hpp ====
+// The codecs of the library, by name.
+
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+
+namespace core_tokensets {
+
+using token_codecs = choices<dct_codec, lossless_codec, raw_codec>;
+
+/// The codec that a user asks for, as "dct:quality=20". `Error`: an unknown name or option (lists the choices).
+inline any_codec named_codec(std::string_view text, const std::string& what = "codec") {
+  any_codec found;
+  choose_by_name(token_codecs{}, text, what, [&](const auto& codec) { found = any_codec(codec); });
+  return found;
+}
+
+/// The codec that `text` (name and options, as in a file) asks for: one of those that are handed in, or of the
+/// library's, with its options set. `Error` naming `where`: none of them has that name, or not these options.
 template <patch_codec... Codecs>
 any_codec codec_named(std::string_view text, const std::string& where, const Codecs&... codecs) {
   const auto colon = text.find(':');
   const std::string_view name = text.substr(0, colon), options = colon == text.npos ? "" : text.substr(colon + 1);
   any_codec found;
-  bool any = name == std::string_view(raw_codec::name);
-  [[maybe_unused]] const auto attempt = [&](auto codec) {
+  bool any = false;
+  const auto attempt = [&](auto codec) {
     if (any || name != std::string_view(codec.name)) return;
     any = true;
     detail::set_options(codec, options, where + ": codec '" + std::string(name) + "'");
     found = any_codec(codec);
   };
   (attempt(codecs), ...);
+  [&]<class... Own>(choices<Own...>) { (attempt(Own{}), ...); }(token_codecs{});
   require(any, where, ": its pixels are packed by the codec '", name, "', which was not given");
   return found;
 }
 
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/token_weights.hpp ====
+// How a memory keeps the weights of tokens (data/token_batch.hpp), in as few bytes as what made them allows: one bit a
+// token where there are two kinds of tokens, one byte a token for any weights.
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// `none`: every token stands for itself. `drawn`: some of the n tokens of a sample were kept surely (weight 1), the
+/// others drawn evenly from the rest of its P tokens (weight (P - s) / (n - s), s being the number of sure ones): a bit
+/// for each token says which, and the weights follow to the last digit: 2 bytes for 16 tokens. `each`: a byte for each
+/// token, weights from 1 to 62,000 in steps of 2^(1/16), rounded by at most 2.2 %.
+enum class token_weighting { none, drawn, each };
+
+template <>
+inline constexpr std::array words<token_weighting>{"none", "drawn", "each"};
+
+/// The weight of the n - s tokens drawn evenly from the P - s that were not kept surely.
+inline float drawn_weight(index grid_tokens, index kept, index sure) {
+  return kept > sure ? static_cast<float>(static_cast<double>(grid_tokens - sure) / static_cast<double>(kept - sure))
+                     : 1.0f;
+}
+
+namespace detail {
+
+/// Bytes that a sample of n tokens needs for its weights.
+inline index weight_bytes(token_weighting how, index n) {
+  return how == token_weighting::none ? 0 : how == token_weighting::drawn ? (n + 7) / 8 : n;
+}
+
+/// Writes the weights `[n]` (empty: all 1) of some of `grid_tokens` tokens. `Error`: they are not such as `how` keeps,
+/// or there is no room for them.
+inline void write_weights(token_weighting how, index grid_tokens, index n, std::span<const float> weights,
+                          std::span<std::uint8_t> to) {
+  std::fill(to.begin(), to.end(), std::uint8_t{0});
+  if (weights.empty()) return;
+  require(static_cast<index>(weights.size()) == n, "token memory: ", weights.size(), " token weights for ", n,
+          " tokens");
+  require(static_cast<index>(to.size()) >= weight_bytes(how, n), "token memory: ", n, " tokens with weights, there is ",
+          "room for ", how == token_weighting::drawn ? 8 * to.size() : to.size());
+  index sure = 0;
+  for (const float w : weights) sure += w == 1;
+  const float drawn = drawn_weight(grid_tokens, n, sure);
+  for (std::size_t t = 0; t < weights.size(); ++t) {
+    const float w = weights[t];
+    if (how == token_weighting::drawn) {
+      require(w == 1 || std::abs(w - drawn) <= 1e-5f * drawn, "token memory: a token weight of ", w,
+              ", expected 1 or, with ", sure, " of ", n, " tokens kept surely, ", drawn);
+      if (w != 1) to[t / 8] = static_cast<std::uint8_t>(to[t / 8] | 1 << t % 8);
+    } else {
+      const double code = std::round(16 * std::log2(static_cast<double>(w)));
+      require(w > 0 && code >= 0 && code <= 255, "token memory: a token weight of ", w, ", expected 1 to ",
+              std::floor(std::exp2(255.0 / 16)));
+      to[t] = static_cast<std::uint8_t>(code);
+    }
+  }
+}
+
+/// The weights `[n]` that were written.
+inline std::vector<float> read_weights(token_weighting how, index grid_tokens, index n,
+                                       std::span<const std::uint8_t> from) {
+  std::vector<float> weights(static_cast<std::size_t>(n), 1.0f);
+  if (how == token_weighting::each) {
+    for (std::size_t t = 0; t < weights.size(); ++t) weights[t] = static_cast<float>(std::exp2(from[t] / 16.0));
+  } else if (how == token_weighting::drawn) {
+    index sure = 0;
+    for (std::size_t t = 0; t < weights.size(); ++t) sure += (from[t / 8] >> t % 8 & 1) == 0;
+    const float drawn = drawn_weight(grid_tokens, n, sure);
+    for (std::size_t t = 0; t < weights.size(); ++t) {
+      if ((from[t / 8] >> t % 8 & 1) != 0) weights[t] = drawn;
+    }
+  }
+  return weights;
+}
+
+}  // namespace detail
 }  // namespace core_tokensets
 
 // ==== core_tokensets/memory/format.hpp ====
@@ -15236,6 +17064,13 @@ struct memory_column {
   bool operator==(const memory_column&) const = default;
 };
 
+/// The columns in which a memory keeps the weights of tokens: `token_weighting::drawn` with room for so many tokens a
+/// sample, or `each`. Their names are taken.
+inline memory_column drawn_column(index most_tokens) {
+  return {"weights.drawn", dtype::u8, detail::weight_bytes(token_weighting::drawn, most_tokens), false};
+}
+inline const memory_column each_column{"weights.each", dtype::u8, 1, true};
+
 /// How pictures are cut, and what is kept beside the pixels.
 struct token_memory_format {
   patch_grid grid = {};
@@ -15252,11 +17087,37 @@ struct token_memory_format {
       const auto& c = columns[i];
       require(!c.name.empty() && c.width > 0 && c.width <= limit, "token memory: column '", c.name, "' of width ",
               c.width, ", expected a name and a width of 1 to ", limit);
+      require(!c.name.starts_with("weights.") || c == each_column || c == drawn_column(8 * c.width),
+              "token memory: column '", c.name, "' is none in which token weights are kept");
       for (std::size_t j = 0; j < i; ++j) {
         require(columns[j].name != c.name || columns[j].per_token != c.per_token, "token memory: two columns named '",
                 c.name, "'");
       }
     }
+  }
+
+  /// Makes room for the weights of at most so many tokens a sample.
+  void add_weighting(token_weighting how, index most_tokens) {
+    if (how == token_weighting::drawn) columns.push_back(drawn_column(most_tokens));
+    if (how == token_weighting::each) columns.push_back(each_column);
+  }
+  /// Bytes of that column for a sample of n tokens; 0 without one. `Error`: more tokens than there is room for.
+  index weight_bytes(index n) const {
+    for (const auto& c : columns) {
+      if (c == each_column) return n;
+      if (c.name != "weights.drawn") continue;
+      require(n <= 8 * c.width, "token memory: a sample of ", n, " tokens, there is room for the weights of ",
+              8 * c.width);
+      return c.width;
+    }
+    return 0;
+  }
+  token_weighting weighting() const {
+    for (const auto& c : columns) {
+      if (c == each_column) return token_weighting::each;
+      if (c.name == "weights.drawn") return token_weighting::drawn;
+    }
+    return token_weighting::none;
   }
 
   bool operator==(const token_memory_format&) const = default;
@@ -15271,6 +17132,7 @@ struct stored_sample {
   float weight = 1;  ///< kept in 16 bits
   std::uint32_t task = 0;
   std::string_view prompt = {}, answer = {};  ///< UTF-8, empty in a memory without texts
+  std::span<const float> token_weights = {};  ///< [n], or empty: all 1; kept as the format says
 
   index tokens() const { return static_cast<index>(positions.size()); }
 };
@@ -15284,9 +17146,12 @@ struct recalled_sample {
   float weight = 1;
   std::uint32_t task = 0;
   std::string_view prompt, answer;
+  std::vector<float> token_weights = {};  ///< [n], or empty where the memory keeps none
 
   index tokens() const { return static_cast<index>(positions.size()); }
-  operator stored_sample() const { return {patches, positions, relevance, target, weight, task, prompt, answer}; }
+  operator stored_sample() const {
+    return {patches, positions, relevance, target, weight, task, prompt, answer, token_weights};
+  }
 };
 
 /// S samples with T tokens: sample s owns rows `offsets[s] .. offsets[s+1]` of the per-token arrays, its positions
@@ -15362,6 +17227,10 @@ inline void token_arrays::check(const std::string& name) const {
     const auto& column = format.columns[c];
     size(column.name, columns[c].size(),
          (column.per_token ? t_count : s_count) * static_cast<std::size_t>(column.bytes()));
+    for (index s = 0; column.name == "weights.drawn" && s < samples(); ++s) {
+      require(tokens_of(s) <= 8 * column.width, name, ": array 'weights.drawn': sample ", s, " has ", tokens_of(s),
+              " tokens, there is room for ", 8 * column.width);
+    }
   }
   detail::check_offsets(name, "offsets", offsets, t_count);
   detail::check_offsets(name, "patches", pixel_offsets, pixels.size());
@@ -15811,13 +17680,23 @@ class token_memory {
                           .weight = arrays_.weights[i],
                           .task = arrays_.tasks[i],
                           .prompt = arrays_.text_of(2 * i),
-                          .answer = arrays_.text_of(2 * i + 1)};
+                          .answer = arrays_.text_of(2 * i + 1),
+                          .token_weights = token_weights(s)};
     unpack(s, found.patches);
     return found;
   }
   /// The pixels `[n, patch_dim]` of sample s, into memory that is reused.
   void unpack(index s, std::span<std::uint8_t> pixels) const {
     codec_.decode({format().grid, arrays_.positions_of(s)}, arrays_.pixels_of(s), pixels);
+  }
+
+  /// For how many tokens each of sample s stands `[n]`; empty where the memory keeps no weights.
+  std::vector<float> token_weights(index s) const {
+    const token_weighting how = format().weighting();
+    if (how == token_weighting::none) return {};
+    const std::span<const std::byte> bytes = column(weight_column(how), s);
+    return detail::read_weights(how, format().grid.tokens(), arrays_.tokens_of(s),
+                                {reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()});
   }
 
   /// Adds one sample with at least one token, no position twice; tokens are put into the order of their positions.
@@ -15897,6 +17776,9 @@ class token_memory {
   void save(const std::filesystem::path& path) const { save_token_arrays(path, arrays_, codec_, counts_); }
 
  private:
+  static const char* weight_column(token_weighting how) {
+    return how == token_weighting::drawn ? "weights.drawn" : "weights.each";
+  }
   void check_sample(index s) const {
     require(s >= 0 && s < samples(), "token memory: no sample ", s, ", there are ", samples());
   }
@@ -15955,8 +17837,8 @@ token_memory load_memory(const std::filesystem::path& path, const Pick& pick) {
 
 }  // namespace detail
 
-/// Reads a memory that was saved; hand in values of the codecs besides raw that it may use (their options are read from
-/// the file). `Error` names the array that is missing, altered or does not fit the others.
+/// Reads a memory that was saved; hand in values of the codecs besides the library's that it may use (their options are
+/// read from the file). `Error` names the array that is missing, altered or does not fit the others.
 template <patch_codec... Codecs>
 token_memory load_token_memory(const std::filesystem::path& path, const Codecs&... codecs) {
   return detail::load_memory(
@@ -15983,6 +17865,12 @@ inline void token_memory::check_new(const stored_sample& sample) const {
           sample.weight, " is not finite in 16 bits");
   require(f.texts || (sample.prompt.empty() && sample.answer.empty()),
           "token memory: a sample with texts for a memory without");
+  require(sample.token_weights.empty() || sample.token_weights.size() == n,
+          "token memory: ", sample.token_weights.size(), " token weights for ", n, " tokens");
+  const auto one = [](float w) { return w == 1; };
+  require(f.weighting() != token_weighting::none ||
+              std::all_of(sample.token_weights.begin(), sample.token_weights.end(), one),
+          "token memory: tokens with weights for a memory without (token_memory_format::add_weighting)");
 }
 
 inline bool token_memory::append_within(const stored_sample& sample, index bytes) {
@@ -15995,7 +17883,7 @@ inline bool token_memory::append_within(const stored_sample& sample, index bytes
             [&](std::size_t a, std::size_t b) { return sample.positions[a] < sample.positions[b]; });
   std::vector<std::uint8_t> patches;  // copies: the sample may lie in this very memory
   std::vector<std::uint16_t> positions;
-  std::vector<float> relevance;
+  std::vector<float> relevance, weights;
   const std::string prompt(sample.prompt), answer(sample.answer);
   patches.reserve(n * dim);
   for (const std::size_t t : order) {
@@ -16006,11 +17894,17 @@ inline bool token_memory::append_within(const stored_sample& sample, index bytes
     positions.push_back(position);
     const auto patch = sample.patches.subspan(t * dim, dim);
     patches.insert(patches.end(), patch.begin(), patch.end());
+    if (!sample.token_weights.empty()) weights.push_back(sample.token_weights[t]);
     if (!relevant) continue;
     relevance.push_back(sample.relevance[t]);
     require(std::isfinite(relevance.back()), "token memory: the relevance at position ", position, " is not finite");
   }
-  const stored_sample sorted{patches, positions, relevance, sample.target, sample.weight, sample.task, prompt, answer};
+  const stored_sample sorted{patches,     positions, relevance, sample.target, sample.weight,
+                             sample.task, prompt,    answer,    weights};
+  const token_weighting how = format().weighting();
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(format().weight_bytes(static_cast<index>(n))));
+  if (how != token_weighting::none)
+    detail::write_weights(how, format().grid.tokens(), static_cast<index>(n), weights, codes);
   const auto pixels = packed(sorted);
   if (bytes != std::numeric_limits<index>::max()) {
     memory_counts more = counts_;
@@ -16018,6 +17912,7 @@ inline bool token_memory::append_within(const stored_sample& sample, index bytes
     if (memory_file_size(arrays_, codec_, more) > bytes) return false;
   }
   add(sorted, pixels);
+  if (!codes.empty()) std::memcpy(column(weight_column(how), samples() - 1).data(), codes.data(), codes.size());
   return true;
 }
 
@@ -16131,6 +18026,8 @@ inline void token_memory::shrink(std::span<const index> tokens_per_sample) {
   }
   if (!cuts) return;
   require(format().relevance != relevance_storage::none, "token memory: cannot shrink, it keeps no relevance");
+  require(format().weighting() == token_weighting::none,
+          "token memory: cannot shrink, its tokens have weights, which hold for all of them together");
   token_memory next(format(), codec_);
   next.metadata() = metadata();
   std::vector<std::size_t> kept;
@@ -16427,7 +18324,8 @@ struct replay_options {
 
 /// Turns stored samples into a batch, normalised as the model wants it. `drop`: the kept tokens only. `zero` and
 /// `rescaled`: the whole grid, where tokens that are not kept are 0 and have scale 0, kept ones scale 1 (the authors
-/// never rescale the memory). `out` is overwritten and its storage reused.
+/// never rescale the memory). Kept tokens have the weights that the memory keeps. `out` is overwritten and its storage
+/// reused.
 inline void make_batch(const token_memory& memory, std::span<const index> samples,
                        const pixel_normalisation& normalisation, const replay_options& options, token_batch& out) {
   const auto& arrays = memory.arrays();
@@ -16450,6 +18348,8 @@ inline void make_batch(const token_memory& memory, std::span<const index> sample
   out.patches.resize(rows * static_cast<std::size_t>(dim));
   out.positions.resize(rows);
   out.scale.resize(whole_grid ? rows : 0);
+  const bool weighted = memory.format().weighting() != token_weighting::none;
+  out.token_weights.assign(weighted ? rows : 0, 1.0f);
 
   const auto table = pixel_table(normalisation, grid.channels);
   const auto write_patch = [&](const std::uint8_t* pixels, bool mirrored, float* row) {
@@ -16469,6 +18369,7 @@ inline void make_batch(const token_memory& memory, std::span<const index> sample
     const bool mirrored = options.flip > 0 && random.uniform() < options.flip;
     pixels.resize(positions.size() * static_cast<std::size_t>(dim));
     memory.unpack(s, pixels);
+    const std::vector<float> weights = memory.token_weights(s);
     if (whole_grid) {
       std::fill(out.patches.begin() + begin * dim, out.patches.begin() + end * dim, 0.0f);
       std::fill(out.scale.begin() + begin, out.scale.begin() + end, 0);
@@ -16482,6 +18383,7 @@ inline void make_batch(const token_memory& memory, std::span<const index> sample
       write_patch(pixels.data() + t * dim, mirrored, out.patches.data() + row * dim);
       out.positions[static_cast<std::size_t>(row)] = static_cast<std::int32_t>(position);
       if (whole_grid) out.scale[static_cast<std::size_t>(row)] = 1;
+      if (weighted) out.token_weights[static_cast<std::size_t>(row)] = weights[static_cast<std::size_t>(t)];
     }
   };
   const bool small = out.patches.size() < 100'000;  // threads cost more than they bring
@@ -16501,7 +18403,7 @@ inline token_batch make_batch(const token_memory& memory, std::span<const index>
 }  // namespace core_tokensets
 
 // ==== core_tokensets/memory/token_rule.hpp ====
-// Which tokens of a sample are kept: the rule between attribution and memory.
+// Which tokens of a sample are kept, and for how many each of them stands: the rule between attribution and memory.
 
 #include <algorithm>
 #include <cmath>
@@ -16509,6 +18411,7 @@ inline token_batch make_batch(const token_memory& memory, std::span<const index>
 #include <cstdint>
 #include <numeric>
 #include <span>
+#include <utility>
 #include <vector>
 
 
@@ -16519,13 +18422,26 @@ struct token_choice {
   std::span<const double> relevance;  ///< [P]; all 0 where the rule does not look at it
   index count = 1;                    ///< tokens to keep, 1 .. P
   std::uint64_t sample = 0;           ///< what random choices follow from, besides the rule's seed
+  index columns = 0;                  ///< of the grid that the P tokens are row by row; 0: it is a square
+
+  index tokens() const { return static_cast<index>(relevance.size()); }
 };
 
-/// A token rule: `keep(rule, choice)` returns the positions of `count` tokens, each once. A rule with `static constexpr
-/// bool needs_relevance = false` spares the attribution.
+/// What a rule keeps: positions, and for how many tokens of the picture each stands (empty: for itself).
+struct kept_tokens {
+  std::vector<std::uint16_t> positions;
+  std::vector<float> weights;
+
+  kept_tokens(std::vector<std::uint16_t> kept, std::vector<float> of_kept = {})
+      : positions(std::move(kept)), weights(std::move(of_kept)) {}
+};
+
+/// A token rule: `keep(rule, choice)` returns the positions of `count` tokens, each once, or `kept_tokens` with
+/// weights. A rule with `static constexpr bool needs_relevance = false` spares the attribution; one that gives weights
+/// says by `token_weighting weighting() const` how a memory keeps them.
 template <class R>
 concept token_rule = std::copyable<R> && requires(const R& rule, const token_choice& choice) {
-  { keep(rule, choice) } -> std::same_as<std::vector<std::uint16_t>>;
+  { keep(rule, choice) } -> std::convertible_to<kept_tokens>;
 };
 
 /// False where a rule says that it does not look at relevance.
@@ -16535,6 +18451,48 @@ bool needs_relevance(const R& rule) {
   return true;
 }
 
+/// How the weights that a rule gives are kept; it gives none unless it says so.
+template <class R>
+token_weighting weighting_of(const R& rule) {
+  if constexpr (requires { rule.weighting(); }) return rule.weighting();
+  return token_weighting::none;
+}
+
+namespace detail {
+
+/// `Error` unless `count` of the tokens can be kept.
+inline void check_count(const token_choice& c) {
+  require(c.count >= 1 && c.count <= c.tokens() && c.tokens() <= 1 << 16, "token rule: keep ", c.count, " of ",
+          c.tokens(), " tokens, expected 1 or more and no more than there are, of at most 65536");
+}
+
+/// The same, and that relevance is a number everywhere.
+inline void check_choice(const token_choice& c) {
+  check_count(c);
+  for (std::size_t p = 0; p < c.relevance.size(); ++p) {
+    require(std::isfinite(c.relevance[p]), "token rule: the relevance of token ", p, " is ", c.relevance[p],
+            ", expected a finite number");
+  }
+}
+
+/// All positions, the most relevant first; of equal ones the earlier.
+inline std::vector<index> by_relevance(const token_choice& c) {
+  std::vector<index> order(c.relevance.size());
+  std::iota(order.begin(), order.end(), index{0});
+  const double* r = c.relevance.data();
+  std::stable_sort(order.begin(), order.end(), [r](index a, index b) { return r[a] > r[b]; });
+  return order;
+}
+
+/// The first `count` positions, rising as they are stored.
+inline std::vector<std::uint16_t> first_of(const std::vector<index>& positions, index count) {
+  std::vector<std::uint16_t> kept(positions.begin(), positions.begin() + count);
+  std::sort(kept.begin(), kept.end());
+  return kept;
+}
+
+}  // namespace detail
+
 /// The most relevant tokens; of equal ones the earlier position.
 struct top_tokens {
   static constexpr const char* name = "top";
@@ -16542,16 +18500,8 @@ struct top_tokens {
 };
 
 inline std::vector<std::uint16_t> keep(const top_tokens&, const token_choice& c) {
-  std::vector<index> order(c.relevance.size());
-  std::iota(order.begin(), order.end(), index{0});
-  const auto more = [&](index a, index b) {
-    return c.relevance[static_cast<std::size_t>(a)] > c.relevance[static_cast<std::size_t>(b)];
-  };
-  std::stable_sort(order.begin(), order.end(), more);
-  std::vector<std::uint16_t> kept;
-  for (index i = 0; i < c.count; ++i) kept.push_back(static_cast<std::uint16_t>(order[static_cast<std::size_t>(i)]));
-  std::sort(kept.begin(), kept.end());
-  return kept;
+  detail::check_choice(c);
+  return detail::first_of(detail::by_relevance(c), c.count);
 }
 
 /// Tokens at random, every set equally likely: the control of every other rule.
@@ -16568,20 +18518,237 @@ struct chance_tokens {
 };
 
 inline std::vector<std::uint16_t> keep(const chance_tokens& rule, const token_choice& c) {
-  auto order = random_stream(rule.seed ^ 0x746f6b656e73, c.sample).permutation(static_cast<index>(c.relevance.size()));
-  order.resize(static_cast<std::size_t>(c.count));
-  std::vector<std::uint16_t> kept(order.begin(), order.end());
-  std::sort(kept.begin(), kept.end());
-  return kept;
+  detail::check_count(c);
+  return detail::first_of(random_stream(rule.seed ^ 0x746f6b656e73, c.sample).permutation(c.tokens()), c.count);
 }
-
-using token_rules = choices<top_tokens, chance_tokens>;
 
 /// The share `keep` of a picture's P tokens, as a number: the nearest, at least 1. `Error`: not a share.
 inline index tokens_of_share(double keep, index tokens) {
   require(keep > 0 && keep <= 1, "keep ", keep, ": expected a share of the tokens, more than 0 and at most 1");
   return std::clamp<index>(std::lround(keep * static_cast<double>(tokens)), 1, tokens);
 }
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/rules/proportional.hpp ====
+// A sample of the tokens in which each is as likely as it is relevant, with weights that make up for that.
+
+
+namespace core_tokensets {
+
+/// Keeps token i with probability pi_i = min(1, c q_i), q a mixture of relevance (below 0: 0) over its sum and of equal
+/// parts, `even` being the share of the latter, and c such that the pi add up to `count`; by one systematic pass over
+/// the tokens in random order, so that exactly `count` are kept (Madow 1949; Sarndal, Swensson & Wretman 1992, 3.6).
+/// `weighted`: the weight is 1 / pi_i, at most about P / (even count). even = 1, or no relevance at all: `random` with
+/// the weight P / count.
+struct proportional_tokens {
+  static constexpr const char* name = "proportional";
+  static constexpr const char* about = "tokens drawn as often as they are relevant, with weights that make up for it";
+  double even = 0.5;
+  bool weighted = true;
+  std::uint64_t seed = 0;
+
+  token_weighting weighting() const { return weighted ? token_weighting::each : token_weighting::none; }
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("even", self.even);
+    visit("weighted", self.weighted);
+    visit("seed", self.seed);
+  }
+};
+
+/// The probabilities `[P]` with which this rule keeps each token; their sum is `count`.
+inline std::vector<double> inclusion_probabilities(const proportional_tokens& rule, const token_choice& c) {
+  detail::check_choice(c);
+  require(rule.even > 0 && rule.even <= 1, "token rule 'proportional': even ", rule.even,
+          ", expected more than 0 (every token must have a chance) and at most 1");
+  double largest = 0, total = 0;
+  for (const double r : c.relevance) largest = std::max(largest, r);
+  std::vector<double> q;  // relative to the largest first, so that sums are finite
+  for (const double r : c.relevance) total += q.emplace_back(largest > 0 && r > 0 ? r / largest : 0.0);
+  const double even = total > 0 ? rule.even : 1;
+  for (double& x : q) x = (total > 0 ? (1 - even) * x / total : 0) + even / static_cast<double>(c.tokens());
+  // The most likely ones are certain until c q of the rest is nowhere above 1.
+  std::vector<index> order(q.size());
+  std::iota(order.begin(), order.end(), index{0});
+  std::stable_sort(order.begin(), order.end(), [&](index a, index b) { return q.data()[a] > q.data()[b]; });
+  std::vector<double> rest(q.size() + 1, 0.0);  // of those from here on, the least first so that none is lost
+  for (std::size_t k = q.size(); k-- > 0;) rest[k] = rest[k + 1] + q.data()[order[k]];
+  std::size_t certain = 0;
+  const auto left = [&] { return static_cast<double>(c.count) - static_cast<double>(certain); };
+  while (left() > 0 && q.data()[order[certain]] * left() >= rest[certain]) q.data()[order[certain++]] = 1;
+  for (std::size_t k = certain; k < q.size(); ++k) {
+    double& x = q.data()[order[k]];
+    x = left() > 0 ? std::min(1.0, x * left() / rest[certain]) : 0.0;
+  }
+  return q;
+}
+
+inline kept_tokens keep(const proportional_tokens& rule, const token_choice& c) {
+  const std::vector<double> likely = inclusion_probabilities(rule, c);
+  random_stream random(rule.seed ^ 0x70726f706f7274, c.sample);
+  const auto order = random.permutation(c.tokens());
+  // Token i lies on the line [0, count) behind those before it, pi_i long; every whole number, moved by one random
+  // amount, picks what it falls on. Certain ones are picked before.
+  std::vector<std::uint8_t> picked(likely.size(), 0);
+  index left = c.count;
+  const auto pick = [&](index p) {
+    if (left > 0 && picked.data()[p] == 0) picked.data()[p] = 1, --left;
+  };
+  for (const index p : order) {
+    if (likely.data()[p] >= 1) pick(p);
+  }
+  double at = random.uniform();
+  for (const index p : order) {
+    if (likely.data()[p] >= 1) continue;
+    at += likely.data()[p];
+    if (at >= 1) at -= 1, pick(p);
+  }
+  for (const index p : order) pick(p);  // the last one may be missed by rounding
+  std::vector<std::uint16_t> positions;
+  std::vector<float> weights;
+  for (std::size_t p = 0; p < picked.size(); ++p) {
+    if (picked[p] == 0) continue;
+    positions.push_back(static_cast<std::uint16_t>(p));
+    weights.push_back(static_cast<float>(1 / likely[p]));
+  }
+  return {std::move(positions), rule.weighted ? std::move(weights) : std::vector<float>()};
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/rules/soft.hpp ====
+// Tokens drawn by relevance: the more relevant, the likelier.
+
+
+namespace core_tokensets {
+
+/// Draws one token after the other, each of the rest with a probability in proportion to relevance^power, by the
+/// largest of power log r + Gumbel noise (Efraimidis & Spirakis 2006; Kool, van Hoof & Welling, ICML 2019). Power 0 is
+/// `random`; the larger, the nearer to `top`. Relevance below 0 counts as 0, and such tokens come last, in random
+/// order.
+struct soft_tokens {
+  static constexpr const char* name = "soft";
+  static constexpr const char* about = "tokens drawn one after the other by a power of their relevance";
+  double power = 1;
+  std::uint64_t seed = 0;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("power", self.power);
+    visit("seed", self.seed);
+  }
+};
+
+inline std::vector<std::uint16_t> keep(const soft_tokens& rule, const token_choice& c) {
+  detail::check_choice(c);
+  require_within("token rule 'soft': power", rule.power, 0, 1000);
+  random_stream random(rule.seed ^ 0x736f6674, c.sample);
+  std::vector<std::pair<bool, double>> keys;  // whether it is relevant at all, then its key
+  for (const double r : c.relevance) {
+    const double noise = -std::log(-std::log(random.uniform()));
+    const bool counts = r > 0 || rule.power == 0;
+    keys.emplace_back(counts, noise + (r > 0 ? rule.power * std::log(r) : 0.0));
+  }
+  std::vector<index> order(keys.size());
+  std::iota(order.begin(), order.end(), index{0});
+  const auto* key = keys.data();
+  std::stable_sort(order.begin(), order.end(), [key](index a, index b) { return key[a] > key[b]; });
+  return detail::first_of(order, c.count);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/rules/surely.hpp ====
+// The most relevant tokens kept surely, and a few of the rest that stand for all of it.
+
+
+namespace core_tokensets {
+
+/// Of `count` tokens the share `sure` are the s most relevant ones, kept with probability 1; the others are drawn from
+/// the P - s that are left, every set equally likely. `weighted`: each of these has the weight 1 / inclusion
+/// probability = (P - s) / (count - s), so that sums over the kept tokens are, on average over the draws, those over
+/// the picture (Horvitz & Thompson 1952). sure = 0 is `random` with the weight P / count, sure = 1 is `top`.
+struct surely_tokens {
+  static constexpr const char* name = "surely";
+  static constexpr const char* about = "the most relevant tokens surely, others drawn from the rest with its weight";
+  double sure = 0.5;
+  bool weighted = true;
+  std::uint64_t seed = 0;
+
+  token_weighting weighting() const { return weighted ? token_weighting::drawn : token_weighting::none; }
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("sure", self.sure);
+    visit("weighted", self.weighted);
+    visit("seed", self.seed);
+  }
+};
+
+inline kept_tokens keep(const surely_tokens& rule, const token_choice& c) {
+  detail::check_choice(c);
+  require_within("token rule 'surely': sure", rule.sure, 0, 1);
+  const index sure = std::lround(rule.sure * static_cast<double>(c.count));
+  std::vector<index> order = detail::by_relevance(c);
+  random_stream(rule.seed ^ 0x737572656c79, c.sample).shuffle(std::span(order).subspan(static_cast<std::size_t>(sure)));
+  std::vector<std::pair<std::uint16_t, float>> kept;
+  const float weight = drawn_weight(c.tokens(), c.count, sure);
+  for (index i = 0; i < c.count; ++i)
+    kept.emplace_back(static_cast<std::uint16_t>(order[static_cast<std::size_t>(i)]), i < sure ? 1.0f : weight);
+  std::sort(kept.begin(), kept.end());
+  std::vector<std::uint16_t> positions;
+  std::vector<float> weights;
+  for (const auto& [position, w] : kept) positions.push_back(position), weights.push_back(w);
+  return {std::move(positions), rule.weighted ? std::move(weights) : std::vector<float>()};
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/rules/window.hpp ====
+// The most relevant tokens of each part of the picture, so that no part is forgotten.
+
+
+namespace core_tokensets {
+
+/// The grid is cut into windows of `side` x `side` tokens (smaller ones at the right and lower edges). First comes the
+/// most relevant token of every window, then the second of every window, and so on; where the count ends within a
+/// round, the more relevant ones are kept. Ties: the earlier position.
+struct window_tokens {
+  static constexpr const char* name = "window";
+  static constexpr const char* about = "the most relevant tokens of each window of the grid in turn";
+  index side = 2;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("side", self.side);
+  }
+};
+
+inline std::vector<std::uint16_t> keep(const window_tokens& rule, const token_choice& c) {
+  detail::check_choice(c);
+  const index columns = c.columns > 0 ? c.columns : std::lround(std::sqrt(static_cast<double>(c.tokens())));
+  require(c.tokens() % columns == 0 && (c.columns > 0 || columns * columns == c.tokens()),
+          "token rule 'window': ", c.tokens(), " tokens are no grid of ", columns, " columns");
+  require(rule.side > 0, "token rule 'window': side ", rule.side, ", expected 1 or more");
+  const index across = (columns + rule.side - 1) / rule.side;
+  std::vector<index> order = detail::by_relevance(c), taken(order.size(), 0), round(order.size());
+  for (const index p : order) {
+    const index window = p / columns / rule.side * across + p % columns / rule.side;
+    round.data()[p] = taken.data()[window]++;
+  }
+  std::stable_sort(order.begin(), order.end(), [&](index a, index b) { return round.data()[a] < round.data()[b]; });
+  return detail::first_of(order, c.count);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/memory/token_rules.hpp ====
+// The table of all token rules by name. A rule of one's own is a type (memory/token_rule.hpp) and needs no entry.
+
+
+namespace core_tokensets {
+
+using token_rules = choices<surely_tokens, top_tokens, chance_tokens, soft_tokens, proportional_tokens, window_tokens>;
 
 }  // namespace core_tokensets
 
@@ -17178,7 +19345,7 @@ class cached_decoder {
     for (index q = 0; q < prompts.texts(); ++q) {
       asking.targets[static_cast<std::size_t>(prompts.offsets[static_cast<std::size_t>(q + 1)] - 1)] = 0;
     }
-    tape_.text.assign(b_, asking, tape_.plan.rows(), model_.config().text);
+    tape_.text.assign(b_, asking, tape_.plan.all, model_.config().text);
     for (auto& x : stream_) x.resize(b_, prompts.length(), dim);
     forward<B, T>(b_, l.text, p, tape_.text.tokens, tape_.text.positions, *stream_[0]);
     for (std::size_t i = 0; i < l.decoder.size(); ++i) {
@@ -17224,7 +19391,9 @@ class cached_decoder {
     token_rows_.assign(b_, tokens);
     place_rows_.assign(b_, places);
     order_.assign(b_, all_rows);
-    const attention_rows self(one_each, lengths), cross(of_picture, tape_.plan.rows());
+    const attention_rows self(one_each, lengths);
+    attention_rows cross(of_picture, tape_.plan.rows());
+    cross.weigh_keys_like(tape_.plan.all);
     for (auto& x : stream_) x.resize(b_, n, dim);
     forward<B, T>(b_, l.text, p, token_rows_, place_rows_, *stream_[0]);
     for (std::size_t i = 0; i < l.decoder.size(); ++i) {
@@ -20809,11 +22978,13 @@ template <class T>
   }
 }
 
-/// Softmax of one row of n numbers, scaled by `scale` before the exponential.
+/// Softmax of one row of n numbers, scaled by `scale` before the exponential and multiplied by `weights` behind it
+/// unless they are null.
 template <class T>
-void softmax_row(T* x, index n, T scale) {
+void softmax_row(T* x, index n, T scale, const T* weights) {
   const T top = host::fold<T>(n, fn::maximum{}, [x](index c) { return x[c]; });
   simd_for(0, n, [=](index c) { x[c] = fn::exp((x[c] - top) * scale); });
+  if (weights != nullptr) simd_for(0, n, [=](index c) { x[c] *= weights[c]; });
   const T factor = T(1) / host::fold<T>(n, fn::plus{}, [x](index c) { return x[c]; });
   simd_for(0, n, [=](index c) { x[c] *= factor; });
 }
@@ -20826,6 +22997,7 @@ template <std::floating_point T>
 class eigen_backend {
  public:
   using scalar = T;
+  static constexpr bool weighs_keys = true;
 
   /// `threads`: how many may work at once, 0 for OpenMP's default.
   explicit eigen_backend(int threads = 0) : threads_(threads > 0 ? threads : default_threads()) {
@@ -20906,12 +23078,12 @@ class eigen_backend {
 
   // ---- overrides ------------------------------------------------------------------------------------------------
 
-  void softmax(view<T> x) {
+  void softmax(view<T> x, const_view<T> weights) {
     const index rows = x.n0 * x.n1 * x.rows;
     parallel_chunks(threads_, rows, host::grain_elements / (x.cols + 1) + 1, [&](index begin, index end) {
       for (index n = begin; n < end; ++n) {
         const index r = n % x.rows, batch = n / x.rows;
-        eigen_detail::softmax_row(host::row_begin(x, batch / x.n1, batch % x.n1, r), x.cols, T(1));
+        eigen_detail::softmax_row(host::row_begin(x, batch / x.n1, batch % x.n1, r), x.cols, T(1), weights.data);
       }
     });
   }
@@ -20998,9 +23170,10 @@ class eigen_backend {
       const auto of_query = [&](auto x) { return x.matrix(0, h).slice_rows(rows.queries().begin(s), nq); };
       const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
       eigen_detail::product<T>(workspace(), false, true, T(1), T(0), of_query(q), of_key(k), a);
+      const T* weights = rows.key_weights<T>(s, nk).data;
       for (index r = 0; r < nq; ++r) {
         const index seen = rows.visible(s, r);
-        eigen_detail::softmax_row(a.row(r), seen, scale);
+        eigen_detail::softmax_row(a.row(r), seen, scale, weights);
         std::fill(a.row(r) + seen, a.row(r) + nk, T(0));
       }
       eigen_detail::product<T>(workspace(), false, false, T(1), T(0), a, of_key(v), of_query(out));
@@ -21347,12 +23520,15 @@ inline void check_memory(const token_memory& memory, const vit_config& c) {
 struct cut_tokens {
   std::vector<std::uint8_t> patches;
   std::vector<std::uint16_t> positions;
-  std::vector<float> relevance;
+  std::vector<float> relevance, token_weights;
 };
 
 inline cut_tokens cut(const image_view& picture, const patch_grid& grid, std::span<const double> relevance,
-                      std::vector<std::uint16_t> positions) {
-  cut_tokens kept{.patches = {}, .positions = std::move(positions), .relevance = {}};
+                      kept_tokens tokens) {
+  cut_tokens kept{.patches = {},
+                  .positions = std::move(tokens.positions),
+                  .relevance = {},
+                  .token_weights = std::move(tokens.weights)};
   const auto pixels = patchify(picture, grid.patch);
   for (const std::uint16_t p : kept.positions) {
     require(p < grid.tokens(), "consolidate: the token rule keeps position ", p, " of ", grid.tokens());
@@ -21440,7 +23616,7 @@ std::vector<index> store(B& b, const Method& method, const Rule& rule, const Mod
       const auto of_sample = std::span<const double>(relevance).subspan(i * static_cast<std::size_t>(grid.tokens()),
                                                                         static_cast<std::size_t>(grid.tokens()));
       const cut_tokens kept = cut(pictures_of(data).view_of(picture_of(data, part[i])), grid, of_sample,
-                                  keep(rule, {of_sample, count, static_cast<std::uint64_t>(part[i])}));
+                                  keep(rule, {of_sample, count, static_cast<std::uint64_t>(part[i]), grid.cols()}));
       const auto [prompt, answer] = texts_of(data, part[i]);
       if (memory.append_within({.patches = kept.patches,
                                 .positions = kept.positions,
@@ -21449,7 +23625,8 @@ std::vector<index> store(B& b, const Method& method, const Rule& rule, const Mod
                                 .weight = chosen.weights[begin + i],
                                 .task = task_number,
                                 .prompt = prompt,
-                                .answer = answer},
+                                .answer = answer,
+                                .token_weights = kept.token_weights},
                                bytes))
         stored.push_back(part[i]);
     }
@@ -21514,7 +23691,7 @@ struct fit_options {
   bool augment_replay = false;  ///< replayed samples are mirrored, too
   std::uint64_t seed = 0;
   progress_callback on_progress = {};
-  remembered_form as_remembered = {};  ///< what `drop_rule` memory means; a learner sets it
+  remembered_form as_remembered = {};  ///< for `drop_rule` memory and equal footing; a learner sets it
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
@@ -21706,7 +23883,9 @@ struct objective_batch {
 /// An objective: `loss(o, b, logits, batch, tape)` writes `tape.losses` `[R, 1]` (without weights) and `tape.dlogits`
 /// `[R, K]` (=), the gradient of the mean over the rows of weight times loss. It may say more of itself:
 ///   a member `bool uses_start_model`                 asks for `start_logits`;
-///   `index stored_logits() const`                    how many logits a memory shall keep of each sample (0: none).
+///   `index stored_logits() const`                    how many logits a memory shall keep of each sample (0: none);
+///   `index on_equal_footing(index fresh, index replayed, index first_class, index classes) const`
+///       how many of the new samples, the first of a batch, shall look as the memory's do (0: none).
 template <class O, class B>
 concept objective = std::copyable<O> && tensor_backend<B> &&
     requires(const O& o, B& b, view<const typename B::scalar> logits, const objective_batch<typename B::scalar>& batch,
@@ -21723,6 +23902,13 @@ bool uses_start_model(const O& o) {
 template <class O>
 index stored_logits(const O& o) {
   if constexpr (requires { o.stored_logits(); }) return o.stored_logits();
+  return 0;
+}
+
+template <class O>
+index on_equal_footing(const O& o, index fresh, index replayed, index first_class, index classes) {
+  if constexpr (requires { o.on_equal_footing(fresh, replayed, first_class, classes); })
+    return o.on_equal_footing(fresh, replayed, first_class, classes);
   return 0;
 }
 
@@ -21757,21 +23943,29 @@ void loss(const summed& o, B& b, const_view<T> logits, const objective_batch<T>&
 /// Asymmetric cross-entropy (ER-ACE, Caccia et al., ICLR 2022): new samples compete among the classes of their own task
 /// only, so that they do not push the old ones down. There the memory holds samples of the current task too, for which
 /// all classes compete; here it does not yet, so some of the new samples take their place: as many for each new class
-/// as are replayed for each old one.
+/// as are replayed for each old one. On equal footing these look as the memory's samples do (its tokens, its codec), so
+/// that nothing but the picture tells which are old; all others stay whole.
 struct ace {
   static constexpr const char* name = "ace";
   static constexpr const char* about = "asymmetric cross-entropy: most new samples compete among the new classes only";
   double smoothing = 0;
+  bool equal_footing = true;
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
     visit("smoothing", self.smoothing);
+    visit("equal_footing", self.equal_footing);
   }
 
   /// How many of the new samples compete with the old classes too, the first ones of the batch.
   static index open_contest(index fresh, index replayed, index first_class, index classes) {
     if (first_class == 0) return fresh;
     return std::min(fresh, replayed * (classes - first_class) / first_class);
+  }
+  /// None where nothing is replayed or nobody knows which classes are old.
+  index on_equal_footing(index fresh, index replayed, index first_class, index classes) const {
+    const bool contest = equal_footing && replayed > 0 && first_class > 0;
+    return contest ? open_contest(fresh, replayed, first_class, classes) : 0;
   }
 };
 
@@ -21981,13 +24175,14 @@ void run_epochs(std::span<const index> samples, const fit_options& o, const std:
   }
 }
 
-/// A batch of new pictures as training sees it: whole, or for some of the steps with tokens left out.
+/// A batch of new pictures as training sees it: whole, or for some of the steps with tokens left out; or with its first
+/// ones as the memory would keep them and all others whole.
 class new_pictures {
  public:
-  /// The batch of the pictures `part` at that position, with the `texts` about them if there are any; valid until the
-  /// next call.
+  /// The batch of the pictures `part` at that position, of which the first `remembered` look as the memory's do, with
+  /// the `texts` about those that change their look if there are any; valid until the next call.
   token_batch& take(const dataset& data, std::span<const index> part, const vit_config& c, const fit_options& o,
-                    const epoch_position& at, const text_batch* texts = nullptr) {
+                    const epoch_position& at, const text_batch* texts = nullptr, index remembered = 0) {
     check_pictures(data, c);
     make_batch(data, part,
                {.patch = c.grid.patch,
@@ -21996,6 +24191,11 @@ class new_pictures {
                 .seed = o.seed,
                 .epoch = static_cast<std::uint64_t>(at.epoch)},
                whole_);
+    if (remembered > 0 && o.as_remembered) {
+      o.as_remembered(samples_of(whole_, 0, remembered), texts, thinned_);
+      append(thinned_, samples_of(whole_, remembered, whole_.samples()));
+      return thinned_;
+    }
     random_stream random = stream_of(o, at);
     if (!chance(o, random)) return whole_;
     if (o.drop_rule == token_drop_rule::memory && o.as_remembered) {
@@ -22038,10 +24238,12 @@ class replay_batches {
             ", the model sees images of ", c.grid);
   }
   explicit operator bool() const { return memory_ != nullptr; }
+  /// How many join each batch.
+  index count() const { return memory_ != nullptr ? std::min(options_.replay_batch, memory_->samples()) : 0; }
 
   /// The next samples join the batch; returns their numbers in the memory.
   std::span<const index> append_to(token_batch& batch, index step) {
-    drawn_ = sampler_.draw(std::min(options_.replay_batch, memory_->samples()));
+    drawn_ = sampler_.draw(count());
     make_batch(*memory_, drawn_, config_.normalisation,
                {.missing = options_.missing,
                 .flip = options_.augment_replay ? options_.flip : 0.0,
@@ -22088,8 +24290,9 @@ void fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples, const
   start_tape.keep = kept::logits;
   std::span<const float> weights;
   const auto train = [&](std::span<const index> part, const epoch_position& at) {
-    token_batch& batch = pictures.take(*samples.data, part, model.config(), o, at);
-    const index fresh = batch.samples();
+    const auto fresh = static_cast<index>(part.size());
+    const index alike = on_equal_footing(what, fresh, replay.count(), first_class, model.config().classes);
+    token_batch& batch = pictures.take(*samples.data, part, model.config(), o, at, nullptr, alike);
     if (replay) {
       const auto drawn = replay.append_to(batch, at.step);
       if (keeps_logits) recalled.read(*memory, drawn);
@@ -22343,14 +24546,16 @@ consolidation consolidate(B&, const none&, const Model&, const basic_task<Data>&
 }
 
 /// Samples by `select`, of which the share `keep` of the tokens is stored: those that `rule` keeps by the relevance of
-/// `attribute`. Pixels are packed by `codec`. The core tokenset of the paper with the default rule.
-template <class Select = grad_match, class Attribute = grad_lrp, class Rule = top_tokens, class Codec = raw_codec>
+/// `attribute`. Pixels are packed by `codec`. With `top_tokens` and `raw_codec` the core tokenset of the paper; the
+/// defaults, relevant tokens surely and a weighted sample of the rest in a lossy codec, remember more in fewer bytes
+/// (docs/results.md).
+template <class Select = grad_match, class Attribute = grad_lrp, class Rule = surely_tokens, class Codec = dct_codec>
 struct core_tokenset {
   static constexpr const char* name = "core-tokenset";
   static constexpr const char* about = "the most relevant tokens of the most informative samples";
   Select select = {};
   Attribute attribute = {};
-  double keep = 0.25;
+  double keep = 0.5;
   Rule rule = {};
   Codec codec = {};
   relevance_storage relevance = relevance_storage::none;  ///< whether the memory keeps relevance beside the tokens
@@ -22378,8 +24583,11 @@ std::string text_of(const core_tokenset<S, A, R, C>& r) {
 
 template <class S, class A, class R, class C>
 token_memory empty_memory(const core_tokenset<S, A, R, C>& r, token_memory_format format) {
-  (void)tokens_of_share(r.keep, 1);  // told before anything is trained
+  const index tokens = format.grid.tokens(), count = tokens_of_share(r.keep, tokens);
+  const std::vector<double> nothing(static_cast<std::size_t>(tokens), 0.0);
+  (void)keep(r.rule, {nothing, count, 0, format.grid.cols()});  // bad options are told before anything is trained
   format.relevance = r.relevance;
+  format.add_weighting(weighting_of(r.rule), count);
   return token_memory(std::move(format), any_codec(r.codec));
 }
 
@@ -22403,23 +24611,33 @@ consolidation consolidate(B& b, const core_tokenset<S, A, R, C>& recipe, const M
   return done;
 }
 
-/// New pictures with the tokens that the memory would keep of them, in the meaning `how` of a missing token.
+/// New pictures as the memory would give them back: the tokens that it would keep, through its codec.
 template <tensor_backend B, class S, class A, class R, class C, class Model>
 void remembered(B& b, const core_tokenset<S, A, R, C>& recipe, const Model& model, const token_batch& whole,
                 const text_batch* texts, missing_tokens how, token_batch& out) {
-  const index grid = image_config(model).grid.tokens(), count = tokens_of_share(recipe.keep, grid);
+  const vit_config& c = image_config(model);
+  const index grid = c.grid.tokens(), count = tokens_of_share(recipe.keep, grid);
   typename detail::workspace_for<Model>::type workspace;
   const std::vector<double> relevance =
       needs_relevance(recipe.rule) && count < grid
           ? detail::explain(recipe.attribute, b, model, whole, texts != nullptr ? *texts : text_batch{}, workspace)
           : std::vector<double>(static_cast<std::size_t>(whole.tokens()), 0.0);
-  std::vector<std::uint8_t> mask(relevance.size(), 0);
+  core_tokenset<S, A, R, C> without_relevance = recipe;
+  without_relevance.relevance = relevance_storage::none;
+  token_memory form = empty_memory(without_relevance, {.grid = c.grid});
+  std::vector<index> all;
   for (index s = 0; s < whole.samples(); ++s) {
-    const auto begin = static_cast<std::size_t>(whole.offsets[static_cast<std::size_t>(s)]);
-    const auto of_sample = std::span(relevance).subspan(begin, static_cast<std::size_t>(grid));
-    for (const auto p : keep(recipe.rule, {of_sample, count, detail::fingerprint_of(whole, s)})) mask[begin + p] = 1;
+    const index begin = whole.offsets[static_cast<std::size_t>(s)];
+    const auto of_sample =
+        std::span(relevance).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(grid));
+    const kept_tokens kept = keep(recipe.rule, {of_sample, count, detail::fingerprint_of(whole, s), c.grid.cols()});
+    form.append({.patches = pixels_of(whole, begin, kept.positions, c.normalisation, c.grid),
+                 .positions = kept.positions,
+                 .token_weights = kept.weights});
+    all.push_back(s);
   }
-  apply_token_mask(whole, mask, how, out);
+  make_batch(form, all, c.normalisation, {.missing = how}, out);
+  out.targets = whole.targets, out.weights = whole.weights;
 }
 
 /// Whole samples by `select`. With `price` source a picture costs the file that it came as (its pixels where it came
@@ -22857,7 +25075,7 @@ inline void append_stored_texts(const token_memory& memory, std::span<const inde
 
 /// Trains an image-text model on a task with replay from `memory`. A step holds `options.batch` pictures with at most
 /// `texts_per_picture` of their texts each, and `replay_batch` stored samples; its loss is the mean over the new texts
-/// plus the weighted mean over the stored ones. Where a step leaves out what the memory would, its pictures have one
+/// plus the weighted mean over the stored ones. Where pictures look as the memory would keep them, they have one
 /// text each, as stored samples do. Pictures are not mirrored. `Error`: as for classes, and a text that is too long.
 template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser = adamw,
           class Reduce = local_gradients>
@@ -22886,21 +25104,28 @@ void fit(B& b, image_text_model<B>& model, const text_task& t, const token_memor
   image_text_tape<B> start_tape;
   start_tape.keep = kept::logits;
   new_pictures pictures;
-  text_batch texts;
+  text_batch texts, texts_of_alike;
   const bool as_remembered = o.drop_rule == token_drop_rule::memory && o.as_remembered;
   const auto train = [&](std::span<const index> part, const epoch_position& at) {
     const index most_texts = as_remembered && new_pictures::thins(o, at) ? 1 : o.texts_per_picture;
     random_stream random(o.seed ^ 0x7465787473, static_cast<std::uint64_t>(at.step));
+    // On equal footing as many new pictures look as remembered as are replayed of each earlier task.
+    const index alike = o.as_remembered ? on_equal_footing(what, static_cast<index>(part.size()), replay.count(),
+                                                           t.number, t.number + 1)
+                                        : 0;
     texts.clear();
     for (const index picture : part) {
       texts.next_picture();
-      for (const index i : by_picture.some_of(picture, most_texts, random)) {
+      const bool one = texts.pictures() <= alike;
+      for (const index i : by_picture.some_of(picture, one ? 1 : most_texts, random)) {
         texts.append(encoded.prompt(i), encoded.answer(i, random.below(1 << 20)), tokenizer::begin_token,
                      tokenizer::end_token);
       }
     }
     const index fresh = texts.texts();
-    token_batch& batch = pictures.take(data.images, part, model.config().image, o, at, &texts);
+    if (alike > 0) texts_of_alike = texts_of(texts, alike);
+    token_batch& batch =
+        pictures.take(data.images, part, model.config().image, o, at, alike > 0 ? &texts_of_alike : &texts, alike);
     if (replay) detail::append_stored_texts(memory, replay.append_to(batch, at.step), words, texts);
     detail::balance_weights(texts.weights, texts.texts(), fresh);
     view<const T> start_logits;
@@ -23204,11 +25429,15 @@ struct distilled {
   Base base = {};
   double weight = 1, temperature = 2;
 
+  index on_equal_footing(index fresh, index replayed, index first_class, index classes) const {
+    return core_tokensets::on_equal_footing(base, fresh, replayed, first_class, classes);
+  }
+
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
     visit("weight", self.weight);
     visit("temperature", self.temperature);
-    if constexpr (requires { self.base.smoothing; }) visit("smoothing", self.base.smoothing);
+    if constexpr (requires { Base::options(self.base, visit); }) Base::options(self.base, visit);
   }
 };
 
@@ -23282,11 +25511,15 @@ struct dark_experience {
   index top = 10;
 
   index stored_logits() const { return top; }
+
+  index on_equal_footing(index fresh, index replayed, index first_class, index classes) const {
+    return core_tokensets::on_equal_footing(base, fresh, replayed, first_class, classes);
+  }
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
     visit("alpha", self.alpha);
     visit("top", self.top);
-    if constexpr (requires { self.base.smoothing; }) visit("smoothing", self.base.smoothing);
+    if constexpr (requires { Base::options(self.base, visit); }) Base::options(self.base, visit);
   }
 };
 

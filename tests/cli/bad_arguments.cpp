@@ -38,6 +38,10 @@ TEST_CASE("unknown names list what there is", "[cli]") {
                        {{{"--objective", "mean"}}, {"--objective", "'mean'", "sum", "ace", "distilled"}},
                        {{{"--objective", "ace:smooth=1"}}, {"--objective", "'smooth'", "smoothing"}},
                        {{{"--rule", "best"}}, {"--rule", "'best'", "top", "random"}},
+                       {{{"--rule", "surely:sure=2"}}, {"surely", "sure 2", "0 to 1"}},
+                       {{{"--codec", "jpeg"}}, {"--codec", "'jpeg'", "dct", "lossless", "raw"}},
+                       {{{"--codec", "dct:quality=0"}}, {"quality 0", "1 to 100"}},
+                       {{{"--objective", "ace:equal_footing=perhaps"}}, {"equal_footing", "'perhaps'"}},
                        {{{"--optimiser", "adam"}}, {"--optimiser", "'adam'", "adamw", "sgd"}},
                        {{{"--coreset-price", "free"}}, {"--coreset-price", "source", "raw"}},
                        {{{"--wieghts", "w"}}, {"--wieghts"}}});

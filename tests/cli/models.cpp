@@ -9,6 +9,7 @@
 namespace cli_models_tests {
 
 using namespace cli_test;
+using options = std::map<std::string, std::string>;
 
 namespace {
 
@@ -207,6 +208,27 @@ TEST_CASE("an attribution that there is not is told with those there are", "[cli
   check_refused(files.box, args, {"start layer -1"});
   args.back() = "--target=best";
   check_refused(files.box, args, {"target 'best'", "argmax", "label"});
+}
+
+TEST_CASE("every part that the command line names is the one that works", "[cli]") {
+  const sandbox box;
+  const auto model_of = [&](const options& parts) {
+    auto arguments = small_sequence(box / "run");
+    for (const auto& [name, value] : parts) arguments[name] = value;
+    run_well(box, with("sequence", arguments));
+    auto file = cts::load_safetensors(box.path / "run" / "model.safetensors");
+    fs::remove_all(box.path / "run");
+    return file.arrays;
+  };
+  const auto usual = model_of({});
+  CHECK(model_of({}) == usual);
+  for (const options& parts :
+       {options{{"--objective", "ace:equal_footing=false"}}, options{{"--objective", "sum"}},
+        options{{"--rule", "top"}}, options{{"--rule", "surely:weighted=false"}}, options{{"--codec", "dct:quality=5"}},
+        options{{"--select", "random"}}, options{{"--attribute", "rollout"}}, options{{"--memory", "coded-coreset"}}}) {
+    INFO(parts.begin()->first << " " << parts.begin()->second);
+    CHECK_FALSE(model_of(parts) == usual);
+  }
 }
 
 }  // namespace cli_models_tests

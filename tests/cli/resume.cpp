@@ -138,6 +138,7 @@ TEST_CASE("a run that is killed whenever it writes a file resumes to the same bi
 TEST_CASE("a run that is killed again and again resumes to the same bits", "[cli][resume]") {
   const sandbox box;
   for (const options& memory : {options{{"--memory", "core-tokenset"}}, options{{"--memory", "coreset"}},
+                                options{{"--memory", "coded-coreset"}, {"--codec", "lossless"}},
                                 options{{"--memory", "joint"}, {"--token-drop", "0"}}}) {
     const fs::path whole = box.path / "whole", out = box.path / "out";
     run_well(box, three_tasks(whole, memory));

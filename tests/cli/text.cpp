@@ -70,7 +70,7 @@ TEST_CASE("questions are learnt task after task, kept, and asked", "[cli][text]"
   CHECK(results["task_names"].size() == 2);
   CHECK(results["memory_samples"].get<int>() > 0);
   CHECK(results["config"]["task"] == "vqa");
-  CHECK(results["settings"]["strategy"].get<std::string>().find("core-tokenset:keep=0.25") == 0);
+  CHECK(results["settings"]["strategy"].get<std::string>().find("core-tokenset:keep=0.5") == 0);
   CHECK(fs::exists(box.path / "run" / "report.html"));
   const auto memory = cts::load_token_memory(box.path / "run" / "memory.safetensors");
   CHECK(memory.format().texts);

@@ -9,10 +9,10 @@ int main() {
   const auto tasks = cts::class_incremental(
       cts::scenes({.classes = 4, .train_per_class = 200, .test_per_class = 50, .typical = 1}), {.tasks = 2});
 
-  // A small Vision Transformer that may remember 256 KiB; cts::load_vit opens a trained one with timm's names.
+  // A small Vision Transformer that may remember 16 KiB; cts::load_vit opens a trained one with timm's names.
   backend b;
   cts::vit<backend> model(b, {.grid = {32, 32, 3, 8}, .dim = 64, .depth = 2, .heads = 4});
-  cts::continual_learner learner(b, std::move(model), {.budget = cts::kibibytes(256), .fit = {.epochs = 10}});
+  cts::continual_learner learner(b, std::move(model), {.budget = cts::kibibytes(16), .fit = {.epochs = 10}});
   for (const auto& task : tasks) {
     const auto done = learner.learn(task);
     learner.save("learner");  // whenever power fails, the last whole one is there

@@ -50,7 +50,7 @@ cts::answer_relevance attribute(const brightness&, B&, const cts::image_text_mod
   return {brightness_of(images), std::vector<double>(texts.tokens.size(), 0.0)};
 }
 
-using bright_tokens = cts::core_tokenset<last_samples, brightness>;
+using bright_tokens = cts::core_tokenset<last_samples, brightness, cts::top_tokens, cts::raw_codec>;
 
 /// The brightest `count` patches of a picture, computed from its pixels.
 inline std::vector<std::uint16_t> brightest(const cts::image_view& picture, const cts::patch_grid& grid,

@@ -103,7 +103,7 @@ TEST_CASE("equal footing is for the samples for which old classes compete", "[fi
   CHECK(cts::on_equal_footing(fair, 4, 2, 4, 6) == 1);
   CHECK(cts::on_equal_footing(fair, 8, 8, 2, 4) == 8);
   CHECK(cts::on_equal_footing(fair, 8, 0, 2, 4) == 0);
-  CHECK(cts::on_equal_footing(fair, 8, 0, 0, 4) == 0);  // the first task: nothing old is there
+  CHECK(cts::on_equal_footing(fair, 8, 8, 0, 4) == 0);  // nobody knows what is old
   CHECK(cts::on_equal_footing(cts::ace{.equal_footing = false}, 8, 8, 2, 4) == 0);
   CHECK(cts::on_equal_footing(cts::distilled<>{.base = fair}, 4, 2, 4, 6) == 1);
   CHECK(cts::on_equal_footing(cts::dark_experience<>{.base = fair}, 4, 2, 4, 6) == 1);

@@ -39,6 +39,10 @@ outcome run(const cts::task_stream& stream, Strategy how, const cts::learner_opt
           learner.memory().bytes_on_disk()};
 }
 
+/// The core tokenset of the paper: the most relevant tokens, as they are.
+using papers = cts::core_tokenset<cts::grad_match, cts::grad_lrp, cts::top_tokens, cts::raw_codec>;
+using random_papers = cts::core_tokenset<cts::random_selection, cts::grad_lrp, cts::top_tokens, cts::raw_codec>;
+
 }  // namespace
 
 TEST_CASE("every strategy runs through the same loop and keeps its budget", "[learner]") {
@@ -59,7 +63,9 @@ TEST_CASE("every strategy runs through the same loop and keeps its budget", "[le
   const auto means = check(cts::class_means{}, 0);
   CHECK(means.result.memory_bytes == 4 * 16 * 4);  // classes, channels, bytes of a float
   check(cts::core_tokens<>{.keep = 0.25}, 4);
-  const auto tokens = check(cts::core_tokenset<>{}, 4);
+  const auto coded = check(cts::core_tokenset<>{}, 8);
+  CHECK(coded.result.memory_bytes == coded.file_bytes);
+  const auto tokens = check(papers{.keep = 0.25}, 4);
   CHECK(tokens.result.memory_bytes == tokens.file_bytes);
   CHECK(tokens.result.memory_bytes > tokens.result.budget_bytes * 9 / 10);
   const auto whole = check(cts::coreset<>{.select = {}, .price = cts::picture_price::raw}, 16);
@@ -219,7 +225,7 @@ TEST_CASE("data that arrive without a plan: classes by name, old ones again, roo
   backend b(2);
   cts::learner_options o{.budget = cts::kibibytes(6),
                          .fit = {.epochs = 8, .batch = 8, .replay_batch = 8, .token_drop = 0}};
-  cts::continual_learner learner(b, small_model(b), o, cts::core_tokenset<cts::random_selection>{}, cts::ace{},
+  cts::continual_learner learner(b, small_model(b), o, random_papers{.keep = 0.25}, cts::ace{},
                                  cts::adamw{.learning_rate = 3e-3});
   const auto first = learner.learn(only({2, 0}), "blue and red");
   CHECK(first.memory_bytes <= 6 * 1024);
@@ -300,8 +306,7 @@ TEST_CASE("stored logits and distillation run inside a learner, and cost what th
   const auto stream = small_stream();
   backend b(2);
   const auto learn = [&](const auto& objective) {
-    cts::continual_learner learner(b, small_model(b), quick_learner(), cts::core_tokenset<cts::random_selection>{},
-                                   objective);
+    cts::continual_learner learner(b, small_model(b), quick_learner(), random_papers{.keep = 0.25}, objective);
     const auto result = cts::run_sequence(learner, stream);
     CHECK(result.memory_bytes <= result.budget_bytes);
     return learner.memory();

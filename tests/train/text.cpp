@@ -75,7 +75,7 @@ outcome run(const cts::text_stream& stream, Strategy how, const cts::learner_opt
           learner.memory().arrays().text};
 }
 
-using half_tokens = cts::core_tokenset<>;
+using half_tokens = cts::core_tokenset<cts::grad_match, cts::grad_lrp, cts::top_tokens, cts::raw_codec>;
 const half_tokens half{.keep = 0.5};
 
 }  // namespace

@@ -9,6 +9,6 @@
 
 namespace core_tokensets {
 
-using token_rules = choices<top_tokens, chance_tokens, soft_tokens, surely_tokens, proportional_tokens, window_tokens>;
+using token_rules = choices<surely_tokens, top_tokens, chance_tokens, soft_tokens, proportional_tokens, window_tokens>;
 
 }  // namespace core_tokensets

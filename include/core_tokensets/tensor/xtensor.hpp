@@ -106,6 +106,7 @@ void exp_minus(T* x, index n, T top) {
 
 /// The library that the program's matrix products come from, as it describes itself.
 inline std::string blas_description() {
+  using xtensor_detail::openblas_get_config;
   return openblas_get_config == nullptr ? "a BLAS other than OpenBLAS" : openblas_get_config();
 }
 

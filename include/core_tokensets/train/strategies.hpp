@@ -11,7 +11,9 @@
 #include "core_tokensets/attribution/answers/answer_methods.hpp"
 #include "core_tokensets/attribution/grad_lrp.hpp"
 #include "core_tokensets/attribution/random.hpp"
+#include "core_tokensets/memory/codecs/dct_codec.hpp"
 #include "core_tokensets/memory/replay.hpp"
+#include "core_tokensets/memory/rules/surely.hpp"
 #include "core_tokensets/selection/grad_match.hpp"
 #include "core_tokensets/selection/random.hpp"
 #include "core_tokensets/train/consolidate.hpp"
@@ -53,14 +55,16 @@ consolidation consolidate(B&, const none&, const Model&, const basic_task<Data>&
 }
 
 /// Samples by `select`, of which the share `keep` of the tokens is stored: those that `rule` keeps by the relevance of
-/// `attribute`. Pixels are packed by `codec`. The core tokenset of the paper with the default rule.
-template <class Select = grad_match, class Attribute = grad_lrp, class Rule = top_tokens, class Codec = raw_codec>
+/// `attribute`. Pixels are packed by `codec`. With `top_tokens` and `raw_codec` the core tokenset of the paper; the
+/// defaults, relevant tokens surely and a weighted sample of the rest in a lossy codec, remember more in fewer bytes
+/// (docs/results.md).
+template <class Select = grad_match, class Attribute = grad_lrp, class Rule = surely_tokens, class Codec = dct_codec>
 struct core_tokenset {
   static constexpr const char* name = "core-tokenset";
   static constexpr const char* about = "the most relevant tokens of the most informative samples";
   Select select = {};
   Attribute attribute = {};
-  double keep = 0.25;
+  double keep = 0.5;
   Rule rule = {};
   Codec codec = {};
   relevance_storage relevance = relevance_storage::none;  ///< whether the memory keeps relevance beside the tokens
@@ -88,8 +92,11 @@ std::string text_of(const core_tokenset<S, A, R, C>& r) {
 
 template <class S, class A, class R, class C>
 token_memory empty_memory(const core_tokenset<S, A, R, C>& r, token_memory_format format) {
+  const index tokens = format.grid.tokens(), count = tokens_of_share(r.keep, tokens);
+  const std::vector<double> nothing(static_cast<std::size_t>(tokens), 0.0);
+  (void)keep(r.rule, {nothing, count, 0, format.grid.cols()});  // bad options are told before anything is trained
   format.relevance = r.relevance;
-  format.add_weighting(weighting_of(r.rule), tokens_of_share(r.keep, format.grid.tokens()));
+  format.add_weighting(weighting_of(r.rule), count);
   return token_memory(std::move(format), any_codec(r.codec));
 }
 

@@ -96,7 +96,9 @@ void fit(B& b, image_text_model<B>& model, const text_task& t, const token_memor
     const index most_texts = as_remembered && new_pictures::thins(o, at) ? 1 : o.texts_per_picture;
     random_stream random(o.seed ^ 0x7465787473, static_cast<std::uint64_t>(at.step));
     // On equal footing as many new pictures look as remembered as are replayed of each earlier task.
-    const index alike = on_equal_footing(what, static_cast<index>(part.size()), replay.count(), t.number, t.number + 1);
+    const index alike = o.as_remembered ? on_equal_footing(what, static_cast<index>(part.size()), replay.count(),
+                                                           t.number, t.number + 1)
+                                        : 0;
     texts.clear();
     for (const index picture : part) {
       texts.next_picture();

@@ -183,7 +183,7 @@ struct dct_codec {
   static constexpr const char* about =
       "lossy: tokens as JPEG would see them, for a fifteenth of the bytes at quality 50";
 
-  int quality = 50;  ///< 1 .. 100, as libjpeg's
+  int quality = 20;  ///< 1 .. 100, as libjpeg's
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {

@@ -12,7 +12,7 @@
 
 namespace core_tokensets {
 
-using token_codecs = choices<raw_codec, dct_codec, lossless_codec>;
+using token_codecs = choices<dct_codec, lossless_codec, raw_codec>;
 
 /// The codec that a user asks for, as "dct:quality=20". `Error`: an unknown name or option (lists the choices).
 inline any_codec named_codec(std::string_view text, const std::string& what = "codec") {

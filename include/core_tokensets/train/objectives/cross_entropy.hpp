@@ -34,7 +34,7 @@ struct ace {
   static constexpr const char* name = "ace";
   static constexpr const char* about = "asymmetric cross-entropy: most new samples compete among the new classes only";
   double smoothing = 0;
-  bool equal_footing = false;
+  bool equal_footing = true;
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
@@ -46,6 +46,11 @@ struct ace {
   static index open_contest(index fresh, index replayed, index first_class, index classes) {
     if (first_class == 0) return fresh;
     return std::min(fresh, replayed * (classes - first_class) / first_class);
+  }
+  /// None where nothing is replayed or nobody knows which classes are old.
+  index on_equal_footing(index fresh, index replayed, index first_class, index classes) const {
+    const bool contest = equal_footing && replayed > 0 && first_class > 0;
+    return contest ? open_contest(fresh, replayed, first_class, classes) : 0;
   }
 };
 

@@ -41,6 +41,10 @@ struct dark_experience {
   index top = 10;
 
   index stored_logits() const { return top; }
+
+  index on_equal_footing(index fresh, index replayed, index first_class, index classes) const {
+    return core_tokensets::on_equal_footing(base, fresh, replayed, first_class, classes);
+  }
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
     visit("alpha", self.alpha);

@@ -57,6 +57,10 @@ struct distilled {
   Base base = {};
   double weight = 1, temperature = 2;
 
+  index on_equal_footing(index fresh, index replayed, index first_class, index classes) const {
+    return core_tokensets::on_equal_footing(base, fresh, replayed, first_class, classes);
+  }
+
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
     visit("weight", self.weight);

@@ -28,10 +28,8 @@ struct objective_batch {
 /// `[R, K]` (=), the gradient of the mean over the rows of weight times loss. It may say more of itself:
 ///   a member `bool uses_start_model`                 asks for `start_logits`;
 ///   `index stored_logits() const`                    how many logits a memory shall keep of each sample (0: none);
-///   a member `bool equal_footing`                    the new samples for which old classes compete, the first of a
-///                                                    batch, shall look as the memory's do, and
-///   `open_contest(fresh, replayed, first_class, classes) -> index`  says how many these are.
-/// One with a member `base` has the last two of that.
+///   `index on_equal_footing(index fresh, index replayed, index first_class, index classes) const`
+///       how many of the new samples, the first of a batch, shall look as the memory's do (0: none).
 template <class O, class B>
 concept objective = std::copyable<O> && tensor_backend<B> &&
     requires(const O& o, B& b, view<const typename B::scalar> logits, const objective_batch<typename B::scalar>& batch,
@@ -51,14 +49,10 @@ index stored_logits(const O& o) {
   return 0;
 }
 
-/// How many of a batch's new samples shall look as the memory's do.
 template <class O>
 index on_equal_footing(const O& o, index fresh, index replayed, index first_class, index classes) {
-  if constexpr (requires { o.equal_footing; }) {
-    return o.equal_footing && replayed > 0 ? O::open_contest(fresh, replayed, first_class, classes) : 0;
-  } else if constexpr (requires { o.base; }) {
-    return on_equal_footing(o.base, fresh, replayed, first_class, classes);
-  }
+  if constexpr (requires { o.on_equal_footing(fresh, replayed, first_class, classes); })
+    return o.on_equal_footing(fresh, replayed, first_class, classes);
   return 0;
 }
 

@@ -261,7 +261,8 @@ inline void token_memory::check_new(const stored_sample& sample) const {
   const auto one = [](float w) { return w == 1; };
   require(f.weighting() != token_weighting::none ||
               std::all_of(sample.token_weights.begin(), sample.token_weights.end(), one),
-          "token memory: tokens with weights for a memory without (token_memory_format::add_weighting)");
+          "token memory: tokens with weights for a memory without; make it by empty_memory(strategy, format), or by "
+          "token_memory_format::add_weighting");
 }
 
 inline bool token_memory::append_within(const stored_sample& sample, index bytes) {

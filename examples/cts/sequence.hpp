@@ -33,8 +33,8 @@ inline constexpr memory_kind memory_kinds[] = {
 struct sequence_arguments {
   core_tokensets::fit_options fit = {};
   core_tokensets::core_tokenset<> recipe = {};
-  std::string task = "classify", data = "scenes", classes, memory = "core-tokenset", select, attribute, rule, objective,
-              optimiser, budget = "0.01", coreset_price = "source", weights, backend = "eigen", out;
+  std::string task = "classify", data = "scenes", classes, memory = "core-tokenset", select, attribute, rule, codec,
+              objective, optimiser, budget = "0.01", coreset_price = "source", weights, backend = "eigen", out;
   std::ptrdiff_t tasks = 5, per_class = 0, image = 0, patch = 4, dim = 96, depth = 4, heads = 0;
   std::ptrdiff_t pictures = 0, test_pictures = 300, text_depth = 2, vocabulary = 1024, beams = 1;
   int threads = 0;

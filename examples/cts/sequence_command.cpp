@@ -6,6 +6,7 @@
 
 #include "backends.hpp"
 #include "core_tokensets/io/atomic_file.hpp"
+#include "core_tokensets/memory/codecs/token_codecs.hpp"
 #include "core_tokensets/memory/token_rule.hpp"
 #include "core_tokensets/report/sequence_report.hpp"
 #include "core_tokensets/selection/any_selector.hpp"
@@ -232,6 +233,7 @@ void add_memory_options(CLI::App& c, sequence_arguments& a) {
   c.add_option("--select", a.select, help_of("how samples are chosen, the first by default:", cts::selectors{}));
   c.add_option("--attribute", a.attribute, "how tokens are ranked (grad_lrp); cts attribute --help lists the methods");
   c.add_option("--rule", a.rule, help_of("which tokens are kept, the first by default:", cts::token_rules{}));
+  c.add_option("--codec", a.codec, help_of("how kept tokens are packed, the first by default:", cts::token_codecs{}));
   c.add_option("--keep", a.recipe.keep, "share of a sample's tokens that is stored");
   add_words(c, "--keep-relevance", a.recipe.relevance, "whether the memory keeps the relevance of its tokens");
   c.add_option("--coreset-price", a.coreset_price, "bytes of a whole picture: its source file, or its raw pixels")

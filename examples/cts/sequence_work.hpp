@@ -43,14 +43,14 @@ struct named_parts {
   }
 
  private:
-  using named_tokenset = cts::core_tokenset<cts::any_selector, cts::any_attribution<B>, any_rule>;
+  using named_tokenset = cts::core_tokenset<cts::any_selector, cts::any_attribution<B>, any_rule, cts::any_codec>;
 
   static any_strategy<B, Model> strategy_of(const sequence_arguments& a, const cts::any_attribution<B>& attribute) {
     named_tokenset tokens{.select = cts::any_selector(),
                           .attribute = attribute,
                           .keep = a.recipe.keep,
                           .rule = any_rule(),
-                          .codec = {},
+                          .codec = a.codec.empty() ? cts::any_codec() : cts::named_codec(a.codec, "--codec"),
                           .relevance = a.recipe.relevance};
     if (!a.select.empty()) tokens.select = cts::named_selector(a.select);
     if (!a.rule.empty())

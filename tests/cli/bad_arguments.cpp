@@ -36,6 +36,8 @@ TEST_CASE("unknown names list what there is", "[cli]") {
                        {{{"--objective", "mean"}}, {"--objective", "'mean'", "sum", "ace", "distilled"}},
                        {{{"--objective", "ace:smooth=1"}}, {"--objective", "'smooth'", "smoothing"}},
                        {{{"--rule", "best"}}, {"--rule", "'best'", "top", "random"}},
+                       {{{"--codec", "jpeg"}}, {"--codec", "'jpeg'", "raw", "dct", "lossless"}},
+                       {{{"--codec", "dct:quality=0"}}, {"quality 0", "1 to 100"}},
                        {{{"--optimiser", "adam"}}, {"--optimiser", "'adam'", "adamw", "sgd"}},
                        {{{"--coreset-price", "free"}}, {"--coreset-price", "source", "raw"}},
                        {{{"--wieghts", "w"}}, {"--wieghts"}}});

@@ -148,8 +148,8 @@ void print_header(const std::string& name, const char* about, const std::vector<
   }
   std::printf("};\n// clang-format on\n");
   std::printf("static_assert(std::size(%s_starts) == %s_model::count);\n\n", name.c_str(), name.c_str());
-  std::printf("inline %s_model trained_%s_model() {\n  %s_model model;\n  start(model.bits, %s_starts);\n",
-              name.c_str(), name.c_str(), name.c_str(), name.c_str());
+  std::printf("inline %s_model trained_%s_model() {\n", name.c_str(), name.c_str());
+  std::printf("  static constexpr auto model = started<%s_model>(%s_starts);\n", name.c_str(), name.c_str());
   std::printf("  return model;\n}\n\n}  // namespace core_tokensets::detail\n");
   std::fprintf(stderr, "%s: %zu contexts, %zu of them never heard\n", name.c_str(), heard.size(), silent);
 }

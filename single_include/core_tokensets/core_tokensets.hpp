@@ -15693,10 +15693,13 @@ struct adaptive_bit {
   }
 };
 
-/// Sets each state to what a table says of it: a probability of 0 in 1/4096 above a shift of 4 bits.
-inline void start(std::span<adaptive_bit> states, std::span<const std::uint16_t> table) {
-  for (std::size_t i = 0; i < states.size() && i < table.size(); ++i)
-    states[i] = {static_cast<std::uint16_t>(table[i] | 15u), static_cast<std::uint16_t>(table[i] & 15u)};
+/// A model whose bits start from a table: for each a probability of 0 in 1/4096 above a shift of 4 bits.
+template <class Model>
+constexpr Model started(std::span<const std::uint16_t, Model::count> table) {
+  Model model{};
+  for (std::size_t i = 0; i < Model::count; ++i)
+    model.bits[i] = {static_cast<std::uint16_t>(table[i] | 15u), static_cast<std::uint16_t>(table[i] & 15u)};
+  return model;
 }
 
 class range_encoder {
@@ -16151,8 +16154,7 @@ inline constexpr std::uint16_t dct_starts[] = {
 static_assert(std::size(dct_starts) == dct_model::count);
 
 inline dct_model trained_dct_model() {
-  dct_model model;
-  start(model.bits, dct_starts);
+  static constexpr auto model = started<dct_model>(dct_starts);
   return model;
 }
 
@@ -16330,8 +16332,7 @@ class dct_sample {
     block_ = token * finder_.per_token() + static_cast<std::size_t>(tile.row * tiles_ + tile.col);
   }
 
-  /// Codes plane `plane` of the block that was entered. `last`: see `code_details`. Returns the last place of a
-  /// coefficient that is not 0.
+  /// Codes plane `plane` of the block that was entered. `last`: see `code_details`.
   void code_plane(index plane, plane_kind kind, const quantiser& q, int last, levels& level) {
     const auto p = static_cast<std::size_t>(plane), planes = static_cast<std::size_t>(grid_.channels);
     const auto state = [&](std::size_t block) -> block_state& { return states_[block * planes + p]; };
@@ -16349,16 +16350,9 @@ class dct_sample {
     const int expected = static_cast<int>(
         rounded((expected_mean * q.height * q.width * unit) >> (2 * cosine_bits + mean_bits - sample_bits), step));
     level[0] = code_mean(coder_, model_, kind, q, near_.distance, expected, level[0]);
-    const int near_details = weights == 0 ? 7 : count_class((details + weights / 2) / weights);
     block_state& now = state(block_);
-    int likely = near_details;
-    if (plane > 0) {  // the plane before it knows better
-      const int before = count_class(states_[block_ * planes + p - 1].details);
-      likely = kind == plane_kind::luma ? before
-               : plane == 1
-                   ? std::min(before, 6) / 2 * 2 + (near_details % 7 != 0 ? 1 : 0)
-                   : std::min<int>(count_class(states_[block_ * planes].details), 6) / 2 * 2 + (before != 0 ? 1 : 0);
-    }
+    const int near_details = weights == 0 ? none_near : count_class((details + weights / 2) / weights);
+    const int likely = details_expected(plane, kind, near_details, {states_.data() + block_ * planes, p});
     const int found = code_details(coder_, model_, kind, q, likely, last, level);
     now.details = static_cast<std::uint8_t>(std::min(found, 255));
     const std::int64_t mean =
@@ -16372,7 +16366,16 @@ class dct_sample {
     std::int16_t mean = 0;  ///< of its pixels, with `mean_bits` of fraction
     std::uint8_t details = 0;
   };
-  static constexpr int mean_bits = 6;
+  static constexpr int mean_bits = 6, none_near = 7;
+
+  /// How many coefficients one expects (0 .. 7): as many as near by, or what the planes `before` of the block tell.
+  static int details_expected(index plane, plane_kind kind, int near, std::span<const block_state> before) {
+    if (plane == 0) return near;
+    const int last = count_class(before.back().details);
+    if (kind == plane_kind::luma) return last;
+    const bool some = plane == 1 ? near > 0 && near != none_near : last != 0;
+    return count_class(before.front().details) / 2 * 2 + (some ? 1 : 0);
+  }
   static std::int64_t rounded(std::int64_t x, int step) {
     return x < 0 ? -((-x + step / 2) / step) : (x + step / 2) / step;
   }
@@ -16405,7 +16408,7 @@ inline void to_luma(const std::uint8_t* red, index size, index stride, const pat
   }
 }
 inline std::uint8_t to_pixel(std::int32_t x) { return static_cast<std::uint8_t>(std::clamp(x, 0, 255)); }
-inline void from_luma(std::array<block_values, 3>& in, const patch_tile& tile, std::uint8_t* red, index size,
+inline void from_luma(const std::array<block_values, 3>& in, const patch_tile& tile, std::uint8_t* red, index size,
                       index stride) {
   constexpr std::int32_t most = 1 << 14;
   for (int y = 0; y < tile.height; ++y) {
@@ -16826,8 +16829,7 @@ inline constexpr std::uint16_t lossless_starts[] = {
 static_assert(std::size(lossless_starts) == lossless_model::count);
 
 inline lossless_model trained_lossless_model() {
-  lossless_model model;
-  start(model.bits, lossless_starts);
+  static constexpr auto model = started<lossless_model>(lossless_starts);
   return model;
 }
 
@@ -17870,7 +17872,8 @@ inline void token_memory::check_new(const stored_sample& sample) const {
   const auto one = [](float w) { return w == 1; };
   require(f.weighting() != token_weighting::none ||
               std::all_of(sample.token_weights.begin(), sample.token_weights.end(), one),
-          "token memory: tokens with weights for a memory without (token_memory_format::add_weighting)");
+          "token memory: tokens with weights for a memory without; make it by empty_memory(strategy, format), or by "
+          "token_memory_format::add_weighting");
 }
 
 inline bool token_memory::append_within(const stored_sample& sample, index bytes) {

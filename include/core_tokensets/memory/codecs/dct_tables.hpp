@@ -208,8 +208,7 @@ inline constexpr std::uint16_t dct_starts[] = {
 static_assert(std::size(dct_starts) == dct_model::count);
 
 inline dct_model trained_dct_model() {
-  dct_model model;
-  start(model.bits, dct_starts);
+  static constexpr auto model = started<dct_model>(dct_starts);
   return model;
 }
 

@@ -124,8 +124,7 @@ inline constexpr std::uint16_t lossless_starts[] = {
 static_assert(std::size(lossless_starts) == lossless_model::count);
 
 inline lossless_model trained_lossless_model() {
-  lossless_model model;
-  start(model.bits, lossless_starts);
+  static constexpr auto model = started<lossless_model>(lossless_starts);
   return model;
 }
 

@@ -27,10 +27,13 @@ struct adaptive_bit {
   }
 };
 
-/// Sets each state to what a table says of it: a probability of 0 in 1/4096 above a shift of 4 bits.
-inline void start(std::span<adaptive_bit> states, std::span<const std::uint16_t> table) {
-  for (std::size_t i = 0; i < states.size() && i < table.size(); ++i)
-    states[i] = {static_cast<std::uint16_t>(table[i] | 15u), static_cast<std::uint16_t>(table[i] & 15u)};
+/// A model whose bits start from a table: for each a probability of 0 in 1/4096 above a shift of 4 bits.
+template <class Model>
+constexpr Model started(std::span<const std::uint16_t, Model::count> table) {
+  Model model{};
+  for (std::size_t i = 0; i < Model::count; ++i)
+    model.bits[i] = {static_cast<std::uint16_t>(table[i] | 15u), static_cast<std::uint16_t>(table[i] & 15u)};
+  return model;
 }
 
 class range_encoder {

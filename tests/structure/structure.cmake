@@ -62,7 +62,8 @@ endif()
 # The other compiler: every program, warnings as errors.
 find_program(CTS_CLANG NAMES clang++-14 clang++)
 if(CTS_CLANG AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
-  cts_add_project(clang ${PROJECT_SOURCE_DIR} -DCMAKE_CXX_COMPILER=${CTS_CLANG} -DCTS_TESTS=OFF -DCTS_CUDA=OFF)
+  cts_add_project(clang ${PROJECT_SOURCE_DIR} -DCMAKE_CXX_COMPILER=${CTS_CLANG} -DCTS_TESTS=OFF -DCTS_CUDA=OFF
+                  -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=4)
 else()
   cts_skip_test(clang "clang++ is missing, or already the compiler")
 endif()

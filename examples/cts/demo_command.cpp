@@ -15,7 +15,9 @@ cts::report_page page_of(const cts::json& runs, const std::vector<cts::report_fi
   cts::report_page page{.title = "Memories compared",
                         .subtitle =
                             "Ten classes of built-in pictures in five tasks of two; every memory has the same "
-                            "bytes. One seed: differences of a few percent are noise."};
+                            "bytes: whole pictures as raw pixels (coreset) or in the codec of the tokens "
+                            "(coded-coreset), random tokens, relevant tokens of random or of chosen pictures. One "
+                            "seed: differences of a few percent are noise."};
   cts::bar_chart chart{.bars = {}, .caption = "Accuracy over all ten classes after the last task", .unit = "%"};
   cts::report_table table{{"memory", "accuracy", "incremental", "forgetting", "bytes", "samples", "tokens"}};
   for (const auto& run : runs) {

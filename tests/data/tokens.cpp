@@ -268,4 +268,23 @@ TEST_CASE("token drop by relevance: samples of more tokens than 16 bits count", 
   CHECK(out.positions.back() == tokens - 1);
 }
 
+TEST_CASE("batches are cut and joined without a change, but never to themselves", "[tokens]") {
+  cts::token_batch all{.patch_dim = 2, .patches = {1, 2, 3, 4, 5, 6}, .positions = {4, 7, 9}, .offsets = {0, 2, 2, 3}};
+  all.targets = {5, 6, 7}, all.weights = {1, 2, 3}, all.token_weights = {1, 4, 2}, all.scale = {1, 0.5, 0};
+  auto joined = cts::samples_of(all, 0, 1);
+  CHECK(joined.positions == std::vector<std::int32_t>{4, 7});
+  CHECK(joined.token_weights == std::vector<float>{1, 4});
+  cts::append(joined, cts::samples_of(all, 1, 3));
+  CHECK_NOTHROW(joined.check());
+  CHECK(joined.patches == all.patches);
+  CHECK(joined.positions == all.positions);
+  CHECK(joined.offsets == all.offsets);
+  CHECK(joined.scale == all.scale);
+  CHECK(joined.targets == all.targets);
+  CHECK(joined.weights == all.weights);
+  CHECK(joined.token_weights == all.token_weights);
+  CHECK_THROWS_AS(cts::samples_of(all, 2, 4), cts::Error);
+  CHECK_THROWS_AS(cts::append(joined, joined), cts::Error);
+}
+
 }  // namespace data_tokens_tests

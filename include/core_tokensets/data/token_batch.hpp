@@ -56,6 +56,7 @@ struct token_batch {
 
 /// Appends the samples of `more` to `batch`.
 inline void append(token_batch& batch, const token_batch& more) {
+  require(&batch != &more, "append: a batch to itself");
   require(batch.patch_dim == more.patch_dim, "append: patches of ", more.patch_dim,
           " numbers to a batch with patches of ", batch.patch_dim);
   if (!batch.scale.empty() || !more.scale.empty()) {

@@ -108,7 +108,7 @@ TEST_CASE("budgets that make no sense or hold no token are told", "[cli]") {
                        {{{"--budget", "0"}}, {"'0'", "more than 0"}},
                        {{{"--budget", "2"}}, {"'2'", "at most 1"}},
                        {{{"--budget", "nan"}}, {"'nan'"}},
-                       {{{"--budget", "100B"}}, {"budget", "bytes is too small", "4 tokens"}},
+                       {{{"--budget", "100B"}}, {"budget", "bytes is too small", "8 tokens"}},
                        {{{"--budget", "100B"}, {"--memory", "coreset"}}, {"budget", "too small for one picture"}}});
 }
 

@@ -201,7 +201,7 @@ TEST_CASE("a checkpoint of other settings, or one that was altered, is refused",
   const auto differs = [&](const options& other, const std::vector<std::string>& told) {
     check_refused(box, three_tasks(out, other, true), told);
   };
-  differs({{"--keep", "0.5"}}, {out.string(), "other settings: strategy was", "keep=0.25", "keep=0.5"});
+  differs({{"--keep", "0.25"}}, {out.string(), "other settings: strategy was", "keep=0.25", "keep=0.5"});
   differs({{"--memory", "coreset"}}, {"other settings: strategy was", "coreset"});
   differs({{"--optimiser", "adamw:learning_rate=0.002"}}, {"other settings: optimiser was", "0.002"});
   differs({{"--epochs", "3"}}, {"other settings: fit.epochs was \"2\", now it is \"3\""});

@@ -269,8 +269,14 @@ TEST_CASE("token drop by relevance: samples of more tokens than 16 bits count", 
 }
 
 TEST_CASE("batches are cut and joined without a change, but never to themselves", "[tokens]") {
-  cts::token_batch all{.patch_dim = 2, .patches = {1, 2, 3, 4, 5, 6}, .positions = {4, 7, 9}, .offsets = {0, 2, 2, 3}};
-  all.targets = {5, 6, 7}, all.weights = {1, 2, 3}, all.token_weights = {1, 4, 2}, all.scale = {1, 0.5, 0};
+  cts::token_batch all{.patch_dim = 2,
+                       .patches = {1, 2, 3, 4, 5, 6},
+                       .positions = {4, 7, 9},
+                       .offsets = {0, 2, 2, 3},
+                       .scale = {1, 0.5, 0},
+                       .targets = {5, 6, 7},
+                       .weights = {1, 2, 3},
+                       .token_weights = {1, 4, 2}};
   auto joined = cts::samples_of(all, 0, 1);
   CHECK(joined.positions == std::vector<std::int32_t>{4, 7});
   CHECK(joined.token_weights == std::vector<float>{1, 4});

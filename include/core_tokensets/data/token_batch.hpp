@@ -3,7 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
-#include <type_traits>
+#include <span>
 #include <vector>
 
 #include "core_tokensets/core/options.hpp"
@@ -81,26 +81,38 @@ inline void append(token_batch& batch, const token_batch& more) {
   batch.targets.insert(batch.targets.end(), more.targets.begin(), more.targets.end());
 }
 
+/// Appends sample s of `from`, with all that `from` knows of it, to a batch that knows as much.
+inline void append_sample(const token_batch& from, index s, token_batch& to) {
+  const index begin = from.offsets[static_cast<std::size_t>(s)], end = from.offsets[static_cast<std::size_t>(s + 1)];
+  const auto part = [](const auto& all, index first, index last, auto& out) {
+    if (!all.empty()) out.insert(out.end(), all.begin() + first, all.begin() + last);
+  };
+  to.patch_dim = from.patch_dim;
+  part(from.patches, begin * from.patch_dim, end * from.patch_dim, to.patches);
+  part(from.positions, begin, end, to.positions);
+  part(from.scale, begin, end, to.scale);
+  part(from.token_weights, begin, end, to.token_weights);
+  part(from.targets, s, s + 1, to.targets);
+  part(from.weights, s, s + 1, to.weights);
+  to.offsets.push_back(to.offsets.back() + end - begin);
+}
+
+/// The samples named by `samples`, in that order and as often as they are named.
+inline token_batch copy_samples(const token_batch& from, std::span<const index> samples) {
+  token_batch out;
+  out.patch_dim = from.patch_dim;
+  for (const index s : samples) append_sample(from, s, out);
+  return out;
+}
+
 /// Samples [begin, end) of a batch.
 inline token_batch samples_of(const token_batch& batch, index begin, index end) {
   require(0 <= begin && begin <= end && end <= batch.samples(), "samples_of: ", begin, " to ", end, " of ",
           batch.samples());
-  const index first = batch.offsets[static_cast<std::size_t>(begin)],
-              last = batch.offsets[static_cast<std::size_t>(end)];
-  const auto part = [](const auto& all, index from, index to) {
-    using all_type = std::remove_cvref_t<decltype(all)>;
-    return all.empty() ? all_type() : all_type(all.begin() + from, all.begin() + to);
-  };
-  token_batch some{.patch_dim = batch.patch_dim,
-                   .patches = part(batch.patches, first * batch.patch_dim, last * batch.patch_dim),
-                   .positions = part(batch.positions, first, last),
-                   .offsets = part(batch.offsets, begin, end + 1),
-                   .scale = part(batch.scale, first, last),
-                   .targets = part(batch.targets, begin, end),
-                   .weights = part(batch.weights, begin, end),
-                   .token_weights = part(batch.token_weights, first, last)};
-  for (index& o : some.offsets) o -= first;
-  return some;
+  token_batch out;
+  out.patch_dim = batch.patch_dim;
+  for (index s = begin; s < end; ++s) append_sample(batch, s, out);
+  return out;
 }
 
 /// What happens to a left-out token: it leaves the sequence (MAE, PatchDropout), or its embedding becomes 0 and only

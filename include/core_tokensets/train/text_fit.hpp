@@ -109,7 +109,7 @@ void fit(B& b, image_text_model<B>& model, const text_task& t, const token_memor
       }
     }
     const index fresh = texts.texts();
-    if (alike > 0) texts_of_alike = texts_of(texts, alike);
+    if (alike > 0) texts_of_alike = texts_of_first(texts, alike);
     token_batch& batch =
         pictures.take(data.images, part, model.config().image, o, at, alike > 0 ? &texts_of_alike : &texts, alike);
     if (replay) detail::append_stored_texts(memory, replay.append_to(batch, at.step), words, texts);

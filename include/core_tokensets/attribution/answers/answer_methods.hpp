@@ -28,8 +28,8 @@ std::vector<double> sample_matrices(B& b, const attention_rows& rows, index head
 template <class T>
 void divide_rows(token_map& map, std::span<const T> weights, index times) {
   for (index r = 0; r < map.rows && !weights.empty(); ++r) {
-    for (index c = 0; c < map.cols; ++c)
-      map(r, c) /= std::pow(double(weights[static_cast<std::size_t>(r)]), static_cast<double>(times));
+    const double by = std::pow(double(weights[static_cast<std::size_t>(r)]), static_cast<double>(times));
+    for (index c = 0; c < map.cols; ++c) map(r, c) /= by;
   }
 }
 

@@ -95,20 +95,7 @@ void explain_answers(B& b, const image_text_model<B>& model, const token_batch& 
 
 namespace detail {
 
-/// Sample s of a batch appended to another.
-inline void append_sample(const token_batch& from, index s, token_batch& to) {
-  const auto begin = from.offsets[static_cast<std::size_t>(s)], end = from.offsets[static_cast<std::size_t>(s + 1)];
-  const auto part = [&](const auto& values, auto& out, index width) {
-    if (!values.empty()) out.insert(out.end(), values.begin() + begin * width, values.begin() + end * width);
-  };
-  to.patch_dim = from.patch_dim;
-  part(from.patches, to.patches, from.patch_dim);
-  part(from.positions, to.positions, 1);
-  part(from.scale, to.scale, 1);
-  part(from.token_weights, to.token_weights, 1);
-  to.offsets.push_back(to.offsets.back() + end - begin);
-}
-
+/// Text s of a batch appended to another, about a picture of its own.
 inline void append_sample(const text_batch& from, index s, text_batch& to) {
   const auto begin = from.offsets[static_cast<std::size_t>(s)], end = from.offsets[static_cast<std::size_t>(s + 1)];
   to.next_picture();

@@ -5,28 +5,6 @@
 
 namespace core_tokensets {
 
-/// The samples named by `samples`, in that order and as often as they are named.
-inline token_batch copy_samples(const token_batch& from, std::span<const index> samples) {
-  token_batch out;
-  out.patch_dim = from.patch_dim;
-  for (const index s : samples) {
-    const auto at = static_cast<std::size_t>(s);
-    const index begin = from.offsets[at], end = from.offsets[at + 1];
-    out.patches.insert(out.patches.end(), from.patches.begin() + begin * from.patch_dim,
-                       from.patches.begin() + end * from.patch_dim);
-    out.positions.insert(out.positions.end(), from.positions.begin() + begin, from.positions.begin() + end);
-    if (!from.scale.empty()) out.scale.insert(out.scale.end(), from.scale.begin() + begin, from.scale.begin() + end);
-    if (!from.token_weights.empty()) {
-      out.token_weights.insert(out.token_weights.end(), from.token_weights.begin() + begin,
-                               from.token_weights.begin() + end);
-    }
-    if (!from.targets.empty()) out.targets.push_back(from.targets[at]);
-    if (!from.weights.empty()) out.weights.push_back(from.weights[at]);
-    out.offsets.push_back(static_cast<index>(out.positions.size()));
-  }
-  return out;
-}
-
 /// What was settled for the samples of a batch, for such copies of them.
 inline target repeat_target(const settled_target& settled, std::span<const index> samples) {
   target t{settled.what, explained_class::given};

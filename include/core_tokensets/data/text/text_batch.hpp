@@ -57,8 +57,9 @@ struct text_batch {
 };
 
 /// The texts about the first `pictures` pictures.
-inline text_batch texts_of(const text_batch& all, index pictures) {
-  require(pictures >= 0 && pictures <= all.pictures(), "texts_of: ", pictures, " of ", all.pictures(), " pictures");
+inline text_batch texts_of_first(const text_batch& all, index pictures) {
+  require(pictures >= 0 && pictures <= all.pictures(), "texts_of_first: ", pictures, " of ", all.pictures(),
+          " pictures");
   const auto first = [](const auto& values, index n) {
     using values_type = std::remove_cvref_t<decltype(values)>;
     return values.empty() ? values_type() : values_type(values.begin(), values.begin() + n);

@@ -43,7 +43,31 @@ outcome run(const cts::task_stream& stream, Strategy how, const cts::learner_opt
 using papers = cts::core_tokenset<cts::grad_match, cts::grad_lrp, cts::top_tokens, cts::raw_codec>;
 using random_papers = cts::core_tokenset<cts::random_selection, cts::grad_lrp, cts::top_tokens, cts::raw_codec>;
 
+/// Whole pictures by chance, by a strategy that says or does not say how new ones would look in the memory.
+template <bool Says>
+struct whole_pictures {
+  static constexpr const char* name = "whole";
+};
+template <class B, bool Says, class Model, class Task>
+cts::consolidation consolidate(B& b, const whole_pictures<Says>&, const Model& model, const Task& t,
+                               cts::token_memory& memory, cts::index bytes, std::uint64_t seed) {
+  return cts::consolidate(b, cts::coreset<cts::random_selection>{.price = cts::picture_price::raw}, model, t, memory,
+                          bytes, seed);
+}
+template <class B, class Model>
+void remembered(B&, const whole_pictures<true>&, const Model&, const cts::token_batch& whole, const cts::text_batch*,
+                cts::missing_tokens, cts::token_batch& out) {
+  out = whole;
+}
+
 }  // namespace
+
+TEST_CASE("a strategy that does not say how the memory keeps pictures keeps them whole", "[learner]") {
+  const auto stream = small_stream();
+  const auto options = quick_learner();  // thins every new batch where nothing is replayed on equal footing
+  CHECK(run(stream, whole_pictures<false>{}, options).parameters ==
+        run(stream, whole_pictures<true>{}, options).parameters);
+}
 
 TEST_CASE("every strategy runs through the same loop and keeps its budget", "[learner]") {
   const auto stream = small_stream();

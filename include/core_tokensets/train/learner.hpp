@@ -197,6 +197,8 @@ class continual_learner {
       f.as_remembered = [this](const token_batch& whole, const text_batch* texts, token_batch& out) {
         remembered(b_, strategy_, std::as_const(model_), whole, texts, o_.fit.missing, out);
       };
+    } else {
+      f.as_remembered = [](const token_batch& whole, const text_batch*, token_batch& out) { out = whole; };
     }
     return f;
   }

@@ -27,8 +27,8 @@ namespace core_tokensets {
 ///   `empty_memory(strategy, format) -> token_memory`              another format or codec;
 ///   `memory_price(strategy, memory) -> index`                     what the memory costs, if not the bytes of its file;
 ///   `class_scores(b, strategy, model, samples) -> [n, K] double`  how pictures are classified, if not by the logits;
-///   `remembered(b, strategy, model, whole, texts, how, out)`      new pictures as the memory would keep them;
-///   `save_state(strategy)`, `load_state(strategy, file)`          what it knows besides the memory.
+///   `remembered(b, strategy, model, whole, texts, how, out)`      new pictures as the memory would keep them, if not
+///   whole; `save_state(strategy)`, `load_state(strategy, file)`          what it knows besides the memory.
 template <class S, class B, class Model, class Task>
 concept strategy = std::copyable<S> &&
     requires(B& b, S& s, const Model& model, const Task& t, token_memory& memory, index bytes, std::uint64_t seed) {

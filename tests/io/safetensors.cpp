@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <string>
 
 #include "core_tokensets/core/random.hpp"
@@ -99,6 +100,16 @@ TEST_CASE("numbers convert among types, and refuse where they do not fit") {
   CHECK_THROWS_AS(host_array::of(std::vector<double>{0x1p63}).as<std::int64_t>(), cts::Error);
   CHECK(host_array::of(std::vector<double>{-0x1p63}).as<std::int64_t>()[0] == std::numeric_limits<std::int64_t>::min());
   CHECK_THROWS_AS(host_array::of(std::vector<float>{256}).as<std::uint8_t>(), cts::Error);
+  const auto largest = host_array::of(std::vector<std::uint64_t>{7, 18446744073709551615u});
+  CHECK(largest.as<double>() == std::vector<double>{7, 0x1p64});
+  CHECK(largest.to(cts::dtype::u64) == largest);
+  CHECK_THROWS_AS(largest.as<std::int64_t>(), cts::Error);
+  CHECK(host_array::of(std::vector<std::int64_t>{9007199254740993}).as<std::uint64_t>()[0] == 9007199254740993u);
+  // More numbers than are converted at a time, each in its place.
+  std::vector<std::int32_t> many(1000);
+  std::iota(many.begin(), many.end(), -500);
+  const auto reals = host_array::of(many).as<double>();
+  CHECK(std::equal(many.begin(), many.end(), reals.begin(), reals.end()));
   CHECK_THROWS_AS(host_array::of(std::vector<float>{-1}).as<std::uint64_t>(), cts::Error);
   CHECK(host_array::of(std::vector<double>{0.1}).as<float>()[0] == 0.1f);
   CHECK(host_array::of(std::vector<float>{1, 0}).as<bool>() == std::vector<bool>{true, false});

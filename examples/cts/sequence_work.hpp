@@ -55,6 +55,7 @@ struct named_parts {
                           .codec = cts::any_codec(cts::core_tokenset<>{}.codec),
                           .relevance = a.recipe.relevance};
     if (!a.select.empty()) tokens.select = cts::named_selector(a.select);
+    if (!a.codec.empty()) tokens.codec = cts::named_codec(a.codec, "--codec");
     if (!a.rule.empty())
       cts::choose_by_name(cts::token_rules{}, a.rule, "--rule", [&](const auto& r) { tokens.rule = any_rule(r); });
     if (cts::detail::model_kind<Model>::texts && (a.memory == "core-tokens" || a.memory == "core-tokenset"))
@@ -68,7 +69,6 @@ struct named_parts {
     if constexpr (!cts::detail::model_kind<Model>::texts) {
       if (a.memory == "ncm") return any_strategy<B, Model>(cts::class_means{.frozen = !a.weights.empty()});
     }
-    if (!a.codec.empty()) tokens.codec = cts::named_codec(a.codec, "--codec");
     if (a.memory == "coded-coreset") {
       tokens.rule = any_rule(cts::chance_tokens{}), tokens.keep = 1;
       return any_strategy<B, Model>(tokens);

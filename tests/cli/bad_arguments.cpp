@@ -41,6 +41,7 @@ TEST_CASE("unknown names list what there is", "[cli]") {
                        {{{"--rule", "surely:sure=2"}}, {"surely", "sure 2", "0 to 1"}},
                        {{{"--codec", "jpeg"}}, {"--codec", "'jpeg'", "dct", "lossless", "raw"}},
                        {{{"--codec", "dct:quality=0"}}, {"quality 0", "1 to 100"}},
+                       {{{"--codec", "jpeg"}, {"--memory", "coreset"}}, {"--codec", "'jpeg'"}},
                        {{{"--objective", "ace:equal_footing=perhaps"}}, {"equal_footing", "'perhaps'"}},
                        {{{"--optimiser", "adam"}}, {"--optimiser", "'adam'", "adamw", "sgd"}},
                        {{{"--coreset-price", "free"}}, {"--coreset-price", "source", "raw"}},

@@ -424,8 +424,9 @@ struct text_batch {
 };
 
 /// The texts about the first `pictures` pictures.
-inline text_batch texts_of(const text_batch& all, index pictures) {
-  require(pictures >= 0 && pictures <= all.pictures(), "texts_of: ", pictures, " of ", all.pictures(), " pictures");
+inline text_batch texts_of_first(const text_batch& all, index pictures) {
+  require(pictures >= 0 && pictures <= all.pictures(), "texts_of_first: ", pictures, " of ", all.pictures(),
+          " pictures");
   const auto first = [](const auto& values, index n) {
     using values_type = std::remove_cvref_t<decltype(values)>;
     return values.empty() ? values_type() : values_type(values.begin(), values.begin() + n);
@@ -2204,7 +2205,7 @@ void set_option(T& of, std::string_view key, std::string_view value, const std::
 
 #include <cmath>
 #include <cstdint>
-#include <type_traits>
+#include <span>
 #include <vector>
 
 
@@ -2280,26 +2281,38 @@ inline void append(token_batch& batch, const token_batch& more) {
   batch.targets.insert(batch.targets.end(), more.targets.begin(), more.targets.end());
 }
 
+/// Appends sample s of `from`, with all that `from` knows of it, to a batch that knows as much.
+inline void append_sample(const token_batch& from, index s, token_batch& to) {
+  const index begin = from.offsets[static_cast<std::size_t>(s)], end = from.offsets[static_cast<std::size_t>(s + 1)];
+  const auto part = [](const auto& all, index first, index last, auto& out) {
+    if (!all.empty()) out.insert(out.end(), all.begin() + first, all.begin() + last);
+  };
+  to.patch_dim = from.patch_dim;
+  part(from.patches, begin * from.patch_dim, end * from.patch_dim, to.patches);
+  part(from.positions, begin, end, to.positions);
+  part(from.scale, begin, end, to.scale);
+  part(from.token_weights, begin, end, to.token_weights);
+  part(from.targets, s, s + 1, to.targets);
+  part(from.weights, s, s + 1, to.weights);
+  to.offsets.push_back(to.offsets.back() + end - begin);
+}
+
+/// The samples named by `samples`, in that order and as often as they are named.
+inline token_batch copy_samples(const token_batch& from, std::span<const index> samples) {
+  token_batch out;
+  out.patch_dim = from.patch_dim;
+  for (const index s : samples) append_sample(from, s, out);
+  return out;
+}
+
 /// Samples [begin, end) of a batch.
 inline token_batch samples_of(const token_batch& batch, index begin, index end) {
   require(0 <= begin && begin <= end && end <= batch.samples(), "samples_of: ", begin, " to ", end, " of ",
           batch.samples());
-  const index first = batch.offsets[static_cast<std::size_t>(begin)],
-              last = batch.offsets[static_cast<std::size_t>(end)];
-  const auto part = [](const auto& all, index from, index to) {
-    using all_type = std::remove_cvref_t<decltype(all)>;
-    return all.empty() ? all_type() : all_type(all.begin() + from, all.begin() + to);
-  };
-  token_batch some{.patch_dim = batch.patch_dim,
-                   .patches = part(batch.patches, first * batch.patch_dim, last * batch.patch_dim),
-                   .positions = part(batch.positions, first, last),
-                   .offsets = part(batch.offsets, begin, end + 1),
-                   .scale = part(batch.scale, first, last),
-                   .targets = part(batch.targets, begin, end),
-                   .weights = part(batch.weights, begin, end),
-                   .token_weights = part(batch.token_weights, first, last)};
-  for (index& o : some.offsets) o -= first;
-  return some;
+  token_batch out;
+  out.patch_dim = batch.patch_dim;
+  for (index s = begin; s < end; ++s) append_sample(batch, s, out);
+  return out;
 }
 
 /// What happens to a left-out token: it leaves the sequence (MAE, PatchDropout), or its embedding becomes 0 and only
@@ -4975,20 +4988,7 @@ void explain_answers(B& b, const image_text_model<B>& model, const token_batch& 
 
 namespace detail {
 
-/// Sample s of a batch appended to another.
-inline void append_sample(const token_batch& from, index s, token_batch& to) {
-  const auto begin = from.offsets[static_cast<std::size_t>(s)], end = from.offsets[static_cast<std::size_t>(s + 1)];
-  const auto part = [&](const auto& values, auto& out, index width) {
-    if (!values.empty()) out.insert(out.end(), values.begin() + begin * width, values.begin() + end * width);
-  };
-  to.patch_dim = from.patch_dim;
-  part(from.patches, to.patches, from.patch_dim);
-  part(from.positions, to.positions, 1);
-  part(from.scale, to.scale, 1);
-  part(from.token_weights, to.token_weights, 1);
-  to.offsets.push_back(to.offsets.back() + end - begin);
-}
-
+/// Text s of a batch appended to another, about a picture of its own.
 inline void append_sample(const text_batch& from, index s, text_batch& to) {
   const auto begin = from.offsets[static_cast<std::size_t>(s)], end = from.offsets[static_cast<std::size_t>(s + 1)];
   to.next_picture();
@@ -7656,8 +7656,8 @@ std::vector<double> sample_matrices(B& b, const attention_rows& rows, index head
 template <class T>
 void divide_rows(token_map& map, std::span<const T> weights, index times) {
   for (index r = 0; r < map.rows && !weights.empty(); ++r) {
-    for (index c = 0; c < map.cols; ++c)
-      map(r, c) /= std::pow(double(weights[static_cast<std::size_t>(r)]), static_cast<double>(times));
+    const double by = std::pow(double(weights[static_cast<std::size_t>(r)]), static_cast<double>(times));
+    for (index c = 0; c < map.cols; ++c) map(r, c) /= by;
   }
 }
 
@@ -8117,28 +8117,6 @@ std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const 
 
 
 namespace core_tokensets {
-
-/// The samples named by `samples`, in that order and as often as they are named.
-inline token_batch copy_samples(const token_batch& from, std::span<const index> samples) {
-  token_batch out;
-  out.patch_dim = from.patch_dim;
-  for (const index s : samples) {
-    const auto at = static_cast<std::size_t>(s);
-    const index begin = from.offsets[at], end = from.offsets[at + 1];
-    out.patches.insert(out.patches.end(), from.patches.begin() + begin * from.patch_dim,
-                       from.patches.begin() + end * from.patch_dim);
-    out.positions.insert(out.positions.end(), from.positions.begin() + begin, from.positions.begin() + end);
-    if (!from.scale.empty()) out.scale.insert(out.scale.end(), from.scale.begin() + begin, from.scale.begin() + end);
-    if (!from.token_weights.empty()) {
-      out.token_weights.insert(out.token_weights.end(), from.token_weights.begin() + begin,
-                               from.token_weights.begin() + end);
-    }
-    if (!from.targets.empty()) out.targets.push_back(from.targets[at]);
-    if (!from.weights.empty()) out.weights.push_back(from.weights[at]);
-    out.offsets.push_back(static_cast<index>(out.positions.size()));
-  }
-  return out;
-}
 
 /// What was settled for the samples of a batch, for such copies of them.
 inline target repeat_target(const settled_target& settled, std::span<const index> samples) {
@@ -24522,8 +24500,8 @@ namespace core_tokensets {
 ///   `empty_memory(strategy, format) -> token_memory`              another format or codec;
 ///   `memory_price(strategy, memory) -> index`                     what the memory costs, if not the bytes of its file;
 ///   `class_scores(b, strategy, model, samples) -> [n, K] double`  how pictures are classified, if not by the logits;
-///   `remembered(b, strategy, model, whole, texts, how, out)`      new pictures as the memory would keep them;
-///   `save_state(strategy)`, `load_state(strategy, file)`          what it knows besides the memory.
+///   `remembered(b, strategy, model, whole, texts, how, out)`      new pictures as the memory would keep them, if not
+///   whole; `save_state(strategy)`, `load_state(strategy, file)`          what it knows besides the memory.
 template <class S, class B, class Model, class Task>
 concept strategy = std::copyable<S> &&
     requires(B& b, S& s, const Model& model, const Task& t, token_memory& memory, index bytes, std::uint64_t seed) {
@@ -25127,7 +25105,7 @@ void fit(B& b, image_text_model<B>& model, const text_task& t, const token_memor
       }
     }
     const index fresh = texts.texts();
-    if (alike > 0) texts_of_alike = texts_of(texts, alike);
+    if (alike > 0) texts_of_alike = texts_of_first(texts, alike);
     token_batch& batch =
         pictures.take(data.images, part, model.config().image, o, at, alike > 0 ? &texts_of_alike : &texts, alike);
     if (replay) detail::append_stored_texts(memory, replay.append_to(batch, at.step), words, texts);
@@ -25335,6 +25313,8 @@ class continual_learner {
       f.as_remembered = [this](const token_batch& whole, const text_batch* texts, token_batch& out) {
         remembered(b_, strategy_, std::as_const(model_), whole, texts, o_.fit.missing, out);
       };
+    } else {
+      f.as_remembered = [](const token_batch& whole, const text_batch*, token_batch& out) { out = whole; };
     }
     return f;
   }

@@ -278,7 +278,7 @@ TEST_CASE("pursuit finds the samples and the weights that a target was made of")
 TEST_CASE("grad_match keeps the budget, has positive weights of mean 1 and beats random samples") {
   const auto e = random_evidence(300, 5, 24);
   for (const bool per_class : {true, false}) {
-    const auto chosen = select(cts::grad_match{.per_class = per_class}, e, 40);
+    const auto chosen = select(cts::grad_match{.per_class = per_class, .temperature = 1, .weighted = true}, e, 40);
     CHECK(chosen.indices.size() == 40);
     CHECK(std::set(chosen.indices.begin(), chosen.indices.end()).size() == 40);
     CHECK(std::accumulate(chosen.weights.begin(), chosen.weights.end(), 0.0) == Approx(40).epsilon(1e-5));
@@ -304,7 +304,49 @@ TEST_CASE("grad_match keeps the budget, has positive weights of mean 1 and beats
     copies.labels[static_cast<std::size_t>(i)] = 0;
   }
   for (const auto variant : {cts::pursuit::nonnegative, cts::pursuit::deepcore, cts::pursuit::cords})
-    CHECK(select(cts::grad_match{.lambda = 0, .variant = variant}, copies, 10).indices == std::vector<cts::index>{0});
+    CHECK(select(cts::grad_match{.lambda = 0, .variant = variant, .temperature = 1}, copies, 10).indices ==
+          std::vector<cts::index>{0});
+}
+
+TEST_CASE("Softened evidence is that of logits divided by the temperature, for samples and for rows of answers") {
+  const std::vector<float> logits{1, -2, 0.5f, 40, 0, 3, -1, 2, 2}, features{1, 2, 3, 4, 5, 6};
+  const std::vector<std::int32_t> wanted{1, 0, 2};
+  std::vector<float> cooler;
+  for (const float z : logits) cooler.push_back(z / 4);
+  const auto want = cts::make_evidence(cooler, features, wanted, 3);
+  auto e = cts::make_evidence(logits, features, wanted, 3);
+  auto answers = cts::make_evidence(logits, features, wanted, 3, {0, 2, 3}, std::vector<std::int32_t>{0, 0});
+  cts::soften(e, 4);
+  cts::soften(answers, 4);
+  for (std::size_t i = 0; i < want.delta.size(); ++i) {
+    CHECK(e.delta[i] == Approx(want.delta[i]).margin(1e-12));
+    CHECK(answers.delta[i] == Approx(want.delta[i]).margin(1e-12));
+  }
+  cts::soften(e, std::numeric_limits<double>::infinity());
+  CHECK(e.delta[0] == Approx(1.0 / 3));
+  CHECK(e.delta[1] == Approx(1.0 / 3 - 1));
+  CHECK_THROWS_AS(cts::soften(e, 0), cts::Error);
+  answers.wanted.clear();
+  CHECK_THROWS_AS(cts::soften(answers, 4), cts::Error);
+}
+
+TEST_CASE("grad_match by default sees more than the one sample that is not fitted yet, and counts all the same") {
+  // One class of 40 samples with different features; the model is sure of all but number 7.
+  std::vector<float> logits, features;
+  for (int i = 0; i < 40; ++i) {
+    logits.insert(logits.end(), {i == 7 ? -1.0f : 60.0f, 0.0f});
+    features.insert(features.end(), {std::cos(0.1f * float(i)), std::sin(0.1f * float(i)), 1.0f});
+  }
+  const std::vector<std::int32_t> labels(40, 0);
+  const auto e = cts::make_evidence(logits, features, labels, 2);
+  const auto papers = select(cts::grad_match{.temperature = 1, .weighted = true}, e, 3);
+  CHECK(papers.indices == std::vector<cts::index>{7});  // the gradients of all others are nothing
+  const auto ours = select(cts::grad_match{.temperature = std::numeric_limits<double>::infinity()}, e, 3);
+  CHECK(ours.indices.size() > 1);
+  CHECK(ours.weights == std::vector<float>(ours.indices.size(), 1.0f));
+  auto with_target = e;
+  with_target.target = cts::gradient_mean(e, all_of(e));
+  CHECK_THROWS_AS(select(cts::grad_match{.per_class = false}, with_target, 3), cts::Error);
 }
 
 TEST_CASE("grad_match gives the same bits for any number of threads") {

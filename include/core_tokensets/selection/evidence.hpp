@@ -31,6 +31,7 @@ struct evidence {
   /// empty: the mean over the samples themselves.
   std::vector<double> target;
   index groups = 0;  ///< what labels number, where that is not the classes (kinds of questions); 0: the classes
+  std::vector<std::int32_t> wanted = {};  ///< [R] the class that each row should have; empty: the label of its sample
 
   index label_count() const { return groups > 0 ? groups : classes; }
   index first_row(index i) const { return rows.empty() ? i : rows[static_cast<std::size_t>(i)]; }
@@ -75,6 +76,7 @@ inline evidence empty_evidence(index classes, index features, std::vector<std::i
           features, " features, expected at least one of each");
   e.delta.resize(static_cast<std::size_t>(e.all_rows() * classes));
   e.feature.resize(static_cast<std::size_t>(e.all_rows() * features));
+  e.wanted.resize(static_cast<std::size_t>(e.all_rows()));
   return e;
 }
 
@@ -88,6 +90,7 @@ inline void fill_row(evidence& e, index r, std::span<const float> logits, std::s
   require(wanted >= 0 && wanted < e.classes, "evidence: label ", wanted, " of sample ", r, ", expected 0 to ",
           e.classes - 1);
   detail::write_delta(logits, wanted, e.delta.data() + r * e.classes);
+  e.wanted[static_cast<std::size_t>(r)] = static_cast<std::int32_t>(wanted);
   std::copy(feature.begin(), feature.end(), e.feature.begin() + r * e.features);
 }
 
@@ -132,6 +135,7 @@ inline void check(const evidence& e) {
   length("feature", e.feature.size(), e.all_rows() * e.features);
   length("labels", e.labels.size(), e.samples);
   if (!e.target.empty()) length("target", e.target.size(), e.gradient_size());
+  if (!e.wanted.empty()) length("wanted", e.wanted.size(), e.all_rows());
   const auto finite = [&e](const char* name, const auto& values, index width) {
     for (std::size_t i = 0; i < values.size(); ++i) {
       require(std::isfinite(values[i]), "evidence: ", name, e.rows.empty() ? " of sample " : " of row ",
@@ -141,11 +145,33 @@ inline void check(const evidence& e) {
   finite("delta", e.delta, e.classes);
   finite("feature", e.feature, e.features);
   finite("target", e.target, e.gradient_size());
+  for (const std::int32_t c : e.wanted)
+    require(c >= 0 && c < e.classes, "evidence: class ", c, " is wanted, expected 0 to ", e.classes - 1);
   for (index i = 0; i < e.samples; ++i) {
     const index label = e.labels[static_cast<std::size_t>(i)];
     require(label >= 0 && label < e.label_count(), "evidence: label ", label, " of sample ", i, ", expected 0 to ",
             e.label_count() - 1);
   }
+}
+
+/// Predictions become softmax(logits / temperature), those of a model that is less sure: gradients as they will be when
+/// some is forgotten, not as they are just after training, when only the hardest samples have any. Infinite: every
+/// class as likely as any other, so that gradients differ by their features only. `Error`: a temperature that is not
+/// positive, or rows of which it is not known what they should have been.
+inline void soften(evidence& e, double temperature) {
+  require(temperature > 0, "evidence: a temperature of ", temperature, ", expected more than 0");
+  require(!e.wanted.empty() || (e.rows.empty() && e.groups == 0),
+          "evidence: a temperature, and rows that do not say what they should have been (wanted)");
+  parallel_for(0, e.all_rows(), [&](index r) {
+    double* delta = e.delta.data() + r * e.classes;
+    const index wanted =
+        e.wanted.empty() ? e.labels[static_cast<std::size_t>(r)] : e.wanted[static_cast<std::size_t>(r)];
+    delta[wanted] += 1;
+    double sum = 0;
+    for (index c = 0; c < e.classes; ++c) sum += delta[c] = std::pow(std::max(delta[c], 1e-300), 1 / temperature);
+    for (index c = 0; c < e.classes; ++c) delta[c] /= sum;
+    delta[wanted] -= 1;
+  });
 }
 
 namespace detail {

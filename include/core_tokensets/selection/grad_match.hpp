@@ -12,9 +12,12 @@
 
 namespace core_tokensets {
 
-/// Matching pursuit on the evidence. `lambda` is relative to the mean squared length of the gradients unless
-/// `absolute_lambda` (as DeepCore and CORDS have it). `per_class`: each class alone, its share of the budget in
-/// proportion to its size, its own mean as the target; otherwise all at once against `evidence.target` or the mean.
+/// Matching pursuit on the evidence, with predictions softened by `temperature` (`soften`) and samples that all count
+/// the same unless `weighted`: just after a task the gradients of its hardest samples are all that is left to match,
+/// and few large weights make a memory worse than samples at random (docs/results.md). The paper's: temperature 1,
+/// weighted. `lambda` is relative to the mean squared length of the gradients unless `absolute_lambda` (as DeepCore and
+/// CORDS have it). `per_class`: each class alone, its share of the budget in proportion to its size, its own mean as
+/// the target; otherwise all at once against `evidence.target` or the mean.
 struct grad_match {
   static constexpr const char* name = "grad_match";
   static constexpr const char* about =
@@ -23,6 +26,8 @@ struct grad_match {
   bool per_class = true;
   pursuit variant = pursuit::nonnegative;
   bool absolute_lambda = false;
+  double temperature = 4;
+  bool weighted = false;
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
@@ -30,15 +35,21 @@ struct grad_match {
     visit("per_class", self.per_class);
     visit("variant", self.variant);
     visit("absolute_lambda", self.absolute_lambda);
+    visit("temperature", self.temperature);
+    visit("weighted", self.weighted);
   }
 };
 
 /// At most k samples, class by class, and weights with mean 1; see `pursuit` for when there are fewer than k or
-/// weights of 0. `Error`: a budget outside 1 to n, evidence that is not sound, a target with `per_class`.
-inline selection_result select(const grad_match& method, const evidence& e, index k) {
+/// weights of 0. `Error`: a budget outside 1 to n, evidence that is not sound, a target with `per_class` or a
+/// temperature.
+inline selection_result select(const grad_match& method, evidence e, index k) {
   check_budget(e, k);
   require(!method.per_class || e.target.empty(),
           "grad_match: a target gradient with per_class, expected one of the two");
+  require(method.temperature == 1 || e.target.empty(), "grad_match: a target gradient with a temperature of ",
+          method.temperature, ", expected 1");
+  if (method.temperature != 1) soften(e, method.temperature);
   double lambda = method.lambda;
   if (!method.absolute_lambda) {
     double trace = 0;
@@ -66,6 +77,7 @@ inline selection_result select(const grad_match& method, const evidence& e, inde
     std::iota(all.begin(), all.end(), index{0});
     pursue(all, e.target.empty() ? gradient_mean(e, all) : e.target, 1.0, k);
   }
+  if (!method.weighted) weights.assign(weights.size(), 1.0);
   result.weights = normalise_weights(weights);
   return result;
 }

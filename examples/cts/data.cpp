@@ -38,19 +38,24 @@ struct named_set {
       const bool folder = known.ends_with(":DIR");
       if (kind != known.substr(0, known.find(':')) || !serves(s, task)) continue;
       const bool variant =
-          kind == "scenes" && (colon == std::string::npos || (where == "shapes" && task == task_kind::classify));
+          kind == "scenes" &&
+          (colon == std::string::npos || ((where == "shapes" || where == "small") && task == task_kind::classify));
       if (folder ? !where.empty() : variant) return;
     }
     cts::fail("--data '", name, "': expected ", data_names(task));
   }
 };
 
-cts::dataset_split read_scenes(const data_request& r, bool only_shapes) {
+cts::dataset_split read_scenes(const data_request& r, const std::string& variant) {
+  const bool small = variant == "small";
   return cts::scenes({.classes = r.scene_classes,
                       .train_per_class = r.per_class > 0 ? r.per_class : 300,
                       .test_per_class = r.test_per_class > 0 ? r.test_per_class : 100,
-                      .image = r.image > 0 ? r.image : 32,
-                      .typical = only_shapes ? 0.0 : 1.0,
+                      .image = r.image > 0 ? r.image
+                               : small     ? 64
+                                           : 32,
+                      .scale = small ? 0.5 : 1.0,
+                      .typical = variant == "shapes" ? 0.0 : 1.0,
                       .seed = r.seed,
                       .threads = r.threads});
 }
@@ -129,7 +134,7 @@ cts::dataset_split read_classes(const data_request& r) {
   const named_set set(r.sets, task_kind::classify);
   cts::dataset_split split;
   if (set.kind == "scenes") {
-    split = read_scenes(r, set.where == "shapes");
+    split = read_scenes(r, set.where);
   } else if (set.kind == "folder") {
     split = cts::load_folder(set.where, pictures_of(r));
   } else {

@@ -15,8 +15,11 @@ struct data_source {
   bool classes, questions, captions;
 };
 inline constexpr data_source data_sources[] = {
-    {"scenes", "built-in pictures; scenes:shapes is the hard variant where only the shape tells the class", true, true,
-     true},
+    {"scenes",
+     "built-in pictures; scenes:shapes is the hard variant where only the shape tells the class, scenes:small has "
+     "objects "
+     "of a twentieth of the picture",
+     true, true, true},
     {"folder:DIR", "one folder a class below train/ and val/ or test/, and boxes.csv where there are boxes", true,
      false, false},
     {"cifar:DIR", "CIFAR-10 or CIFAR-100 in their binary version", true, false, false},

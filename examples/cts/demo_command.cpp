@@ -66,12 +66,13 @@ void demo(sequence_arguments a) {
 
 void add_demo(CLI::App& app) {
   auto a = std::make_shared<sequence_arguments>();
-  a->budget = "0.02";
+  a->budget = "0.002";
+  a->patch = 8;
   a->coreset_price = "raw";
   a->dim = 64;
   a->depth = 3;
   a->heads = 2;
-  a->fit.epochs = 6;
+  a->fit.epochs = 10;
   a->optimiser = "adamw:learning_rate=0.002";
   a->out = "cts-demo";
   auto* c = app.add_subcommand("demo", "all memories on built-in pictures, in a few minutes");

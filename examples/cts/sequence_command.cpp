@@ -213,7 +213,8 @@ void add_training_options(CLI::App& c, sequence_arguments& a) {
   c.add_option("--clip", f.clip, "largest norm of the gradient, 0: any");
   c.add_option("--backbone-rate", f.backbone_rate,
                "learning rate of all below the head (texts: of the encoder), as a share");
-  c.add_flag("--imprint", f.imprint, "new rows of the head start from the mean features of their classes");
+  c.add_flag("--imprint,!--no-imprint", f.imprint,
+             "new rows of the head start from the mean features of their classes (the default)");
   c.add_flag("--align", f.align, "after a task the head's new rows are scaled to the length of the old ones");
   add_words(c, "--missing", f.missing, "what a left-out token is");
   c.add_option("--token-drop", f.token_drop, "share of tokens left out of new pictures, 0: none");

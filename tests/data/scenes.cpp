@@ -153,6 +153,19 @@ TEST_CASE("scenes: typical objects wear the colour and texture of their class, a
   CHECK(linear_accuracy(split, 4, 0.002) < 0.5);
 }
 
+TEST_CASE("scenes: objects of half the scale cover a quarter of the area, a few percent of the picture", "[data]") {
+  const auto share = [](double scale) {
+    const auto split = cts::scenes({.train_per_class = 30, .test_per_class = 0, .image = 64, .scale = scale});
+    const auto& masks = split.train.masks;
+    return double(std::count_if(masks.begin(), masks.end(), [](auto m) { return m != 0; })) / double(masks.size());
+  };
+  const double whole = share(1), half = share(0.5);
+  CHECK(half / whole == Approx(0.25).epsilon(0.15));
+  CAPTURE(whole, half);
+  CHECK(half > 0.02);
+  CHECK(half < 0.06);
+}
+
 TEST_CASE("scenes: a linear model on pixels does not learn them", "[data]") {
   const auto split = cts::scenes({.train_per_class = 150, .test_per_class = 60, .seed = 1});
   const double accuracy = linear_accuracy(split, 4, 0.002);
@@ -176,6 +189,7 @@ TEST_CASE("scenes: options out of range", "[data]") {
   CHECK_THROWS_AS(cts::scenes({.classes = 0}), cts::Error);
   CHECK_THROWS_AS(cts::scenes({.image = 8}), cts::Error);
   CHECK_THROWS_AS(cts::scenes({.objects = 9}), cts::Error);
+  CHECK_THROWS_AS(cts::scenes({.scale = 0}), cts::Error);
 }
 
 }  // namespace data_scenes_tests

@@ -30,7 +30,7 @@ struct fit_options {
   double warm_up = 0.05;                ///< share of the steps
   double clip = 1;                      ///< largest norm of the gradient; 0: any
   double backbone_rate = 1;             ///< learning rate of all below the head (of texts: of the encoder), as a share
-  bool imprint = false;                 ///< new rows of the head start from the mean features of their classes
+  bool imprint = true;                  ///< new rows of the head start from the mean features of their classes
   bool align = false;                   ///< after a task the head's new rows are scaled to the length of the old ones
   missing_tokens missing = missing_tokens::drop;
   double token_drop = 0.75;       ///< share of the tokens that is left out of new pictures ...

@@ -27,6 +27,7 @@ struct scene_options {
   index train_per_class = 500, test_per_class = 100;
   index image = 32;    ///< height and width
   index objects = 1;   ///< at most so many in a picture; with more than one their number varies and they are smaller
+  double scale = 1;    ///< of the objects: at 1 one fills 14 % of the picture on average, at 0.5 4 %
   double typical = 0;  ///< how often the object that the label means wears the colour and texture of its class
   std::uint64_t seed = 0;
   int threads = 0;
@@ -62,7 +63,7 @@ constexpr double scene_scale(index objects) { return objects > 2 ? 0.55 : object
 /// An object of random size, place and turn, free of those before it; false where none fits.
 inline bool place_object(const scene_options& options, const scene_description& before, scene_object& object,
                          random_stream& random) {
-  const double smaller = scene_scale(options.objects);
+  const double smaller = scene_scale(options.objects) * options.scale;
   const auto side = static_cast<double>(options.image);
   for (int attempt = 0; attempt < 40; ++attempt) {
     object.size = random_word<scene_size>(3, random);
@@ -173,6 +174,7 @@ inline described_scenes scenes_with_descriptions(const scene_options& options = 
   require(options.train_per_class >= 1 && options.test_per_class >= 0 && options.objects >= 1 && options.objects <= 8,
           "scenes: ", options.train_per_class, " and ", options.test_per_class, " pictures a class, ", options.objects,
           " objects: expected at least 1 and 0, and 1 to 8");
+  require(options.scale > 0.1 && options.scale <= 1, "scenes: scale ", options.scale, ", expected more than 0.1 to 1");
   require(options.typical >= 0 && options.typical <= 1, "scenes: typical ", options.typical, ", expected 0 to 1");
   require(!options.legible || options.classes <= detail::scene_shapes,
           "scenes: legible ones have no classes of textures");

@@ -16,9 +16,8 @@ struct data_source {
 };
 inline constexpr data_source data_sources[] = {
     {"scenes",
-     "built-in pictures; scenes:shapes is the hard variant where only the shape tells the class, scenes:small has "
-     "objects "
-     "of a twentieth of the picture",
+     "built-in pictures; scenes:shapes is the hard variant where only the shape tells the class, in scenes:small "
+     "objects fill 4 % of a picture",
      true, true, true},
     {"folder:DIR", "one folder a class below train/ and val/ or test/, and boxes.csv where there are boxes", true,
      false, false},

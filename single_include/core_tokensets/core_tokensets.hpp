@@ -12902,6 +12902,7 @@ struct scene_options {
   index train_per_class = 500, test_per_class = 100;
   index image = 32;    ///< height and width
   index objects = 1;   ///< at most so many in a picture; with more than one their number varies and they are smaller
+  double scale = 1;    ///< of the objects: at 1 one fills 14 % of the picture on average, at 0.5 4 %
   double typical = 0;  ///< how often the object that the label means wears the colour and texture of its class
   std::uint64_t seed = 0;
   int threads = 0;
@@ -12937,7 +12938,7 @@ constexpr double scene_scale(index objects) { return objects > 2 ? 0.55 : object
 /// An object of random size, place and turn, free of those before it; false where none fits.
 inline bool place_object(const scene_options& options, const scene_description& before, scene_object& object,
                          random_stream& random) {
-  const double smaller = scene_scale(options.objects);
+  const double smaller = scene_scale(options.objects) * options.scale;
   const auto side = static_cast<double>(options.image);
   for (int attempt = 0; attempt < 40; ++attempt) {
     object.size = random_word<scene_size>(3, random);
@@ -13048,6 +13049,7 @@ inline described_scenes scenes_with_descriptions(const scene_options& options = 
   require(options.train_per_class >= 1 && options.test_per_class >= 0 && options.objects >= 1 && options.objects <= 8,
           "scenes: ", options.train_per_class, " and ", options.test_per_class, " pictures a class, ", options.objects,
           " objects: expected at least 1 and 0, and 1 to 8");
+  require(options.scale > 0.1 && options.scale <= 1, "scenes: scale ", options.scale, ", expected more than 0.1 to 1");
   require(options.typical >= 0 && options.typical <= 1, "scenes: typical ", options.typical, ", expected 0 to 1");
   require(!options.legible || options.classes <= detail::scene_shapes,
           "scenes: legible ones have no classes of textures");
@@ -21760,6 +21762,7 @@ struct evidence {
   /// empty: the mean over the samples themselves.
   std::vector<double> target;
   index groups = 0;  ///< what labels number, where that is not the classes (kinds of questions); 0: the classes
+  std::vector<std::int32_t> wanted = {};  ///< [R] the class that each row should have; empty: the label of its sample
 
   index label_count() const { return groups > 0 ? groups : classes; }
   index first_row(index i) const { return rows.empty() ? i : rows[static_cast<std::size_t>(i)]; }
@@ -21804,6 +21807,7 @@ inline evidence empty_evidence(index classes, index features, std::vector<std::i
           features, " features, expected at least one of each");
   e.delta.resize(static_cast<std::size_t>(e.all_rows() * classes));
   e.feature.resize(static_cast<std::size_t>(e.all_rows() * features));
+  e.wanted.resize(static_cast<std::size_t>(e.all_rows()));
   return e;
 }
 
@@ -21817,6 +21821,7 @@ inline void fill_row(evidence& e, index r, std::span<const float> logits, std::s
   require(wanted >= 0 && wanted < e.classes, "evidence: label ", wanted, " of sample ", r, ", expected 0 to ",
           e.classes - 1);
   detail::write_delta(logits, wanted, e.delta.data() + r * e.classes);
+  e.wanted[static_cast<std::size_t>(r)] = static_cast<std::int32_t>(wanted);
   std::copy(feature.begin(), feature.end(), e.feature.begin() + r * e.features);
 }
 
@@ -21861,6 +21866,7 @@ inline void check(const evidence& e) {
   length("feature", e.feature.size(), e.all_rows() * e.features);
   length("labels", e.labels.size(), e.samples);
   if (!e.target.empty()) length("target", e.target.size(), e.gradient_size());
+  if (!e.wanted.empty()) length("wanted", e.wanted.size(), e.all_rows());
   const auto finite = [&e](const char* name, const auto& values, index width) {
     for (std::size_t i = 0; i < values.size(); ++i) {
       require(std::isfinite(values[i]), "evidence: ", name, e.rows.empty() ? " of sample " : " of row ",
@@ -21870,11 +21876,33 @@ inline void check(const evidence& e) {
   finite("delta", e.delta, e.classes);
   finite("feature", e.feature, e.features);
   finite("target", e.target, e.gradient_size());
+  for (const std::int32_t c : e.wanted)
+    require(c >= 0 && c < e.classes, "evidence: class ", c, " is wanted, expected 0 to ", e.classes - 1);
   for (index i = 0; i < e.samples; ++i) {
     const index label = e.labels[static_cast<std::size_t>(i)];
     require(label >= 0 && label < e.label_count(), "evidence: label ", label, " of sample ", i, ", expected 0 to ",
             e.label_count() - 1);
   }
+}
+
+/// Predictions become softmax(logits / temperature), those of a model that is less sure: gradients as they will be when
+/// some is forgotten, not as they are just after training, when only the hardest samples have any. Infinite: every
+/// class as likely as any other, so that gradients differ by their features only. `Error`: a temperature that is not
+/// positive, or rows of which it is not known what they should have been.
+inline void soften(evidence& e, double temperature) {
+  require(temperature > 0, "evidence: a temperature of ", temperature, ", expected more than 0");
+  require(!e.wanted.empty() || (e.rows.empty() && e.groups == 0),
+          "evidence: a temperature, and rows that do not say what they should have been (wanted)");
+  parallel_for(0, e.all_rows(), [&](index r) {
+    double* delta = e.delta.data() + r * e.classes;
+    const index wanted =
+        e.wanted.empty() ? e.labels[static_cast<std::size_t>(r)] : e.wanted[static_cast<std::size_t>(r)];
+    delta[wanted] += 1;
+    double sum = 0;
+    for (index c = 0; c < e.classes; ++c) sum += delta[c] = std::pow(std::max(delta[c], 1e-300), 1 / temperature);
+    for (index c = 0; c < e.classes; ++c) delta[c] /= sum;
+    delta[wanted] -= 1;
+  });
 }
 
 namespace detail {
@@ -22562,9 +22590,12 @@ inline std::vector<index> balanced_quotas(std::span<const index> counts, index k
 
 namespace core_tokensets {
 
-/// Matching pursuit on the evidence. `lambda` is relative to the mean squared length of the gradients unless
-/// `absolute_lambda` (as DeepCore and CORDS have it). `per_class`: each class alone, its share of the budget in
-/// proportion to its size, its own mean as the target; otherwise all at once against `evidence.target` or the mean.
+/// Matching pursuit on the evidence, with predictions softened by `temperature` (`soften`) and samples that all count
+/// the same unless `weighted`: just after a task the gradients of its hardest samples are all that is left to match,
+/// and few large weights make a memory worse than samples at random (docs/results.md). The paper's: temperature 1,
+/// weighted. `lambda` is relative to the mean squared length of the gradients unless `absolute_lambda` (as DeepCore and
+/// CORDS have it). `per_class`: each class alone, its share of the budget in proportion to its size, its own mean as
+/// the target; otherwise all at once against `evidence.target` or the mean.
 struct grad_match {
   static constexpr const char* name = "grad_match";
   static constexpr const char* about =
@@ -22573,6 +22604,8 @@ struct grad_match {
   bool per_class = true;
   pursuit variant = pursuit::nonnegative;
   bool absolute_lambda = false;
+  double temperature = 4;
+  bool weighted = false;
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
@@ -22580,15 +22613,21 @@ struct grad_match {
     visit("per_class", self.per_class);
     visit("variant", self.variant);
     visit("absolute_lambda", self.absolute_lambda);
+    visit("temperature", self.temperature);
+    visit("weighted", self.weighted);
   }
 };
 
 /// At most k samples, class by class, and weights with mean 1; see `pursuit` for when there are fewer than k or
-/// weights of 0. `Error`: a budget outside 1 to n, evidence that is not sound, a target with `per_class`.
-inline selection_result select(const grad_match& method, const evidence& e, index k) {
+/// weights of 0. `Error`: a budget outside 1 to n, evidence that is not sound, a target with `per_class` or a
+/// temperature.
+inline selection_result select(const grad_match& method, evidence e, index k) {
   check_budget(e, k);
   require(!method.per_class || e.target.empty(),
           "grad_match: a target gradient with per_class, expected one of the two");
+  require(method.temperature == 1 || e.target.empty(), "grad_match: a target gradient with a temperature of ",
+          method.temperature, ", expected 1");
+  if (method.temperature != 1) soften(e, method.temperature);
   double lambda = method.lambda;
   if (!method.absolute_lambda) {
     double trace = 0;
@@ -22616,6 +22655,7 @@ inline selection_result select(const grad_match& method, const evidence& e, inde
     std::iota(all.begin(), all.end(), index{0});
     pursue(all, e.target.empty() ? gradient_mean(e, all) : e.target, 1.0, k);
   }
+  if (!method.weighted) weights.assign(weights.size(), 1.0);
   result.weights = normalise_weights(weights);
   return result;
 }
@@ -23662,7 +23702,7 @@ struct fit_options {
   double warm_up = 0.05;                ///< share of the steps
   double clip = 1;                      ///< largest norm of the gradient; 0: any
   double backbone_rate = 1;             ///< learning rate of all below the head (of texts: of the encoder), as a share
-  bool imprint = false;                 ///< new rows of the head start from the mean features of their classes
+  bool imprint = true;                  ///< new rows of the head start from the mean features of their classes
   bool align = false;                   ///< after a task the head's new rows are scaled to the length of the old ones
   missing_tokens missing = missing_tokens::drop;
   double token_drop = 0.75;       ///< share of the tokens that is left out of new pictures ...

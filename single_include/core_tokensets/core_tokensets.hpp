@@ -22467,6 +22467,7 @@ namespace core_tokensets {
 struct selection_result {
   std::vector<index> indices;
   std::vector<float> weights;
+  index by_chance = 0;  ///< how many of them a method took at random because it could not tell them apart
 };
 
 /// A selector: `select(method, evidence, k)` returns k samples (fewer only where its documentation says so).
@@ -22546,6 +22547,7 @@ inline index check_quota(std::span<const index> counts, index k) {
 }  // namespace detail
 
 /// Budget k in proportion to the classes' sizes, by largest remainders (ties: the lower class); sums to k exactly.
+/// Where k suffices, every class that has samples gets one: those that would get none take it from the largest quota.
 inline std::vector<index> proportional_quotas(std::span<const index> counts, index k) {
   const index total = detail::check_quota(counts, k);
   std::vector<index> quotas(counts.size()), order(counts.size());
@@ -22556,6 +22558,13 @@ inline std::vector<index> proportional_quotas(std::span<const index> counts, ind
   const auto remainder = [&](index c) { return counts[static_cast<std::size_t>(c)] * k % total; };
   std::stable_sort(order.begin(), order.end(), [&](index a, index b) { return remainder(a) > remainder(b); });
   for (index i = 0; i < left; ++i) ++quotas[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])];
+  if (k >= std::count_if(counts.begin(), counts.end(), [](index c) { return c > 0; })) {
+    for (std::size_t c = 0; c < counts.size(); ++c) {
+      if (counts[c] == 0 || quotas[c] > 0) continue;
+      --*std::max_element(quotas.begin(), quotas.end());
+      ++quotas[c];
+    }
+  }
   return quotas;
 }
 
@@ -22582,7 +22591,9 @@ inline std::vector<index> balanced_quotas(std::span<const index> counts, index k
 // ==== core_tokensets/selection/grad_match.hpp ====
 // GradMatch (Killamsetty et al., ICML 2021): the samples whose weighted gradients replace the gradient of all of them.
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <numeric>
 #include <span>
 #include <vector>
@@ -22618,9 +22629,26 @@ struct grad_match {
   }
 };
 
-/// At most k samples, class by class, and weights with mean 1; see `pursuit` for when there are fewer than k or
-/// weights of 0. `Error`: a budget outside 1 to n, evidence that is not sound, a target with `per_class` or a
-/// temperature.
+namespace detail {
+
+/// As many of `members`, without those `chosen`, as are missing to `budget`: the same for the same members.
+inline std::vector<index> by_chance(std::span<const index> members, std::span<const index> chosen, index budget) {
+  std::vector<index> rest;
+  for (const index i : members) {
+    if (std::find(chosen.begin(), chosen.end(), i) == chosen.end()) rest.push_back(i);
+  }
+  random_stream random(0x66696c6c, static_cast<std::uint64_t>(members.front()));
+  random.shuffle(std::span(rest));
+  rest.resize(std::min(rest.size(), static_cast<std::size_t>(budget) - chosen.size()));
+  return rest;
+}
+
+}  // namespace detail
+
+/// k samples, class by class, at least one of each where k suffices. Where matching more would not help (all are
+/// fitted, all the same) the rest is filled by chance, and `by_chance` says how many; `weighted`, there are fewer
+/// instead, unless there would be none. See `pursuit` for weights of 0. `Error`: a budget outside 1 to n, evidence that
+/// is not sound, a target with `per_class` or a temperature.
 inline selection_result select(const grad_match& method, evidence e, index k) {
   check_budget(e, k);
   require(!method.per_class || e.target.empty(),
@@ -22642,6 +22670,11 @@ inline selection_result select(const grad_match& method, evidence e, index k) {
     const auto found = match_gradient(e, members, target, budget, lambda, method.variant);
     result.indices.insert(result.indices.end(), found.order.begin(), found.order.end());
     for (const double w : found.weights) weights.push_back(w * mass);
+    if (method.weighted && !found.order.empty()) return;
+    const std::vector<index> others = detail::by_chance(members, found.order, budget);
+    result.indices.insert(result.indices.end(), others.begin(), others.end());
+    weights.insert(weights.end(), others.size(), mass / static_cast<double>(budget));
+    result.by_chance += static_cast<index>(others.size());
   };
   if (method.per_class) {
     const auto members = members_by_class(e);
@@ -23446,10 +23479,12 @@ evidence evidence_of(B& b, const image_text_model<B>& model, const sample_view<v
 
 namespace core_tokensets {
 
-/// Which samples of the task's training data were stored, in the order of the memory, and the seconds that choosing and
+/// Which samples of the task's training data were stored, in the order of the memory, how many of those that were
+/// chosen the selector took by chance because it could not tell them apart, and the seconds that choosing and
 /// explaining took.
 struct consolidation {
   std::vector<index> samples = {};
+  index by_chance = 0;
   double select_seconds = 0, attribute_seconds = 0;
 };
 
@@ -24625,7 +24660,7 @@ consolidation consolidate(B& b, const core_tokenset<S, A, R, C>& recipe, const M
   if (k == 0) return {};
   const std::uint64_t of_task = seed_of_task(seed, t.number);
   const selection_result chosen = detail::choose_from(b, detail::seeded(recipe.select, of_task), model, samples, k);
-  consolidation done{.select_seconds = detail::seconds_since(start)};
+  consolidation done{.by_chance = chosen.by_chance, .select_seconds = detail::seconds_since(start)};
   const auto explaining = std::chrono::steady_clock::now();
   done.samples = detail::store(b, detail::seeded(recipe.attribute, seed), detail::seeded(recipe.rule, of_task), model,
                                *samples.data, chosen, count, static_cast<std::uint32_t>(t.number), bytes, memory);
@@ -24761,7 +24796,7 @@ consolidation consolidate(B& b, const coreset<S>& recipe, const Model& model, co
   prices.fit(chosen.indices, chosen.weights, left);
   chosen.weights = normalise_weights(std::vector<double>(chosen.weights.begin(), chosen.weights.end()));
   const index first = memory.samples();
-  consolidation done{.select_seconds = detail::seconds_since(start)};
+  consolidation done{.by_chance = chosen.by_chance, .select_seconds = detail::seconds_since(start)};
   done.samples =
       detail::store(b, grad_lrp{}, chance_tokens{}, model, *samples.data, chosen, memory.format().grid.tokens(),
                     static_cast<std::uint32_t>(t.number), std::numeric_limits<index>::max(), memory);
@@ -25190,6 +25225,7 @@ struct learner_options {
 struct learnt_task {
   std::string name;
   index memory_bytes = 0, memory_samples = 0, memory_tokens = 0, budget_bytes = 0;
+  index chosen_by_chance = 0;  ///< samples that the selector could not tell apart
   double train_seconds = 0, select_seconds = 0, attribute_seconds = 0;
 };
 
@@ -25262,6 +25298,7 @@ class continual_learner {
     detail::remember_logits(b_, model_, objective_, memory_, before, o_.fit.missing);
     sources_.insert(sources_.end(), stored.samples.begin(), stored.samples.end());
     sources_.resize(static_cast<std::size_t>(memory_.samples()), -1);
+    report.chosen_by_chance = stored.by_chance;
     report.select_seconds = stored.select_seconds, report.attribute_seconds = stored.attribute_seconds;
     report.memory_bytes = memory_bytes();
     report.memory_samples = memory_.samples(), report.memory_tokens = memory_.tokens();
@@ -25620,6 +25657,7 @@ struct sequence_result {
   accuracy_matrix accuracy;
   std::map<std::string, accuracy_matrix> others;  ///< further measures by name
   index memory_bytes = 0, memory_tokens = 0, memory_samples = 0, budget_bytes = 0;
+  index chosen_by_chance = 0;  ///< in all tasks: samples that the selector could not tell apart
   double train_seconds = 0, select_seconds = 0, attribute_seconds = 0, evaluate_seconds = 0;
 };
 
@@ -25638,6 +25676,7 @@ inline json to_json(const sequence_result& r) {
               {"memory_tokens", r.memory_tokens},
               {"memory_samples", r.memory_samples},
               {"budget_bytes", r.budget_bytes},
+              {"chosen_by_chance", r.chosen_by_chance},
               {"seconds",
                {{"train", r.train_seconds},
                 {"select", r.select_seconds},
@@ -25660,6 +25699,7 @@ inline sequence_result sequence_result_from_json(const json& j) {
   if (j.contains("measures")) r.others = j.at("measures").get<std::map<std::string, accuracy_matrix>>();
   r.memory_bytes = j.at("memory_bytes").get<index>(), r.memory_tokens = j.at("memory_tokens").get<index>();
   r.memory_samples = j.at("memory_samples").get<index>(), r.budget_bytes = j.at("budget_bytes").get<index>();
+  r.chosen_by_chance = j.at("chosen_by_chance").get<index>();
   const json& seconds = j.at("seconds");
   r.train_seconds = seconds.at("train").get<double>(), r.select_seconds = seconds.at("select").get<double>();
   r.attribute_seconds = seconds.at("attribute").get<double>();
@@ -25689,6 +25729,7 @@ sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream,
     result.train_seconds += learnt.train_seconds;
     result.select_seconds += learnt.select_seconds;
     result.attribute_seconds += learnt.attribute_seconds;
+    result.chosen_by_chance += learnt.chosen_by_chance;
     result.memory_bytes = learnt.memory_bytes,
     result.budget_bytes = learner.options().budget.resolve(bytes_of_data(stream.data().train));
     result.memory_tokens = learnt.memory_tokens, result.memory_samples = learnt.memory_samples;

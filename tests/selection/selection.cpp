@@ -140,6 +140,8 @@ TEST_CASE("quotas sum to the budget, follow sizes or are equal, and never exceed
   CHECK(cts::proportional_quotas(list{50, 30, 20}, 10) == list{5, 3, 2});
   CHECK(cts::proportional_quotas(list{1, 1, 1}, 2) == list{1, 1, 0});
   CHECK(cts::proportional_quotas(list{7, 0, 5}, 12) == list{7, 0, 5});
+  CHECK(cts::proportional_quotas(list{97, 2, 1}, 10) == list{8, 1, 1});
+  CHECK(cts::proportional_quotas(list{97, 0, 2, 1}, 2) == list{2, 0, 0, 0});
   CHECK(cts::balanced_quotas(list{50, 30, 20}, 10) == list{4, 3, 3});
   CHECK(cts::balanced_quotas(list{50, 1, 20}, 11) == list{5, 1, 5});
   CHECK(cts::balanced_quotas(list{0, 2, 3}, 5) == list{0, 2, 3});
@@ -304,8 +306,8 @@ TEST_CASE("grad_match keeps the budget, has positive weights of mean 1 and beats
     copies.labels[static_cast<std::size_t>(i)] = 0;
   }
   for (const auto variant : {cts::pursuit::nonnegative, cts::pursuit::deepcore, cts::pursuit::cords})
-    CHECK(select(cts::grad_match{.lambda = 0, .variant = variant, .temperature = 1}, copies, 10).indices ==
-          std::vector<cts::index>{0});
+    CHECK(select(cts::grad_match{.lambda = 0, .variant = variant, .temperature = 1, .weighted = true}, copies, 10)
+              .indices == std::vector<cts::index>{0});
 }
 
 TEST_CASE("Softened evidence is that of logits divided by the temperature, for samples and for rows of answers") {
@@ -341,9 +343,21 @@ TEST_CASE("grad_match by default sees more than the one sample that is not fitte
   const auto e = cts::make_evidence(logits, features, labels, 2);
   const auto papers = select(cts::grad_match{.temperature = 1, .weighted = true}, e, 3);
   CHECK(papers.indices == std::vector<cts::index>{7});  // the gradients of all others are nothing
+  CHECK(papers.by_chance == 0);
+  const auto cold = select(cts::grad_match{.temperature = 1}, e, 3);
+  CHECK(cold.by_chance == 2);
   const auto ours = select(cts::grad_match{.temperature = std::numeric_limits<double>::infinity()}, e, 3);
-  CHECK(ours.indices.size() > 1);
+  CHECK(ours.indices.size() == 3);
+  CHECK(ours.by_chance < 2);
   CHECK(ours.weights == std::vector<float>(ours.indices.size(), 1.0f));
+  auto fitted = e;  // no gradient is left at all
+  std::fill(fitted.delta.begin(), fitted.delta.end(), 0.0);
+  for (const bool weighted : {false, true}) {
+    const auto chance = select(cts::grad_match{.temperature = 1, .weighted = weighted}, fitted, 5);
+    CHECK(std::set(chance.indices.begin(), chance.indices.end()).size() == 5);
+    CHECK(chance.by_chance == 5);
+    CHECK(chance.weights == std::vector<float>(5, 1.0f));
+  }
   auto with_target = e;
   with_target.target = cts::gradient_mean(e, all_of(e));
   CHECK_THROWS_AS(select(cts::grad_match{.per_class = false}, with_target, 3), cts::Error);

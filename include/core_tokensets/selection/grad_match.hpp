@@ -1,12 +1,15 @@
 #pragma once
 // GradMatch (Killamsetty et al., ICML 2021): the samples whose weighted gradients replace the gradient of all of them.
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <numeric>
 #include <span>
 #include <vector>
 
 #include "core_tokensets/core/choices.hpp"
+#include "core_tokensets/core/random.hpp"
 #include "core_tokensets/selection/matching_pursuit.hpp"
 #include "core_tokensets/selection/selection.hpp"
 
@@ -40,9 +43,26 @@ struct grad_match {
   }
 };
 
-/// At most k samples, class by class, and weights with mean 1; see `pursuit` for when there are fewer than k or
-/// weights of 0. `Error`: a budget outside 1 to n, evidence that is not sound, a target with `per_class` or a
-/// temperature.
+namespace detail {
+
+/// As many of `members`, without those `chosen`, as are missing to `budget`: the same for the same members.
+inline std::vector<index> by_chance(std::span<const index> members, std::span<const index> chosen, index budget) {
+  std::vector<index> rest;
+  for (const index i : members) {
+    if (std::find(chosen.begin(), chosen.end(), i) == chosen.end()) rest.push_back(i);
+  }
+  random_stream random(0x66696c6c, static_cast<std::uint64_t>(members.front()));
+  random.shuffle(std::span(rest));
+  rest.resize(std::min(rest.size(), static_cast<std::size_t>(budget) - chosen.size()));
+  return rest;
+}
+
+}  // namespace detail
+
+/// k samples, class by class, at least one of each where k suffices. Where matching more would not help (all are
+/// fitted, all the same) the rest is filled by chance, and `by_chance` says how many; `weighted`, there are fewer
+/// instead, unless there would be none. See `pursuit` for weights of 0. `Error`: a budget outside 1 to n, evidence that
+/// is not sound, a target with `per_class` or a temperature.
 inline selection_result select(const grad_match& method, evidence e, index k) {
   check_budget(e, k);
   require(!method.per_class || e.target.empty(),
@@ -64,6 +84,11 @@ inline selection_result select(const grad_match& method, evidence e, index k) {
     const auto found = match_gradient(e, members, target, budget, lambda, method.variant);
     result.indices.insert(result.indices.end(), found.order.begin(), found.order.end());
     for (const double w : found.weights) weights.push_back(w * mass);
+    if (method.weighted && !found.order.empty()) return;
+    const std::vector<index> others = detail::by_chance(members, found.order, budget);
+    result.indices.insert(result.indices.end(), others.begin(), others.end());
+    weights.insert(weights.end(), others.size(), mass / static_cast<double>(budget));
+    result.by_chance += static_cast<index>(others.size());
   };
   if (method.per_class) {
     const auto members = members_by_class(e);

@@ -20,6 +20,7 @@ namespace core_tokensets {
 struct selection_result {
   std::vector<index> indices;
   std::vector<float> weights;
+  index by_chance = 0;  ///< how many of them a method took at random because it could not tell them apart
 };
 
 /// A selector: `select(method, evidence, k)` returns k samples (fewer only where its documentation says so).
@@ -99,6 +100,7 @@ inline index check_quota(std::span<const index> counts, index k) {
 }  // namespace detail
 
 /// Budget k in proportion to the classes' sizes, by largest remainders (ties: the lower class); sums to k exactly.
+/// Where k suffices, every class that has samples gets one: those that would get none take it from the largest quota.
 inline std::vector<index> proportional_quotas(std::span<const index> counts, index k) {
   const index total = detail::check_quota(counts, k);
   std::vector<index> quotas(counts.size()), order(counts.size());
@@ -109,6 +111,13 @@ inline std::vector<index> proportional_quotas(std::span<const index> counts, ind
   const auto remainder = [&](index c) { return counts[static_cast<std::size_t>(c)] * k % total; };
   std::stable_sort(order.begin(), order.end(), [&](index a, index b) { return remainder(a) > remainder(b); });
   for (index i = 0; i < left; ++i) ++quotas[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])];
+  if (k >= std::count_if(counts.begin(), counts.end(), [](index c) { return c > 0; })) {
+    for (std::size_t c = 0; c < counts.size(); ++c) {
+      if (counts[c] == 0 || quotas[c] > 0) continue;
+      --*std::max_element(quotas.begin(), quotas.end());
+      ++quotas[c];
+    }
+  }
   return quotas;
 }
 

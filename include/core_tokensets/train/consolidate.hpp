@@ -26,10 +26,12 @@
 
 namespace core_tokensets {
 
-/// Which samples of the task's training data were stored, in the order of the memory, and the seconds that choosing and
+/// Which samples of the task's training data were stored, in the order of the memory, how many of those that were
+/// chosen the selector took by chance because it could not tell them apart, and the seconds that choosing and
 /// explaining took.
 struct consolidation {
   std::vector<index> samples = {};
+  index by_chance = 0;
   double select_seconds = 0, attribute_seconds = 0;
 };
 

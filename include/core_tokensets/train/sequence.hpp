@@ -17,6 +17,7 @@ struct sequence_result {
   accuracy_matrix accuracy;
   std::map<std::string, accuracy_matrix> others;  ///< further measures by name
   index memory_bytes = 0, memory_tokens = 0, memory_samples = 0, budget_bytes = 0;
+  index chosen_by_chance = 0;  ///< in all tasks: samples that the selector could not tell apart
   double train_seconds = 0, select_seconds = 0, attribute_seconds = 0, evaluate_seconds = 0;
 };
 
@@ -35,6 +36,7 @@ inline json to_json(const sequence_result& r) {
               {"memory_tokens", r.memory_tokens},
               {"memory_samples", r.memory_samples},
               {"budget_bytes", r.budget_bytes},
+              {"chosen_by_chance", r.chosen_by_chance},
               {"seconds",
                {{"train", r.train_seconds},
                 {"select", r.select_seconds},
@@ -57,6 +59,7 @@ inline sequence_result sequence_result_from_json(const json& j) {
   if (j.contains("measures")) r.others = j.at("measures").get<std::map<std::string, accuracy_matrix>>();
   r.memory_bytes = j.at("memory_bytes").get<index>(), r.memory_tokens = j.at("memory_tokens").get<index>();
   r.memory_samples = j.at("memory_samples").get<index>(), r.budget_bytes = j.at("budget_bytes").get<index>();
+  r.chosen_by_chance = j.at("chosen_by_chance").get<index>();
   const json& seconds = j.at("seconds");
   r.train_seconds = seconds.at("train").get<double>(), r.select_seconds = seconds.at("select").get<double>();
   r.attribute_seconds = seconds.at("attribute").get<double>();
@@ -86,6 +89,7 @@ sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream,
     result.train_seconds += learnt.train_seconds;
     result.select_seconds += learnt.select_seconds;
     result.attribute_seconds += learnt.attribute_seconds;
+    result.chosen_by_chance += learnt.chosen_by_chance;
     result.memory_bytes = learnt.memory_bytes,
     result.budget_bytes = learner.options().budget.resolve(bytes_of_data(stream.data().train));
     result.memory_tokens = learnt.memory_tokens, result.memory_samples = learnt.memory_samples;

@@ -112,7 +112,7 @@ consolidation consolidate(B& b, const core_tokenset<S, A, R, C>& recipe, const M
   if (k == 0) return {};
   const std::uint64_t of_task = seed_of_task(seed, t.number);
   const selection_result chosen = detail::choose_from(b, detail::seeded(recipe.select, of_task), model, samples, k);
-  consolidation done{.select_seconds = detail::seconds_since(start)};
+  consolidation done{.by_chance = chosen.by_chance, .select_seconds = detail::seconds_since(start)};
   const auto explaining = std::chrono::steady_clock::now();
   done.samples = detail::store(b, detail::seeded(recipe.attribute, seed), detail::seeded(recipe.rule, of_task), model,
                                *samples.data, chosen, count, static_cast<std::uint32_t>(t.number), bytes, memory);
@@ -248,7 +248,7 @@ consolidation consolidate(B& b, const coreset<S>& recipe, const Model& model, co
   prices.fit(chosen.indices, chosen.weights, left);
   chosen.weights = normalise_weights(std::vector<double>(chosen.weights.begin(), chosen.weights.end()));
   const index first = memory.samples();
-  consolidation done{.select_seconds = detail::seconds_since(start)};
+  consolidation done{.by_chance = chosen.by_chance, .select_seconds = detail::seconds_since(start)};
   done.samples =
       detail::store(b, grad_lrp{}, chance_tokens{}, model, *samples.data, chosen, memory.format().grid.tokens(),
                     static_cast<std::uint32_t>(t.number), std::numeric_limits<index>::max(), memory);

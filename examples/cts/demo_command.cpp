@@ -66,7 +66,7 @@ void demo(sequence_arguments a) {
 
 void add_demo(CLI::App& app) {
   auto a = std::make_shared<sequence_arguments>();
-  a->budget = "0.002";
+  a->budget = "0.005";
   a->patch = 8;
   a->coreset_price = "raw";
   a->dim = 64;

@@ -48,6 +48,7 @@ namespace detail {
 /// As many of `members`, without those `chosen`, as are missing to `budget`: the same for the same members.
 inline std::vector<index> by_chance(std::span<const index> members, std::span<const index> chosen, index budget) {
   std::vector<index> rest;
+  if (static_cast<index>(chosen.size()) >= budget) return rest;
   for (const index i : members) {
     if (std::find(chosen.begin(), chosen.end(), i) == chosen.end()) rest.push_back(i);
   }

@@ -24392,8 +24392,9 @@ void fit(B& b, vit<B>& model, const task& t, const token_memory& memory, const f
   const index first = first_new_class(t);
   std::optional<vit<B>> start;
   if (uses_start_model(what) && first > 0 && model.config().classes >= first) start = model.copy(b);
+  const auto known = static_cast<index>(model.config().class_names.size());  // rows of these have learnt something
   prepare_head(b, model, t);
-  if (o.imprint) imprint_head(b, model, samples, first);
+  if (o.imprint && known < model.config().classes) imprint_head(b, model, samples, std::max(first, known));
   detail::fit_samples(b, model, samples, &memory, first, o, what, optimiser, reduce, std::move(start),
                       t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name);
   if (o.align) align_head(b, model, first);

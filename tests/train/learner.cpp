@@ -279,6 +279,34 @@ TEST_CASE("a budget that holds nothing is an error that says what one sample tak
   CHECK(has(message_of([&] { run(small_stream(), cts::coreset<>{}, options); }), "too small for one picture"));
 }
 
+TEST_CASE("rows of the head are imprinted when they are new, and not again when their classes come back", "[learner]") {
+  const auto stream = support::coloured_stream();
+  backend b(1);
+  auto model = small_model(b);
+  const cts::token_memory memory(model.config().grid);
+  const auto head = [&] {
+    const auto values = model.parameters().to_host(b);
+    return std::vector(values.begin() + model.layout().head.weight.offset, values.end());
+  };
+  const auto nothing_moves = cts::sgd{.learning_rate = 0};
+  auto o = support::quick();
+  o.imprint = true;
+  cts::fit(b, model, stream[0], memory, o);
+  const auto old = head();
+  cts::fit(b, model, stream[1], memory, o, cts::ace{}, nothing_moves);
+  const auto grown = head();
+  CHECK(std::equal(old.begin(), old.begin() + 32, grown.begin()));
+  const cts::nearest_class_mean means(cts::run_model(b, model, stream[1].train()).features,
+                                      cts::run_model(b, model, stream[1].train()).labels, 4);
+  for (std::size_t d = 1; d < 16; ++d)  // in proportion
+    CHECK(double(grown[32 + d]) * means.mean(2)[0] == Approx(double(grown[32]) * means.mean(2)[d]).margin(1e-5));
+  cts::fit(b, model, stream[1], memory, o);
+  const auto learnt = head();
+  CHECK(learnt != grown);
+  cts::fit(b, model, stream[1], memory, o, cts::ace{}, nothing_moves);
+  CHECK(head() == learnt);
+}
+
 TEST_CASE("slower backbones, imprinted rows and aligned heads", "[learner]") {
   const auto stream = support::coloured_stream();
   backend b(1);

@@ -305,6 +305,18 @@ TEST_CASE("rows of the head are imprinted when they are new, and not again when 
   CHECK(learnt != grown);
   cts::fit(b, model, stream[1], memory, o, cts::ace{}, nothing_moves);
   CHECK(head() == learnt);
+
+  // A learner gives a trained model a fresh head for its first task, whose rows are new as well.
+  cts::continual_learner learner(b, std::move(model), {.budget = cts::kibibytes(64), .fit = o}, cts::none{}, cts::ace{},
+                                 nothing_moves);
+  learner.learn(stream[0]);
+  const auto& m = learner.model();
+  const auto seen = cts::run_model(b, m, stream[0].train());
+  const cts::nearest_class_mean first(seen.features, seen.labels, 2);
+  const auto values = m.parameters().to_host(b);
+  const auto* row = values.data() + m.layout().head.weight.offset;
+  for (std::size_t d = 1; d < 16; ++d)
+    CHECK(double(row[d]) * first.mean(0)[0] == Approx(double(row[0]) * first.mean(0)[d]).margin(1e-5));
 }
 
 TEST_CASE("slower backbones, imprinted rows and aligned heads", "[learner]") {

@@ -104,10 +104,11 @@ text_task arrange(const text_task& given, index done, const image_text_model<B>&
   return t;
 }
 
-/// A head for the task's classes alone; what the model told apart before is forgotten.
+/// A head for the task's classes alone; what the model told apart before is forgotten. Its classes have no names yet,
+/// so that whoever prepares it for the task knows that its rows are new.
 template <tensor_backend B>
 void forget_head(B& b, vit<B>& model, const task& t) {
-  model.replace_head(b, seen_classes(t), class_names_of(t, seen_classes(t)));
+  model.replace_head(b, seen_classes(t));
 }
 template <tensor_backend B>
 void forget_head(B&, image_text_model<B>&, const text_task&) {}

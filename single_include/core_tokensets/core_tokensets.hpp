@@ -24122,6 +24122,7 @@ void store_logits(B& b, const vit<B>& model, token_memory& memory, index first, 
 // ==== core_tokensets/train/fit.hpp ====
 // Training on new pictures together with a memory: one ragged batch holds both, one pass serves both.
 
+#include <algorithm>
 #include <cstdio>
 #include <optional>
 #include <string>

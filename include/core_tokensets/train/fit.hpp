@@ -1,6 +1,7 @@
 #pragma once
 // Training on new pictures together with a memory: one ragged batch holds both, one pass serves both.
 
+#include <algorithm>
 #include <cstdio>
 #include <optional>
 #include <string>

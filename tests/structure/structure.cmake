@@ -37,7 +37,7 @@ target_include_directories(cts_tests_single_include PRIVATE ${PROJECT_SOURCE_DIR
 target_link_libraries(cts_tests_single_include PRIVATE ${dependencies})
 cts_add_script(single_include_program ${structure}/expected_output.cmake
                -D PROGRAM=$<TARGET_FILE:cts_tests_single_include> -D OUT=${CMAKE_CURRENT_BINARY_DIR}/readme
-               -D EXPECTED=${CMAKE_CURRENT_SOURCE_DIR}/consumer/readme.expected -D TRAINED=ON)
+               -D EXPECTED=${CMAKE_CURRENT_SOURCE_DIR}/consumer/readme.expected)
 
 # Users' projects, configured, built and run as a user would.
 function(cts_add_project name source)

@@ -125,6 +125,7 @@ struct any_strategy {
   std::function<std::optional<task_type>(const task_type&)> lesson;
   std::function<cts::token_memory(cts::token_memory_format)> memory;
   std::function<cts::index(const cts::token_memory&)> price;
+  std::function<cts::index(const task_type&, const cts::token_memory&)> least;
   std::function<std::vector<double>(B&, const Model&, const cts::sample_view<data_type>&)> scores;
   std::function<void(B&, const Model&, const cts::token_batch&, const cts::text_batch*, cts::missing_tokens,
                      cts::token_batch&)>
@@ -143,6 +144,7 @@ struct any_strategy {
       return cts::token_memory(std::move(format));
     };
     price = [s](const cts::token_memory& m) { return cts::detail::price_of(*s, m); };
+    least = [s](const task_type& t, const cts::token_memory& m) { return cts::detail::least_price_of(*s, t, m); };
     scores = [s](B& b, const Model& model, const cts::sample_view<data_type>& samples) {
       if constexpr (requires { class_scores(b, *s, model, samples); }) {
         return class_scores(b, *s, model, samples);
@@ -186,6 +188,11 @@ cts::token_memory empty_memory(const any_strategy<B, Model>& s, cts::token_memor
 template <class B, class Model>
 cts::index memory_price(const any_strategy<B, Model>& s, const cts::token_memory& memory) {
   return s.price(memory);
+}
+template <class B, class Model>
+cts::index least_price(const any_strategy<B, Model>& s, const typename any_strategy<B, Model>::task_type& t,
+                       const cts::token_memory& memory) {
+  return s.least(t, memory);
 }
 template <class B, class Model>
 std::vector<double> class_scores(B& b, const any_strategy<B, Model>& s, const Model& model,

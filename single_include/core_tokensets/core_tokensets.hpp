@@ -15221,7 +15221,7 @@ inline std::vector<std::byte> safetensors_to_bytes(const tensor_file& file) {
 }  // namespace core_tokensets
 
 // ==== core_tokensets/memory/budget.hpp ====
-// How large a memory may be: a number of bytes on disk, or a fraction of the data that it stands for.
+// How large a memory may be: a number of bytes on disk, in all or for each task or class, or a fraction of the data.
 
 #include <array>
 #include <charconv>
@@ -15233,10 +15233,17 @@ inline std::vector<std::byte> safetensors_to_bytes(const tensor_file& file) {
 
 namespace core_tokensets {
 
+/// What a budget is of: the whole memory, or each task or class that was learnt, so that the memory grows with them.
+enum class budget_of { all, every_task, every_class };
+
+template <>
+inline constexpr std::array words<budget_of>{"all", "task", "class"};
+
 /// A number of bytes, or a fraction in (0, 1] of the bytes of the data.
 struct byte_budget {
   double amount = 1;
   bool is_fraction = true;
+  budget_of each = budget_of::all;
 
   /// The budget in bytes for data of `total_bytes`, rounded down.
   index resolve(index total_bytes) const {
@@ -15253,6 +15260,14 @@ inline byte_budget bytes(index n) {
   return {.amount = static_cast<double>(n), .is_fraction = false};
 }
 
+/// A budget of bytes for each task, or each class, that is learnt. `Error`: a fraction.
+inline byte_budget per(budget_of each, byte_budget budget) {
+  require(each == budget_of::all || !budget.is_fraction, "budget: a fraction for each ", detail::option_text(each),
+          ", expected bytes");
+  budget.each = each;
+  return budget;
+}
+
 inline byte_budget kibibytes(index n) { return bytes(n << 10); }
 inline byte_budget mebibytes(index n) { return bytes(n << 20); }
 
@@ -15262,8 +15277,13 @@ inline byte_budget fraction(double f) {
   return {.amount = f, .is_fraction = true};
 }
 
-/// "0.01" and "1%" are fractions; "1000B", "64KiB", "2MB", "1.5 GiB" are bytes. `Error` says what is wrong with others.
+/// "0.01" and "1%" are fractions; "1000B", "64KiB", "2MB", "1.5 GiB" are bytes, "2KiB/class" and "16KiB/task" bytes for
+/// each. `Error` says what is wrong with others.
 inline byte_budget parse_budget(std::string_view text) {
+  if (const auto slash = text.find('/'); slash != std::string_view::npos) {
+    const auto each = detail::parse_option<budget_of>(std::string(text.substr(slash + 1)), "budget, for each");
+    return per(each, parse_budget(text.substr(0, slash)));
+  }
   constexpr std::array<std::pair<std::string_view, double>, 9> units{{{"B", 1},
                                                                       {"kB", 1e3},
                                                                       {"KB", 1e3},
@@ -23597,15 +23617,20 @@ inline cut_tokens cut(const image_view& picture, const patch_grid& grid, std::sp
   return kept;
 }
 
-/// How many samples of `count` tokens the rest of the budget holds, judged by up to 32 of them as the codec packs them.
-/// `Error`: not even one, although the memory is empty.
+/// What samples of a view with `count` of their tokens cost as the codec packs them, judged by up to 32 of them: the
+/// size of the file with the largest one, and what one adds to it on average.
+struct sample_prices {
+  index with_one = 0;
+  double mean = 1;
+};
+
 template <class Data>
-index affordable_samples(const token_memory& memory, const sample_view<Data>& samples, index count, index bytes) {
+sample_prices prices_of_samples(const token_memory& memory, const sample_view<Data>& samples, index count) {
   const patch_grid& grid = memory.format().grid;
   const index tried = std::min<index>(32, samples.n()), now = memory.bytes_on_disk();
-  std::vector<double> relevance(static_cast<std::size_t>(grid.tokens()), 0.0);
+  const std::vector<double> relevance(static_cast<std::size_t>(grid.tokens()), 0.0);
+  sample_prices found;
   double total = 0;
-  index least = std::numeric_limits<index>::max();
   for (index i = 0; i < tried; ++i) {
     const index s = samples.indices[static_cast<std::size_t>(i * samples.n() / tried)];
     const dataset& pictures = pictures_of(*samples.data);
@@ -23618,13 +23643,22 @@ index affordable_samples(const token_memory& memory, const sample_view<Data>& sa
                                           .target = target_of(*samples.data, s),
                                           .prompt = prompt,
                                           .answer = answer});
-    least = std::min(least, with);
+    found.with_one = std::max(found.with_one, with);
     total += static_cast<double>(with - now);
   }
-  const double one = std::max(1.0, total / static_cast<double>(tried));
-  const auto k = static_cast<index>(static_cast<double>(std::max<index>(0, bytes - now)) / one);
+  if (tried > 0) found.mean = std::max(1.0, total / static_cast<double>(tried));
+  return found;
+}
+
+/// How many samples of `count` tokens the rest of the budget holds. `Error`: not even one, although the memory is
+/// empty.
+template <class Data>
+index affordable_samples(const token_memory& memory, const sample_view<Data>& samples, index count, index bytes) {
+  const sample_prices prices = prices_of_samples(memory, samples, count);
+  const index left = std::max<index>(0, bytes - memory.bytes_on_disk());
+  const auto k = static_cast<index>(static_cast<double>(left) / prices.mean);
   require(k > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ", count,
-          " tokens, which takes ", least);
+          " tokens, which takes ", prices.with_one);
   return std::min(k, samples.n());
 }
 
@@ -24526,6 +24560,7 @@ class saved_learner {
     const json& s = state_.at("settings");
     o.budget.amount = s.at("budget").at("amount").template get<double>();
     o.budget.is_fraction = s.at("budget").at("fraction").template get<bool>();
+    o.budget.each = detail::parse_option<budget_of>(s.at("budget").at("each").template get<std::string>(), "budget");
     o.fresh_head = s.at("fresh_head").template get<bool>();
     for (const auto& [key, value] : s.at("fit").items())
       set_option(o.fit, key, value.template get<std::string>(), (folder_ / "learner.json").string());
@@ -24577,6 +24612,8 @@ namespace core_tokensets {
 ///   `training_task(strategy, task) -> std::optional<task>`        what is trained on (nothing: no training);
 ///   `empty_memory(strategy, format) -> token_memory`              another format or codec;
 ///   `memory_price(strategy, memory) -> index`                     what the memory costs, if not the bytes of its file;
+///   `least_price(strategy, task, memory) -> index`                what it costs with the least that can be kept of a
+///                                                                 task: a budget below it is refused before training;
 ///   `class_scores(b, strategy, model, samples) -> [n, K] double`  how pictures are classified, if not by the logits;
 ///   `remembered(b, strategy, model, whole, texts, how, out)`      new pictures as the memory would keep them, if not
 ///   whole; `save_state(strategy)`, `load_state(strategy, file)`          what it knows besides the memory.
@@ -24669,6 +24706,13 @@ consolidation consolidate(B& b, const core_tokenset<S, A, R, C>& recipe, const M
                                *samples.data, chosen, count, static_cast<std::uint32_t>(t.number), bytes, memory);
   done.attribute_seconds = detail::seconds_since(explaining);
   return done;
+}
+
+/// The size of the memory's file with one sample, the largest of some.
+template <class S, class A, class R, class C, class Data>
+index least_price(const core_tokenset<S, A, R, C>& recipe, const basic_task<Data>& t, const token_memory& memory) {
+  const index count = tokens_of_share(recipe.keep, memory.format().grid.tokens());
+  return detail::prices_of_samples(memory, t.train(), count).with_one;
 }
 
 /// New pictures as the memory would give them back: the tokens that it would keep, through its codec.
@@ -24775,6 +24819,14 @@ index memory_price(const coreset<S>&, const token_memory& memory) {
   index total = static_cast<index>(memory.arrays().text.size());
   for (index s = 0; s < memory.samples(); ++s) total += detail::file_bytes(memory, s);
   return total;
+}
+
+/// What the memory costs with the smallest file, or in its own file with one picture.
+template <class S, class Data>
+index least_price(const coreset<S>& recipe, const basic_task<Data>& t, const token_memory& memory) {
+  if (memory.has_column("file_bytes"))
+    return memory_price(recipe, memory) + detail::prices_of(memory, t.train()).least();
+  return detail::prices_of_samples(memory, t.train(), memory.format().grid.tokens()).with_one;
 }
 
 template <tensor_backend B, class S, class Model, class Data>
@@ -25012,6 +25064,13 @@ index price_of(const Strategy& s, const token_memory& memory) {
   return memory.empty() ? 0 : memory.bytes_on_disk();
 }
 
+/// What the memory costs with the least that can be kept of a task; 0 where the strategy does not say.
+template <class Strategy, class Data>
+index least_price_of(const Strategy& s, const basic_task<Data>& t, const token_memory& memory) {
+  if constexpr (requires { least_price(s, t, memory); }) return least_price(s, t, memory);
+  return 0;
+}
+
 template <class Strategy, class Data>
 std::optional<basic_task<Data>> training_task_of(Strategy& s, const basic_task<Data>& t) {
   if constexpr (requires { training_task(s, t); }) return training_task(s, t);
@@ -25219,7 +25278,8 @@ namespace core_tokensets {
 
 struct learner_options {
   /// Of the memory. In a stream of T tasks it may fill t/T of that after task t; where nobody knows how many tasks
-  /// there will be, older tasks make room for new ones. A fraction is of the training data as they came.
+  /// there will be, older tasks make room for new ones. A fraction is of the training data as they came; bytes may be
+  /// for each task or class, `per(budget_of::every_class, kibibytes(2))`.
   byte_budget budget = fraction(0.01);
   fit_options fit = {};
   bool fresh_head = true;  ///< the classes that the model came with are not those that it shall keep
@@ -25277,14 +25337,15 @@ class continual_learner {
   }
 
   /// Trains on a task with replay, then remembers it within the budget. A task that does not follow the last one in its
-  /// stream is taken for what arrives next; classes are told by their names then. `Error`: data that do not fit the
-  /// model, a budget that holds nothing.
+  /// stream is taken for what arrives next; classes are told by their names then. `Error`, before anything is trained:
+  /// data that do not fit the model, a budget that holds nothing.
   learnt_task learn(const task_type& given) {
     task_type t = detail::arrange(given, done_, model_, o_.fresh_head && done_ == 0);
+    const room space = room_for(t);
+    check_room(t, space);
+    seen_bytes_ = space.seen;
+    learnt_task report{.name = t.name, .budget_bytes = space.now};
     if (o_.fresh_head && done_ == 0) detail::forget_head(b_, model_, t);
-    learnt_task report{.name = t.name};
-    const index total = budget_for(t);
-    report.budget_bytes = t.of > 0 ? total * (t.number + 1) / t.of : total;
     const auto start = std::chrono::steady_clock::now();
     if (const auto lesson = detail::training_task_of(strategy_, t)) {
       fit(b_, model_, *lesson, memory_, fit_options_for(t), objective_, optimiser_);
@@ -25293,8 +25354,7 @@ class continual_learner {
     }
     report.train_seconds = detail::seconds_since(start);
     if (t.of == 0 && done_ > 0) {
-      make_room(memory_, sources_, total * done_ / (done_ + 1),
-                [&](const token_memory& m) { return detail::price_of(strategy_, m); });
+      make_room(memory_, sources_, space.before, [&](const token_memory& m) { return detail::price_of(strategy_, m); });
     }
     const index before = memory_.samples();
     const consolidation stored =
@@ -25345,7 +25405,10 @@ class continual_learner {
                 {"strategy", text_of(strategy_)},
                 {"objective", text_of(objective_)},
                 {"optimiser", text_of(optimiser_)},
-                {"budget", {{"amount", o_.budget.amount}, {"fraction", o_.budget.is_fraction}}},
+                {"budget",
+                 {{"amount", o_.budget.amount},
+                  {"fraction", o_.budget.is_fraction},
+                  {"each", detail::option_text(o_.budget.each)}}},
                 {"fresh_head", o_.fresh_head},
                 {"fit", fit}};
   }
@@ -25381,10 +25444,38 @@ class continual_learner {
   void recall(const task_type& t) { (void)detail::training_task_of(strategy_, t); }
 
  private:
-  index budget_for(const task_type& t) {
-    index learnt = bytes_of_data(t.data->train);
-    if (t.of == 0) learnt = seen_bytes_ += learnt;
-    return o_.budget.resolve(learnt);
+  /// What the memory may cost before a task is remembered and then, and after the last task of the stream; how many
+  /// bytes of data were seen.
+  struct room {
+    index before, now, total, seen;
+  };
+  room room_for(const task_type& t) const {
+    const index data = bytes_of_data(t.data->train), seen = t.of == 0 ? seen_bytes_ + data : seen_bytes_;
+    const index amount = o_.budget.resolve(t.of == 0 ? seen : data);
+    if (o_.budget.each == budget_of::every_task)
+      return {amount * done_, amount * (done_ + 1), amount * std::max(t.of, done_ + 1), seen};
+    if (o_.budget.each == budget_of::every_class) {
+      if constexpr (detail::model_kind<Model>::texts) {
+        fail("budget: bytes for each class, texts have no classes");
+      } else {
+        const index known = done_ == 0 ? 0 : model_.config().classes, now = std::max(known, seen_classes(t));
+        return {amount * known, amount * now, amount * std::max(now, t.data->train.classes()), seen};
+      }
+    }
+    if (t.of > 0) return {amount, amount * (t.number + 1) / t.of, amount, seen};
+    return {amount * done_ / (done_ + 1), amount, amount, seen};
+  }
+  /// `Error` that says how many bytes would do, unless something of the task can be kept; where the memory holds
+  /// something already it can.
+  void check_room(const task_type& t, const room& space) const {
+    if (!memory_.empty()) return;
+    const index least = detail::least_price_of(strategy_, t, memory_);
+    require(least <= space.now, "budget: ", space.total, " bytes hold nothing: after task ", t.number + 1,
+            t.of > 0 ? " of " + std::to_string(t.of) : std::string(), " the memory may cost ", space.now,
+            " bytes, with one sample it costs ", least, "; ",
+            std::lround(std::ceil(static_cast<double>(least) * static_cast<double>(space.total) /
+                                  static_cast<double>(std::max<index>(1, space.now)))),
+            " bytes would do");
   }
   fit_options fit_options_for(const task_type&) {
     fit_options f = o_.fit;
@@ -25734,8 +25825,10 @@ sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream,
     result.select_seconds += learnt.select_seconds;
     result.attribute_seconds += learnt.attribute_seconds;
     result.chosen_by_chance += learnt.chosen_by_chance;
-    result.memory_bytes = learnt.memory_bytes,
-    result.budget_bytes = learner.options().budget.resolve(bytes_of_data(stream.data().train));
+    const byte_budget& budget = learner.options().budget;
+    result.memory_bytes = learnt.memory_bytes;
+    result.budget_bytes =
+        budget.each == budget_of::all ? budget.resolve(bytes_of_data(stream.data().train)) : learnt.budget_bytes;
     result.memory_tokens = learnt.memory_tokens, result.memory_samples = learnt.memory_samples;
     const auto start = std::chrono::steady_clock::now();
     result.accuracy.emplace_back();

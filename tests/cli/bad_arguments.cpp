@@ -109,8 +109,10 @@ TEST_CASE("budgets that make no sense or hold no token are told", "[cli]") {
                        {{{"--budget", "0"}}, {"'0'", "more than 0"}},
                        {{{"--budget", "2"}}, {"'2'", "at most 1"}},
                        {{{"--budget", "nan"}}, {"'nan'"}},
-                       {{{"--budget", "100B"}}, {"budget", "bytes is too small", "8 tokens"}},
-                       {{{"--budget", "100B"}, {"--memory", "coreset"}}, {"budget", "too small for one picture"}}});
+                       {{{"--budget", "100B"}}, {"budget", "100 bytes hold nothing", "bytes would do"}},
+                       {{{"--budget", "100B"}, {"--memory", "coreset"}}, {"budget", "100 bytes hold nothing"}},
+                       {{{"--budget", "2KiB/pupil"}}, {"'pupil'", "class"}},
+                       {{{"--budget", "1%/class"}}, {"fraction", "expected bytes"}}});
 }
 
 TEST_CASE("a model that does not fit the pictures is told", "[cli]") {

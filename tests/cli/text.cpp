@@ -162,7 +162,7 @@ TEST_CASE("sequences of text refuse what they cannot do", "[cli][text]") {
   refused("caption", {"--data", "easy-vqa:x"}, {"easy-vqa:x"});
   refused("vqa", {"--data", "easy-vqa:" + box / "nowhere"}, {"nowhere"});
   refused("vqa", {"--vocabulary", "100"}, {"--vocabulary"});
-  refused("vqa", {"--budget", "100B"}, {"too small"});
+  refused("vqa", {"--budget", "100B"}, {"hold nothing", "bytes would do"});
   refused("vqa", {"--attribute", "rollout"}, {"rollout"});
   refused("poem", {}, {"--task"});
   refused("vqa", {"--flip", "2"}, {"--flip", "2"});

@@ -29,6 +29,15 @@ TEST_CASE("a budget resolves against the data") {
   CHECK_THROWS_AS(cts::fraction(0.5).resolve(-1), cts::Error);
 }
 
+TEST_CASE("a budget may be for each task or class, in bytes") {
+  const auto budget = cts::parse_budget("2KiB/class");
+  CHECK(budget == cts::per(cts::budget_of::every_class, cts::kibibytes(2)));
+  CHECK(cts::parse_budget("100B/task").each == cts::budget_of::every_task);
+  CHECK(cts::parse_budget("64KiB/all") == cts::kibibytes(64));
+  CHECK(support::has(support::message_of([] { cts::parse_budget("1%/class"); }), "expected bytes"));
+  CHECK(support::has(support::message_of([] { cts::parse_budget("1KiB/pupil"); }), "'pupil'"));
+}
+
 TEST_CASE("nonsense is refused with its text") {
   for (const std::string text : {"",     "B",  "x",    "0",   "-0.1",  "-5MB",    "nan",   "inf",  "infB", "2",
                                  "150%", "0B", "0.5B", "5mb", "5 M B", "1e300GB", "0x10B", " 5MB", "5MB ", "1e999B"}) {

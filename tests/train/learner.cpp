@@ -272,11 +272,57 @@ TEST_CASE("data that arrive without a plan: classes by name, old ones again, roo
   CHECK(learner.evaluate(strange).accuracy == 0);
 }
 
-TEST_CASE("a budget that holds nothing is an error that says what one sample takes", "[learner]") {
-  auto options = quick_learner();
-  options.budget = cts::bytes(100);
-  CHECK(has(message_of([&] { run(small_stream(), cts::core_tokenset<>{}, options); }), "too small for one sample"));
-  CHECK(has(message_of([&] { run(small_stream(), cts::coreset<>{}, options); }), "too small for one picture"));
+TEST_CASE("a budget that holds nothing is refused before training and the least that would do is named", "[learner]") {
+  const auto stream = small_stream();
+  const auto refused = [&](const auto& strategy) {
+    INFO(cts::text_of(strategy));
+    const auto learner_with = [&](cts::index bytes) {
+      auto options = quick_learner();
+      options.budget = cts::bytes(bytes);
+      static backend b(1);
+      return cts::continual_learner(b, small_model(b), options, strategy);
+    };
+    auto hopeless = learner_with(100);
+    backend b(1);
+    const auto before = hopeless.model().parameters().to_host(b);
+    const std::string said = message_of([&] { hopeless.learn(stream[0]); });
+    CHECK(has(said, "budget: 100 bytes hold nothing: after task 1 of 2 the memory may cost 50 bytes"));
+    CHECK(hopeless.tasks_learnt() == 0);
+    CHECK(hopeless.model().parameters().to_host(b) == before);
+    const cts::index least = std::stol(said.substr(said.rfind("; ") + 2));
+    CHECK(has(message_of([&] { learner_with(least - 2).learn(stream[0]); }), "hold nothing"));
+    CHECK(learner_with(least).learn(stream[0]).budget_bytes == least / 2);
+  };
+  refused(cts::core_tokenset<>{});
+  refused(cts::coreset<>{});
+  refused(cts::coreset<>{.price = cts::picture_price::raw});
+}
+
+TEST_CASE("a budget may be for each task or each class, in a stream and for what arrives", "[learner]") {
+  const auto stream = small_stream();
+  const auto memory_after = [&](cts::byte_budget budget, bool known_end) {
+    auto options = quick_learner();
+    options.budget = budget;
+    backend b(1);
+    cts::continual_learner learner(b, small_model(b), options);
+    std::vector<cts::index> budgets;
+    for (cts::index t = 0; t < stream.size(); ++t) {
+      auto next = stream[t];
+      if (!known_end) next.of = 0;
+      const auto done = learner.learn(next);
+      CHECK(done.memory_bytes <= done.budget_bytes);
+      CHECK(done.memory_samples > 0);
+      budgets.push_back(done.budget_bytes);
+    }
+    return budgets;
+  };
+  using sizes = std::vector<cts::index>;
+  CHECK(memory_after(cts::kibibytes(4), true) == sizes{2048, 4096});
+  CHECK(memory_after(cts::kibibytes(4), false) == sizes{4096, 4096});
+  for (const bool known_end : {true, false}) {
+    CHECK(memory_after(cts::per(cts::budget_of::every_task, cts::kibibytes(3)), known_end) == sizes{3072, 6144});
+    CHECK(memory_after(cts::per(cts::budget_of::every_class, cts::kibibytes(2)), known_end) == sizes{4096, 8192});
+  }
 }
 
 TEST_CASE("rows of the head are imprinted when they are new, and not again when their classes come back", "[learner]") {

@@ -1,5 +1,5 @@
 #pragma once
-// How large a memory may be: a number of bytes on disk, or a fraction of the data that it stands for.
+// How large a memory may be: a number of bytes on disk, in all or for each task or class, or a fraction of the data.
 
 #include <array>
 #include <charconv>
@@ -9,14 +9,22 @@
 #include <utility>
 
 #include "core_tokensets/core/error.hpp"
+#include "core_tokensets/core/options.hpp"
 #include "core_tokensets/core/view.hpp"
 
 namespace core_tokensets {
+
+/// What a budget is of: the whole memory, or each task or class that was learnt, so that the memory grows with them.
+enum class budget_of { all, every_task, every_class };
+
+template <>
+inline constexpr std::array words<budget_of>{"all", "task", "class"};
 
 /// A number of bytes, or a fraction in (0, 1] of the bytes of the data.
 struct byte_budget {
   double amount = 1;
   bool is_fraction = true;
+  budget_of each = budget_of::all;
 
   /// The budget in bytes for data of `total_bytes`, rounded down.
   index resolve(index total_bytes) const {
@@ -33,6 +41,14 @@ inline byte_budget bytes(index n) {
   return {.amount = static_cast<double>(n), .is_fraction = false};
 }
 
+/// A budget of bytes for each task, or each class, that is learnt. `Error`: a fraction.
+inline byte_budget per(budget_of each, byte_budget budget) {
+  require(each == budget_of::all || !budget.is_fraction, "budget: a fraction for each ", detail::option_text(each),
+          ", expected bytes");
+  budget.each = each;
+  return budget;
+}
+
 inline byte_budget kibibytes(index n) { return bytes(n << 10); }
 inline byte_budget mebibytes(index n) { return bytes(n << 20); }
 
@@ -42,8 +58,13 @@ inline byte_budget fraction(double f) {
   return {.amount = f, .is_fraction = true};
 }
 
-/// "0.01" and "1%" are fractions; "1000B", "64KiB", "2MB", "1.5 GiB" are bytes. `Error` says what is wrong with others.
+/// "0.01" and "1%" are fractions; "1000B", "64KiB", "2MB", "1.5 GiB" are bytes, "2KiB/class" and "16KiB/task" bytes for
+/// each. `Error` says what is wrong with others.
 inline byte_budget parse_budget(std::string_view text) {
+  if (const auto slash = text.find('/'); slash != std::string_view::npos) {
+    const auto each = detail::parse_option<budget_of>(std::string(text.substr(slash + 1)), "budget, for each");
+    return per(each, parse_budget(text.substr(0, slash)));
+  }
   constexpr std::array<std::pair<std::string_view, double>, 9> units{{{"B", 1},
                                                                       {"kB", 1e3},
                                                                       {"KB", 1e3},

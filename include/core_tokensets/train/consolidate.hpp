@@ -143,15 +143,20 @@ inline cut_tokens cut(const image_view& picture, const patch_grid& grid, std::sp
   return kept;
 }
 
-/// How many samples of `count` tokens the rest of the budget holds, judged by up to 32 of them as the codec packs them.
-/// `Error`: not even one, although the memory is empty.
+/// What samples of a view with `count` of their tokens cost as the codec packs them, judged by up to 32 of them: the
+/// size of the file with the largest one, and what one adds to it on average.
+struct sample_prices {
+  index with_one = 0;
+  double mean = 1;
+};
+
 template <class Data>
-index affordable_samples(const token_memory& memory, const sample_view<Data>& samples, index count, index bytes) {
+sample_prices prices_of_samples(const token_memory& memory, const sample_view<Data>& samples, index count) {
   const patch_grid& grid = memory.format().grid;
   const index tried = std::min<index>(32, samples.n()), now = memory.bytes_on_disk();
-  std::vector<double> relevance(static_cast<std::size_t>(grid.tokens()), 0.0);
+  const std::vector<double> relevance(static_cast<std::size_t>(grid.tokens()), 0.0);
+  sample_prices found;
   double total = 0;
-  index least = std::numeric_limits<index>::max();
   for (index i = 0; i < tried; ++i) {
     const index s = samples.indices[static_cast<std::size_t>(i * samples.n() / tried)];
     const dataset& pictures = pictures_of(*samples.data);
@@ -164,13 +169,22 @@ index affordable_samples(const token_memory& memory, const sample_view<Data>& sa
                                           .target = target_of(*samples.data, s),
                                           .prompt = prompt,
                                           .answer = answer});
-    least = std::min(least, with);
+    found.with_one = std::max(found.with_one, with);
     total += static_cast<double>(with - now);
   }
-  const double one = std::max(1.0, total / static_cast<double>(tried));
-  const auto k = static_cast<index>(static_cast<double>(std::max<index>(0, bytes - now)) / one);
+  if (tried > 0) found.mean = std::max(1.0, total / static_cast<double>(tried));
+  return found;
+}
+
+/// How many samples of `count` tokens the rest of the budget holds. `Error`: not even one, although the memory is
+/// empty.
+template <class Data>
+index affordable_samples(const token_memory& memory, const sample_view<Data>& samples, index count, index bytes) {
+  const sample_prices prices = prices_of_samples(memory, samples, count);
+  const index left = std::max<index>(0, bytes - memory.bytes_on_disk());
+  const auto k = static_cast<index>(static_cast<double>(left) / prices.mean);
   require(k > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ", count,
-          " tokens, which takes ", least);
+          " tokens, which takes ", prices.with_one);
   return std::min(k, samples.n());
 }
 

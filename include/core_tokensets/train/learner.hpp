@@ -24,7 +24,8 @@ namespace core_tokensets {
 
 struct learner_options {
   /// Of the memory. In a stream of T tasks it may fill t/T of that after task t; where nobody knows how many tasks
-  /// there will be, older tasks make room for new ones. A fraction is of the training data as they came.
+  /// there will be, older tasks make room for new ones. A fraction is of the training data as they came; bytes may be
+  /// for each task or class, `per(budget_of::every_class, kibibytes(2))`.
   byte_budget budget = fraction(0.01);
   fit_options fit = {};
   bool fresh_head = true;  ///< the classes that the model came with are not those that it shall keep
@@ -82,14 +83,15 @@ class continual_learner {
   }
 
   /// Trains on a task with replay, then remembers it within the budget. A task that does not follow the last one in its
-  /// stream is taken for what arrives next; classes are told by their names then. `Error`: data that do not fit the
-  /// model, a budget that holds nothing.
+  /// stream is taken for what arrives next; classes are told by their names then. `Error`, before anything is trained:
+  /// data that do not fit the model, a budget that holds nothing.
   learnt_task learn(const task_type& given) {
     task_type t = detail::arrange(given, done_, model_, o_.fresh_head && done_ == 0);
+    const room space = room_for(t);
+    check_room(t, space);
+    seen_bytes_ = space.seen;
+    learnt_task report{.name = t.name, .budget_bytes = space.now};
     if (o_.fresh_head && done_ == 0) detail::forget_head(b_, model_, t);
-    learnt_task report{.name = t.name};
-    const index total = budget_for(t);
-    report.budget_bytes = t.of > 0 ? total * (t.number + 1) / t.of : total;
     const auto start = std::chrono::steady_clock::now();
     if (const auto lesson = detail::training_task_of(strategy_, t)) {
       fit(b_, model_, *lesson, memory_, fit_options_for(t), objective_, optimiser_);
@@ -98,8 +100,7 @@ class continual_learner {
     }
     report.train_seconds = detail::seconds_since(start);
     if (t.of == 0 && done_ > 0) {
-      make_room(memory_, sources_, total * done_ / (done_ + 1),
-                [&](const token_memory& m) { return detail::price_of(strategy_, m); });
+      make_room(memory_, sources_, space.before, [&](const token_memory& m) { return detail::price_of(strategy_, m); });
     }
     const index before = memory_.samples();
     const consolidation stored =
@@ -150,7 +151,10 @@ class continual_learner {
                 {"strategy", text_of(strategy_)},
                 {"objective", text_of(objective_)},
                 {"optimiser", text_of(optimiser_)},
-                {"budget", {{"amount", o_.budget.amount}, {"fraction", o_.budget.is_fraction}}},
+                {"budget",
+                 {{"amount", o_.budget.amount},
+                  {"fraction", o_.budget.is_fraction},
+                  {"each", detail::option_text(o_.budget.each)}}},
                 {"fresh_head", o_.fresh_head},
                 {"fit", fit}};
   }
@@ -186,10 +190,38 @@ class continual_learner {
   void recall(const task_type& t) { (void)detail::training_task_of(strategy_, t); }
 
  private:
-  index budget_for(const task_type& t) {
-    index learnt = bytes_of_data(t.data->train);
-    if (t.of == 0) learnt = seen_bytes_ += learnt;
-    return o_.budget.resolve(learnt);
+  /// What the memory may cost before a task is remembered and then, and after the last task of the stream; how many
+  /// bytes of data were seen.
+  struct room {
+    index before, now, total, seen;
+  };
+  room room_for(const task_type& t) const {
+    const index data = bytes_of_data(t.data->train), seen = t.of == 0 ? seen_bytes_ + data : seen_bytes_;
+    const index amount = o_.budget.resolve(t.of == 0 ? seen : data);
+    if (o_.budget.each == budget_of::every_task)
+      return {amount * done_, amount * (done_ + 1), amount * std::max(t.of, done_ + 1), seen};
+    if (o_.budget.each == budget_of::every_class) {
+      if constexpr (detail::model_kind<Model>::texts) {
+        fail("budget: bytes for each class, texts have no classes");
+      } else {
+        const index known = done_ == 0 ? 0 : model_.config().classes, now = std::max(known, seen_classes(t));
+        return {amount * known, amount * now, amount * std::max(now, t.data->train.classes()), seen};
+      }
+    }
+    if (t.of > 0) return {amount, amount * (t.number + 1) / t.of, amount, seen};
+    return {amount * done_ / (done_ + 1), amount, amount, seen};
+  }
+  /// `Error` that says how many bytes would do, unless something of the task can be kept; where the memory holds
+  /// something already it can.
+  void check_room(const task_type& t, const room& space) const {
+    if (!memory_.empty()) return;
+    const index least = detail::least_price_of(strategy_, t, memory_);
+    require(least <= space.now, "budget: ", space.total, " bytes hold nothing: after task ", t.number + 1,
+            t.of > 0 ? " of " + std::to_string(t.of) : std::string(), " the memory may cost ", space.now,
+            " bytes, with one sample it costs ", least, "; ",
+            std::lround(std::ceil(static_cast<double>(least) * static_cast<double>(space.total) /
+                                  static_cast<double>(std::max<index>(1, space.now)))),
+            " bytes would do");
   }
   fit_options fit_options_for(const task_type&) {
     fit_options f = o_.fit;

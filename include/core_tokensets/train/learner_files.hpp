@@ -113,6 +113,7 @@ class saved_learner {
     const json& s = state_.at("settings");
     o.budget.amount = s.at("budget").at("amount").template get<double>();
     o.budget.is_fraction = s.at("budget").at("fraction").template get<bool>();
+    o.budget.each = detail::parse_option<budget_of>(s.at("budget").at("each").template get<std::string>(), "budget");
     o.fresh_head = s.at("fresh_head").template get<bool>();
     for (const auto& [key, value] : s.at("fit").items())
       set_option(o.fit, key, value.template get<std::string>(), (folder_ / "learner.json").string());

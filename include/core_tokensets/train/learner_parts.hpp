@@ -139,6 +139,13 @@ index price_of(const Strategy& s, const token_memory& memory) {
   return memory.empty() ? 0 : memory.bytes_on_disk();
 }
 
+/// What the memory costs with the least that can be kept of a task; 0 where the strategy does not say.
+template <class Strategy, class Data>
+index least_price_of(const Strategy& s, const basic_task<Data>& t, const token_memory& memory) {
+  if constexpr (requires { least_price(s, t, memory); }) return least_price(s, t, memory);
+  return 0;
+}
+
 template <class Strategy, class Data>
 std::optional<basic_task<Data>> training_task_of(Strategy& s, const basic_task<Data>& t) {
   if constexpr (requires { training_task(s, t); }) return training_task(s, t);

@@ -90,8 +90,10 @@ sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream,
     result.select_seconds += learnt.select_seconds;
     result.attribute_seconds += learnt.attribute_seconds;
     result.chosen_by_chance += learnt.chosen_by_chance;
-    result.memory_bytes = learnt.memory_bytes,
-    result.budget_bytes = learner.options().budget.resolve(bytes_of_data(stream.data().train));
+    const byte_budget& budget = learner.options().budget;
+    result.memory_bytes = learnt.memory_bytes;
+    result.budget_bytes =
+        budget.each == budget_of::all ? budget.resolve(bytes_of_data(stream.data().train)) : learnt.budget_bytes;
     result.memory_tokens = learnt.memory_tokens, result.memory_samples = learnt.memory_samples;
     const auto start = std::chrono::steady_clock::now();
     result.accuracy.emplace_back();

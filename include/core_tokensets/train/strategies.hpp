@@ -26,6 +26,8 @@ namespace core_tokensets {
 ///   `training_task(strategy, task) -> std::optional<task>`        what is trained on (nothing: no training);
 ///   `empty_memory(strategy, format) -> token_memory`              another format or codec;
 ///   `memory_price(strategy, memory) -> index`                     what the memory costs, if not the bytes of its file;
+///   `least_price(strategy, task, memory) -> index`                what it costs with the least that can be kept of a
+///                                                                 task: a budget below it is refused before training;
 ///   `class_scores(b, strategy, model, samples) -> [n, K] double`  how pictures are classified, if not by the logits;
 ///   `remembered(b, strategy, model, whole, texts, how, out)`      new pictures as the memory would keep them, if not
 ///   whole; `save_state(strategy)`, `load_state(strategy, file)`          what it knows besides the memory.
@@ -118,6 +120,13 @@ consolidation consolidate(B& b, const core_tokenset<S, A, R, C>& recipe, const M
                                *samples.data, chosen, count, static_cast<std::uint32_t>(t.number), bytes, memory);
   done.attribute_seconds = detail::seconds_since(explaining);
   return done;
+}
+
+/// The size of the memory's file with one sample, the largest of some.
+template <class S, class A, class R, class C, class Data>
+index least_price(const core_tokenset<S, A, R, C>& recipe, const basic_task<Data>& t, const token_memory& memory) {
+  const index count = tokens_of_share(recipe.keep, memory.format().grid.tokens());
+  return detail::prices_of_samples(memory, t.train(), count).with_one;
 }
 
 /// New pictures as the memory would give them back: the tokens that it would keep, through its codec.
@@ -224,6 +233,14 @@ index memory_price(const coreset<S>&, const token_memory& memory) {
   index total = static_cast<index>(memory.arrays().text.size());
   for (index s = 0; s < memory.samples(); ++s) total += detail::file_bytes(memory, s);
   return total;
+}
+
+/// What the memory costs with the smallest file, or in its own file with one picture.
+template <class S, class Data>
+index least_price(const coreset<S>& recipe, const basic_task<Data>& t, const token_memory& memory) {
+  if (memory.has_column("file_bytes"))
+    return memory_price(recipe, memory) + detail::prices_of(memory, t.train()).least();
+  return detail::prices_of_samples(memory, t.train(), memory.format().grid.tokens()).with_one;
 }
 
 template <tensor_backend B, class S, class Model, class Data>

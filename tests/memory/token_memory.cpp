@@ -256,6 +256,43 @@ TEST_CASE("shrink keeps the most relevant tokens, earlier ones first where equal
   CHECK(has(message_of([&] { coreset.shrink(3); }), "keeps no relevance"));
 }
 
+TEST_CASE("tokens of a memory may be sharper than others, also in its file, when moved and when shrunk") {
+  auto format = grid;
+  format.relevance = cts::relevance_storage::f32;
+  cts::token_memory memory(format, cts::dct_codec{20});
+  const auto pixels = sample_of({7, 2, 11, 5}, {1, 4, 3, 2}, 1);
+  const std::vector<std::uint8_t> each{90, 5, 20, 60}, one{70};  // of the tokens as they are handed in
+  auto sample = pixels.view();
+  memory.append(sample);
+  sample.qualities = each;
+  memory.append(sample);
+  sample.qualities = one;
+  memory.append(sample);
+  using qualities = std::vector<std::uint8_t>;
+  CHECK(memory.qualities(0) == qualities(4, 20));
+  CHECK(memory.qualities(1) == qualities{5, 60, 90, 20});  // in the order of their positions
+  CHECK(memory.qualities(2) == qualities(4, 70));
+  CHECK(copy(memory.sample(2).patches) != copy(memory.sample(0).patches));
+
+  const scratch_file file;
+  memory.save(file.path);
+  const auto again = cts::load_token_memory(file.path);
+  CHECK(same(again, memory));
+  CHECK(again.qualities(1) == qualities{5, 60, 90, 20});
+  memory.keep(std::vector<cts::index>{1, 0});
+  CHECK(memory.qualities(0) == qualities{5, 60, 90, 20});
+  memory.shrink(2);  // tokens 2 and 11
+  CHECK(copy(memory.sample(0).positions) == std::vector<std::uint16_t>{2, 11});
+  CHECK(memory.qualities(0) == qualities{5, 20});
+
+  sample.qualities = std::span(each).first(3);
+  CHECK(has(message_of([&] { memory.append(sample); }), "3 qualities for 4 tokens"));
+  sample.qualities = one;
+  cts::token_memory raw(format);
+  CHECK(has(message_of([&] { raw.append(sample); }), "codec 'raw'"));
+  CHECK(raw.empty());
+}
+
 TEST_CASE("a memory survives its file to the bit, and its size is known before") {
   const scratch_file file;
   for (const auto relevance :

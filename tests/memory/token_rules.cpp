@@ -231,6 +231,22 @@ TEST_CASE("probabilities stay within bounds for any relevance", "[rules]") {
   }
 }
 
+TEST_CASE("a foveated sample is the whole picture, sharp where it is relevant", "[rules]") {
+  const auto r = relevance();
+  const cts::foveated_tokens rule{.coarse = 3, .sharp = 40};
+  const auto kept = keep(rule, {r, 5, 0, 6});
+  REQUIRE(kept.positions.size() == 24);
+  CHECK(kept.weights.empty());
+  for (std::size_t p = 0; p < 24; ++p) {
+    CHECK(kept.positions[p] == p);
+    CHECK(kept.qualities[p] == (p == 4 || (p >= 9 && p <= 11) || p == 20 ? 40 : 3));
+  }
+  CHECK(keep(rule, {r, 24, 0, 6}).qualities == std::vector<std::uint8_t>(24, 40));
+  CHECK_THROWS_AS(keep(cts::foveated_tokens{.coarse = 0}, {r, 5, 0, 6}), cts::Error);
+  CHECK_THROWS_AS(keep(cts::foveated_tokens{.sharp = 101}, {r, 5, 0, 6}), cts::Error);
+  CHECK_THROWS_AS(keep(rule, {r, 25, 0, 6}), cts::Error);
+}
+
 TEST_CASE("windows take turns", "[rules]") {
   std::vector<double> r(24, 0.0);  // 4 rows of 6
   r[0] = 9, r[1] = 8, r[6] = 7, r[7] = 6, r[2] = 5, r[23] = 4;

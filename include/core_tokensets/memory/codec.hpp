@@ -31,7 +31,8 @@ struct patch_context {
 
 /// `encode` turns the pixels `[n, patch_dim]` of one sample into bytes; `decode` fills `[n, patch_dim]` from them and
 /// throws `Error` where they make no sense (they come from a file). `name` and the options (core/options.hpp) are what
-/// the file says of it, so a name must be unique and never change its meaning.
+/// the file says of it, so a name must be unique and never change its meaning. A codec in which each token may be as
+/// sharp as one likes also has `encode(context, pixels, qualities)` and `qualities(context, bytes)`, both `[n]`.
 template <class C>
 concept patch_codec = std::copyable<C> && requires(const C& codec, const patch_context& context,
                                                    std::span<const std::uint8_t> in, std::span<std::uint8_t> out) {
@@ -70,14 +71,35 @@ class any_codec {
         decode_([codec](const patch_context& context, std::span<const std::uint8_t> in, std::span<std::uint8_t> out) {
           codec.decode(context, in, out);
         }) {
+    if constexpr (requires(const patch_context& context, std::span<const std::uint8_t> x) {
+                    codec.encode(context, x, x);
+                    codec.qualities(context, x);
+                  }) {
+      encode_each_ = [codec](const patch_context& context, std::span<const std::uint8_t> in,
+                             std::span<const std::uint8_t> each) { return codec.encode(context, in, each); };
+      qualities_ = [codec](const patch_context& context, std::span<const std::uint8_t> in) {
+        return codec.qualities(context, in);
+      };
+    }
     if constexpr (requires { codec.check(); }) codec.check();
   }
 
   /// Name and options, as the file says them.
   const std::string& text() const { return text_; }
   bool raw() const { return raw_; }
-  std::vector<std::uint8_t> encode(const patch_context& context, std::span<const std::uint8_t> pixels) const {
-    return encode_(context, pixels);
+  /// Whether each token may have a quality of its own.
+  bool has_qualities() const { return static_cast<bool>(encode_each_); }
+  /// `qualities`: one for all of the tokens, or one each; none: as the codec's options say. `Error`: qualities, and a
+  /// codec without.
+  std::vector<std::uint8_t> encode(const patch_context& context, std::span<const std::uint8_t> pixels,
+                                   std::span<const std::uint8_t> qualities = {}) const {
+    if (qualities.empty()) return encode_(context, pixels);
+    require(has_qualities(), "codec '", text_, "': tokens with qualities of their own, expected a codec as 'dct'");
+    return encode_each_(context, pixels, qualities);
+  }
+  /// The qualities `[n]` of the tokens of packed bytes; empty where the codec has none.
+  std::vector<std::uint8_t> qualities(const patch_context& context, std::span<const std::uint8_t> bytes) const {
+    return has_qualities() ? qualities_(context, bytes) : std::vector<std::uint8_t>();
   }
   void decode(const patch_context& context, std::span<const std::uint8_t> bytes, std::span<std::uint8_t> out) const {
     decode_(context, bytes, out);
@@ -89,6 +111,10 @@ class any_codec {
   bool raw_;
   std::function<std::vector<std::uint8_t>(const patch_context&, std::span<const std::uint8_t>)> encode_;
   std::function<void(const patch_context&, std::span<const std::uint8_t>, std::span<std::uint8_t>)> decode_;
+  std::function<std::vector<std::uint8_t>(const patch_context&, std::span<const std::uint8_t>,
+                                          std::span<const std::uint8_t>)>
+      encode_each_;
+  std::function<std::vector<std::uint8_t>(const patch_context&, std::span<const std::uint8_t>)> qualities_;
 };
 
 }  // namespace core_tokensets

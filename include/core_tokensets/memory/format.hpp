@@ -105,8 +105,9 @@ struct stored_sample {
   std::int32_t target = 0;
   float weight = 1;  ///< kept in 16 bits
   std::uint32_t task = 0;
-  std::string_view prompt = {}, answer = {};  ///< UTF-8, empty in a memory without texts
-  std::span<const float> token_weights = {};  ///< [n], or empty: all 1; kept as the format says
+  std::string_view prompt = {}, answer = {};     ///< UTF-8, empty in a memory without texts
+  std::span<const float> token_weights = {};     ///< [n], or empty: all 1; kept as the format says
+  std::span<const std::uint8_t> qualities = {};  ///< [n], one for all, or empty: how sharp; the codec must have them
 
   index tokens() const { return static_cast<index>(positions.size()); }
 };
@@ -124,7 +125,7 @@ struct recalled_sample {
 
   index tokens() const { return static_cast<index>(positions.size()); }
   operator stored_sample() const {
-    return {patches, positions, relevance, target, weight, task, prompt, answer, token_weights};
+    return {patches, positions, relevance, target, weight, task, prompt, answer, token_weights, {}};
   }
 };
 

@@ -81,6 +81,12 @@ class token_memory {
     codec_.decode({format().grid, arrays_.positions_of(s)}, arrays_.pixels_of(s), pixels);
   }
 
+  /// How sharp each of its tokens is `[n]`; empty where the codec knows no qualities.
+  std::vector<std::uint8_t> qualities(index s) const {
+    check_sample(s);
+    return codec_.qualities({format().grid, arrays_.positions_of(s)}, arrays_.pixels_of(s));
+  }
+
   /// For how many tokens each of sample s stands `[n]`; empty where the memory keeps no weights.
   std::vector<float> token_weights(index s) const {
     const token_weighting how = format().weighting();
@@ -186,7 +192,7 @@ class token_memory {
   }
   /// The packed pixels of a sample whose positions rise.
   std::vector<std::uint8_t> packed(const stored_sample& sample) const {
-    return codec_.encode({format().grid, sample.positions}, sample.patches);
+    return codec_.encode({format().grid, sample.positions}, sample.patches, sample.qualities);
   }
   /// Number of a column, and where the bytes of sample s lie in it.
   std::array<std::size_t, 3> column_place(std::string_view name, index s) const {
@@ -258,6 +264,8 @@ inline void token_memory::check_new(const stored_sample& sample) const {
           "token memory: a sample with texts for a memory without");
   require(sample.token_weights.empty() || sample.token_weights.size() == n,
           "token memory: ", sample.token_weights.size(), " token weights for ", n, " tokens");
+  require(sample.qualities.size() <= 1 || sample.qualities.size() == n, "token memory: ", sample.qualities.size(),
+          " qualities for ", n, " tokens");
   const auto one = [](float w) { return w == 1; };
   require(f.weighting() != token_weighting::none ||
               std::all_of(sample.token_weights.begin(), sample.token_weights.end(), one),
@@ -275,6 +283,7 @@ inline bool token_memory::append_within(const stored_sample& sample, index bytes
             [&](std::size_t a, std::size_t b) { return sample.positions[a] < sample.positions[b]; });
   std::vector<std::uint8_t> patches;  // copies: the sample may lie in this very memory
   std::vector<std::uint16_t> positions;
+  std::vector<std::uint8_t> qualities;
   std::vector<float> relevance, weights;
   const std::string prompt(sample.prompt), answer(sample.answer);
   patches.reserve(n * dim);
@@ -287,12 +296,13 @@ inline bool token_memory::append_within(const stored_sample& sample, index bytes
     const auto patch = sample.patches.subspan(t * dim, dim);
     patches.insert(patches.end(), patch.begin(), patch.end());
     if (!sample.token_weights.empty()) weights.push_back(sample.token_weights[t]);
+    if (!sample.qualities.empty()) qualities.push_back(sample.qualities[sample.qualities.size() == 1 ? 0 : t]);
     if (!relevant) continue;
     relevance.push_back(sample.relevance[t]);
     require(std::isfinite(relevance.back()), "token memory: the relevance at position ", position, " is not finite");
   }
   const stored_sample sorted{patches,     positions, relevance, sample.target, sample.weight,
-                             sample.task, prompt,    answer,    weights};
+                             sample.task, prompt,    answer,    weights,       qualities};
   const token_weighting how = format().weighting();
   std::vector<std::uint8_t> codes(static_cast<std::size_t>(format().weight_bytes(static_cast<index>(n))));
   if (how != token_weighting::none)
@@ -366,6 +376,12 @@ inline void token_memory::take(const token_memory& from, index s, std::span<cons
   stored_sample next = old;
   next.patches = patches, next.positions = positions, next.relevance = relevance;
   const bool whole = tokens.size() == old.positions.size();
+  std::vector<std::uint8_t> sharp = whole ? std::vector<std::uint8_t>() : from.qualities(s);
+  if (!sharp.empty()) {
+    for (std::size_t i = 0; i < tokens.size(); ++i) sharp[i] = sharp[tokens[i]];  // tokens rise
+    sharp.resize(tokens.size());
+    next.qualities = sharp;
+  }
   const auto anew = whole ? std::vector<std::uint8_t>() : packed(next);
   add(next, whole ? from.arrays_.pixels_of(s) : std::span<const std::uint8_t>(anew));
   for (std::size_t c = 0; c < arrays_.columns.size(); ++c) {

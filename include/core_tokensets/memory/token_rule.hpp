@@ -27,18 +27,21 @@ struct token_choice {
   index tokens() const { return static_cast<index>(relevance.size()); }
 };
 
-/// What a rule keeps: positions, and for how many tokens of the picture each stands (empty: for itself).
+/// What a rule keeps: positions, for how many tokens of the picture each stands (empty: for itself), and how sharp each
+/// is (empty: as the codec's options say).
 struct kept_tokens {
   std::vector<std::uint16_t> positions;
   std::vector<float> weights;
+  std::vector<std::uint8_t> qualities;
 
-  kept_tokens(std::vector<std::uint16_t> kept, std::vector<float> of_kept = {})
-      : positions(std::move(kept)), weights(std::move(of_kept)) {}
+  kept_tokens(std::vector<std::uint16_t> kept, std::vector<float> of_kept = {}, std::vector<std::uint8_t> sharp = {})
+      : positions(std::move(kept)), weights(std::move(of_kept)), qualities(std::move(sharp)) {}
 };
 
-/// A token rule: `keep(rule, choice)` returns the positions of `count` tokens, each once, or `kept_tokens` with
-/// weights. A rule with `static constexpr bool needs_relevance = false` spares the attribution; one that gives weights
-/// says by `token_weighting weighting() const` how a memory keeps them.
+/// A token rule: `keep(rule, choice)` returns the positions of tokens, each once, or `kept_tokens` with weights and
+/// qualities; `count` of them unless its documentation says otherwise. A rule with `static constexpr bool
+/// needs_relevance = false` spares the attribution; one that gives weights says by `token_weighting weighting() const`
+/// how a memory keeps them.
 template <class R>
 concept token_rule = std::copyable<R> && requires(const R& rule, const token_choice& choice) {
   { keep(rule, choice) } -> std::convertible_to<kept_tokens>;

@@ -125,6 +125,7 @@ struct cut_tokens {
   std::vector<std::uint8_t> patches;
   std::vector<std::uint16_t> positions;
   std::vector<float> relevance, token_weights;
+  std::vector<std::uint8_t> qualities;
 };
 
 inline cut_tokens cut(const image_view& picture, const patch_grid& grid, std::span<const double> relevance,
@@ -132,7 +133,8 @@ inline cut_tokens cut(const image_view& picture, const patch_grid& grid, std::sp
   cut_tokens kept{.patches = {},
                   .positions = std::move(tokens.positions),
                   .relevance = {},
-                  .token_weights = std::move(tokens.weights)};
+                  .token_weights = std::move(tokens.weights),
+                  .qualities = std::move(tokens.qualities)};
   const auto pixels = patchify(picture, grid.patch);
   for (const std::uint16_t p : kept.positions) {
     require(p < grid.tokens(), "consolidate: the token rule keeps position ", p, " of ", grid.tokens());
@@ -143,32 +145,36 @@ inline cut_tokens cut(const image_view& picture, const patch_grid& grid, std::sp
   return kept;
 }
 
-/// What samples of a view with `count` of their tokens cost as the codec packs them, judged by up to 32 of them: the
-/// size of the file with the largest one, and what one adds to it on average.
+/// What samples of a view cost with the tokens that a rule keeps, as the codec packs them, judged by up to 32 of them
+/// as if relevance were random: the size of the file with the largest one, and what one adds to it on average.
 struct sample_prices {
   index with_one = 0;
   double mean = 1;
 };
 
-template <class Data>
-sample_prices prices_of_samples(const token_memory& memory, const sample_view<Data>& samples, index count) {
+template <class Rule, class Data>
+sample_prices prices_of_samples(const token_memory& memory, const Rule& rule, const sample_view<Data>& samples,
+                                index count) {
   const patch_grid& grid = memory.format().grid;
   const index tried = std::min<index>(32, samples.n()), now = memory.bytes_on_disk();
-  const std::vector<double> relevance(static_cast<std::size_t>(grid.tokens()), 0.0);
+  std::vector<double> relevance(static_cast<std::size_t>(grid.tokens()), 0.0);
   sample_prices found;
   double total = 0;
   for (index i = 0; i < tried; ++i) {
     const index s = samples.indices[static_cast<std::size_t>(i * samples.n() / tried)];
     const dataset& pictures = pictures_of(*samples.data);
-    const auto places = keep(chance_tokens{.seed = 1}, {relevance, count, static_cast<std::uint64_t>(i)});
-    const cut_tokens kept = cut(pictures.view_of(picture_of(*samples.data, s)), grid, relevance, places);
+    random_stream random(0x7072696365, static_cast<std::uint64_t>(i));
+    for (double& r : relevance) r = random.uniform();
+    const cut_tokens kept = cut(pictures.view_of(picture_of(*samples.data, s)), grid, relevance,
+                                keep(rule, {relevance, count, static_cast<std::uint64_t>(i), grid.cols()}));
     const auto [prompt, answer] = texts_of(*samples.data, s);
     const index with = memory.bytes_with({.patches = kept.patches,
                                           .positions = kept.positions,
                                           .relevance = kept.relevance,
                                           .target = target_of(*samples.data, s),
                                           .prompt = prompt,
-                                          .answer = answer});
+                                          .answer = answer,
+                                          .qualities = kept.qualities});
     found.with_one = std::max(found.with_one, with);
     total += static_cast<double>(with - now);
   }
@@ -176,11 +182,12 @@ sample_prices prices_of_samples(const token_memory& memory, const sample_view<Da
   return found;
 }
 
-/// How many samples of `count` tokens the rest of the budget holds. `Error`: not even one, although the memory is
-/// empty.
-template <class Data>
-index affordable_samples(const token_memory& memory, const sample_view<Data>& samples, index count, index bytes) {
-  const sample_prices prices = prices_of_samples(memory, samples, count);
+/// How many samples with the tokens that a rule keeps the rest of the budget holds. `Error`: not even one, although the
+/// memory is empty.
+template <class Rule, class Data>
+index affordable_samples(const token_memory& memory, const Rule& rule, const sample_view<Data>& samples, index count,
+                         index bytes) {
+  const sample_prices prices = prices_of_samples(memory, rule, samples, count);
   const index left = std::max<index>(0, bytes - memory.bytes_on_disk());
   const auto k = static_cast<index>(static_cast<double>(left) / prices.mean);
   require(k > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ", count,
@@ -244,7 +251,8 @@ std::vector<index> store(B& b, const Method& method, const Rule& rule, const Mod
                                 .task = task_number,
                                 .prompt = prompt,
                                 .answer = answer,
-                                .token_weights = kept.token_weights},
+                                .token_weights = kept.token_weights,
+                                .qualities = kept.qualities},
                                bytes))
         stored.push_back(part[i]);
     }

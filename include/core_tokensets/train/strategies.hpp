@@ -110,7 +110,7 @@ consolidation consolidate(B& b, const core_tokenset<S, A, R, C>& recipe, const M
   check_pictures(detail::pictures_of(*samples.data), image_config(model));
   detail::check_memory(memory, image_config(model));
   const index count = tokens_of_share(recipe.keep, memory.format().grid.tokens());
-  const index k = samples.empty() ? 0 : detail::affordable_samples(memory, samples, count, bytes);
+  const index k = samples.empty() ? 0 : detail::affordable_samples(memory, recipe.rule, samples, count, bytes);
   if (k == 0) return {};
   const std::uint64_t of_task = seed_of_task(seed, t.number);
   const selection_result chosen = detail::choose_from(b, detail::seeded(recipe.select, of_task), model, samples, k);
@@ -126,7 +126,7 @@ consolidation consolidate(B& b, const core_tokenset<S, A, R, C>& recipe, const M
 template <class S, class A, class R, class C, class Data>
 index least_price(const core_tokenset<S, A, R, C>& recipe, const basic_task<Data>& t, const token_memory& memory) {
   const index count = tokens_of_share(recipe.keep, memory.format().grid.tokens());
-  return detail::prices_of_samples(memory, t.train(), count).with_one;
+  return detail::prices_of_samples(memory, recipe.rule, t.train(), count).with_one;
 }
 
 /// New pictures as the memory would give them back: the tokens that it would keep, through its codec.
@@ -151,7 +151,8 @@ void remembered(B& b, const core_tokenset<S, A, R, C>& recipe, const Model& mode
     const kept_tokens kept = keep(recipe.rule, {of_sample, count, detail::fingerprint_of(whole, s), c.grid.cols()});
     form.append({.patches = pixels_of(whole, begin, kept.positions, c.normalisation, c.grid),
                  .positions = kept.positions,
-                 .token_weights = kept.weights});
+                 .token_weights = kept.weights,
+                 .qualities = kept.qualities});
     all.push_back(s);
   }
   make_batch(form, all, c.normalisation, {.missing = how}, out);
@@ -240,7 +241,7 @@ template <class S, class Data>
 index least_price(const coreset<S>& recipe, const basic_task<Data>& t, const token_memory& memory) {
   if (memory.has_column("file_bytes"))
     return memory_price(recipe, memory) + detail::prices_of(memory, t.train()).least();
-  return detail::prices_of_samples(memory, t.train(), memory.format().grid.tokens()).with_one;
+  return detail::prices_of_samples(memory, chance_tokens{}, t.train(), memory.format().grid.tokens()).with_one;
 }
 
 template <tensor_backend B, class S, class Model, class Data>

@@ -199,6 +199,12 @@ struct dct_codec {
   std::vector<std::uint8_t> encode(const patch_context& context, std::span<const std::uint8_t> pixels,
                                    std::span<const std::uint8_t> qualities) const;
   void decode(const patch_context& context, std::span<const std::uint8_t> bytes, std::span<std::uint8_t> pixels) const;
+  /// The quality `[n]` of each token in packed bytes.
+  std::vector<std::uint8_t> qualities(const patch_context& context, std::span<const std::uint8_t> bytes) const {
+    detail::dct_model model = detail::trained_dct_model();
+    detail::range_decoder coder(bytes, name);
+    return detail::dct_sample<detail::range_decoder>(coder, context, quality, model).code_qualities({});
+  }
 
   /// `Error` unless the options make sense.
   void check() const { require(quality >= 1 && quality <= 100, "dct codec: quality ", quality, ", expected 1 to 100"); }

@@ -5,6 +5,7 @@
 #include "ask_work.hpp"
 #include "backends.hpp"
 #include "commands.hpp"
+#include "model_file.hpp"
 
 namespace cts_command {
 
@@ -15,13 +16,14 @@ void ask(const ask_arguments& a) {
   cts::require(a.beams >= 1 && a.beams <= 64 && a.length >= 1 && a.length <= 4096, "--beams ", a.beams, " --length ",
                a.length, ": expected 1 to 64, and 1 to 4096");
   cts::check_attribution_name(a.method);
-  cts::tensor_file file = cts::load_safetensors(a.weights);
+  cts::tensor_file file = cts::load_safetensors(model_file(a.model));
   with_backend_of<float>(a.backend, a.threads, ask_work{a, std::move(file)});
 }
 
 CLI::App* add_command(CLI::App& app, const char* name, const char* what, const std::shared_ptr<ask_arguments>& a) {
   auto* command = app.add_subcommand(name, what);
-  command->add_option("--weights", a->weights, "model.safetensors of cts sequence --task vqa or caption")->required();
+  command->add_option("--model", a->model, "folder of cts sequence --task vqa or caption, or its model.safetensors")
+      ->required();
   command->add_option("--image", a->image, "a picture (PNG or JPEG); it is scaled to the size that the model sees")
       ->required();
   command->add_option("--out", a->out, "PNG of the picture beside a heat map of where the model looked");

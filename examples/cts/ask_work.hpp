@@ -15,7 +15,7 @@ namespace cts_command {
 namespace cts = core_tokensets;
 
 struct ask_arguments {
-  std::string weights, image, question, method = "generic_attention", out, backend = "eigen";
+  std::string model, image, question, method = "generic_attention", out, backend = "eigen";
   std::ptrdiff_t beams = 1, length = 40;
   int threads = 0;
 };

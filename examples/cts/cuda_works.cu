@@ -2,6 +2,7 @@
 
 #include "ask_work.hpp"
 #include "backends.hpp"
+#include "classify_work.hpp"
 #include "core_tokensets/tensor/cuda.hpp"
 #include "model_works.hpp"
 #include "sequence_work.hpp"
@@ -22,6 +23,7 @@ template void on_cuda(const backward_work&);
 template void on_cuda(const attribute_work&);
 template void on_cuda(const sequence_work&);
 template void on_cuda(const text_sequence_work&);
+template void on_cuda(const classify_work&);
 template void on_cuda(const ask_work&);
 
 }  // namespace cts_command

@@ -230,7 +230,8 @@ void add_memory_options(CLI::App& c, sequence_arguments& a) {
   std::vector<std::pair<std::string, std::string>> kinds;
   for (const memory_kind& kind : memory_kinds) kinds.emplace_back(kind.name, kind.about);
   c.add_option("--memory", a.memory, "what is remembered:" + lines_of(kinds));
-  c.add_option("--budget", a.budget, "of the whole memory: 64KiB, or 0.01 of the data's bytes; 2KiB/class, 16KiB/task: for each");
+  c.add_option("--budget", a.budget,
+               "of the whole memory: 64KiB, or 0.01 of the data's bytes; 2KiB/class, 16KiB/task: for each");
   c.add_option("--select", a.select, help_of("how samples are chosen, the first by default:", cts::selectors{}));
   c.add_option("--attribute", a.attribute, "how tokens are ranked (grad_lrp); cts attribute --help lists the methods");
   c.add_option("--rule", a.rule, help_of("which tokens are kept, the first by default:", cts::token_rules{}));

@@ -81,7 +81,7 @@ TEST_CASE("questions are learnt task after task, kept, and asked", "[cli][text]"
   CHECK(samples["samples"][0]["prompt"] == std::string(memory.sample(0).prompt));
 
   cts::write_png(box.path / "picture.png", cts::image(50, 70, 3, 90));
-  const arguments ask{"ask", "--weights", box / "run/model.safetensors", "--image", box / "picture.png"};
+  const arguments ask{"ask", "--model", box / "run", "--image", box / "picture.png"};
   const auto answer = run_well(box, with(ask, {"--out", box / "where.png", "how many circles are there?"}));
   CHECK(std::count(answer.out.begin(), answer.out.end(), '\n') == 1);
   CHECK(cts::read_image(box.path / "where.png").width > 64);
@@ -91,10 +91,10 @@ TEST_CASE("questions are learnt task after task, kept, and asked", "[cli][text]"
   check_refused(box, with(ask, {"--beams", "0", "is it red?"}), {"--beams"});
   check_refused(box, ask, {"question"});
   check_refused(box,
-                {"ask", "--weights", (golden::folder("vit_c") / "weights.safetensors").string(), "--image",
+                {"ask", "--model", (golden::folder("vit_c") / "weights.safetensors").string(), "--image",
                  box / "picture.png", "a?"},
                 {"tokenizer"});
-  check_refused(box, {"caption", "--weights", box / "run/model.safetensors", "--image", box / "no.png"}, {"no.png"});
+  check_refused(box, {"caption", "--model", box / "run/model.safetensors", "--image", box / "no.png"}, {"no.png"});
   // The model has seen pictures of 32 x 32, and has its tokenizer.
   auto other_size = quick("vqa", box / "other");
   *(std::find(other_size.begin(), other_size.end(), "--image") + 1) = "16";
@@ -144,7 +144,7 @@ TEST_CASE("captions are learnt and written", "[cli][text]") {
   CHECK(results["measures"].contains("rouge_l"));
   cts::write_png(box.path / "picture.png", cts::image(32, 32, 3, 90));
   run_well(box,
-           {"caption", "--weights", box / "run/model.safetensors", "--image", box / "picture.png", "--length", "8"});
+           {"caption", "--model", box / "run/model.safetensors", "--image", box / "picture.png", "--length", "8"});
 }
 
 TEST_CASE("sequences of text refuse what they cannot do", "[cli][text]") {

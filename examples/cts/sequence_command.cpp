@@ -117,6 +117,7 @@ void check(const sequence_arguments& a) {
   cts::require(known, "--memory '", a.memory, "': for --task ", a.task, " there are ", all);
   cts::require(a.task == "classify" || (a.classes.empty() && a.per_class == 0),
                "--classes and --per-class choose classes to learn; --task ", a.task, " takes --pictures");
+  cts::require(a.task == "classify" || !a.diagnose, "--diagnose is for --task classify");
   cts::require(a.recipe.keep > 0 && a.recipe.keep <= 1, "--keep ", a.recipe.keep,
                ": expected more than 0 and at most 1");
 }
@@ -257,6 +258,8 @@ void add_sequence(CLI::App& app) {
   c->add_option("--threads", a->threads, "0: as many as there are; results do not depend on it");
   c->add_flag("--resume", a->resume, "go on from the last checkpoint in DIR");
   c->add_flag("--quiet", a->quiet, "no progress line");
+  c->add_flag("--diagnose", a->diagnose,
+              "also measures whether stored pictures look like pictures to the model (classes; results and report)");
   c->add_option("--out", a->out, "folder of the results")->required();
   c->final_callback([a] {
     cts::require(!a->out.empty(), "--out '': expected a folder");

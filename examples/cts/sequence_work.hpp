@@ -9,6 +9,7 @@
 #include "core_tokensets/report/answer_sheet.hpp"
 #include "core_tokensets/report/kept_tokens.hpp"
 #include "core_tokensets/report/relevance_sheet.hpp"
+#include "core_tokensets/train/diagnose.hpp"
 #include "core_tokensets/train/sequence.hpp"
 #include "methods.hpp"
 #include "sequence.hpp"
@@ -123,7 +124,10 @@ struct sequence_work {
     const auto config = config_of(a, model.config());
     cts::continual_learner learner(b, std::move(model), parts.options, parts.strategy, parts.objective,
                                    parts.optimiser);
-    outcome = {cts::to_json(cts::run_sequence(learner, stream, {.out = a.out, .resume = a.resume})), {}};
+    const auto result = cts::run_sequence(
+        learner, stream, {.out = a.out, .resume = a.resume},
+        [&](const auto& l, const cts::task& t) { return a.diagnose ? cts::diagnose(b, l, t) : l.evaluate(t.test()); });
+    outcome = {cts::to_json(result), {}};
     outcome.results["config"] = config;
     outcome.results["settings"] = learner.settings();
     outcome.results["class_names"] = train.class_names;
@@ -200,9 +204,9 @@ struct text_sequence_work {
     const cts::generation_options writing{.beams = a.beams, .length = a.task == "vqa" ? 12 : 40};
     cts::continual_learner learner(b, std::move(model), parts.options, parts.strategy, parts.objective,
                                    parts.optimiser);
-    const auto result = cts::run_sequence(
-        learner, stream, {.out = a.out, .resume = a.resume},
-        [&](const auto& l, const cts::sample_view<cts::visual_text>& samples) { return l.evaluate(samples, writing); });
+    const auto result =
+        cts::run_sequence(learner, stream, {.out = a.out, .resume = a.resume},
+                          [&](const auto& l, const cts::text_task& t) { return l.evaluate(t.test(), writing); });
     outcome = {cts::to_json(result), {}};
     outcome.results["config"] = config;
     outcome.results["settings"] = learner.settings();

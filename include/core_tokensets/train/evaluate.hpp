@@ -37,15 +37,16 @@ void for_batches(std::span<const index> samples, index batch_size, const Body& b
 
 }  // namespace detail
 
-/// Runs the model on whole pictures.
-template <tensor_backend B>
-model_outputs run_model(B& b, const vit<B>& model, const sample_view<dataset>& samples, index batch_size = 128) {
+/// Runs the model on samples, which `fill(part, batch)` makes a batch of.
+template <tensor_backend B, class Fill>
+model_outputs run_batches(B& b, const vit<B>& model, std::span<const index> samples, const Fill& fill,
+                          index batch_size = 128) {
   model_outputs out;
   vit_tape<B> tape;
   tape.keep = kept::logits;
   token_batch batch;
-  detail::for_batches(samples.indices, batch_size, [&](std::span<const index> part) {
-    make_batch(*samples.data, part, model.config(), batch);
+  detail::for_batches(samples, batch_size, [&](std::span<const index> part) {
+    fill(part, batch);
     forward(b, model, batch, tape);
     const auto logits = tape.logits.to_host(b), features = tape.norm.y.to_host(b);
     out.logits.insert(out.logits.end(), logits.begin(), logits.end());
@@ -53,6 +54,15 @@ model_outputs run_model(B& b, const vit<B>& model, const sample_view<dataset>& s
     out.labels.insert(out.labels.end(), batch.targets.begin(), batch.targets.end());
   });
   return out;
+}
+
+/// Runs the model on whole pictures.
+template <tensor_backend B>
+model_outputs run_model(B& b, const vit<B>& model, const sample_view<dataset>& samples, index batch_size = 128) {
+  const auto fill = [&](std::span<const index> part, token_batch& batch) {
+    make_batch(*samples.data, part, model.config(), batch);
+  };
+  return run_batches(b, model, samples.indices, fill, batch_size);
 }
 
 /// Share of rows `[n, K]` whose largest entry is at the label. `Error`: no labels, another number of scores.

@@ -225,15 +225,9 @@ class continual_learner {
   }
   fit_options fit_options_for(const task_type&) {
     fit_options f = o_.fit;
-    if constexpr (requires(token_batch & out) {
-                    remembered(b_, strategy_, std::as_const(model_), out, nullptr, f.missing, out);
-                  }) {
-      f.as_remembered = [this](const token_batch& whole, const text_batch* texts, token_batch& out) {
-        remembered(b_, strategy_, std::as_const(model_), whole, texts, o_.fit.missing, out);
-      };
-    } else {
-      f.as_remembered = [](const token_batch& whole, const text_batch*, token_batch& out) { out = whole; };
-    }
+    f.as_remembered = [this](const token_batch& whole, const text_batch* texts, token_batch& out) {
+      detail::as_remembered(b_, std::as_const(strategy_), std::as_const(model_), whole, texts, o_.fit.missing, out);
+    };
     return f;
   }
   std::vector<double> scores(const sample_view<data_type>& samples) const {

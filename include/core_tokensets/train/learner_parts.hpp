@@ -139,6 +139,17 @@ index price_of(const Strategy& s, const token_memory& memory) {
   return memory.empty() ? 0 : memory.bytes_on_disk();
 }
 
+/// New pictures as the strategy would remember them; whole where it does not say.
+template <tensor_backend B, class Strategy, class Model>
+void as_remembered(B& b, const Strategy& s, const Model& model, const token_batch& whole, const text_batch* texts,
+                   missing_tokens how, token_batch& out) {
+  if constexpr (requires { remembered(b, s, model, whole, texts, how, out); }) {
+    remembered(b, s, model, whole, texts, how, out);
+  } else {
+    out = whole;
+  }
+}
+
 /// What the memory costs with the least that can be kept of a task; 0 where the strategy does not say.
 template <class Strategy, class Data>
 index least_price_of(const Strategy& s, const basic_task<Data>& t, const token_memory& memory) {

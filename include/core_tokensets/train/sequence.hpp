@@ -68,8 +68,8 @@ inline sequence_result sequence_result_from_json(const json& j) {
 }
 
 /// Learns all tasks of a stream; after each the learner is judged on the test data of all so far (`judge(learner,
-/// view)`, by default `learner.evaluate`), and saved where there is a folder. A checkpoint of other settings or other
-/// data is refused.
+/// task) -> evaluation`, by default `learner.evaluate(task.test())`), and saved where there is a folder. A checkpoint
+/// of other settings or other data is refused.
 template <class Learner, sample_set Data, class Judge>
 sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream, const sequence_options& o,
                              const Judge& judge) {
@@ -98,7 +98,7 @@ sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream,
     const auto start = std::chrono::steady_clock::now();
     result.accuracy.emplace_back();
     for (index i = 0; i <= t; ++i) {
-      const evaluation e = judge(learner, stream[i].test());
+      const evaluation e = judge(std::as_const(learner), stream[i]);
       result.accuracy.back().push_back(e.accuracy);
       for (const auto& [name, value] : e.others) {
         auto& matrix = result.others[name];
@@ -115,7 +115,7 @@ sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream,
 template <class Learner, sample_set Data>
 sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream, const sequence_options& o = {}) {
   return run_sequence(learner, stream, o,
-                      [](const Learner& l, const sample_view<Data>& samples) { return l.evaluate(samples); });
+                      [](const Learner& l, const basic_task<Data>& t) { return l.evaluate(t.test()); });
 }
 
 }  // namespace core_tokensets

@@ -27,6 +27,7 @@ inline constexpr memory_kind memory_kinds[] = {
     {"random-tokens", "random tokens of random samples: the control", true},
     {"core-tokens", "of random samples the tokens that --rule keeps by --attribute", true},
     {"core-tokenset", "of the samples that --select chooses the tokens that --rule keeps by --attribute", true},
+    {"auto-tokenset", "as core-tokenset; how many tokens and how sharp is chosen by their worth and price", false},
     {"joint", "all data of all tasks: the upper bound", true},
     {"ncm", "no training after the first task: nearest class mean on its features", false}};
 

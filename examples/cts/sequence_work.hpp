@@ -9,6 +9,7 @@
 #include "core_tokensets/report/answer_sheet.hpp"
 #include "core_tokensets/report/kept_tokens.hpp"
 #include "core_tokensets/report/relevance_sheet.hpp"
+#include "core_tokensets/train/auto_tokenset.hpp"
 #include "core_tokensets/train/diagnose.hpp"
 #include "core_tokensets/train/sequence.hpp"
 #include "methods.hpp"
@@ -68,6 +69,11 @@ struct named_parts {
     }
     if (a.memory == "joint") return any_strategy<B, Model>(cts::joint<data_type>{});
     if constexpr (!cts::detail::model_kind<Model>::texts) {
+      if (a.memory == "auto-tokenset") {
+        cts::require(a.codec.empty(), "--codec: auto-tokenset packs by dct and chooses the quality itself");
+        return any_strategy<B, Model>(cts::auto_tokenset<cts::any_selector, cts::any_attribution<B>, any_rule>{
+            .select = tokens.select, .attribute = attribute, .rule = tokens.rule});
+      }
       if (a.memory == "ncm") return any_strategy<B, Model>(cts::class_means{.frozen = !a.weights.empty()});
     }
     if (a.memory == "coded-coreset") {

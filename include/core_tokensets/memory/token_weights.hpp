@@ -2,6 +2,7 @@
 // How a memory keeps the weights of tokens (data/token_batch.hpp), in as few bytes as what made them allows: one bit a
 // token where there are two kinds of tokens, one byte a token for any weights.
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -40,7 +41,7 @@ inline index weight_bytes(token_weighting how, index n) {
 inline void write_weights(token_weighting how, index grid_tokens, index n, std::span<const float> weights,
                           std::span<std::uint8_t> to) {
   std::fill(to.begin(), to.end(), std::uint8_t{0});
-  if (weights.empty()) return;
+  if (std::all_of(weights.begin(), weights.end(), [](float w) { return w == 1; })) return;  // codes of 0
   require(static_cast<index>(weights.size()) == n, "token memory: ", weights.size(), " token weights for ", n,
           " tokens");
   require(static_cast<index>(to.size()) >= weight_bytes(how, n), "token memory: ", n, " tokens with weights, there is ",
@@ -69,7 +70,7 @@ inline std::vector<float> read_weights(token_weighting how, index grid_tokens, i
   std::vector<float> weights(static_cast<std::size_t>(n), 1.0f);
   if (how == token_weighting::each) {
     for (std::size_t t = 0; t < weights.size(); ++t) weights[t] = static_cast<float>(std::exp2(from[t] / 16.0));
-  } else if (how == token_weighting::drawn) {
+  } else if (how == token_weighting::drawn && weight_bytes(how, n) <= static_cast<index>(from.size())) {
     index sure = 0;
     for (std::size_t t = 0; t < weights.size(); ++t) sure += (from[t / 8] >> t % 8 & 1) == 0;
     const float drawn = drawn_weight(grid_tokens, n, sure);

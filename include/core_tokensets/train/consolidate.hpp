@@ -33,6 +33,7 @@ struct consolidation {
   std::vector<index> samples = {};
   index by_chance = 0;
   double select_seconds = 0, attribute_seconds = 0;
+  std::string form = {};  ///< how they were stored, where the strategy chose that
 };
 
 namespace detail {

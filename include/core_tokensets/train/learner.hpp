@@ -37,6 +37,7 @@ struct learnt_task {
   index memory_bytes = 0, memory_samples = 0, memory_tokens = 0, budget_bytes = 0;
   index chosen_by_chance = 0;  ///< samples that the selector could not tell apart
   double train_seconds = 0, select_seconds = 0, attribute_seconds = 0;
+  std::string form = {};  ///< how its samples were stored, where the strategy chose that
 };
 
 /// A model on backend `b`, which must outlive it, with a memory by `strategy`.
@@ -108,7 +109,7 @@ class continual_learner {
     detail::remember_logits(b_, model_, objective_, memory_, before, o_.fit.missing);
     sources_.insert(sources_.end(), stored.samples.begin(), stored.samples.end());
     sources_.resize(static_cast<std::size_t>(memory_.samples()), -1);
-    report.chosen_by_chance = stored.by_chance;
+    report.chosen_by_chance = stored.by_chance, report.form = stored.form;
     report.select_seconds = stored.select_seconds, report.attribute_seconds = stored.attribute_seconds;
     report.memory_bytes = memory_bytes();
     report.memory_samples = memory_.samples(), report.memory_tokens = memory_.tokens();

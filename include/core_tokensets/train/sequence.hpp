@@ -19,6 +19,7 @@ struct sequence_result {
   index memory_bytes = 0, memory_tokens = 0, memory_samples = 0, budget_bytes = 0;
   index chosen_by_chance = 0;  ///< in all tasks: samples that the selector could not tell apart
   double train_seconds = 0, select_seconds = 0, attribute_seconds = 0, evaluate_seconds = 0;
+  std::vector<std::string> forms;  ///< of each task's samples in the memory, where the strategy chose them
 };
 
 /// Where checkpoints go, and what is told.
@@ -43,6 +44,7 @@ inline json to_json(const sequence_result& r) {
                 {"attribute", r.attribute_seconds},
                 {"evaluate", r.evaluate_seconds}}}};
   if (!r.others.empty()) result["measures"] = r.others;
+  if (!r.forms.empty()) result["forms"] = r.forms;
   if (r.accuracy.empty()) return result;
   const continual_metrics m = measure(r.accuracy);
   result["average_accuracy"] = m.average_accuracy;
@@ -60,6 +62,7 @@ inline sequence_result sequence_result_from_json(const json& j) {
   r.memory_bytes = j.at("memory_bytes").get<index>(), r.memory_tokens = j.at("memory_tokens").get<index>();
   r.memory_samples = j.at("memory_samples").get<index>(), r.budget_bytes = j.at("budget_bytes").get<index>();
   r.chosen_by_chance = j.at("chosen_by_chance").get<index>();
+  if (j.contains("forms")) r.forms = j.at("forms").get<std::vector<std::string>>();
   const json& seconds = j.at("seconds");
   r.train_seconds = seconds.at("train").get<double>(), r.select_seconds = seconds.at("select").get<double>();
   r.attribute_seconds = seconds.at("attribute").get<double>();
@@ -90,6 +93,7 @@ sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream,
     result.select_seconds += learnt.select_seconds;
     result.attribute_seconds += learnt.attribute_seconds;
     result.chosen_by_chance += learnt.chosen_by_chance;
+    if (!learnt.form.empty()) result.forms.push_back(learnt.form);
     const byte_budget& budget = learner.options().budget;
     result.memory_bytes = learnt.memory_bytes;
     result.budget_bytes =

@@ -36,7 +36,7 @@ inline double told_by_form(std::span<const float> whole, std::span<const float> 
   for (index i = 0; i < 2 * known; ++i) {
     for (index d = 0; d < dim; ++d) {
       const auto at = static_cast<std::size_t>(d);
-      off[at] = number(i % 2 == 1, i / 2, d) - middle[at] - (i % 2 - 0.5) * apart[at];
+      off[at] = number(i % 2 == 1, i / 2, d) - middle[at] - (double(i % 2) - 0.5) * apart[at];
     }
     for (index r = 0; r < dim; ++r) {
       for (index c = 0; c <= r; ++c)

@@ -19144,6 +19144,199 @@ inline continual_metrics measure(const accuracy_matrix& r) {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/metrics/paired.hpp ====
+// Comparing over seeds: mean and spread, differences in pairs, and how many times the bytes a rival needs.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <functional>
+#include <limits>
+#include <span>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Mean and standard deviation (n - 1) of n values; the deviation of a single value is NaN.
+struct sample_spread {
+  double mean = 0, deviation = 0;
+  index n = 0;
+};
+
+/// Differences of pairs, ours - theirs: mean, its standard error (NaN for one pair), and in how many pairs ours is
+/// more.
+struct paired_difference {
+  double mean = 0, error = 0;
+  index ahead = 0, n = 0;
+};
+
+/// Bytes and the accuracy that they gave, of one memory and one seed.
+struct byte_accuracy {
+  double bytes = 0, accuracy = 0;
+};
+
+/// What is known of a multiple: its value, or only that it is more or less than that.
+enum class multiple_bound { exact, more_than, less_than };
+
+/// A rival's bytes at which it is as accurate as ours, divided by our bytes.
+struct byte_multiple {
+  double k = 1;
+  multiple_bound known = multiple_bound::exact;
+};
+
+/// Multiples of several seeds. All known: `k` is their geometric mean, `low` .. `high` its 95 % interval (NaN for one
+/// seed). Otherwise `k` is NaN, and `low` .. `high` (from 0, up to infinity) holds the median.
+struct multiple_summary {
+  double k = 0, low = 0, high = 0;
+  index n = 0, more = 0, less = 0;  ///< seeds, and those of which only a lower or an upper bound is known
+  bool all_known() const { return more + less == 0; }
+};
+
+namespace detail {
+
+inline void check_values(const char* what, std::span<const double> values) {
+  require(!values.empty(), what, ": there are no values");
+  for (std::size_t i = 0; i < values.size(); ++i)
+    require(std::isfinite(values[i]), what, ": value ", i, " is ", values[i], ", expected a finite number");
+}
+
+}  // namespace detail
+
+/// `Error`: no value, or one that is not finite.
+inline sample_spread spread_of(std::span<const double> values) {
+  detail::check_values("spread", values);
+  const double n = static_cast<double>(values.size());
+  sample_spread s{.n = static_cast<index>(values.size())};
+  for (const double v : values) s.mean += v / n;
+  double squares = 0;
+  for (const double v : values) squares += (v - s.mean) * (v - s.mean);
+  s.deviation = values.size() > 1 ? std::sqrt(squares / (n - 1)) : std::numeric_limits<double>::quiet_NaN();
+  return s;
+}
+
+/// Pairs are values of the same place. `Error`: lengths that differ, no value, or one that is not finite.
+inline paired_difference compare_pairs(std::span<const double> ours, std::span<const double> theirs) {
+  require(ours.size() == theirs.size(), "pairs: ", ours.size(), " of ours, ", theirs.size(), " of theirs");
+  detail::check_values("pairs: ours", ours);
+  detail::check_values("pairs: theirs", theirs);
+  std::vector<double> differences(ours.size());
+  std::transform(ours.begin(), ours.end(), theirs.begin(), differences.begin(), std::minus<>());
+  const sample_spread s = spread_of(differences);
+  const auto ahead = std::count_if(differences.begin(), differences.end(), [](double d) { return d > 0; });
+  return {s.mean, s.deviation / std::sqrt(static_cast<double>(s.n)), ahead, s.n};
+}
+
+/// The 97.5 % quantile of Student's t distribution: mean +- t * error is a 95 % interval. `Error`: no degree of
+/// freedom.
+inline double t_quantile(index degrees) {
+  require(degrees >= 1, "t distribution: ", degrees, " degrees of freedom, expected at least 1");
+  constexpr std::array<double, 30> table{12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060,
+                                         2.2622,  2.2281, 2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199,
+                                         2.1098,  2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639,
+                                         2.0595,  2.0555, 2.0518, 2.0484, 2.0452, 2.0423};
+  if (degrees <= 30) return table[static_cast<std::size_t>(degrees - 1)];
+  // Powers of 1/n around the normal distribution (Abramowitz & Stegun 26.7.5); four digits are right from 30 on.
+  const double z = 1.959964, n = static_cast<double>(degrees);
+  return z + (z * z * z + z) / (4 * n) + (5 * std::pow(z, 5) + 16 * std::pow(z, 3) + 3 * z) / (96 * n * n);
+}
+
+/// The rising curve that is nearest to the points in least squares (pool adjacent violators): sorted by bytes, points
+/// of the same bytes made one. A running maximum would keep every lucky run and lift all larger budgets to it, so that
+/// the rival looked better the more budgets were tried; here luck and bad luck of neighbours cancel.
+/// `Error`: no point, bytes that are not more than 0, or what is not finite.
+inline std::vector<byte_accuracy> rising_curve(std::span<const byte_accuracy> points) {
+  require(!points.empty(), "curve: there are no points");
+  std::vector<byte_accuracy> sorted(points.begin(), points.end());
+  for (const auto& p : sorted)
+    require(std::isfinite(p.bytes) && p.bytes > 0 && std::isfinite(p.accuracy), "curve: ", p.bytes, " bytes with ",
+            p.accuracy, ", expected more than 0 bytes and finite numbers");
+  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
+  struct block {
+    std::vector<double> bytes;
+    double sum, count;
+    double mean() const { return sum / count; }
+  };
+  std::vector<block> blocks;
+  for (const auto& p : sorted) {
+    if (!blocks.empty() && blocks.back().bytes.back() == p.bytes) {
+      blocks.back().sum += p.accuracy, blocks.back().count += 1;
+    } else {
+      blocks.push_back({{p.bytes}, p.accuracy, 1});
+    }
+  }
+  std::vector<block> pooled;
+  for (auto& next : blocks) {
+    pooled.push_back(std::move(next));
+    while (pooled.size() > 1 && pooled[pooled.size() - 2].mean() > pooled.back().mean()) {
+      block& into = pooled[pooled.size() - 2];
+      into.bytes.insert(into.bytes.end(), pooled.back().bytes.begin(), pooled.back().bytes.end());
+      into.sum += pooled.back().sum, into.count += pooled.back().count;
+      pooled.pop_back();
+    }
+  }
+  std::vector<byte_accuracy> curve;
+  for (const auto& b : pooled) {
+    for (const double bytes : b.bytes) curve.push_back({bytes, b.mean()});
+  }
+  return curve;
+}
+
+/// k for one seed: the fewest bytes at which the rival's rising curve, linear in log(bytes) between its points, reaches
+/// our accuracy, divided by our bytes. Beyond the ends of the curve only a bound is known. `Error` as `rising_curve`.
+inline byte_multiple multiple_of(const byte_accuracy& ours, std::span<const byte_accuracy> rival) {
+  require(std::isfinite(ours.bytes) && ours.bytes > 0 && std::isfinite(ours.accuracy), "multiple: ours has ",
+          ours.bytes, " bytes with ", ours.accuracy, ", expected more than 0 bytes and finite numbers");
+  const auto curve = rising_curve(rival);
+  const byte_accuracy &first = curve.front(), &last = curve.back();
+  if (ours.accuracy < first.accuracy) return {first.bytes / ours.bytes, multiple_bound::less_than};
+  if (ours.accuracy > last.accuracy) return {last.bytes / ours.bytes, multiple_bound::more_than};
+  const auto at = std::find_if(curve.begin(), curve.end(), [&](const auto& p) { return p.accuracy >= ours.accuracy; });
+  if (at->accuracy == ours.accuracy) return {at->bytes / ours.bytes};
+  const byte_accuracy& below = *(at - 1);
+  const double share = (ours.accuracy - below.accuracy) / (at->accuracy - below.accuracy);
+  return {below.bytes * std::pow(at->bytes / below.bytes, share) / ours.bytes};
+}
+
+namespace detail {
+
+/// The median; of an even number the geometric mean of the two in the middle.
+inline double geometric_median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const std::size_t half = values.size() / 2;
+  return values.size() % 2 == 1 ? values[half] : std::sqrt(values[half - 1]) * std::sqrt(values[half]);
+}
+
+}  // namespace detail
+
+/// k over seeds. `Error`: no value, or one that is not finite and more than 0.
+inline multiple_summary summarise(std::span<const byte_multiple> multiples) {
+  require(!multiples.empty(), "multiples: there are no values");
+  multiple_summary s{.n = static_cast<index>(multiples.size())};
+  std::vector<double> logs, least, most;
+  for (const auto& m : multiples) {
+    require(std::isfinite(m.k) && m.k > 0, "multiples: ", m.k, ", expected a finite number of more than 0");
+    s.more += m.known == multiple_bound::more_than, s.less += m.known == multiple_bound::less_than;
+    logs.push_back(std::log(m.k));
+    least.push_back(m.known == multiple_bound::less_than ? 0 : m.k);
+    most.push_back(m.known == multiple_bound::more_than ? std::numeric_limits<double>::infinity() : m.k);
+  }
+  if (!s.all_known()) {
+    s.k = std::numeric_limits<double>::quiet_NaN();
+    s.low = detail::geometric_median(std::move(least)), s.high = detail::geometric_median(std::move(most));
+    return s;
+  }
+  const sample_spread spread = spread_of(logs);
+  const double half = s.n > 1 ? t_quantile(s.n - 1) * spread.deviation / std::sqrt(static_cast<double>(s.n))
+                              : std::numeric_limits<double>::quiet_NaN();
+  s.k = std::exp(spread.mean), s.low = std::exp(spread.mean - half), s.high = std::exp(spread.mean + half);
+  return s;
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/metrics/vqa_accuracy.hpp ====
 // How right an answer is where several people answered (Antol et al. 2015; Goyal et al. 2017): fully if three of them
 // gave it.
@@ -21232,6 +21425,180 @@ inline std::string html_of(const line_chart& chart) {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/report/bytes_chart.hpp ====
+// Values over bytes on a logarithmic axis, with error bars: what memories of several sizes are worth. Names stand below
+// the picture, so that it can be read on a narrow screen, too.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <iterator>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Points of a line and how far they are uncertain to both sides (`error`: as long as `value`, or left out). Without
+/// `bytes` it has one value and is drawn as a horizontal line over the whole width.
+struct bytes_line {
+  std::string name;
+  std::vector<double> bytes, value, error = {};
+  bool emphasis = false;
+};
+
+/// Lines over a number of bytes.
+struct bytes_chart {
+  std::vector<bytes_line> lines;
+  std::string caption = {}, x_label = {}, y_label = {};
+};
+
+namespace detail {
+
+/// A number of bytes with a unit, three digits at most: "512 B", "16 KiB", "1.5 MiB".
+inline std::string bytes_text(double bytes) {
+  const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  std::size_t unit = 0;
+  for (; bytes >= 1000 && unit + 1 < std::size(units); ++unit) bytes /= 1024;
+  const std::string digits = fixed(bytes, bytes < 10 ? 2 : bytes < 100 ? 1 : 0);
+  const auto point = digits.find('.');
+  const auto last = point == std::string::npos ? point : digits.find_last_not_of('0');
+  return (last == std::string::npos ? digits : digits.substr(0, last + (last == point ? 0 : 1))) + " " + units[unit];
+}
+
+/// Ends of an axis in powers of two with some room beside [from, to], and the powers that are marked on it.
+struct bytes_axis {
+  double low, high;
+  int first, last, step = 1;
+
+  bytes_axis(double from, double to, int most_ticks = 6) : low(std::log2(from)), high(std::log2(to)) {
+    const double room = std::max(0.3, 0.06 * (high - low));
+    low -= room, high += room;
+    if (std::floor(high) - std::ceil(low) < 1) low = std::floor(low), high = std::ceil(high);
+    while ((std::floor(high) - std::ceil(low)) / step + 1 > most_ticks) ++step;
+    first = static_cast<int>(std::ceil(low)), last = static_cast<int>(std::floor(high));
+  }
+  double place(double bytes, double from, double to) const {
+    return from + (std::log2(bytes) - low) / (high - low) * (to - from);
+  }
+};
+
+/// `Error`: lengths that differ, a value that is not finite, bytes that are not more than 0, no point at all.
+inline void check_lines(const bytes_chart& chart) {
+  bool points = false;
+  for (const auto& line : chart.lines) {
+    const auto n = line.value.size();
+    require(
+        (line.bytes.size() == n || (line.bytes.empty() && n == 1)) && (line.error.empty() || line.error.size() == n),
+        "bytes chart: '", line.name, "' has ", line.bytes.size(), " bytes, ", n, " values, ", line.error.size(),
+        " errors, expected as many of each, or one value without bytes");
+    for (std::size_t i = 0; i < n; ++i) {
+      const double error = line.error.empty() ? 0 : line.error[i], bytes = line.bytes.empty() ? 1 : line.bytes[i];
+      require(std::isfinite(line.value[i]) && std::isfinite(error) && error >= 0 && std::isfinite(bytes) && bytes > 0,
+              "bytes chart: point ", i, " of '", line.name,
+              "' is not finite, its error is negative, or it has no bytes");
+    }
+    points = points || !line.bytes.empty();
+  }
+  require(points, "bytes chart '", chart.caption, "': no points");
+}
+
+/// Where a chart's points lie in its picture.
+struct bytes_plot {
+  static constexpr double width = 624, height = 370, left = 52, right = 612, top = 28, bottom = 320;
+  bytes_axis x;
+  axis y;
+
+  double across(double bytes) const { return x.place(bytes, left, right); }
+  double down(double value) const { return y.place(value, bottom, top); }
+};
+
+/// Axes that hold all points with their errors.
+inline bytes_plot plot_of(const bytes_chart& chart) {
+  double x_low = HUGE_VAL, x_high = -HUGE_VAL, y_low = HUGE_VAL, y_high = -HUGE_VAL;
+  for (const auto& line : chart.lines) {
+    for (const double bytes : line.bytes) x_low = std::min(x_low, bytes), x_high = std::max(x_high, bytes);
+    for (std::size_t i = 0; i < line.value.size(); ++i) {
+      const double error = line.error.empty() ? 0 : line.error[i];
+      y_low = std::min(y_low, line.value[i] - error), y_high = std::max(y_high, line.value[i] + error);
+    }
+  }
+  return {bytes_axis(x_low, x_high), axis(y_low, y_high)};
+}
+
+inline std::string frame_svg(const bytes_plot& plot, const bytes_chart& chart) {
+  using p = bytes_plot;
+  std::string svg;
+  for (int i = 0; i < plot.y.ticks(); ++i) {
+    const double at = plot.down(plot.y.tick(i));
+    svg += svg_line(p::left, at, p::right, at, "grid") +
+           svg_text(p::left - 8, at + 4, "tick end", fixed(plot.y.tick(i), plot.y.decimals));
+  }
+  for (int power = plot.x.first; power <= plot.x.last; power += plot.x.step) {
+    const double at = plot.across(std::exp2(power));
+    svg += svg_line(at, p::bottom, at, p::bottom + 5, "axis") +
+           svg_text(at, p::bottom + 20, "tick mid", bytes_text(std::exp2(power)));
+  }
+  return svg + svg_line(p::left, p::bottom, p::right, p::bottom, "axis") +
+         svg_text((p::left + p::right) / 2, p::bottom + 42, "name mid", chart.x_label) +
+         svg_text(4, 14, "name", chart.y_label) + "\n";
+}
+
+/// How line number `k` is drawn: its colour, and dots where a colour comes for the second time.
+inline std::string line_kind(const bytes_line& line, std::size_t k) {
+  return "line" + std::string(line.bytes.empty() ? " level" : "") + (line.emphasis ? " strong" : "") +
+         (k / 6 % 2 == 1 ? " alt" : "") + " hue" + std::to_string(k % 6);
+}
+
+inline std::string line_svg(const bytes_plot& plot, const bytes_line& line, std::size_t k, double aside) {
+  const std::string kind = line_kind(line, k), hue = " hue" + std::to_string(k % 6);
+  if (line.bytes.empty()) {
+    const double at = plot.down(line.value[0]);
+    return svg_line(bytes_plot::left, at, bytes_plot::right, at, kind.c_str()) + "\n";
+  }
+  std::string points, marks;
+  for (std::size_t i = 0; i < line.bytes.size(); ++i) {
+    const double at = plot.across(line.bytes[i]) + aside, height = plot.down(line.value[i]);
+    points += fixed(at, 1) + "," + fixed(height, 1) + " ";
+    if (!line.error.empty() && line.error[i] > 0) {
+      const double a = plot.down(line.value[i] - line.error[i]), b = plot.down(line.value[i] + line.error[i]);
+      const std::string whisker = "whisker" + hue;
+      marks += svg_line(at, a, at, b, whisker.c_str()) + svg_line(at - 4, a, at + 4, a, whisker.c_str()) +
+               svg_line(at - 4, b, at + 4, b, whisker.c_str());
+    }
+    marks += "<circle cx=\"" + fixed(at, 1) + "\" cy=\"" + fixed(height, 1) + "\" r=\"" +
+             (line.emphasis ? "4.5" : "3.2") + "\" class=\"dot" + hue + "\"/>";
+  }
+  return "<polyline points=\"" + points + "\" class=\"" + kind + "\"/>" + marks + "\n";
+}
+
+inline std::string legend_html(const bytes_chart& chart) {
+  std::string html = "<ul class=\"legend\">";
+  for (std::size_t k = 0; k < chart.lines.size(); ++k) {
+    const auto& line = chart.lines[k];
+    html += "<li" + std::string(line.emphasis ? " class=\"strong\">" : ">") +
+            "<svg viewBox=\"0 0 28 10\" width=\"28\" height=\"10\" aria-hidden=\"true\">" +
+            svg_line(0, 5, 28, 5, line_kind(line, k).c_str()) + "</svg>" + escape_html(line.name) + "</li>";
+  }
+  return html + "</ul>";
+}
+
+inline std::string html_of(const bytes_chart& chart) {
+  check_lines(chart);
+  const bytes_plot plot = plot_of(chart);
+  std::string svg = svg_open(bytes_plot::width, bytes_plot::height, chart.caption) + frame_svg(plot, chart);
+  const auto count = static_cast<double>(chart.lines.size());
+  for (std::size_t k = 0; k < chart.lines.size(); ++k) {
+    // Bars of several lines at the same bytes stand a little beside each other.
+    svg += line_svg(plot, chart.lines[k], k, 5 * (static_cast<double>(k) - (count - 1) / 2));
+  }
+  return figure_html("<div class=\"bytes\">" + svg + "</svg>" + legend_html(chart) + "</div>", chart.caption);
+}
+
+}  // namespace detail
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/report/kept_tokens.hpp ====
 // What a memory keeps, to look at: its tokens in their places, beside the pictures that they came from.
 
@@ -21556,7 +21923,13 @@ struct report_figure {
   std::string caption = {};
 };
 
-using report_block = std::variant<report_paragraph, report_table, accuracy_table, bar_chart, line_chart, report_figure>;
+/// Lines to be copied as they are, such as commands; one click marks all of them.
+struct report_lines {
+  std::string text, caption = {};
+};
+
+using report_block = std::variant<report_paragraph, report_table, accuracy_table, bar_chart, line_chart, bytes_chart,
+                                  report_figure, report_lines>;
 
 /// A heading and what stands under it, in order.
 struct report_section {
@@ -21594,7 +21967,14 @@ figure { margin: 0 0 24px; } figure img { max-width: 100%; height: auto; border-
 figcaption { color: var(--soft); font-size: 14px; margin-top: 6px; } svg { max-width: 100%; height: auto; display: block; font-size: 13px; font-variant-numeric: tabular-nums; }
 svg text { fill: var(--ink); } svg .tick { fill: var(--soft); font-size: 12px; } svg .mid { text-anchor: middle; } svg .end { text-anchor: end; }
 svg .grid { stroke: var(--line); } svg .axis { stroke: var(--soft); } svg .error { stroke: var(--ink); stroke-width: 1.4; } svg .bar { fill: var(--bar); } svg .bar.strong { fill: var(--accent); }
-svg .line { fill: none; stroke-width: 2.2; stroke-linejoin: round; } svg .band { opacity: .16; }
+svg .line { fill: none; stroke-width: 2.2; stroke-linejoin: round; } svg .line.strong { stroke-width: 3.2; } svg .line.level { stroke-dasharray: 7 5; } svg .line.alt { stroke-dasharray: 2 4; }
+svg .band { opacity: .16; } svg .whisker { stroke-width: 1.3; }
+.legend { list-style: none; display: flex; flex-wrap: wrap; gap: 2px 20px; margin: 8px 0 0; padding: 0; font-size: 14px; }
+.legend svg { display: inline-block; margin-right: 7px; vertical-align: middle; } .legend .strong { font-weight: 600; }
+pre { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; margin: 0; overflow-x: auto;
+  font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; user-select: all; } figcaption + pre { margin-top: 6px; }
+td.n { white-space: nowrap; }
+@media (max-width: 560px) { main { padding: 24px 14px 48px; } .bytes > svg { font-size: 20px; } .bytes > svg .tick { font-size: 18px; } }
 )css";
 
 inline std::string html_of(const report_paragraph& paragraph) { return "<p>" + escape_html(paragraph.text) + "</p>\n"; }
@@ -21603,6 +21983,11 @@ inline std::string html_of(const report_figure& figure) {
   return figure_html(
       "<img alt=\"" + escape_html(figure.caption) + "\" src=\"data:image/png;base64," + base64(figure.png) + "\">",
       figure.caption);
+}
+
+inline std::string html_of(const report_lines& lines) {
+  return "<figure>" + (lines.caption.empty() ? "" : "<figcaption>" + escape_html(lines.caption) + "</figcaption>") +
+         "<pre>" + escape_html(lines.text) + "</pre></figure>\n";
 }
 
 }  // namespace detail
@@ -21616,7 +22001,7 @@ inline std::string to_html(const report_page& page) {
   for (int i = 0; i < 6; ++i) {
     const std::string n = std::to_string(i);
     html += "svg text.hue" + n + ", svg .dot.hue" + n + ", svg .band.hue" + n + " { fill: var(--hue" + n +
-            "); } svg .line.hue" + n + " { stroke: var(--hue" + n + "); }\n";
+            "); } svg .line.hue" + n + ", svg .whisker.hue" + n + " { stroke: var(--hue" + n + "); }\n";
   }
   html += "</style>\n</head>\n<body>\n<main>\n<h1>" + escape_html(page.title) + "</h1>\n";
   if (!page.subtitle.empty()) html += "<p class=\"subtitle\">" + escape_html(page.subtitle) + "</p>\n";

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -103,7 +104,7 @@ TEST_CASE("a study holds every run, what follows from them, and a page", "[cli][
   }
   // Ours minus the others, at each budget, joint training at each of them, too.
   REQUIRE(data["differences"].size() == 4);
-  const auto& seeds = [&](std::size_t row) -> const json& { return data["rows"][row]["seeds"]; };
+  const auto seeds = [&](std::size_t row) -> const json& { return data["rows"][row]["seeds"]; };
   const double first = seeds(0)[0]["accuracy"].get<double>() - seeds(1)[0]["accuracy"].get<double>();
   const double second = seeds(0)[1]["accuracy"].get<double>() - seeds(1)[1]["accuracy"].get<double>();
   CHECK(data["differences"][0]["memory"] == "whole, quality 20");
@@ -150,7 +151,7 @@ TEST_CASE("a study that is killed in the middle goes on to the same numbers", "[
     wait_for(box, child);
     if (study_of(box, "out")["runs"]["done"] < 10) {  // always, unless this program had to wait for the processor
       ++interrupted;
-      CHECK(holds(cts::read_text(box.path / "out/study.html"), "not run yet"));
+      CHECK(holds(cts::read_text(box.path / "out/study.html"), "Missing results"));
     }
     run_well(box, study(box, small_plan(), "out"));
     CHECK(without_times(box, "out") == without_times(box, "whole"));
@@ -236,6 +237,20 @@ TEST_CASE("a dry run prints command lines that do what the study does", "[cli][s
   check_refused(box, study(box, plan, "new", {"--set", "WHICH=scenes", "--set", "MORE=1"}),
                 {"--set MORE=1", "${MORE}"});
   check_refused(box, study(box, plan, "new", {"--set", "WHICH"}), {"--set 'WHICH'", "NAME=VALUE"});
+}
+
+TEST_CASE("the plans that come with the library are sound", "[cli][study]") {
+  const sandbox box;
+  cts::write_file(box.path / "weights", std::string_view("of some model"));
+  int plans = 0;
+  for (const auto& entry : fs::directory_iterator(fs::path(CTS_TEST_DIR) / "../examples/studies")) {
+    arguments args{"study", entry.path().string(), "--out", box / "out", "--dry-run"};
+    if (entry.path().filename() == "photographs.json")
+      args.insert(args.end(), {"--set", "DATA=" + box.path.string(), "--set", "WEIGHTS=" + (box / "weights")});
+    CHECK(lines_of(run_well(box, args).out).size() >= 40);
+    ++plans;
+  }
+  CHECK(plans >= 4);
 }
 
 TEST_CASE("a plan that makes no sense is told before anything is done", "[cli][study]") {

@@ -32,6 +32,7 @@ void add_attribute(CLI::App& app);
 void add_judge(CLI::App& app);
 void add_sequence(CLI::App& app);
 void add_demo(CLI::App& app);
+void add_study(CLI::App& app);
 void add_memory(CLI::App& app);
 void add_classify(CLI::App& app);
 void add_ask(CLI::App& app);

@@ -46,6 +46,18 @@ struct named_set {
   }
 };
 
+/// The sets of a request: for questions and captions there may be several.
+std::vector<named_set> sets_of(const data_request& r) {
+  if (r.task == task_kind::classify) return {named_set(r.sets, r.task)};
+  std::vector<named_set> sets;
+  for (std::size_t at = 0; at <= r.sets.size();) {
+    const std::size_t end = std::min(r.sets.find(',', at), r.sets.size());
+    sets.emplace_back(r.sets.substr(at, end - at), r.task);
+    at = end + 1;
+  }
+  return sets;
+}
+
 cts::dataset_split read_scenes(const data_request& r, const std::string& variant) {
   const bool small = variant == "small";
   return cts::scenes({.classes = r.scene_classes,
@@ -130,6 +142,13 @@ std::string data_help() {
   return all;
 }
 
+void check_data(const data_request& r) {
+  for (const named_set& set : sets_of(r))
+    cts::require(set.kind == "scenes" || fs::is_directory(set.where), "--data ", set.text, ": there is no folder ",
+                 set.where);
+  if (!r.classes.empty()) cts::parse_class_range(r.classes);
+}
+
 cts::dataset_split read_classes(const data_request& r) {
   const named_set set(r.sets, task_kind::classify);
   cts::dataset_split split;
@@ -160,14 +179,11 @@ cts::dataset read_test_pictures(const data_request& r) {
 
 cts::text_stream read_texts(const data_request& r, std::ptrdiff_t tasks) {
   std::vector<std::pair<std::string, cts::visual_text_split>> sets;
-  for (std::size_t at = 0; at <= r.sets.size();) {
-    const std::size_t end = std::min(r.sets.find(',', at), r.sets.size());
-    const named_set set(r.sets.substr(at, end - at), r.task);
+  for (const named_set& set : sets_of(r)) {
     auto split = read_set(set, r);
     if (r.pictures > 0) split.train = cts::limit_images(split.train, r.pictures, r.seed);
     if (r.test_pictures > 0) split.test = cts::limit_images(split.test, r.test_pictures, r.seed);
     sets.emplace_back(set.kind, std::move(split));
-    at = end + 1;
   }
   if (sets.size() > 1) return cts::sets_as_tasks(std::move(sets));
   auto& only = sets.front().second;

@@ -49,6 +49,9 @@ struct data_request {
   int threads = 0;
 };
 
+/// Throws where a name is unknown, or the folder that it names is not there; reads nothing.
+void check_data(const data_request& request);
+
 /// Pictures of classes.
 core_tokensets::dataset_split read_classes(const data_request& request);
 /// The part of them to measure on, numbered as the part to learn from, with masks of objects where there are any.

@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
   cts_command::add_judge(app);
   cts_command::add_sequence(app);
   cts_command::add_memory(app);
+  cts_command::add_study(app);
   cts_command::add_demo(app);
   cts_command::add_classify(app);
   cts_command::add_ask(app);

@@ -50,8 +50,13 @@ struct sequence_outcome {
       figures;  ///< relevance on test pictures, then kept tokens if there are any
 };
 
+/// Adds all options of `cts sequence` to a command; where one is given several times the last counts.
+void add_sequence_options(CLI::App& command, sequence_arguments& a);
+
 /// Throws for what would be noticed late or never, and for sizes whose products would not fit a number.
 void check(const sequence_arguments& a);
+/// The same for all that can be told without reading the data: names of all parts, files and folders that are missing.
+void check_run(const sequence_arguments& a);
 
 task_kind task_of(const sequence_arguments& a);
 /// Attention heads of a fresh model.

@@ -5,8 +5,8 @@
 
 namespace cts_command {
 
-void run_classes(const sequence_arguments& a, sequence_outcome& outcome) {
-  with_backend_of<float>(a.backend, a.threads, sequence_work{a, outcome});
+void run_classes(const sequence_arguments& a, sequence_outcome& outcome, bool only_check) {
+  with_backend_of<float>(a.backend, a.threads, sequence_work{a, outcome, only_check});
 }
 
 }  // namespace cts_command

@@ -17,8 +17,8 @@ namespace cts_command {
 
 namespace cts = core_tokensets;
 
-void run_classes(const sequence_arguments& a, sequence_outcome& outcome);
-void run_texts(const sequence_arguments& a, sequence_outcome& outcome);
+void run_classes(const sequence_arguments& a, sequence_outcome& outcome, bool only_check);
+void run_texts(const sequence_arguments& a, sequence_outcome& outcome, bool only_check);
 
 task_kind task_of(const sequence_arguments& a) {
   return a.task == "classify" ? task_kind::classify : a.task == "vqa" ? task_kind::vqa : task_kind::caption;
@@ -130,15 +130,27 @@ void write_results(const std::filesystem::path& out, const cts::tensor_file& mod
   cts::write_file(out / "results.json", std::string_view(outcome.results.dump(1)));
 }
 
-sequence_outcome run_sequence(const sequence_arguments& a) {
+namespace {
+
+sequence_outcome run_or_check(const sequence_arguments& a, bool only_check) {
   check(a);
   sequence_outcome outcome;
   if (a.task == "classify") {
-    run_classes(a, outcome);
+    run_classes(a, outcome, only_check);
   } else {
-    run_texts(a, outcome);
+    run_texts(a, outcome, only_check);
   }
   return outcome;
+}
+
+}  // namespace
+
+sequence_outcome run_sequence(const sequence_arguments& a) { return run_or_check(a, false); }
+
+void check_run(const sequence_arguments& a) {
+  run_or_check(a, true);
+  check_data(request_of(a));
+  if (!a.weights.empty()) const cts::file_reader readable(a.weights);
 }
 
 void print_line(const std::string& name, const cts::json& r) {
@@ -245,22 +257,26 @@ void add_memory_options(CLI::App& c, sequence_arguments& a) {
 
 }  // namespace
 
+void add_sequence_options(CLI::App& c, sequence_arguments& a) {
+  c.option_defaults()->always_capture_default()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  add_data_options(c, a);
+  add_model_options(c, a);
+  add_training_options(c, a);
+  add_memory_options(c, a);
+  c.add_option("--backend", a.backend, "what computes; cts info lists what there is");
+  c.add_option("--threads", a.threads, "0: as many as there are; results do not depend on it");
+  c.add_flag("--resume", a.resume, "go on from the last checkpoint in DIR");
+  c.add_flag("--quiet", a.quiet, "no progress line");
+  c.add_flag("--diagnose", a.diagnose,
+             "also measures whether stored pictures look like pictures to the model (classes; results and report)");
+  c.add_option("--out", a.out, "folder of the results")->required();
+}
+
 void add_sequence(CLI::App& app) {
   auto a = std::make_shared<sequence_arguments>();
   auto* c = app.add_subcommand(
       "sequence", "learn tasks one after another with a memory; writes results, model, memory and a report to DIR");
-  c->option_defaults()->always_capture_default();
-  add_data_options(*c, *a);
-  add_model_options(*c, *a);
-  add_training_options(*c, *a);
-  add_memory_options(*c, *a);
-  c->add_option("--backend", a->backend, "what computes; cts info lists what there is");
-  c->add_option("--threads", a->threads, "0: as many as there are; results do not depend on it");
-  c->add_flag("--resume", a->resume, "go on from the last checkpoint in DIR");
-  c->add_flag("--quiet", a->quiet, "no progress line");
-  c->add_flag("--diagnose", a->diagnose,
-              "also measures whether stored pictures look like pictures to the model (classes; results and report)");
-  c->add_option("--out", a->out, "folder of the results")->required();
+  add_sequence_options(*c, *a);
   c->final_callback([a] {
     cts::require(!a->out.empty(), "--out '': expected a folder");
     const auto outcome = run_sequence(*a);

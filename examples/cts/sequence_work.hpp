@@ -112,10 +112,12 @@ std::vector<cts::report_figure> draw(B& b, const cts::vit<B>& model, const cts::
 struct sequence_work {
   const sequence_arguments& a;
   sequence_outcome& outcome;
+  bool only_check = false;  ///< names are looked up, and nothing is done
 
   template <class B>
   void operator()(B& b) const {
     named_parts<B, cts::vit<B>> parts(a);
+    if (only_check) return;
     std::optional<cts::output_folder> folder;
     if (!a.out.empty()) folder.emplace(a.out);
     const auto stream = cts::class_incremental(read_classes(request_of(a)), {.tasks = a.tasks});
@@ -197,10 +199,12 @@ cts::report_figure draw_answers(B& b, const cts::image_text_model<B>& model, con
 struct text_sequence_work {
   const sequence_arguments& a;
   sequence_outcome& outcome;
+  bool only_check = false;
 
   template <class B>
   void operator()(B& b) const {
     named_parts<B, cts::image_text_model<B>> parts(a);
+    if (only_check) return;
     std::optional<cts::output_folder> folder;
     if (!a.out.empty()) folder.emplace(a.out);
     const auto stream = read_texts(request_of(a), a.tasks);

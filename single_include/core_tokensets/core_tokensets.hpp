@@ -15233,6 +15233,22 @@ inline std::vector<std::byte> safetensors_to_bytes(const tensor_file& file) {
 
 namespace core_tokensets {
 
+/// A budget that holds nothing: an error that a caller may want to tell from others.
+class budget_error : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Throws `budget_error` with the parts as its message unless `ok`.
+template <class... Parts>
+void require_room(bool ok, const Parts&... parts) {
+  try {
+    require(ok, parts...);
+  } catch (const Error& error) {
+    throw budget_error(error.what());
+  }
+}
+
 /// What a budget is of: the whole memory, or each task or class that was learnt, so that the memory grows with them.
 enum class budget_of { all, every_task, every_class };
 
@@ -15347,7 +15363,8 @@ struct patch_context {
 
 /// `encode` turns the pixels `[n, patch_dim]` of one sample into bytes; `decode` fills `[n, patch_dim]` from them and
 /// throws `Error` where they make no sense (they come from a file). `name` and the options (core/options.hpp) are what
-/// the file says of it, so a name must be unique and never change its meaning.
+/// the file says of it, so a name must be unique and never change its meaning. A codec in which each token may be as
+/// sharp as one likes also has `encode(context, pixels, qualities)` and `qualities(context, bytes)`, both `[n]`.
 template <class C>
 concept patch_codec = std::copyable<C> && requires(const C& codec, const patch_context& context,
                                                    std::span<const std::uint8_t> in, std::span<std::uint8_t> out) {
@@ -15386,14 +15403,35 @@ class any_codec {
         decode_([codec](const patch_context& context, std::span<const std::uint8_t> in, std::span<std::uint8_t> out) {
           codec.decode(context, in, out);
         }) {
+    if constexpr (requires(const patch_context& context, std::span<const std::uint8_t> x) {
+                    codec.encode(context, x, x);
+                    codec.qualities(context, x);
+                  }) {
+      encode_each_ = [codec](const patch_context& context, std::span<const std::uint8_t> in,
+                             std::span<const std::uint8_t> each) { return codec.encode(context, in, each); };
+      qualities_ = [codec](const patch_context& context, std::span<const std::uint8_t> in) {
+        return codec.qualities(context, in);
+      };
+    }
     if constexpr (requires { codec.check(); }) codec.check();
   }
 
   /// Name and options, as the file says them.
   const std::string& text() const { return text_; }
   bool raw() const { return raw_; }
-  std::vector<std::uint8_t> encode(const patch_context& context, std::span<const std::uint8_t> pixels) const {
-    return encode_(context, pixels);
+  /// Whether each token may have a quality of its own.
+  bool has_qualities() const { return static_cast<bool>(encode_each_); }
+  /// `qualities`: one for all of the tokens, or one each; none: as the codec's options say. `Error`: qualities, and a
+  /// codec without.
+  std::vector<std::uint8_t> encode(const patch_context& context, std::span<const std::uint8_t> pixels,
+                                   std::span<const std::uint8_t> qualities = {}) const {
+    if (qualities.empty()) return encode_(context, pixels);
+    require(has_qualities(), "codec '", text_, "': tokens with qualities of their own, expected a codec as 'dct'");
+    return encode_each_(context, pixels, qualities);
+  }
+  /// The qualities `[n]` of the tokens of packed bytes; empty where the codec has none.
+  std::vector<std::uint8_t> qualities(const patch_context& context, std::span<const std::uint8_t> bytes) const {
+    return has_qualities() ? qualities_(context, bytes) : std::vector<std::uint8_t>();
   }
   void decode(const patch_context& context, std::span<const std::uint8_t> bytes, std::span<std::uint8_t> out) const {
     decode_(context, bytes, out);
@@ -15405,6 +15443,10 @@ class any_codec {
   bool raw_;
   std::function<std::vector<std::uint8_t>(const patch_context&, std::span<const std::uint8_t>)> encode_;
   std::function<void(const patch_context&, std::span<const std::uint8_t>, std::span<std::uint8_t>)> decode_;
+  std::function<std::vector<std::uint8_t>(const patch_context&, std::span<const std::uint8_t>,
+                                          std::span<const std::uint8_t>)>
+      encode_each_;
+  std::function<std::vector<std::uint8_t>(const patch_context&, std::span<const std::uint8_t>)> qualities_;
 };
 
 }  // namespace core_tokensets
@@ -16450,6 +16492,12 @@ struct dct_codec {
   std::vector<std::uint8_t> encode(const patch_context& context, std::span<const std::uint8_t> pixels,
                                    std::span<const std::uint8_t> qualities) const;
   void decode(const patch_context& context, std::span<const std::uint8_t> bytes, std::span<std::uint8_t> pixels) const;
+  /// The quality `[n]` of each token in packed bytes.
+  std::vector<std::uint8_t> qualities(const patch_context& context, std::span<const std::uint8_t> bytes) const {
+    detail::dct_model model = detail::trained_dct_model();
+    detail::range_decoder coder(bytes, name);
+    return detail::dct_sample<detail::range_decoder>(coder, context, quality, model).code_qualities({});
+  }
 
   /// `Error` unless the options make sense.
   void check() const { require(quality >= 1 && quality <= 100, "dct codec: quality ", quality, ", expected 1 to 100"); }
@@ -16952,6 +17000,7 @@ any_codec codec_named(std::string_view text, const std::string& where, const Cod
 // How a memory keeps the weights of tokens (data/token_batch.hpp), in as few bytes as what made them allows: one bit a
 // token where there are two kinds of tokens, one byte a token for any weights.
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -16988,7 +17037,7 @@ inline index weight_bytes(token_weighting how, index n) {
 inline void write_weights(token_weighting how, index grid_tokens, index n, std::span<const float> weights,
                           std::span<std::uint8_t> to) {
   std::fill(to.begin(), to.end(), std::uint8_t{0});
-  if (weights.empty()) return;
+  if (std::all_of(weights.begin(), weights.end(), [](float w) { return w == 1; })) return;  // codes of 0
   require(static_cast<index>(weights.size()) == n, "token memory: ", weights.size(), " token weights for ", n,
           " tokens");
   require(static_cast<index>(to.size()) >= weight_bytes(how, n), "token memory: ", n, " tokens with weights, there is ",
@@ -17017,7 +17066,7 @@ inline std::vector<float> read_weights(token_weighting how, index grid_tokens, i
   std::vector<float> weights(static_cast<std::size_t>(n), 1.0f);
   if (how == token_weighting::each) {
     for (std::size_t t = 0; t < weights.size(); ++t) weights[t] = static_cast<float>(std::exp2(from[t] / 16.0));
-  } else if (how == token_weighting::drawn) {
+  } else if (how == token_weighting::drawn && weight_bytes(how, n) <= static_cast<index>(from.size())) {
     index sure = 0;
     for (std::size_t t = 0; t < weights.size(); ++t) sure += (from[t / 8] >> t % 8 & 1) == 0;
     const float drawn = drawn_weight(grid_tokens, n, sure);
@@ -17099,19 +17148,16 @@ struct token_memory_format {
     }
   }
 
-  /// Makes room for the weights of at most so many tokens a sample.
+  /// Makes room for the weights of at most so many tokens a sample; a larger sample has none (all are 1).
   void add_weighting(token_weighting how, index most_tokens) {
     if (how == token_weighting::drawn) columns.push_back(drawn_column(most_tokens));
     if (how == token_weighting::each) columns.push_back(each_column);
   }
-  /// Bytes of that column for a sample of n tokens; 0 without one. `Error`: more tokens than there is room for.
+  /// Bytes of that column for a sample of n tokens; 0 without one.
   index weight_bytes(index n) const {
     for (const auto& c : columns) {
       if (c == each_column) return n;
-      if (c.name != "weights.drawn") continue;
-      require(n <= 8 * c.width, "token memory: a sample of ", n, " tokens, there is room for the weights of ",
-              8 * c.width);
-      return c.width;
+      if (c.name == "weights.drawn") return c.width;
     }
     return 0;
   }
@@ -17134,8 +17180,9 @@ struct stored_sample {
   std::int32_t target = 0;
   float weight = 1;  ///< kept in 16 bits
   std::uint32_t task = 0;
-  std::string_view prompt = {}, answer = {};  ///< UTF-8, empty in a memory without texts
-  std::span<const float> token_weights = {};  ///< [n], or empty: all 1; kept as the format says
+  std::string_view prompt = {}, answer = {};     ///< UTF-8, empty in a memory without texts
+  std::span<const float> token_weights = {};     ///< [n], or empty: all 1; kept as the format says
+  std::span<const std::uint8_t> qualities = {};  ///< [n], one for all, or empty: how sharp; the codec must have them
 
   index tokens() const { return static_cast<index>(positions.size()); }
 };
@@ -17153,7 +17200,7 @@ struct recalled_sample {
 
   index tokens() const { return static_cast<index>(positions.size()); }
   operator stored_sample() const {
-    return {patches, positions, relevance, target, weight, task, prompt, answer, token_weights};
+    return {patches, positions, relevance, target, weight, task, prompt, answer, token_weights, {}};
   }
 };
 
@@ -17693,6 +17740,12 @@ class token_memory {
     codec_.decode({format().grid, arrays_.positions_of(s)}, arrays_.pixels_of(s), pixels);
   }
 
+  /// How sharp each of its tokens is `[n]`; empty where the codec knows no qualities.
+  std::vector<std::uint8_t> qualities(index s) const {
+    check_sample(s);
+    return codec_.qualities({format().grid, arrays_.positions_of(s)}, arrays_.pixels_of(s));
+  }
+
   /// For how many tokens each of sample s stands `[n]`; empty where the memory keeps no weights.
   std::vector<float> token_weights(index s) const {
     const token_weighting how = format().weighting();
@@ -17798,7 +17851,7 @@ class token_memory {
   }
   /// The packed pixels of a sample whose positions rise.
   std::vector<std::uint8_t> packed(const stored_sample& sample) const {
-    return codec_.encode({format().grid, sample.positions}, sample.patches);
+    return codec_.encode({format().grid, sample.positions}, sample.patches, sample.qualities);
   }
   /// Number of a column, and where the bytes of sample s lie in it.
   std::array<std::size_t, 3> column_place(std::string_view name, index s) const {
@@ -17870,6 +17923,8 @@ inline void token_memory::check_new(const stored_sample& sample) const {
           "token memory: a sample with texts for a memory without");
   require(sample.token_weights.empty() || sample.token_weights.size() == n,
           "token memory: ", sample.token_weights.size(), " token weights for ", n, " tokens");
+  require(sample.qualities.size() <= 1 || sample.qualities.size() == n, "token memory: ", sample.qualities.size(),
+          " qualities for ", n, " tokens");
   const auto one = [](float w) { return w == 1; };
   require(f.weighting() != token_weighting::none ||
               std::all_of(sample.token_weights.begin(), sample.token_weights.end(), one),
@@ -17887,6 +17942,7 @@ inline bool token_memory::append_within(const stored_sample& sample, index bytes
             [&](std::size_t a, std::size_t b) { return sample.positions[a] < sample.positions[b]; });
   std::vector<std::uint8_t> patches;  // copies: the sample may lie in this very memory
   std::vector<std::uint16_t> positions;
+  std::vector<std::uint8_t> qualities;
   std::vector<float> relevance, weights;
   const std::string prompt(sample.prompt), answer(sample.answer);
   patches.reserve(n * dim);
@@ -17899,12 +17955,13 @@ inline bool token_memory::append_within(const stored_sample& sample, index bytes
     const auto patch = sample.patches.subspan(t * dim, dim);
     patches.insert(patches.end(), patch.begin(), patch.end());
     if (!sample.token_weights.empty()) weights.push_back(sample.token_weights[t]);
+    if (!sample.qualities.empty()) qualities.push_back(sample.qualities[sample.qualities.size() == 1 ? 0 : t]);
     if (!relevant) continue;
     relevance.push_back(sample.relevance[t]);
     require(std::isfinite(relevance.back()), "token memory: the relevance at position ", position, " is not finite");
   }
   const stored_sample sorted{patches,     positions, relevance, sample.target, sample.weight,
-                             sample.task, prompt,    answer,    weights};
+                             sample.task, prompt,    answer,    weights,       qualities};
   const token_weighting how = format().weighting();
   std::vector<std::uint8_t> codes(static_cast<std::size_t>(format().weight_bytes(static_cast<index>(n))));
   if (how != token_weighting::none)
@@ -17978,6 +18035,12 @@ inline void token_memory::take(const token_memory& from, index s, std::span<cons
   stored_sample next = old;
   next.patches = patches, next.positions = positions, next.relevance = relevance;
   const bool whole = tokens.size() == old.positions.size();
+  std::vector<std::uint8_t> sharp = whole ? std::vector<std::uint8_t>() : from.qualities(s);
+  if (!sharp.empty()) {
+    for (std::size_t i = 0; i < tokens.size(); ++i) sharp[i] = sharp[tokens[i]];  // tokens rise
+    sharp.resize(tokens.size());
+    next.qualities = sharp;
+  }
   const auto anew = whole ? std::vector<std::uint8_t>() : packed(next);
   add(next, whole ? from.arrays_.pixels_of(s) : std::span<const std::uint8_t>(anew));
   for (std::size_t c = 0; c < arrays_.columns.size(); ++c) {
@@ -18431,18 +18494,21 @@ struct token_choice {
   index tokens() const { return static_cast<index>(relevance.size()); }
 };
 
-/// What a rule keeps: positions, and for how many tokens of the picture each stands (empty: for itself).
+/// What a rule keeps: positions, for how many tokens of the picture each stands (empty: for itself), and how sharp each
+/// is (empty: as the codec's options say).
 struct kept_tokens {
   std::vector<std::uint16_t> positions;
   std::vector<float> weights;
+  std::vector<std::uint8_t> qualities;
 
-  kept_tokens(std::vector<std::uint16_t> kept, std::vector<float> of_kept = {})
-      : positions(std::move(kept)), weights(std::move(of_kept)) {}
+  kept_tokens(std::vector<std::uint16_t> kept, std::vector<float> of_kept = {}, std::vector<std::uint8_t> sharp = {})
+      : positions(std::move(kept)), weights(std::move(of_kept)), qualities(std::move(sharp)) {}
 };
 
-/// A token rule: `keep(rule, choice)` returns the positions of `count` tokens, each once, or `kept_tokens` with
-/// weights. A rule with `static constexpr bool needs_relevance = false` spares the attribution; one that gives weights
-/// says by `token_weighting weighting() const` how a memory keeps them.
+/// A token rule: `keep(rule, choice)` returns the positions of tokens, each once, or `kept_tokens` with weights and
+/// qualities; `count` of them unless its documentation says otherwise. A rule with `static constexpr bool
+/// needs_relevance = false` spares the attribution; one that gives weights says by `token_weighting weighting() const`
+/// how a memory keeps them.
 template <class R>
 concept token_rule = std::copyable<R> && requires(const R& rule, const token_choice& choice) {
   { keep(rule, choice) } -> std::convertible_to<kept_tokens>;
@@ -18746,13 +18812,50 @@ inline std::vector<std::uint16_t> keep(const window_tokens& rule, const token_ch
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/memory/rules/foveated.hpp ====
+// The whole picture, coarse where it does not matter.
+
+
+namespace core_tokensets {
+
+/// All P tokens: the `count` most relevant at the quality `sharp`, the others at `coarse`, for a byte or two each.
+/// Nothing is left out, so a stored picture looks like a picture; relevance decides where the bytes go.
+/// Wants a codec with qualities (`dct`).
+struct foveated_tokens {
+  static constexpr const char* name = "foveated";
+  static constexpr const char* about = "the whole picture, its most relevant tokens sharp and the others coarse";
+  int coarse = 5;  ///< 1 .. 100
+  int sharp = 20;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("coarse", self.coarse);
+    visit("sharp", self.sharp);
+  }
+};
+
+inline kept_tokens keep(const foveated_tokens& rule, const token_choice& c) {
+  detail::check_choice(c);
+  require_within("token rule 'foveated': coarse", rule.coarse, 1, 100);
+  require_within("token rule 'foveated': sharp", rule.sharp, 1, 100);
+  std::vector<std::uint16_t> all(c.relevance.size());
+  std::iota(all.begin(), all.end(), std::uint16_t{0});
+  std::vector<std::uint8_t> qualities(all.size(), static_cast<std::uint8_t>(rule.coarse));
+  for (const std::uint16_t p : detail::first_of(detail::by_relevance(c), c.count))
+    qualities[p] = static_cast<std::uint8_t>(rule.sharp);
+  return {std::move(all), {}, std::move(qualities)};
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/memory/token_rules.hpp ====
 // The table of all token rules by name. A rule of one's own is a type (memory/token_rule.hpp) and needs no entry.
 
 
 namespace core_tokensets {
 
-using token_rules = choices<surely_tokens, top_tokens, chance_tokens, soft_tokens, proportional_tokens, window_tokens>;
+using token_rules =
+    choices<surely_tokens, top_tokens, chance_tokens, soft_tokens, proportional_tokens, window_tokens, foveated_tokens>;
 
 }  // namespace core_tokensets
 
@@ -19160,6 +19263,199 @@ inline continual_metrics measure(const accuracy_matrix& r) {
     m.backward_transfer += (r.back()[i] - r[i][i]) / static_cast<double>(tasks - 1);
   }
   return m;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/metrics/paired.hpp ====
+// Comparing over seeds: mean and spread, differences in pairs, and how many times the bytes a rival needs.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <functional>
+#include <limits>
+#include <span>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Mean and standard deviation (n - 1) of n values; the deviation of a single value is NaN.
+struct sample_spread {
+  double mean = 0, deviation = 0;
+  index n = 0;
+};
+
+/// Differences of pairs, ours - theirs: mean, its standard error (NaN for one pair), and in how many pairs ours is
+/// more.
+struct paired_difference {
+  double mean = 0, error = 0;
+  index ahead = 0, n = 0;
+};
+
+/// Bytes and the accuracy that they gave, of one memory and one seed.
+struct byte_accuracy {
+  double bytes = 0, accuracy = 0;
+};
+
+/// What is known of a multiple: its value, or only that it is more or less than that.
+enum class multiple_bound { exact, more_than, less_than };
+
+/// A rival's bytes at which it is as accurate as ours, divided by our bytes.
+struct byte_multiple {
+  double k = 1;
+  multiple_bound known = multiple_bound::exact;
+};
+
+/// Multiples of several seeds. All known: `k` is their geometric mean, `low` .. `high` its 95 % interval (NaN for one
+/// seed). Otherwise `k` is NaN, and `low` .. `high` (from 0, up to infinity) holds the median.
+struct multiple_summary {
+  double k = 0, low = 0, high = 0;
+  index n = 0, more = 0, less = 0;  ///< seeds, and those of which only a lower or an upper bound is known
+  bool all_known() const { return more + less == 0; }
+};
+
+namespace detail {
+
+inline void check_values(const char* what, std::span<const double> values) {
+  require(!values.empty(), what, ": there are no values");
+  for (std::size_t i = 0; i < values.size(); ++i)
+    require(std::isfinite(values[i]), what, ": value ", i, " is ", values[i], ", expected a finite number");
+}
+
+}  // namespace detail
+
+/// `Error`: no value, or one that is not finite.
+inline sample_spread spread_of(std::span<const double> values) {
+  detail::check_values("spread", values);
+  const double n = static_cast<double>(values.size());
+  sample_spread s{.n = static_cast<index>(values.size())};
+  for (const double v : values) s.mean += v / n;
+  double squares = 0;
+  for (const double v : values) squares += (v - s.mean) * (v - s.mean);
+  s.deviation = values.size() > 1 ? std::sqrt(squares / (n - 1)) : std::numeric_limits<double>::quiet_NaN();
+  return s;
+}
+
+/// Pairs are values of the same place. `Error`: lengths that differ, no value, or one that is not finite.
+inline paired_difference compare_pairs(std::span<const double> ours, std::span<const double> theirs) {
+  require(ours.size() == theirs.size(), "pairs: ", ours.size(), " of ours, ", theirs.size(), " of theirs");
+  detail::check_values("pairs: ours", ours);
+  detail::check_values("pairs: theirs", theirs);
+  std::vector<double> differences(ours.size());
+  std::transform(ours.begin(), ours.end(), theirs.begin(), differences.begin(), std::minus<>());
+  const sample_spread s = spread_of(differences);
+  const auto ahead = std::count_if(differences.begin(), differences.end(), [](double d) { return d > 0; });
+  return {s.mean, s.deviation / std::sqrt(static_cast<double>(s.n)), ahead, s.n};
+}
+
+/// The 97.5 % quantile of Student's t distribution: mean +- t * error is a 95 % interval. `Error`: no degree of
+/// freedom.
+inline double t_quantile(index degrees) {
+  require(degrees >= 1, "t distribution: ", degrees, " degrees of freedom, expected at least 1");
+  constexpr std::array<double, 30> table{12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060,
+                                         2.2622,  2.2281, 2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199,
+                                         2.1098,  2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639,
+                                         2.0595,  2.0555, 2.0518, 2.0484, 2.0452, 2.0423};
+  if (degrees <= 30) return table[static_cast<std::size_t>(degrees - 1)];
+  // Powers of 1/n around the normal distribution (Abramowitz & Stegun 26.7.5); four digits are right from 30 on.
+  const double z = 1.959964, n = static_cast<double>(degrees);
+  return z + (z * z * z + z) / (4 * n) + (5 * std::pow(z, 5) + 16 * std::pow(z, 3) + 3 * z) / (96 * n * n);
+}
+
+/// The rising curve that is nearest to the points in least squares (pool adjacent violators): sorted by bytes, points
+/// of the same bytes made one. A running maximum would keep every lucky run and lift all larger budgets to it, so that
+/// the rival looked better the more budgets were tried; here luck and bad luck of neighbours cancel.
+/// `Error`: no point, bytes that are not more than 0, or what is not finite.
+inline std::vector<byte_accuracy> rising_curve(std::span<const byte_accuracy> points) {
+  require(!points.empty(), "curve: there are no points");
+  std::vector<byte_accuracy> sorted(points.begin(), points.end());
+  for (const auto& p : sorted)
+    require(std::isfinite(p.bytes) && p.bytes > 0 && std::isfinite(p.accuracy), "curve: ", p.bytes, " bytes with ",
+            p.accuracy, ", expected more than 0 bytes and finite numbers");
+  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
+  struct block {
+    std::vector<double> bytes;
+    double sum, count;
+    double mean() const { return sum / count; }
+  };
+  std::vector<block> blocks;
+  for (const auto& p : sorted) {
+    if (!blocks.empty() && blocks.back().bytes.back() == p.bytes) {
+      blocks.back().sum += p.accuracy, blocks.back().count += 1;
+    } else {
+      blocks.push_back({{p.bytes}, p.accuracy, 1});
+    }
+  }
+  std::vector<block> pooled;
+  for (auto& next : blocks) {
+    pooled.push_back(std::move(next));
+    while (pooled.size() > 1 && pooled[pooled.size() - 2].mean() > pooled.back().mean()) {
+      block& into = pooled[pooled.size() - 2];
+      into.bytes.insert(into.bytes.end(), pooled.back().bytes.begin(), pooled.back().bytes.end());
+      into.sum += pooled.back().sum, into.count += pooled.back().count;
+      pooled.pop_back();
+    }
+  }
+  std::vector<byte_accuracy> curve;
+  for (const auto& b : pooled) {
+    for (const double bytes : b.bytes) curve.push_back({bytes, b.mean()});
+  }
+  return curve;
+}
+
+/// k for one seed: the fewest bytes at which the rival's rising curve, linear in log(bytes) between its points, reaches
+/// our accuracy, divided by our bytes. Beyond the ends of the curve only a bound is known. `Error` as `rising_curve`.
+inline byte_multiple multiple_of(const byte_accuracy& ours, std::span<const byte_accuracy> rival) {
+  require(std::isfinite(ours.bytes) && ours.bytes > 0 && std::isfinite(ours.accuracy), "multiple: ours has ",
+          ours.bytes, " bytes with ", ours.accuracy, ", expected more than 0 bytes and finite numbers");
+  const auto curve = rising_curve(rival);
+  const byte_accuracy &first = curve.front(), &last = curve.back();
+  if (ours.accuracy < first.accuracy) return {first.bytes / ours.bytes, multiple_bound::less_than};
+  if (ours.accuracy > last.accuracy) return {last.bytes / ours.bytes, multiple_bound::more_than};
+  const auto at = std::find_if(curve.begin(), curve.end(), [&](const auto& p) { return p.accuracy >= ours.accuracy; });
+  if (at->accuracy == ours.accuracy) return {at->bytes / ours.bytes};
+  const byte_accuracy& below = *(at - 1);
+  const double share = (ours.accuracy - below.accuracy) / (at->accuracy - below.accuracy);
+  return {below.bytes * std::pow(at->bytes / below.bytes, share) / ours.bytes};
+}
+
+namespace detail {
+
+/// The median; of an even number the geometric mean of the two in the middle.
+inline double geometric_median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const std::size_t half = values.size() / 2;
+  return values.size() % 2 == 1 ? values[half] : std::sqrt(values[half - 1]) * std::sqrt(values[half]);
+}
+
+}  // namespace detail
+
+/// k over seeds. `Error`: no value, or one that is not finite and more than 0.
+inline multiple_summary summarise(std::span<const byte_multiple> multiples) {
+  require(!multiples.empty(), "multiples: there are no values");
+  multiple_summary s{.n = static_cast<index>(multiples.size())};
+  std::vector<double> logs, least, most;
+  for (const auto& m : multiples) {
+    require(std::isfinite(m.k) && m.k > 0, "multiples: ", m.k, ", expected a finite number of more than 0");
+    s.more += m.known == multiple_bound::more_than, s.less += m.known == multiple_bound::less_than;
+    logs.push_back(std::log(m.k));
+    least.push_back(m.known == multiple_bound::less_than ? 0 : m.k);
+    most.push_back(m.known == multiple_bound::more_than ? std::numeric_limits<double>::infinity() : m.k);
+  }
+  if (!s.all_known()) {
+    s.k = std::numeric_limits<double>::quiet_NaN();
+    s.low = detail::geometric_median(std::move(least)), s.high = detail::geometric_median(std::move(most));
+    return s;
+  }
+  const sample_spread spread = spread_of(logs);
+  const double half = s.n > 1 ? t_quantile(s.n - 1) * spread.deviation / std::sqrt(static_cast<double>(s.n))
+                              : std::numeric_limits<double>::quiet_NaN();
+  s.k = std::exp(spread.mean), s.low = std::exp(spread.mean - half), s.high = std::exp(spread.mean + half);
+  return s;
 }
 
 }  // namespace core_tokensets
@@ -20608,15 +20904,16 @@ void for_batches(std::span<const index> samples, index batch_size, const Body& b
 
 }  // namespace detail
 
-/// Runs the model on whole pictures.
-template <tensor_backend B>
-model_outputs run_model(B& b, const vit<B>& model, const sample_view<dataset>& samples, index batch_size = 128) {
+/// Runs the model on samples, which `fill(part, batch)` makes a batch of.
+template <tensor_backend B, class Fill>
+model_outputs run_batches(B& b, const vit<B>& model, std::span<const index> samples, const Fill& fill,
+                          index batch_size = 128) {
   model_outputs out;
   vit_tape<B> tape;
   tape.keep = kept::logits;
   token_batch batch;
-  detail::for_batches(samples.indices, batch_size, [&](std::span<const index> part) {
-    make_batch(*samples.data, part, model.config(), batch);
+  detail::for_batches(samples, batch_size, [&](std::span<const index> part) {
+    fill(part, batch);
     forward(b, model, batch, tape);
     const auto logits = tape.logits.to_host(b), features = tape.norm.y.to_host(b);
     out.logits.insert(out.logits.end(), logits.begin(), logits.end());
@@ -20624,6 +20921,15 @@ model_outputs run_model(B& b, const vit<B>& model, const sample_view<dataset>& s
     out.labels.insert(out.labels.end(), batch.targets.begin(), batch.targets.end());
   });
   return out;
+}
+
+/// Runs the model on whole pictures.
+template <tensor_backend B>
+model_outputs run_model(B& b, const vit<B>& model, const sample_view<dataset>& samples, index batch_size = 128) {
+  const auto fill = [&](std::span<const index> part, token_batch& batch) {
+    make_batch(*samples.data, part, model.config(), batch);
+  };
+  return run_batches(b, model, samples.indices, fill, batch_size);
 }
 
 /// Share of rows `[n, K]` whose largest entry is at the label. `Error`: no labels, another number of scores.
@@ -21252,6 +21558,180 @@ inline std::string html_of(const line_chart& chart) {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/report/bytes_chart.hpp ====
+// Values over bytes on a logarithmic axis, with error bars: what memories of several sizes are worth. Names stand below
+// the picture, so that it can be read on a narrow screen, too.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <iterator>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Points of a line and how far they are uncertain to both sides (`error`: as long as `value`, or left out). Without
+/// `bytes` it has one value and is drawn as a horizontal line over the whole width.
+struct bytes_line {
+  std::string name;
+  std::vector<double> bytes, value, error = {};
+  bool emphasis = false;
+};
+
+/// Lines over a number of bytes.
+struct bytes_chart {
+  std::vector<bytes_line> lines;
+  std::string caption = {}, x_label = {}, y_label = {};
+};
+
+namespace detail {
+
+/// A number of bytes with a unit, three digits at most: "512 B", "16 KiB", "1.5 MiB".
+inline std::string bytes_text(double bytes) {
+  const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  std::size_t unit = 0;
+  for (; bytes >= 1000 && unit + 1 < std::size(units); ++unit) bytes /= 1024;
+  const std::string digits = fixed(bytes, bytes < 10 ? 2 : bytes < 100 ? 1 : 0);
+  const auto point = digits.find('.');
+  const auto last = point == std::string::npos ? point : digits.find_last_not_of('0');
+  return (last == std::string::npos ? digits : digits.substr(0, last + (last == point ? 0 : 1))) + " " + units[unit];
+}
+
+/// Ends of an axis in powers of two with some room beside [from, to], and the powers that are marked on it.
+struct bytes_axis {
+  double low, high;
+  int first, last, step = 1;
+
+  bytes_axis(double from, double to, int most_ticks = 6) : low(std::log2(from)), high(std::log2(to)) {
+    const double room = std::max(0.3, 0.06 * (high - low));
+    low -= room, high += room;
+    if (std::floor(high) - std::ceil(low) < 1) low = std::floor(low), high = std::ceil(high);
+    while ((std::floor(high) - std::ceil(low)) / step + 1 > most_ticks) ++step;
+    first = static_cast<int>(std::ceil(low)), last = static_cast<int>(std::floor(high));
+  }
+  double place(double bytes, double from, double to) const {
+    return from + (std::log2(bytes) - low) / (high - low) * (to - from);
+  }
+};
+
+/// `Error`: lengths that differ, a value that is not finite, bytes that are not more than 0, no point at all.
+inline void check_lines(const bytes_chart& chart) {
+  bool points = false;
+  for (const auto& line : chart.lines) {
+    const auto n = line.value.size();
+    require(
+        (line.bytes.size() == n || (line.bytes.empty() && n == 1)) && (line.error.empty() || line.error.size() == n),
+        "bytes chart: '", line.name, "' has ", line.bytes.size(), " bytes, ", n, " values, ", line.error.size(),
+        " errors, expected as many of each, or one value without bytes");
+    for (std::size_t i = 0; i < n; ++i) {
+      const double error = line.error.empty() ? 0 : line.error[i], bytes = line.bytes.empty() ? 1 : line.bytes[i];
+      require(std::isfinite(line.value[i]) && std::isfinite(error) && error >= 0 && std::isfinite(bytes) && bytes > 0,
+              "bytes chart: point ", i, " of '", line.name,
+              "' is not finite, its error is negative, or it has no bytes");
+    }
+    points = points || !line.bytes.empty();
+  }
+  require(points, "bytes chart '", chart.caption, "': no points");
+}
+
+/// Where a chart's points lie in its picture.
+struct bytes_plot {
+  static constexpr double width = 624, height = 370, left = 52, right = 612, top = 28, bottom = 320;
+  bytes_axis x;
+  axis y;
+
+  double across(double bytes) const { return x.place(bytes, left, right); }
+  double down(double value) const { return y.place(value, bottom, top); }
+};
+
+/// Axes that hold all points with their errors.
+inline bytes_plot plot_of(const bytes_chart& chart) {
+  double x_low = HUGE_VAL, x_high = -HUGE_VAL, y_low = HUGE_VAL, y_high = -HUGE_VAL;
+  for (const auto& line : chart.lines) {
+    for (const double bytes : line.bytes) x_low = std::min(x_low, bytes), x_high = std::max(x_high, bytes);
+    for (std::size_t i = 0; i < line.value.size(); ++i) {
+      const double error = line.error.empty() ? 0 : line.error[i];
+      y_low = std::min(y_low, line.value[i] - error), y_high = std::max(y_high, line.value[i] + error);
+    }
+  }
+  return {bytes_axis(x_low, x_high), axis(y_low, y_high)};
+}
+
+inline std::string frame_svg(const bytes_plot& plot, const bytes_chart& chart) {
+  using p = bytes_plot;
+  std::string svg;
+  for (int i = 0; i < plot.y.ticks(); ++i) {
+    const double at = plot.down(plot.y.tick(i));
+    svg += svg_line(p::left, at, p::right, at, "grid") +
+           svg_text(p::left - 8, at + 4, "tick end", fixed(plot.y.tick(i), plot.y.decimals));
+  }
+  for (int power = plot.x.first; power <= plot.x.last; power += plot.x.step) {
+    const double at = plot.across(std::exp2(power));
+    svg += svg_line(at, p::bottom, at, p::bottom + 5, "axis") +
+           svg_text(at, p::bottom + 20, "tick mid", bytes_text(std::exp2(power)));
+  }
+  return svg + svg_line(p::left, p::bottom, p::right, p::bottom, "axis") +
+         svg_text((p::left + p::right) / 2, p::bottom + 42, "name mid", chart.x_label) +
+         svg_text(4, 14, "name", chart.y_label) + "\n";
+}
+
+/// How line number `k` is drawn: its colour, and dots where a colour comes for the second time.
+inline std::string line_kind(const bytes_line& line, std::size_t k) {
+  return "line" + std::string(line.bytes.empty() ? " level" : "") + (line.emphasis ? " strong" : "") +
+         (k / 6 % 2 == 1 ? " alt" : "") + " hue" + std::to_string(k % 6);
+}
+
+inline std::string line_svg(const bytes_plot& plot, const bytes_line& line, std::size_t k, double aside) {
+  const std::string kind = line_kind(line, k), hue = " hue" + std::to_string(k % 6);
+  if (line.bytes.empty()) {
+    const double at = plot.down(line.value[0]);
+    return svg_line(bytes_plot::left, at, bytes_plot::right, at, kind.c_str()) + "\n";
+  }
+  std::string points, marks;
+  for (std::size_t i = 0; i < line.bytes.size(); ++i) {
+    const double at = plot.across(line.bytes[i]) + aside, height = plot.down(line.value[i]);
+    points += fixed(at, 1) + "," + fixed(height, 1) + " ";
+    if (!line.error.empty() && line.error[i] > 0) {
+      const double a = plot.down(line.value[i] - line.error[i]), b = plot.down(line.value[i] + line.error[i]);
+      const std::string whisker = "whisker" + hue;
+      marks += svg_line(at, a, at, b, whisker.c_str()) + svg_line(at - 4, a, at + 4, a, whisker.c_str()) +
+               svg_line(at - 4, b, at + 4, b, whisker.c_str());
+    }
+    marks += "<circle cx=\"" + fixed(at, 1) + "\" cy=\"" + fixed(height, 1) + "\" r=\"" +
+             (line.emphasis ? "4.5" : "3.2") + "\" class=\"dot" + hue + "\"/>";
+  }
+  return "<polyline points=\"" + points + "\" class=\"" + kind + "\"/>" + marks + "\n";
+}
+
+inline std::string legend_html(const bytes_chart& chart) {
+  std::string html = "<ul class=\"legend\">";
+  for (std::size_t k = 0; k < chart.lines.size(); ++k) {
+    const auto& line = chart.lines[k];
+    html += "<li" + std::string(line.emphasis ? " class=\"strong\">" : ">") +
+            "<svg viewBox=\"0 0 28 10\" width=\"28\" height=\"10\" aria-hidden=\"true\">" +
+            svg_line(0, 5, 28, 5, line_kind(line, k).c_str()) + "</svg>" + escape_html(line.name) + "</li>";
+  }
+  return html + "</ul>";
+}
+
+inline std::string html_of(const bytes_chart& chart) {
+  check_lines(chart);
+  const bytes_plot plot = plot_of(chart);
+  std::string svg = svg_open(bytes_plot::width, bytes_plot::height, chart.caption) + frame_svg(plot, chart);
+  const auto count = static_cast<double>(chart.lines.size());
+  for (std::size_t k = 0; k < chart.lines.size(); ++k) {
+    // Bars of several lines at the same bytes stand a little beside each other.
+    svg += line_svg(plot, chart.lines[k], k, 5 * (static_cast<double>(k) - (count - 1) / 2));
+  }
+  return figure_html("<div class=\"bytes\">" + svg + "</svg>" + legend_html(chart) + "</div>", chart.caption);
+}
+
+}  // namespace detail
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/report/kept_tokens.hpp ====
 // What a memory keeps, to look at: its tokens in their places, beside the pictures that they came from.
 
@@ -21576,7 +22056,13 @@ struct report_figure {
   std::string caption = {};
 };
 
-using report_block = std::variant<report_paragraph, report_table, accuracy_table, bar_chart, line_chart, report_figure>;
+/// Lines to be copied as they are, such as commands; one click marks all of them.
+struct report_lines {
+  std::string text, caption = {};
+};
+
+using report_block = std::variant<report_paragraph, report_table, accuracy_table, bar_chart, line_chart, bytes_chart,
+                                  report_figure, report_lines>;
 
 /// A heading and what stands under it, in order.
 struct report_section {
@@ -21614,7 +22100,14 @@ figure { margin: 0 0 24px; } figure img { max-width: 100%; height: auto; border-
 figcaption { color: var(--soft); font-size: 14px; margin-top: 6px; } svg { max-width: 100%; height: auto; display: block; font-size: 13px; font-variant-numeric: tabular-nums; }
 svg text { fill: var(--ink); } svg .tick { fill: var(--soft); font-size: 12px; } svg .mid { text-anchor: middle; } svg .end { text-anchor: end; }
 svg .grid { stroke: var(--line); } svg .axis { stroke: var(--soft); } svg .error { stroke: var(--ink); stroke-width: 1.4; } svg .bar { fill: var(--bar); } svg .bar.strong { fill: var(--accent); }
-svg .line { fill: none; stroke-width: 2.2; stroke-linejoin: round; } svg .band { opacity: .16; }
+svg .line { fill: none; stroke-width: 2.2; stroke-linejoin: round; } svg .line.strong { stroke-width: 3.2; } svg .line.level { stroke-dasharray: 7 5; } svg .line.alt { stroke-dasharray: 2 4; }
+svg .band { opacity: .16; } svg .whisker { stroke-width: 1.3; }
+.legend { list-style: none; display: flex; flex-wrap: wrap; gap: 2px 20px; margin: 8px 0 0; padding: 0; font-size: 14px; }
+.legend svg { display: inline-block; margin-right: 7px; vertical-align: middle; } .legend .strong { font-weight: 600; }
+pre { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; margin: 0; overflow-x: auto;
+  font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; user-select: all; } figcaption + pre { margin-top: 6px; }
+td.n { white-space: nowrap; }
+@media (max-width: 560px) { main { padding: 24px 14px 48px; } .bytes > svg { font-size: 20px; } .bytes > svg .tick { font-size: 18px; } }
 )css";
 
 inline std::string html_of(const report_paragraph& paragraph) { return "<p>" + escape_html(paragraph.text) + "</p>\n"; }
@@ -21623,6 +22116,11 @@ inline std::string html_of(const report_figure& figure) {
   return figure_html(
       "<img alt=\"" + escape_html(figure.caption) + "\" src=\"data:image/png;base64," + base64(figure.png) + "\">",
       figure.caption);
+}
+
+inline std::string html_of(const report_lines& lines) {
+  return "<figure>" + (lines.caption.empty() ? "" : "<figcaption>" + escape_html(lines.caption) + "</figcaption>") +
+         "<pre>" + escape_html(lines.text) + "</pre></figure>\n";
 }
 
 }  // namespace detail
@@ -21636,7 +22134,7 @@ inline std::string to_html(const report_page& page) {
   for (int i = 0; i < 6; ++i) {
     const std::string n = std::to_string(i);
     html += "svg text.hue" + n + ", svg .dot.hue" + n + ", svg .band.hue" + n + " { fill: var(--hue" + n +
-            "); } svg .line.hue" + n + " { stroke: var(--hue" + n + "); }\n";
+            "); } svg .line.hue" + n + ", svg .whisker.hue" + n + " { stroke: var(--hue" + n + "); }\n";
   }
   html += "</style>\n</head>\n<body>\n<main>\n<h1>" + escape_html(page.title) + "</h1>\n";
   if (!page.subtitle.empty()) html += "<p class=\"subtitle\">" + escape_html(page.subtitle) + "</p>\n";
@@ -23507,6 +24005,7 @@ struct consolidation {
   std::vector<index> samples = {};
   index by_chance = 0;
   double select_seconds = 0, attribute_seconds = 0;
+  std::string form = {};  ///< how they were stored, where the strategy chose that
 };
 
 namespace detail {
@@ -23599,6 +24098,7 @@ struct cut_tokens {
   std::vector<std::uint8_t> patches;
   std::vector<std::uint16_t> positions;
   std::vector<float> relevance, token_weights;
+  std::vector<std::uint8_t> qualities;
 };
 
 inline cut_tokens cut(const image_view& picture, const patch_grid& grid, std::span<const double> relevance,
@@ -23606,7 +24106,8 @@ inline cut_tokens cut(const image_view& picture, const patch_grid& grid, std::sp
   cut_tokens kept{.patches = {},
                   .positions = std::move(tokens.positions),
                   .relevance = {},
-                  .token_weights = std::move(tokens.weights)};
+                  .token_weights = std::move(tokens.weights),
+                  .qualities = std::move(tokens.qualities)};
   const auto pixels = patchify(picture, grid.patch);
   for (const std::uint16_t p : kept.positions) {
     require(p < grid.tokens(), "consolidate: the token rule keeps position ", p, " of ", grid.tokens());
@@ -23617,32 +24118,36 @@ inline cut_tokens cut(const image_view& picture, const patch_grid& grid, std::sp
   return kept;
 }
 
-/// What samples of a view with `count` of their tokens cost as the codec packs them, judged by up to 32 of them: the
-/// size of the file with the largest one, and what one adds to it on average.
+/// What samples of a view cost with the tokens that a rule keeps, as the codec packs them, judged by up to 32 of them
+/// as if relevance were random: the size of the file with the largest one, and what one adds to it on average.
 struct sample_prices {
   index with_one = 0;
   double mean = 1;
 };
 
-template <class Data>
-sample_prices prices_of_samples(const token_memory& memory, const sample_view<Data>& samples, index count) {
+template <class Rule, class Data>
+sample_prices prices_of_samples(const token_memory& memory, const Rule& rule, const sample_view<Data>& samples,
+                                index count) {
   const patch_grid& grid = memory.format().grid;
   const index tried = std::min<index>(32, samples.n()), now = memory.bytes_on_disk();
-  const std::vector<double> relevance(static_cast<std::size_t>(grid.tokens()), 0.0);
+  std::vector<double> relevance(static_cast<std::size_t>(grid.tokens()), 0.0);
   sample_prices found;
   double total = 0;
   for (index i = 0; i < tried; ++i) {
     const index s = samples.indices[static_cast<std::size_t>(i * samples.n() / tried)];
     const dataset& pictures = pictures_of(*samples.data);
-    const auto places = keep(chance_tokens{.seed = 1}, {relevance, count, static_cast<std::uint64_t>(i)});
-    const cut_tokens kept = cut(pictures.view_of(picture_of(*samples.data, s)), grid, relevance, places);
+    random_stream random(0x7072696365, static_cast<std::uint64_t>(i));
+    for (double& r : relevance) r = random.uniform();
+    const cut_tokens kept = cut(pictures.view_of(picture_of(*samples.data, s)), grid, relevance,
+                                keep(rule, {relevance, count, static_cast<std::uint64_t>(i), grid.cols()}));
     const auto [prompt, answer] = texts_of(*samples.data, s);
     const index with = memory.bytes_with({.patches = kept.patches,
                                           .positions = kept.positions,
                                           .relevance = kept.relevance,
                                           .target = target_of(*samples.data, s),
                                           .prompt = prompt,
-                                          .answer = answer});
+                                          .answer = answer,
+                                          .qualities = kept.qualities});
     found.with_one = std::max(found.with_one, with);
     total += static_cast<double>(with - now);
   }
@@ -23650,15 +24155,16 @@ sample_prices prices_of_samples(const token_memory& memory, const sample_view<Da
   return found;
 }
 
-/// How many samples of `count` tokens the rest of the budget holds. `Error`: not even one, although the memory is
-/// empty.
-template <class Data>
-index affordable_samples(const token_memory& memory, const sample_view<Data>& samples, index count, index bytes) {
-  const sample_prices prices = prices_of_samples(memory, samples, count);
+/// How many samples with the tokens that a rule keeps the rest of the budget holds. `Error`: not even one, although the
+/// memory is empty.
+template <class Rule, class Data>
+index affordable_samples(const token_memory& memory, const Rule& rule, const sample_view<Data>& samples, index count,
+                         index bytes) {
+  const sample_prices prices = prices_of_samples(memory, rule, samples, count);
   const index left = std::max<index>(0, bytes - memory.bytes_on_disk());
   const auto k = static_cast<index>(static_cast<double>(left) / prices.mean);
-  require(k > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ", count,
-          " tokens, which takes ", prices.with_one);
+  require_room(k > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ",
+               count, " tokens, which takes ", prices.with_one);
   return std::min(k, samples.n());
 }
 
@@ -23718,7 +24224,8 @@ std::vector<index> store(B& b, const Method& method, const Rule& rule, const Mod
                                 .task = task_number,
                                 .prompt = prompt,
                                 .answer = answer,
-                                .token_weights = kept.token_weights},
+                                .token_weights = kept.token_weights,
+                                .qualities = kept.qualities},
                                bytes))
         stored.push_back(part[i]);
     }
@@ -24696,7 +25203,7 @@ consolidation consolidate(B& b, const core_tokenset<S, A, R, C>& recipe, const M
   check_pictures(detail::pictures_of(*samples.data), image_config(model));
   detail::check_memory(memory, image_config(model));
   const index count = tokens_of_share(recipe.keep, memory.format().grid.tokens());
-  const index k = samples.empty() ? 0 : detail::affordable_samples(memory, samples, count, bytes);
+  const index k = samples.empty() ? 0 : detail::affordable_samples(memory, recipe.rule, samples, count, bytes);
   if (k == 0) return {};
   const std::uint64_t of_task = seed_of_task(seed, t.number);
   const selection_result chosen = detail::choose_from(b, detail::seeded(recipe.select, of_task), model, samples, k);
@@ -24712,7 +25219,7 @@ consolidation consolidate(B& b, const core_tokenset<S, A, R, C>& recipe, const M
 template <class S, class A, class R, class C, class Data>
 index least_price(const core_tokenset<S, A, R, C>& recipe, const basic_task<Data>& t, const token_memory& memory) {
   const index count = tokens_of_share(recipe.keep, memory.format().grid.tokens());
-  return detail::prices_of_samples(memory, t.train(), count).with_one;
+  return detail::prices_of_samples(memory, recipe.rule, t.train(), count).with_one;
 }
 
 /// New pictures as the memory would give them back: the tokens that it would keep, through its codec.
@@ -24737,7 +25244,8 @@ void remembered(B& b, const core_tokenset<S, A, R, C>& recipe, const Model& mode
     const kept_tokens kept = keep(recipe.rule, {of_sample, count, detail::fingerprint_of(whole, s), c.grid.cols()});
     form.append({.patches = pixels_of(whole, begin, kept.positions, c.normalisation, c.grid),
                  .positions = kept.positions,
-                 .token_weights = kept.weights});
+                 .token_weights = kept.weights,
+                 .qualities = kept.qualities});
     all.push_back(s);
   }
   make_batch(form, all, c.normalisation, {.missing = how}, out);
@@ -24826,7 +25334,7 @@ template <class S, class Data>
 index least_price(const coreset<S>& recipe, const basic_task<Data>& t, const token_memory& memory) {
   if (memory.has_column("file_bytes"))
     return memory_price(recipe, memory) + detail::prices_of(memory, t.train()).least();
-  return detail::prices_of_samples(memory, t.train(), memory.format().grid.tokens()).with_one;
+  return detail::prices_of_samples(memory, chance_tokens{}, t.train(), memory.format().grid.tokens()).with_one;
 }
 
 template <tensor_backend B, class S, class Model, class Data>
@@ -24842,8 +25350,8 @@ consolidation consolidate(B& b, const coreset<S>& recipe, const Model& model, co
   const index left = bytes - memory_price(recipe, memory);
   const file_prices prices = detail::prices_of(memory, samples);
   const std::vector<index> alone = prices.affordable_alone(left);
-  require(!alone.empty() || !memory.empty(), "memory: a budget of ", bytes,
-          " bytes is too small for one picture: the smallest takes ", prices.least());
+  require_room(!alone.empty() || !memory.empty(), "memory: a budget of ", bytes,
+               " bytes is too small for one picture: the smallest takes ", prices.least());
   if (alone.empty()) return {};
   selection_result chosen =
       detail::choose_from(b, detail::seeded(recipe.select, seed_of_task(seed, t.number)), model,
@@ -25062,6 +25570,17 @@ template <class Strategy>
 index price_of(const Strategy& s, const token_memory& memory) {
   if constexpr (requires { memory_price(s, memory); }) return memory_price(s, memory);
   return memory.empty() ? 0 : memory.bytes_on_disk();
+}
+
+/// New pictures as the strategy would remember them; whole where it does not say.
+template <tensor_backend B, class Strategy, class Model>
+void as_remembered(B& b, const Strategy& s, const Model& model, const token_batch& whole, const text_batch* texts,
+                   missing_tokens how, token_batch& out) {
+  if constexpr (requires { remembered(b, s, model, whole, texts, how, out); }) {
+    remembered(b, s, model, whole, texts, how, out);
+  } else {
+    out = whole;
+  }
 }
 
 /// What the memory costs with the least that can be kept of a task; 0 where the strategy does not say.
@@ -25291,6 +25810,7 @@ struct learnt_task {
   index memory_bytes = 0, memory_samples = 0, memory_tokens = 0, budget_bytes = 0;
   index chosen_by_chance = 0;  ///< samples that the selector could not tell apart
   double train_seconds = 0, select_seconds = 0, attribute_seconds = 0;
+  std::string form = {};  ///< how its samples were stored, where the strategy chose that
 };
 
 /// A model on backend `b`, which must outlive it, with a memory by `strategy`.
@@ -25362,7 +25882,7 @@ class continual_learner {
     detail::remember_logits(b_, model_, objective_, memory_, before, o_.fit.missing);
     sources_.insert(sources_.end(), stored.samples.begin(), stored.samples.end());
     sources_.resize(static_cast<std::size_t>(memory_.samples()), -1);
-    report.chosen_by_chance = stored.by_chance;
+    report.chosen_by_chance = stored.by_chance, report.form = stored.form;
     report.select_seconds = stored.select_seconds, report.attribute_seconds = stored.attribute_seconds;
     report.memory_bytes = memory_bytes();
     report.memory_samples = memory_.samples(), report.memory_tokens = memory_.tokens();
@@ -25470,24 +25990,18 @@ class continual_learner {
   void check_room(const task_type& t, const room& space) const {
     if (!memory_.empty()) return;
     const index least = detail::least_price_of(strategy_, t, memory_);
-    require(least <= space.now, "budget: ", space.total, " bytes hold nothing: after task ", t.number + 1,
-            t.of > 0 ? " of " + std::to_string(t.of) : std::string(), " the memory may cost ", space.now,
-            " bytes, with one sample it costs ", least, "; ",
-            std::lround(std::ceil(static_cast<double>(least) * static_cast<double>(space.total) /
-                                  static_cast<double>(std::max<index>(1, space.now)))),
-            " bytes would do");
+    require_room(least <= space.now, "budget: ", space.total, " bytes hold nothing: after task ", t.number + 1,
+                 t.of > 0 ? " of " + std::to_string(t.of) : std::string(), " the memory may cost ", space.now,
+                 " bytes, with one sample it costs ", least, "; ",
+                 std::lround(std::ceil(static_cast<double>(least) * static_cast<double>(space.total) /
+                                       static_cast<double>(std::max<index>(1, space.now)))),
+                 " bytes would do");
   }
   fit_options fit_options_for(const task_type&) {
     fit_options f = o_.fit;
-    if constexpr (requires(token_batch & out) {
-                    remembered(b_, strategy_, std::as_const(model_), out, nullptr, f.missing, out);
-                  }) {
-      f.as_remembered = [this](const token_batch& whole, const text_batch* texts, token_batch& out) {
-        remembered(b_, strategy_, std::as_const(model_), whole, texts, o_.fit.missing, out);
-      };
-    } else {
-      f.as_remembered = [](const token_batch& whole, const text_batch*, token_batch& out) { out = whole; };
-    }
+    f.as_remembered = [this](const token_batch& whole, const text_batch* texts, token_batch& out) {
+      detail::as_remembered(b_, std::as_const(strategy_), std::as_const(model_), whole, texts, o_.fit.missing, out);
+    };
     return f;
   }
   std::vector<double> scores(const sample_view<data_type>& samples) const {
@@ -25754,6 +26268,7 @@ struct sequence_result {
   index memory_bytes = 0, memory_tokens = 0, memory_samples = 0, budget_bytes = 0;
   index chosen_by_chance = 0;  ///< in all tasks: samples that the selector could not tell apart
   double train_seconds = 0, select_seconds = 0, attribute_seconds = 0, evaluate_seconds = 0;
+  std::vector<std::string> forms;  ///< of each task's samples in the memory, where the strategy chose them
 };
 
 /// Where checkpoints go, and what is told.
@@ -25778,6 +26293,7 @@ inline json to_json(const sequence_result& r) {
                 {"attribute", r.attribute_seconds},
                 {"evaluate", r.evaluate_seconds}}}};
   if (!r.others.empty()) result["measures"] = r.others;
+  if (!r.forms.empty()) result["forms"] = r.forms;
   if (r.accuracy.empty()) return result;
   const continual_metrics m = measure(r.accuracy);
   result["average_accuracy"] = m.average_accuracy;
@@ -25795,6 +26311,7 @@ inline sequence_result sequence_result_from_json(const json& j) {
   r.memory_bytes = j.at("memory_bytes").get<index>(), r.memory_tokens = j.at("memory_tokens").get<index>();
   r.memory_samples = j.at("memory_samples").get<index>(), r.budget_bytes = j.at("budget_bytes").get<index>();
   r.chosen_by_chance = j.at("chosen_by_chance").get<index>();
+  if (j.contains("forms")) r.forms = j.at("forms").get<std::vector<std::string>>();
   const json& seconds = j.at("seconds");
   r.train_seconds = seconds.at("train").get<double>(), r.select_seconds = seconds.at("select").get<double>();
   r.attribute_seconds = seconds.at("attribute").get<double>();
@@ -25803,8 +26320,8 @@ inline sequence_result sequence_result_from_json(const json& j) {
 }
 
 /// Learns all tasks of a stream; after each the learner is judged on the test data of all so far (`judge(learner,
-/// view)`, by default `learner.evaluate`), and saved where there is a folder. A checkpoint of other settings or other
-/// data is refused.
+/// task) -> evaluation`, by default `learner.evaluate(task.test())`), and saved where there is a folder. A checkpoint
+/// of other settings or other data is refused.
 template <class Learner, sample_set Data, class Judge>
 sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream, const sequence_options& o,
                              const Judge& judge) {
@@ -25825,6 +26342,7 @@ sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream,
     result.select_seconds += learnt.select_seconds;
     result.attribute_seconds += learnt.attribute_seconds;
     result.chosen_by_chance += learnt.chosen_by_chance;
+    if (!learnt.form.empty()) result.forms.push_back(learnt.form);
     const byte_budget& budget = learner.options().budget;
     result.memory_bytes = learnt.memory_bytes;
     result.budget_bytes =
@@ -25833,7 +26351,7 @@ sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream,
     const auto start = std::chrono::steady_clock::now();
     result.accuracy.emplace_back();
     for (index i = 0; i <= t; ++i) {
-      const evaluation e = judge(learner, stream[i].test());
+      const evaluation e = judge(std::as_const(learner), stream[i]);
       result.accuracy.back().push_back(e.accuracy);
       for (const auto& [name, value] : e.others) {
         auto& matrix = result.others[name];
@@ -25850,7 +26368,7 @@ sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream,
 template <class Learner, sample_set Data>
 sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream, const sequence_options& o = {}) {
   return run_sequence(learner, stream, o,
-                      [](const Learner& l, const sample_view<Data>& samples) { return l.evaluate(samples); });
+                      [](const Learner& l, const basic_task<Data>& t) { return l.evaluate(t.test()); });
 }
 
 }  // namespace core_tokensets

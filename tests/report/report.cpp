@@ -256,6 +256,52 @@ TEST_CASE("charts draw every bar and point, and refuse what cannot be drawn") {
   }
 }
 
+TEST_CASE("a chart over bytes has a logarithmic axis, error bars and a legend") {
+  const auto html =
+      one_block(cts::bytes_chart{.lines = {{"ours & more", {1024, 4096, 16384}, {30, 40, 50}, {2, 0, 1}, true},
+                                           {"rival", {1024, 16384}, {20, 30}},
+                                           {"joint <b>", {}, {70}}},
+                                 .caption = "cap",
+                                 .x_label = "budget",
+                                 .y_label = "%"});
+  CHECK(count(html, "<circle ") == 5);
+  CHECK(count(html, "class=\"whisker hue0\"") == 6);  // an error of 0 has no bar
+  CHECK(count(html, "<polyline ") == 2);
+  CHECK(count(html, "class=\"line level hue2\"") == 2);  // across the chart, and in the legend
+  CHECK(count(html, "</li>") == 3);
+  CHECK(has(html, "ours &amp; more"));
+  CHECK(has(html, "joint &lt;b&gt;"));
+  CHECK(has(html, ">4 KiB</text>"));
+  const auto refused = [](cts::bytes_chart chart) { CHECK_THROWS_AS(one_block(chart), cts::Error); };
+  refused({});
+  refused({.lines = {{"only a level", {}, {70}}}});
+  refused({.lines = {{"no bytes", {0}, {1}}}});
+  refused({.lines = {{"not finite", {1}, {std::nan("")}}}});
+  refused({.lines = {{"negative", {1}, {1}, {-1}}}});
+  refused({.lines = {{"lengths", {1, 2}, {1}}}});
+  refused({.lines = {{"two levels", {}, {1, 2}}}});
+
+  // Equal steps are equal factors, whatever the ends; from 2 to 7 ticks stand within them.
+  for (const auto& [low, high] : {std::pair(1000.0, 1000.0), std::pair(5000.0, 7000.0), std::pair(1.0, 1e12)}) {
+    const cts::detail::bytes_axis axis(low, high);
+    CHECK(axis.place(low, 0, 1) >= 0);
+    CHECK(axis.place(high, 0, 1) <= 1);
+    const int ticks = (axis.last - axis.first) / axis.step + 1;
+    CHECK((ticks >= 2 && ticks <= 7));
+    const double once = axis.place(2 * low, 0, 1) - axis.place(low, 0, 1);
+    CHECK(axis.place(4 * low, 0, 1) - axis.place(2 * low, 0, 1) == Approx(once));
+  }
+  CHECK(cts::detail::bytes_text(512) == "512 B");
+  CHECK(cts::detail::bytes_text(16384) == "16 KiB");
+  CHECK(cts::detail::bytes_text(1536 * 1024) == "1.5 MiB");
+  CHECK(cts::detail::bytes_text(100 * 1024) == "100 KiB");
+}
+
+TEST_CASE("lines to be copied keep their breaks and are escaped") {
+  const auto html = one_block(cts::report_lines{"a --b 'c'\nd > e", "how"});
+  CHECK(has(html, "<figcaption>how</figcaption><pre>a --b &#39;c&#39;\nd &gt; e</pre>"));
+}
+
 TEST_CASE("a report is one file that holds everything") {
   const auto picture = gradient_picture(8, 8);
   const auto png = cts::encode_png(picture);

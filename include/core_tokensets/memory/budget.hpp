@@ -14,6 +14,22 @@
 
 namespace core_tokensets {
 
+/// A budget that holds nothing: an error that a caller may want to tell from others.
+class budget_error : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Throws `budget_error` with the parts as its message unless `ok`.
+template <class... Parts>
+void require_room(bool ok, const Parts&... parts) {
+  try {
+    require(ok, parts...);
+  } catch (const Error& error) {
+    throw budget_error(error.what());
+  }
+}
+
 /// What a budget is of: the whole memory, or each task or class that was learnt, so that the memory grows with them.
 enum class budget_of { all, every_task, every_class };
 

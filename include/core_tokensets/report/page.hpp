@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core_tokensets/io/atomic_file.hpp"
+#include "core_tokensets/report/bytes_chart.hpp"
 #include "core_tokensets/report/chart.hpp"
 #include "core_tokensets/report/html.hpp"
 #include "core_tokensets/report/table.hpp"
@@ -27,7 +28,13 @@ struct report_figure {
   std::string caption = {};
 };
 
-using report_block = std::variant<report_paragraph, report_table, accuracy_table, bar_chart, line_chart, report_figure>;
+/// Lines to be copied as they are, such as commands; one click marks all of them.
+struct report_lines {
+  std::string text, caption = {};
+};
+
+using report_block = std::variant<report_paragraph, report_table, accuracy_table, bar_chart, line_chart, bytes_chart,
+                                  report_figure, report_lines>;
 
 /// A heading and what stands under it, in order.
 struct report_section {
@@ -65,7 +72,14 @@ figure { margin: 0 0 24px; } figure img { max-width: 100%; height: auto; border-
 figcaption { color: var(--soft); font-size: 14px; margin-top: 6px; } svg { max-width: 100%; height: auto; display: block; font-size: 13px; font-variant-numeric: tabular-nums; }
 svg text { fill: var(--ink); } svg .tick { fill: var(--soft); font-size: 12px; } svg .mid { text-anchor: middle; } svg .end { text-anchor: end; }
 svg .grid { stroke: var(--line); } svg .axis { stroke: var(--soft); } svg .error { stroke: var(--ink); stroke-width: 1.4; } svg .bar { fill: var(--bar); } svg .bar.strong { fill: var(--accent); }
-svg .line { fill: none; stroke-width: 2.2; stroke-linejoin: round; } svg .band { opacity: .16; }
+svg .line { fill: none; stroke-width: 2.2; stroke-linejoin: round; } svg .line.strong { stroke-width: 3.2; } svg .line.level { stroke-dasharray: 7 5; } svg .line.alt { stroke-dasharray: 2 4; }
+svg .band { opacity: .16; } svg .whisker { stroke-width: 1.3; }
+.legend { list-style: none; display: flex; flex-wrap: wrap; gap: 2px 20px; margin: 8px 0 0; padding: 0; font-size: 14px; }
+.legend svg { display: inline-block; margin-right: 7px; vertical-align: middle; } .legend .strong { font-weight: 600; }
+pre { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; margin: 0; overflow-x: auto;
+  font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; user-select: all; } figcaption + pre { margin-top: 6px; }
+td.n { white-space: nowrap; }
+@media (max-width: 560px) { main { padding: 24px 14px 48px; } .bytes > svg { font-size: 20px; } .bytes > svg .tick { font-size: 18px; } }
 )css";
 
 inline std::string html_of(const report_paragraph& paragraph) { return "<p>" + escape_html(paragraph.text) + "</p>\n"; }
@@ -74,6 +88,11 @@ inline std::string html_of(const report_figure& figure) {
   return figure_html(
       "<img alt=\"" + escape_html(figure.caption) + "\" src=\"data:image/png;base64," + base64(figure.png) + "\">",
       figure.caption);
+}
+
+inline std::string html_of(const report_lines& lines) {
+  return "<figure>" + (lines.caption.empty() ? "" : "<figcaption>" + escape_html(lines.caption) + "</figcaption>") +
+         "<pre>" + escape_html(lines.text) + "</pre></figure>\n";
 }
 
 }  // namespace detail
@@ -87,7 +106,7 @@ inline std::string to_html(const report_page& page) {
   for (int i = 0; i < 6; ++i) {
     const std::string n = std::to_string(i);
     html += "svg text.hue" + n + ", svg .dot.hue" + n + ", svg .band.hue" + n + " { fill: var(--hue" + n +
-            "); } svg .line.hue" + n + " { stroke: var(--hue" + n + "); }\n";
+            "); } svg .line.hue" + n + ", svg .whisker.hue" + n + " { stroke: var(--hue" + n + "); }\n";
   }
   html += "</style>\n</head>\n<body>\n<main>\n<h1>" + escape_html(page.title) + "</h1>\n";
   if (!page.subtitle.empty()) html += "<p class=\"subtitle\">" + escape_html(page.subtitle) + "</p>\n";

@@ -191,8 +191,8 @@ index affordable_samples(const token_memory& memory, const Rule& rule, const sam
   const sample_prices prices = prices_of_samples(memory, rule, samples, count);
   const index left = std::max<index>(0, bytes - memory.bytes_on_disk());
   const auto k = static_cast<index>(static_cast<double>(left) / prices.mean);
-  require(k > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ", count,
-          " tokens, which takes ", prices.with_one);
+  require_room(k > 0 || !memory.empty(), "memory: a budget of ", bytes, " bytes is too small for one sample with ",
+               count, " tokens, which takes ", prices.with_one);
   return std::min(k, samples.n());
 }
 

@@ -217,12 +217,12 @@ class continual_learner {
   void check_room(const task_type& t, const room& space) const {
     if (!memory_.empty()) return;
     const index least = detail::least_price_of(strategy_, t, memory_);
-    require(least <= space.now, "budget: ", space.total, " bytes hold nothing: after task ", t.number + 1,
-            t.of > 0 ? " of " + std::to_string(t.of) : std::string(), " the memory may cost ", space.now,
-            " bytes, with one sample it costs ", least, "; ",
-            std::lround(std::ceil(static_cast<double>(least) * static_cast<double>(space.total) /
-                                  static_cast<double>(std::max<index>(1, space.now)))),
-            " bytes would do");
+    require_room(least <= space.now, "budget: ", space.total, " bytes hold nothing: after task ", t.number + 1,
+                 t.of > 0 ? " of " + std::to_string(t.of) : std::string(), " the memory may cost ", space.now,
+                 " bytes, with one sample it costs ", least, "; ",
+                 std::lround(std::ceil(static_cast<double>(least) * static_cast<double>(space.total) /
+                                       static_cast<double>(std::max<index>(1, space.now)))),
+                 " bytes would do");
   }
   fit_options fit_options_for(const task_type&) {
     fit_options f = o_.fit;

@@ -257,8 +257,8 @@ consolidation consolidate(B& b, const coreset<S>& recipe, const Model& model, co
   const index left = bytes - memory_price(recipe, memory);
   const file_prices prices = detail::prices_of(memory, samples);
   const std::vector<index> alone = prices.affordable_alone(left);
-  require(!alone.empty() || !memory.empty(), "memory: a budget of ", bytes,
-          " bytes is too small for one picture: the smallest takes ", prices.least());
+  require_room(!alone.empty() || !memory.empty(), "memory: a budget of ", bytes,
+               " bytes is too small for one picture: the smallest takes ", prices.least());
   if (alone.empty()) return {};
   selection_result chosen =
       detail::choose_from(b, detail::seeded(recipe.select, seed_of_task(seed, t.number)), model,

@@ -110,24 +110,24 @@ inline std::vector<byte_accuracy> rising_curve(std::span<const byte_accuracy> po
     require(std::isfinite(p.bytes) && p.bytes > 0 && std::isfinite(p.accuracy), "curve: ", p.bytes, " bytes with ",
             p.accuracy, ", expected more than 0 bytes and finite numbers");
   std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
-  struct block {
+  struct pool {
     std::vector<double> bytes;
     double sum, count;
     double mean() const { return sum / count; }
   };
-  std::vector<block> blocks;
+  std::vector<pool> sums;
   for (const auto& p : sorted) {
-    if (!blocks.empty() && blocks.back().bytes.back() == p.bytes) {
-      blocks.back().sum += p.accuracy, blocks.back().count += 1;
+    if (!sums.empty() && sums.back().bytes.back() == p.bytes) {
+      sums.back().sum += p.accuracy, sums.back().count += 1;
     } else {
-      blocks.push_back({{p.bytes}, p.accuracy, 1});
+      sums.push_back({{p.bytes}, p.accuracy, 1});
     }
   }
-  std::vector<block> pooled;
-  for (auto& next : blocks) {
+  std::vector<pool> pooled;
+  for (auto& next : sums) {
     pooled.push_back(std::move(next));
     while (pooled.size() > 1 && pooled[pooled.size() - 2].mean() > pooled.back().mean()) {
-      block& into = pooled[pooled.size() - 2];
+      pool& into = pooled[pooled.size() - 2];
       into.bytes.insert(into.bytes.end(), pooled.back().bytes.begin(), pooled.back().bytes.end());
       into.sum += pooled.back().sum, into.count += pooled.back().count;
       pooled.pop_back();

@@ -47,6 +47,7 @@ inline dataset load_pictures(const std::filesystem::path& folder, std::span<cons
   }
   const auto problems = detail::decode_or_recall(folder, files, "\tlist " + checksum_text(chosen), options, data);
   detail::refuse_problems(problems, "");
+  data.reading.read = data.n();
   return data;
 }
 

@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 
 #include "commands.hpp"
 #include "core_tokensets/data/image_io.hpp"
+#include "core_tokensets/data/normalise.hpp"
 #include "core_tokensets/data/patches.hpp"
 #include "core_tokensets/io/atomic_folder.hpp"
 #include "core_tokensets/model/vit_weights.hpp"
@@ -29,7 +31,33 @@ std::vector<T> read_numbers(const cts::tensor_file& file, const std::string& nam
   }
 }
 
-/// Images f32 [B, C, H, W] and labels [B] of a file, as a batch for a model with this configuration.
+/// 'images' [B, C, H, W] as the model sees them: bytes are normalised as its file says, other numbers are taken for
+/// normalised already. Says which, because nothing in a file of numbers does.
+inline std::vector<float> read_pixels(const cts::tensor_file& file, const cts::vit_config& c) {
+  auto images = read_numbers<float>(file, "images");
+  cts::require(std::all_of(images.begin(), images.end(), [](float x) { return std::isfinite(x); }), file.path,
+               ": 'images' holds a number that is not finite");
+  if (file.at("images").type != cts::dtype::u8) {
+    const auto [least, most] = std::minmax_element(images.begin(), images.end());
+    std::printf("images: numbers from %.4g to %.4g, taken as normalised already (bytes 0-255 are of type U8)\n",
+                static_cast<double>(*least), static_cast<double>(*most));
+    return images;
+  }
+  const auto table = cts::pixel_table(c.normalisation, c.grid.channels);
+  const auto area = static_cast<std::size_t>(c.grid.height * c.grid.width);
+  for (std::size_t i = 0; i < images.size(); ++i) {
+    const std::size_t channel = i / area % static_cast<std::size_t>(c.grid.channels);
+    images[i] = table[channel * 256 + static_cast<std::size_t>(images[i])];
+  }
+  std::printf("images: bytes, normalised as the model says:");
+  const auto n = c.normalisation.for_channels(c.grid.channels);
+  for (std::size_t k = 0; k < n.mean.size(); ++k)
+    std::printf(" (x / 255 - %.4g) / %.4g", static_cast<double>(n.mean[k]), static_cast<double>(n.stddev[k]));
+  std::printf("\n");
+  return images;
+}
+
+/// Images [B, C, H, W] and labels [B] of a file, as a batch for a model with this configuration.
 inline cts::token_batch read_images(const std::string& path, const cts::vit_config& c, bool need_labels) {
   const cts::tensor_file file = cts::load_safetensors(path);
   const auto& shape = file.at("images").shape;
@@ -37,9 +65,7 @@ inline cts::token_batch read_images(const std::string& path, const cts::vit_conf
                    shape[3] == c.grid.width,
                path, ": 'images' has shape ", cts::shape_text(shape), ", the model expects [B, ", c.grid.channels, ", ",
                c.grid.height, ", ", c.grid.width, "]");
-  const auto images = read_numbers<float>(file, "images");
-  cts::require(std::all_of(images.begin(), images.end(), [](float x) { return std::isfinite(x); }), path,
-               ": 'images' holds a number that is not finite");
+  const auto images = read_pixels(file, c);
   auto batch = cts::patchify(images, c.grid);
   if (!need_labels) return batch;
   batch.targets = read_numbers<std::int32_t>(file, "labels");

@@ -99,7 +99,7 @@ TEST_CASE("all damaged pictures are named at once, and --skip-damaged goes on wi
                 {"--skip-damaged"});
 }
 
-TEST_CASE("photographs are turned before they are learnt and asked about", "[cli]") {
+TEST_CASE("photographs are turned before their size is looked at", "[cli]") {
   const sandbox box;
   const fs::path data = box.path / "data";
   write_pictures(data);

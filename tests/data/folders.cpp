@@ -207,6 +207,9 @@ TEST_CASE("folders: uneven classes, of one picture, of none to measure on", "[da
   fs::create_directories(dir.path / "train/dog");
   CHECK(has(message_of([&] { cts::load_folder(dir.path); }), "train/dog: no jpg"));
   put_picture(dir.path / "train/dog/a.png");
+  fs::create_symlink(dir.path / "drive", dir.path / "train/elk");
+  CHECK(has(message_of([&] { cts::load_folder(dir.path); }), "train/elk: a link that leads nowhere"));
+  fs::remove(dir.path / "train/elk");
   fs::create_directories(dir.path / "val/dog");  // empty, as if it were not there
   const auto split = cts::load_folder(dir.path);
   CHECK(split.train.labels.size() == 22 + 3);

@@ -145,14 +145,16 @@ inline void list_class(const std::filesystem::path& where, const std::string& of
     listing.files.push_back(picture_file_of(where, portable_name(path.lexically_relative(where)), label));
 }
 
-/// All pictures below `where`, class by class and by name. `Error`: a folder that is none of `classes`, and, where
-/// `all_needed`, a class without a picture to read.
+/// All pictures below `where`, class by class and by name. `Error`: a folder that is none of `classes`, a link to
+/// nowhere in the place of one, and, where `all_needed`, a class without a picture to read.
 inline folder_listing list_pictures(const std::filesystem::path& where, const std::vector<std::string>& classes,
                                     bool all_needed) {
   folder_listing listing;
   for (const auto& entry : std::filesystem::directory_iterator(where)) {
     if (is_ignored_name(entry.path())) {
       ++listing.found.ignored;
+    } else if (entry.is_symlink() && !entry.exists()) {
+      fail(portable_name(entry.path()), ": a link that leads nowhere, perhaps to a drive that is not there");
     } else if (entry.is_regular_file() && (is_picture_name(entry.path()) || !kind_left_out(entry.path()).empty())) {
       ++listing.found.left_out["in no class folder"];
     }

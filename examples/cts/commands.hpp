@@ -16,7 +16,9 @@ struct model_options {
 
   void add_to(CLI::App& command) {
     command.add_option("--weights", weights, "model as safetensors under timm's names")->required();
-    command.add_option("--inputs", inputs, "safetensors with images f32 [B,C,H,W] and, where needed, labels [B]")
+    command
+        .add_option("--inputs", inputs,
+                    "safetensors with images [B,C,H,W] (F32 as normalised, or U8 0-255) and, where needed, labels [B]")
         ->required();
     command.add_option("--out", out, "result as safetensors")->required();
     command.add_option("--heads", heads, "attention heads, where the file does not say");

@@ -73,7 +73,11 @@ cts::dataset_split read_scenes(const data_request& r, const std::string& variant
 }
 
 cts::folder_options pictures_of(const data_request& r) {
-  return {.size = r.image, .channels = r.channels, .cache_folder = cts::default_cache_folder(), .threads = r.threads};
+  return {.size = r.image,
+          .channels = r.channels,
+          .cache_folder = cts::default_cache_folder(),
+          .threads = r.threads,
+          .skip_damaged = r.skip_damaged};
 }
 
 /// Photos in class folders, with boxes and names where DIR has them.
@@ -151,6 +155,7 @@ void check_data(const data_request& r) {
 
 cts::dataset_split read_classes(const data_request& r) {
   const named_set set(r.sets, task_kind::classify);
+  cts::require(!r.skip_damaged || set.kind == "folder", "--skip-damaged: ", r.sets, " has no files of single pictures");
   cts::dataset_split split;
   if (set.kind == "scenes") {
     split = read_scenes(r, set.where);
@@ -178,6 +183,8 @@ cts::dataset read_test_pictures(const data_request& r) {
 }
 
 cts::text_stream read_texts(const data_request& r, std::ptrdiff_t tasks) {
+  cts::require(!r.skip_damaged || r.sets.find("photos:") != std::string::npos, "--skip-damaged: texts of ", r.sets,
+               " are about all of its pictures");
   std::vector<std::pair<std::string, cts::visual_text_split>> sets;
   for (const named_set& set : sets_of(r)) {
     auto split = read_set(set, r);

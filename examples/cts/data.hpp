@@ -47,6 +47,7 @@ struct data_request {
   std::ptrdiff_t scene_classes = 10;                 ///< of built-in pictures
   std::uint64_t seed = 0;
   int threads = 0;
+  bool skip_damaged = false;  ///< go on without picture files of folders that cannot be read
 };
 
 /// Throws where a name is unknown, or the folder that it names is not there; reads nothing.

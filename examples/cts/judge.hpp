@@ -17,7 +17,7 @@ struct judge_arguments {
   std::ptrdiff_t heads = 0, samples = 200, sanity_samples = 20, batch = 20, steps = 10, sets = 30;
   std::uint64_t seed = 0;
   int threads = 0;
-  bool quiet = false;
+  bool quiet = false, skip_damaged = false;
 };
 
 using judge_backend = core_tokensets::eigen_backend<float>;

@@ -43,7 +43,8 @@ cts::json judge_answers(const judge_arguments& a, const cts::tensor_file& file) 
                                   .image = c.image.grid.height,
                                   .pictures = 1,
                                   .seed = a.seed,
-                                  .threads = a.threads},
+                                  .threads = a.threads,
+                                  .skip_damaged = a.skip_damaged},
                                  1);
   const cts::visual_text& data = stream.data().test;
   cts::check_pictures(data.images, c.image);

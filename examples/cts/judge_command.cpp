@@ -68,7 +68,9 @@ cts::dataset read_pictures(const judge_arguments& a, const cts::vit_config& c) {
                                   .test_per_class = (a.samples + c.classes - 1) / c.classes,
                                   .scene_classes = c.classes,
                                   .seed = a.seed,
-                                  .threads = a.threads});
+                                  .threads = a.threads,
+                                  .skip_damaged = a.skip_damaged});
+  if (data.reading.read > 0) std::printf("%s\n", cts::text_of(data.reading).c_str());
   cts::require(data.classes() <= c.classes, "the data have ", data.classes(), " classes, the model ", c.classes,
                "; choose some with --classes");
   cts::check_pictures(data, c);
@@ -119,7 +121,9 @@ cts::json judge_classes(const judge_arguments& a, const cts::tensor_file& file) 
   }
   if (!a.quiet) std::fprintf(stderr, "\n");
 
-  return judged_json(a, methods, judged, order.size(), right);
+  auto result = judged_json(a, methods, judged, order.size(), right);
+  if (data.reading.read > 0) result["pictures"] = cts::to_json(data.reading);
+  return result;
 }
 
 /// Methods as columns, what was measured as rows; a star marks the best mean.
@@ -191,6 +195,7 @@ void add_judge(CLI::App& app) {
   c->add_option("--sets", a->sets, "random sets of tokens of a picture")->check(CLI::PositiveNumber);
   c->add_option("--seed", a->seed, "of all random choices");
   c->add_option("--threads", a->threads, "0: as many as there are");
+  c->add_flag("--skip-damaged", a->skip_damaged, "folder: go on without files that cannot be read, and count them");
   c->add_flag("--quiet", a->quiet, "no progress line");
   c->add_option("--out", a->out, "table as JSON")->required();
   c->final_callback([a] {

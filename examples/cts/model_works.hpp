@@ -3,10 +3,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
+#include <iomanip>
+#include <sstream>
+#include <string>
 
 #include "commands.hpp"
 #include "core_tokensets/data/image_io.hpp"
+#include "core_tokensets/data/normalise.hpp"
 #include "core_tokensets/data/patches.hpp"
 #include "core_tokensets/io/atomic_folder.hpp"
 #include "core_tokensets/model/vit_weights.hpp"
@@ -29,17 +34,47 @@ std::vector<T> read_numbers(const cts::tensor_file& file, const std::string& nam
   }
 }
 
-/// Images f32 [B, C, H, W] and labels [B] of a file, as a batch for a model with this configuration.
-inline cts::token_batch read_images(const std::string& path, const cts::vit_config& c, bool need_labels) {
+/// 'images' [B, C, H, W] as the model sees them: bytes are normalised as its file says, other numbers are taken for
+/// normalised already. `convention` says which, because nothing in a file of numbers does.
+inline std::vector<float> read_pixels(const cts::tensor_file& file, const cts::vit_config& c, std::string& convention) {
+  auto images = read_numbers<float>(file, "images");
+  cts::require(std::all_of(images.begin(), images.end(), [](float x) { return std::isfinite(x); }), file.path,
+               ": 'images' holds a number that is not finite");
+  std::ostringstream told;
+  told << std::setprecision(4);
+  if (file.at("images").type != cts::dtype::u8) {
+    const auto [least, most] = std::minmax_element(images.begin(), images.end());
+    told << "images: numbers from " << *least << " to " << *most
+         << ", taken as normalised already (bytes 0-255 are of type U8)";
+    convention = told.str();
+    return images;
+  }
+  const auto table = cts::pixel_table(c.normalisation, c.grid.channels);
+  const auto area = static_cast<std::size_t>(c.grid.height * c.grid.width);
+  for (std::size_t i = 0; i < images.size(); ++i) {
+    const std::size_t channel = i / area % static_cast<std::size_t>(c.grid.channels);
+    images[i] = table[channel * 256 + static_cast<std::size_t>(images[i])];
+  }
+  const auto n = c.normalisation.for_channels(c.grid.channels);
+  told << "images: bytes, normalised as the model says:";
+  for (std::size_t k = 0; k < n.mean.size(); ++k) told << " (x / 255 - " << n.mean[k] << ") / " << n.stddev[k];
+  convention = told.str();
+  return images;
+}
+
+/// Says the convention once the result is there: a command that is refused prints nothing.
+inline void tell(const std::string& convention) { std::printf("%s\n", convention.c_str()); }
+
+/// Images [B, C, H, W] and labels [B] of a file, as a batch for a model with this configuration.
+inline cts::token_batch read_images(const std::string& path, const cts::vit_config& c, bool need_labels,
+                                    std::string& convention) {
   const cts::tensor_file file = cts::load_safetensors(path);
   const auto& shape = file.at("images").shape;
   cts::require(shape.size() == 4 && shape[0] > 0 && shape[1] == c.grid.channels && shape[2] == c.grid.height &&
                    shape[3] == c.grid.width,
                path, ": 'images' has shape ", cts::shape_text(shape), ", the model expects [B, ", c.grid.channels, ", ",
                c.grid.height, ", ", c.grid.width, "]");
-  const auto images = read_numbers<float>(file, "images");
-  cts::require(std::all_of(images.begin(), images.end(), [](float x) { return std::isfinite(x); }), path,
-               ": 'images' holds a number that is not finite");
+  const auto images = read_pixels(file, c, convention);
   auto batch = cts::patchify(images, c.grid);
   if (!need_labels) return batch;
   batch.targets = read_numbers<std::int32_t>(file, "labels");
@@ -67,7 +102,8 @@ struct predict_work {
   void operator()(B& b) const {
     using T = typename B::scalar;
     const auto model = read_model(b, o);
-    const auto batch = read_images(o.inputs, model.config(), false);
+    std::string convention;
+    const auto batch = read_images(o.inputs, model.config(), false, convention);
     cts::vit_tape<B> tape;
     tape.keep = cts::kept::logits;
     cts::forward(b, model, batch, tape);
@@ -77,6 +113,7 @@ struct predict_work {
     cts::ops::softmax<B, T>(b, *tape.logits);
     out.arrays["probabilities"] = cts::host_array::of(tape.logits.to_host(b), shape);
     cts::save_safetensors(o.out, out);
+    tell(convention);
   }
 };
 
@@ -88,7 +125,8 @@ struct backward_work {
   void operator()(B& b) const {
     using T = typename B::scalar;
     const auto model = read_model(b, o);
-    const auto batch = read_images(o.inputs, model.config(), true);
+    std::string convention;
+    const auto batch = read_images(o.inputs, model.config(), true, convention);
     cts::vit_tape<B> tape;
     cts::forward(b, model, batch, tape);
     cts::loss_tape<B> loss;
@@ -100,6 +138,7 @@ struct backward_work {
     out.arrays["loss"] = cts::host_array::of(std::vector<double>{cts::mean_loss(b, loss)});
     cts::put_parameters(b, model, gradients, "grad.", out);
     cts::save_safetensors(o.out, out);
+    tell(convention);
   }
 };
 
@@ -145,7 +184,8 @@ struct attribute_work {
     std::optional<cts::output_folder> folder;
     if (!o.pictures.empty()) folder.emplace(o.pictures);
     const auto model = read_model(b, o);
-    const auto batch = read_images(o.inputs, model.config(), target.whose == cts::explained_class::label);
+    std::string convention;
+    const auto batch = read_images(o.inputs, model.config(), target.whose == cts::explained_class::label, convention);
     cts::attribution_workspace<B> workspace;
     const auto relevance = attribute(explainer, b, model, batch, target, workspace);
     cts::tensor_file out;
@@ -155,6 +195,7 @@ struct attribute_work {
                                                   {batch.samples(), model.config().grid.tokens()});
     cts::save_safetensors(o.out, out);
     if (!o.pictures.empty()) draw(o.pictures, batch, relevance, model.config());
+    tell(convention);
   }
 };
 

@@ -40,7 +40,11 @@ struct sequence_arguments {
   std::ptrdiff_t tasks = 5, per_class = 0, image = 0, patch = 4, dim = 96, depth = 4, heads = 0;
   std::ptrdiff_t pictures = 0, test_pictures = 300, text_depth = 2, vocabulary = 1024, beams = 1;
   int threads = 0;
+<<<<<<< HEAD
   bool resume = false, quiet = false, diagnose = false;
+=======
+  bool resume = false, quiet = false, skip_damaged = false;
+>>>>>>> pictures
 };
 
 /// What `cts sequence` writes to results.json, and pictures of it.
@@ -79,6 +83,12 @@ void write_results(const std::filesystem::path& out, const core_tokensets::tenso
 /// Learns the tasks on the backend that was asked for; writes results, model, memory and report to `a.out` unless it is
 /// empty.
 sequence_outcome run_sequence(const sequence_arguments& a);
+
+/// Says what was read, what was left out and which classes cannot be measured, before any work is done.
+void tell_pictures(const core_tokensets::dataset& train, const core_tokensets::dataset& test);
+/// The same for the results.
+void add_pictures(core_tokensets::json& results, const core_tokensets::dataset& train,
+                  const core_tokensets::dataset& test);
 
 void print_heading();
 void print_line(const std::string& name, const core_tokensets::json& results);

@@ -42,7 +42,8 @@ data_request request_of(const sequence_arguments& a) {
           .pictures = a.pictures,
           .test_pictures = a.test_pictures,
           .seed = a.fit.seed,
-          .threads = a.threads};
+          .threads = a.threads,
+          .skip_damaged = a.skip_damaged};
 }
 
 cts::learner_options learner_options_of(const sequence_arguments& a) {
@@ -132,7 +133,40 @@ void write_results(const std::filesystem::path& out, const cts::tensor_file& mod
 
 namespace {
 
+<<<<<<< HEAD
 sequence_outcome run_or_check(const sequence_arguments& a, bool only_check) {
+=======
+cts::picture_reading found_in(const cts::dataset& train, const cts::dataset& test) {
+  auto found = train.reading;
+  found += test.reading;
+  return found;
+}
+
+std::vector<std::string> without_test_pictures(const cts::dataset& test) {
+  std::vector<std::string> names;
+  for (const auto k : cts::classes_without_pictures(test))
+    names.push_back(test.class_names[static_cast<std::size_t>(k)]);
+  return names;
+}
+
+}  // namespace
+
+void tell_pictures(const cts::dataset& train, const cts::dataset& test) {
+  const auto found = found_in(train, test);
+  if (found.read > 0) std::printf("%s\n", cts::text_of(found).c_str());
+  if (const auto names = without_test_pictures(test); !names.empty())
+    std::printf("no test pictures of %s\n", cts::detail::some_names(names, 20).c_str());
+  std::fflush(stdout);
+}
+
+void add_pictures(cts::json& results, const cts::dataset& train, const cts::dataset& test) {
+  const auto found = found_in(train, test);
+  if (found.read > 0) results["pictures"] = cts::to_json(found);
+  results["classes_without_test_pictures"] = without_test_pictures(test);
+}
+
+sequence_outcome run_sequence(const sequence_arguments& a) {
+>>>>>>> pictures
   check(a);
   sequence_outcome outcome;
   if (a.task == "classify") {
@@ -202,6 +236,8 @@ void add_data_options(CLI::App& c, sequence_arguments& a) {
   c.add_option("--pictures", a.pictures, "vqa, caption: training pictures of each set, 0: all");
   c.add_option("--test-pictures", a.test_pictures, "vqa, caption: test pictures of each set, 0: all");
   c.add_option("--image", a.image, "side of the pictures in pixels, 0: as they are; vqa, caption: 64");
+  c.add_flag("--skip-damaged", a.skip_damaged,
+             "folder, photos: go on without files that cannot be read, and count them");
 }
 
 void add_model_options(CLI::App& c, sequence_arguments& a) {
@@ -282,6 +318,8 @@ void add_sequence(CLI::App& app) {
     const auto outcome = run_sequence(*a);
     print_heading();
     print_line(a->memory, outcome.results);
+    if (const auto over = cts::measured_classes(outcome.results); !over.empty())
+      std::printf("accuracy%s\n", over.c_str());
   });
 }
 

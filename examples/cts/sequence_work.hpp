@@ -99,11 +99,12 @@ std::vector<cts::report_figure> draw(B& b, const cts::vit<B>& model, const cts::
     const auto found = std::find(test.labels.begin(), test.labels.end(), k * classes / count);
     if (found != test.labels.end()) shown.push_back(found - test.labels.begin());
   }
+  const std::string legend = cts::class_legend(test.class_names), names = legend.empty() ? "" : " " + legend + ".";
   figures.push_back({cts::encode_png(cts::relevance_sheet(b, model, {test, shown}, method_named<B>("rollout"), method)),
-                     "Test pictures and how much each patch mattered for their class."});
+                     "Test pictures and how much each patch mattered for their class." + names});
   if (!memory.empty()) {
     figures.push_back({cts::encode_png(cts::kept_tokens_sheet(memory, stream.data().train, sources)),
-                       "Pictures of the memory, and the tokens that it keeps of them."});
+                       "Pictures of the memory, and the tokens that it keeps of them." + names});
   }
   return figures;
 }
@@ -122,6 +123,7 @@ struct sequence_work {
     if (!a.out.empty()) folder.emplace(a.out);
     const auto stream = cts::class_incremental(read_classes(request_of(a)), {.tasks = a.tasks});
     const cts::dataset& train = stream.data().train;
+    tell_pictures(train, stream.data().test);
     auto model = a.weights.empty() ? cts::vit<B>(b, {.grid = {train.height, train.width, train.channels, a.patch},
                                                      .dim = a.dim,
                                                      .depth = a.depth,
@@ -139,6 +141,7 @@ struct sequence_work {
     outcome.results["config"] = config;
     outcome.results["settings"] = learner.settings();
     outcome.results["class_names"] = train.class_names;
+    add_pictures(outcome.results, train, stream.data().test);
     outcome.figures = draw(b, learner.model(), stream, learner.memory(), learner.sources(), parts.attribute);
     if (!a.out.empty()) write_results(a.out, cts::to_file(b, learner.model()), learner.memory(), outcome);
   }
@@ -209,6 +212,7 @@ struct text_sequence_work {
     if (!a.out.empty()) folder.emplace(a.out);
     const auto stream = read_texts(request_of(a), a.tasks);
     const cts::dataset& pictures = stream.data().train.images;
+    tell_pictures(pictures, stream.data().test.images);
     auto model = make_model(b, a, stream);
     const auto config = config_of(a, model.config().image);
     const cts::generation_options writing{.beams = a.beams, .length = a.task == "vqa" ? 12 : 40};
@@ -223,6 +227,7 @@ struct text_sequence_work {
     std::vector<std::string> names;
     for (const auto& task : stream) names.push_back(task.name);
     outcome.results["task_names"] = names;
+    add_pictures(outcome.results, pictures, stream.data().test.images);
     if (parts.attribute.works_on_answers())
       outcome.figures.push_back(draw_answers(b, learner.model(), stream, parts.attribute, writing));
     if (!learner.memory().empty()) {

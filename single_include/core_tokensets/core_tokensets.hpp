@@ -1566,6 +1566,72 @@ inline image flip_horizontally(const image_view& from) {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/data/reading.hpp ====
+// What a reader of picture files found beside the pictures that it read, as a line of text and as JSON.
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Counts of files. `read` 0: the pictures did not come from files of their own.
+struct picture_reading {
+  index read = 0;                         ///< pictures that were read
+  std::map<std::string, index> left_out;  ///< pictures that were not, by kind: "webp", "damaged", "in no class folder"
+  index ignored = 0;                      ///< hidden and tool-made files and folders, which are nobody's pictures
+  std::vector<std::string> damaged;       ///< the files behind "damaged"
+
+  index total_left_out() const {
+    index total = 0;
+    for (const auto& [kind, count] : left_out) total += count;
+    return total;
+  }
+  picture_reading& operator+=(const picture_reading& other) {
+    read += other.read, ignored += other.ignored;
+    for (const auto& [kind, count] : other.left_out) left_out[kind] += count;
+    damaged.insert(damaged.end(), other.damaged.begin(), other.damaged.end());
+    return *this;
+  }
+  bool operator==(const picture_reading&) const = default;
+};
+
+/// "webp 2, tiff 1", the most frequent kind first.
+inline std::string kinds_left_out(const picture_reading& found) {
+  std::vector<std::pair<std::string, index>> kinds(found.left_out.begin(), found.left_out.end());
+  std::stable_sort(kinds.begin(), kinds.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+  std::string all;
+  for (const auto& [kind, count] : kinds) all += (all.empty() ? "" : ", ") + kind + " " + std::to_string(count);
+  return all;
+}
+
+/// "read 57 pictures, left out 3 (webp 2, tiff 1), ignored 1 hidden or tool-made"; what is 0 is not said.
+inline std::string text_of(const picture_reading& found) {
+  std::string text = "read " + std::to_string(found.read) + (found.read == 1 ? " picture" : " pictures");
+  if (const index n = found.total_left_out(); n > 0)
+    text += ", left out " + std::to_string(n) + " (" + kinds_left_out(found) + ")";
+  if (found.ignored > 0) text += ", ignored " + std::to_string(found.ignored) + " hidden or tool-made";
+  return text;
+}
+
+inline json to_json(const picture_reading& found) {
+  return json{
+      {"read", found.read}, {"left_out", found.left_out}, {"ignored", found.ignored}, {"damaged", found.damaged}};
+}
+
+/// What `to_json` wrote.
+inline picture_reading picture_reading_from_json(const json& j) {
+  return {.read = j.at("read").get<index>(),
+          .left_out = j.at("left_out").get<std::map<std::string, index>>(),
+          .ignored = j.at("ignored").get<index>(),
+          .damaged = j.at("damaged").get<std::vector<std::string>>()};
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/data/split.hpp ====
 // Data to learn from and to measure on, views of some of their samples, and tasks: what classes and texts share.
 
@@ -1687,6 +1753,7 @@ struct dataset {
   std::vector<std::string> names;           ///< [S] where each picture came from
   std::vector<std::uint64_t> source_bytes;  ///< [S] size of each picture as it came (JPEG, PNG, raw)
   std::vector<std::uint8_t> masks;          ///< [S, height, width]: 0 background, o + 1 where object o is seen
+  picture_reading reading;                  ///< what was found where the pictures came from, parts of them included
 
   index n() const { return static_cast<index>(labels.size()); }
   index classes() const { return static_cast<index>(class_names.size()); }
@@ -1739,6 +1806,7 @@ inline dataset subset(const dataset& from, std::span<const index> indices) {
   dataset to;
   to.height = from.height, to.width = from.width, to.channels = from.channels;
   to.class_names = from.class_names;
+  to.reading = from.reading;
   const index size = from.image_size(), area = from.height * from.width;
   to.pixels.reserve(indices.size() * static_cast<std::size_t>(size));
   for (const index i : indices) {
@@ -1753,6 +1821,17 @@ inline dataset subset(const dataset& from, std::span<const index> indices) {
     }
   }
   return to;
+}
+
+/// The numbers of the classes that have no picture.
+inline std::vector<index> classes_without_pictures(const dataset& data) {
+  std::vector<bool> seen(static_cast<std::size_t>(data.classes()), false);
+  for (const std::int32_t label : data.labels) seen[static_cast<std::size_t>(label)] = true;
+  std::vector<index> without;
+  for (index k = 0; k < data.classes(); ++k) {
+    if (!seen[static_cast<std::size_t>(k)]) without.push_back(k);
+  }
+  return without;
 }
 
 /// Classes `first` to `last`, both included.
@@ -10373,6 +10452,341 @@ inline image augment(const image_view& from, const augmentation_draw& draw) {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/data/exif.hpp ====
+// How a photograph is to be turned: the orientation that cameras write into a JPEG file beside pixels that lie as the
+// sensor saw them (Exif 2.3, tag 0x0112 of the first directory). Bytes that make no sense turn nothing.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// Calls `visit(marker, payload)` for each segment of a JPEG file before its pixels, in order, as long as they lie
+/// within the bytes; ends early where it gives true.
+template <class Visit>
+void visit_jpeg_segments(std::span<const std::uint8_t> b, const Visit& visit) {
+  for (std::size_t i = 2; i + 1 < b.size() && b[i] == 0xFF;) {
+    const unsigned marker = b[i + 1];
+    if (marker == 0xFF) {  // a fill byte
+      ++i;
+      continue;
+    }
+    i += 2;
+    if (marker == 0x01 || (marker >= 0xD0 && marker <= 0xD8)) continue;  // alone, without a length
+    if (marker == 0xD9 || marker == 0xDA || i + 1 >= b.size()) return;
+    const auto length = static_cast<std::size_t>(b[i] << 8 | b[i + 1]);
+    if (length < 2 || length > b.size() - i || visit(marker, b.subspan(i + 2, length - 2))) return;
+    i += length;
+  }
+}
+
+/// Numbers in a block of TIFF, whose first two bytes say in which order its bytes are; none beyond the end.
+struct tiff_reader {
+  std::span<const std::uint8_t> bytes;
+  bool little = false;
+
+  std::optional<std::uint32_t> number(std::size_t at, std::size_t size) const {
+    if (at > bytes.size() || size > bytes.size() - at) return std::nullopt;
+    std::uint32_t value = 0;
+    for (std::size_t i = 0; i < size; ++i) value = value << 8 | bytes[at + (little ? size - 1 - i : i)];
+    return value;
+  }
+};
+
+/// The orientation in a block of TIFF, 1 to 8; none where there is none that makes sense.
+inline std::optional<int> tiff_orientation(std::span<const std::uint8_t> bytes) {
+  constexpr std::size_t entry_size = 12;  // tag, type, count, value
+  if (bytes.size() < 8 || bytes[0] != bytes[1] || (bytes[0] != 'I' && bytes[0] != 'M')) return std::nullopt;
+  const tiff_reader tiff{bytes, bytes[0] == 'I'};
+  if (tiff.number(2, 2) != 42u) return std::nullopt;
+  const std::size_t directory = *tiff.number(4, 4);
+  const auto entries = tiff.number(directory, 2);
+  for (std::size_t i = 0; entries && i < *entries; ++i) {
+    const std::size_t at = directory + 2 + i * entry_size;
+    const auto tag = tiff.number(at, 2), type = tiff.number(at + 2, 2), count = tiff.number(at + 4, 4);
+    if (!tag || !type || !count) return std::nullopt;
+    if (*tag != 0x0112) continue;
+    const bool is_short = *type == 3, is_long = *type == 4;
+    if (*count != 1 || (!is_short && !is_long)) return std::nullopt;
+    const auto value = tiff.number(at + 8, is_short ? 2 : 4);
+    return value && *value >= 1 && *value <= 8 ? std::optional<int>(static_cast<int>(*value)) : std::nullopt;
+  }
+  return std::nullopt;
+}
+
+}  // namespace detail
+
+/// The orientation that the bytes of a JPEG file say, 1 (upright) to 8; 1 where they say none, or nonsense.
+inline int exif_orientation(std::span<const std::uint8_t> jpeg) {
+  using std::string_view_literals::operator""sv;
+  constexpr std::string_view name = "Exif\0\0"sv;
+  std::optional<int> found;
+  detail::visit_jpeg_segments(jpeg, [&](unsigned marker, std::span<const std::uint8_t> payload) {
+    const bool is_exif = marker == 0xE1 && payload.size() >= name.size() &&
+                         std::equal(name.begin(), name.end(), payload.begin(),
+                                    [](char a, std::uint8_t b) { return static_cast<std::uint8_t>(a) == b; });
+    if (is_exif) found = detail::tiff_orientation(payload.subspan(name.size()));
+    return found.has_value();
+  });
+  return found.value_or(1);
+}
+
+/// The picture as it is to be seen, from pixels that lie as `orientation` says: 2 mirrored, 3 upside down, 4 both, 5 to
+/// 8 on a side, so that height and width change places. `Error`: another number.
+inline image turn_upright(const image_view& from, int orientation) {
+  require(orientation >= 1 && orientation <= 8, "turn_upright: orientation ", orientation, ", expected 1 to 8");
+  const bool swapped = orientation >= 5;
+  const bool from_below = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+  image to(swapped ? from.width : from.height, swapped ? from.height : from.width, from.channels);
+  for (index y = 0; y < to.height; ++y) {
+    for (index x = 0; x < to.width; ++x) {
+      const index row = swapped ? x : y, column = swapped ? y : x;
+      std::copy_n(from.at(from_below ? from.height - 1 - row : row, from_right ? from.width - 1 - column : column),
+                  from.channels, to.at(y, x));
+    }
+  }
+  return to;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/picture_format.hpp ====
+// Which kind of picture some bytes are, by how they begin and not by a file's name.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace core_tokensets {
+
+/// Kinds of picture files. The first four are read; the others are known by name, to say what was not read.
+enum class picture_format : std::uint8_t { jpeg, png, gif, bmp, webp, tiff, heic, avif, jxl, jp2, psd, ico, none };
+
+inline constexpr std::string_view picture_format_names[] = {
+    "JPEG", "PNG", "GIF", "BMP", "WebP", "TIFF", "HEIC", "AVIF", "JPEG XL", "JPEG 2000", "Photoshop", "icon", ""};
+
+inline std::string_view name_of(picture_format format) {
+  return picture_format_names[static_cast<std::size_t>(format)];
+}
+
+/// True for what `decode_image` reads.
+inline bool is_read(picture_format format) { return format <= picture_format::bmp; }
+
+/// The kind that the bytes begin as; the first 32 of a file are enough. `none` for anything else.
+inline picture_format format_of(std::span<const std::uint8_t> bytes) {
+  const auto has = [&](std::size_t at, std::string_view text) {
+    if (at + text.size() > bytes.size()) return false;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+      if (bytes[at + i] != static_cast<std::uint8_t>(text[i])) return false;
+    }
+    return true;
+  };
+  using std::string_view_literals::operator""sv;
+  if (has(0, "\xFF\xD8\xFF"sv)) return picture_format::jpeg;
+  if (has(0, "\x89PNG\r\n\x1A\n"sv)) return picture_format::png;
+  if (has(0, "GIF87a"sv) || has(0, "GIF89a"sv)) return picture_format::gif;
+  // Two letters are little; the size of the header that follows is below 256, and never 0.
+  if (has(0, "BM"sv) && bytes.size() > 17 && bytes[14] >= 12 && has(15, "\0\0\0"sv)) return picture_format::bmp;
+  if (has(0, "RIFF"sv) && has(8, "WEBP"sv)) return picture_format::webp;
+  if (has(0, "II*\0"sv) || has(0, "MM\0*"sv) || has(0, "II+\0"sv) || has(0, "MM\0+"sv)) return picture_format::tiff;
+  if (has(4, "ftyphei"sv) || has(4, "ftyphev"sv) || has(4, "ftypmif1"sv)) return picture_format::heic;
+  if (has(4, "ftypavi"sv)) return picture_format::avif;
+  if (has(0, "\xFF\x0A"sv) || has(4, "JXL \r\n"sv)) return picture_format::jxl;
+  if (has(4, "jP  \r\n"sv)) return picture_format::jp2;
+  if (has(0, "8BPS"sv)) return picture_format::psd;
+  if (has(0, "\0\0\1\0"sv) && bytes.size() > 9 && bytes[4] > 0 && bytes[9] == 0) return picture_format::ico;
+  return picture_format::none;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/picture_checks.hpp ====
+// Whether picture files are whole: what decoders forgive (files that are cut off, colours that nobody can know) is
+// found here, before they see it.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <span>
+#include <string_view>
+
+
+namespace core_tokensets::detail {
+
+/// True if no Huffman table in the payload of a DHT segment has more than 256 codes: old versions of stb write beyond
+/// their arrays otherwise.
+inline bool huffman_tables_fit(std::span<const std::uint8_t> payload) {
+  while (payload.size() >= 17) {
+    std::size_t codes = 0;
+    for (std::size_t i = 1; i <= 16; ++i) codes += payload[i];
+    if (codes > 256 || payload.size() < 17 + codes) return false;
+    payload = payload.subspan(17 + codes);
+  }
+  return payload.empty();
+}
+
+/// True if the markers of a JPEG file lead from its start to its end-of-image marker (newer versions of stb fill up
+/// what is missing with grey).
+inline bool jpeg_is_whole(std::span<const std::uint8_t> b) {
+  std::size_t i = 2;
+  while (i + 1 < b.size()) {
+    if (b[i] != 0xFF) return false;
+    const unsigned marker = b[i + 1];
+    if (marker == 0xFF) {  // a fill byte
+      ++i;
+      continue;
+    }
+    i += 2;
+    if (marker == 0xD9) return true;
+    if (marker == 0x01 || (marker >= 0xD0 && marker <= 0xD7)) continue;
+    if (i + 1 >= b.size()) return false;
+    const auto length = static_cast<std::size_t>(b[i] << 8 | b[i + 1]);
+    if (length < 2 || length > b.size() - i) return false;
+    if (marker == 0xC4 && !huffman_tables_fit(b.subspan(i + 2, length - 2))) return false;
+    i += length;
+    if (marker != 0xDA) continue;
+    // Coded data: it ends at the first marker that is neither an escaped 0xFF nor a restart.
+    while (i + 1 < b.size() && (b[i] != 0xFF || b[i + 1] == 0 || (b[i + 1] >= 0xD0 && b[i + 1] <= 0xD7))) ++i;
+  }
+  return false;
+}
+
+/// CRC-32 as PNG uses it (ISO 3309).
+constexpr std::uint32_t crc32(std::span<const std::uint8_t> bytes) {
+  constexpr auto table = [] {
+    std::array<std::uint32_t, 256> t{};
+    for (std::uint32_t n = 0; n < 256; ++n) {
+      std::uint32_t c = n;
+      for (int k = 0; k < 8; ++k) c = (c & 1) != 0 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
+      t[n] = c;
+    }
+    return t;
+  }();
+  std::uint32_t crc = 0xFFFFFFFFu;
+  for (const std::uint8_t b : bytes) crc = table[(crc ^ b) & 255u] ^ (crc >> 8);
+  return ~crc;
+}
+
+/// True if all chunks of a PNG file up to IEND are there and have the right checksum.
+inline bool png_is_whole(std::span<const std::uint8_t> b) {
+  const auto word = [&](std::size_t i) {
+    return static_cast<std::uint32_t>(b[i]) << 24 | static_cast<std::uint32_t>(b[i + 1]) << 16 |
+           static_cast<std::uint32_t>(b[i + 2]) << 8 | static_cast<std::uint32_t>(b[i + 3]);
+  };
+  for (std::size_t i = 8; i + 12 <= b.size();) {
+    const std::size_t length = word(i);
+    if (length > b.size() - i - 12 || crc32(b.subspan(i + 4, length + 4)) != word(i + 8 + length)) return false;
+    if (word(i + 4) == 0x49454E44u) return true;
+    i += length + 12;
+  }
+  return false;
+}
+
+/// False for a JPEG file of four components whose sense is not known: decoders take it for other colours than it holds.
+/// Adobe's marker says that they are inverted inks (0) or a transform of them (2).
+inline bool jpeg_colours_are_known(std::span<const std::uint8_t> b) {
+  using std::string_view_literals::operator""sv;
+  constexpr std::string_view adobe = "Adobe\0"sv;
+  int components = 0, transform = -1;
+  visit_jpeg_segments(b, [&](unsigned marker, std::span<const std::uint8_t> payload) {
+    const bool is_frame = marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
+    if (is_frame && payload.size() > 5) components = payload[5];
+    if (marker == 0xEE && payload.size() >= 12 && std::equal(adobe.begin(), adobe.end(), payload.begin()))
+      transform = payload[11];
+    return false;
+  });
+  return components != 4 || transform == 0 || transform == 2;
+}
+
+/// True if the blocks of a GIF file lead to the end of its first picture.
+inline bool gif_is_whole(std::span<const std::uint8_t> b) {
+  const auto colours = [&](std::size_t flags) { return (b[flags] & 0x80) != 0 ? std::size_t{6} << (b[flags] & 7) : 0; };
+  if (b.size() < 13) return false;
+  std::size_t i = 13 + colours(10);
+  while (i < b.size()) {
+    const unsigned kind = b[i];
+    if (kind == 0x2C) {
+      if (b.size() - i < 11) return false;
+      i += 11 + colours(i + 9);  // the place of the picture, its own colours, the size of its first codes
+    } else if (kind == 0x21) {
+      i += 2;
+    } else {
+      return false;
+    }
+    while (i < b.size() && b[i] != 0) i += 1 + std::size_t{b[i]};
+    if (i >= b.size()) return false;
+    if (kind == 0x2C) return true;
+    ++i;
+  }
+  return false;
+}
+
+/// What the head of a BMP file says. Numbers are little-endian; a file that is too short for them has none.
+struct bmp_facts {
+  std::size_t offset = 0, head = 0, width = 0, height = 0, bits = 0, packing = 0;
+
+  explicit bmp_facts(std::span<const std::uint8_t> b) {
+    const auto number = [&](std::size_t at, std::size_t size) {
+      std::uint32_t value = 0;
+      for (std::size_t k = size; k-- > 0;) value = value << 8 | (at + k < b.size() ? b[at + k] : 0u);
+      return value;
+    };
+    offset = number(10, 4), head = number(14, 4);
+    const bool old = head == 12;
+    width = number(18, old ? 2 : 4), bits = number(old ? 24 : 28, 2), packing = old ? 0 : number(30, 4);
+    const std::uint32_t rows = number(old ? 20 : 22, old ? 2 : 4);  // negative: from top to bottom
+    height = !old && rows > 0x7FFFFFFFu ? 0u - rows : rows;
+  }
+  std::size_t row_bytes() const { return (width * bits + 7) / 8; }
+  std::size_t row_stride() const { return (row_bytes() + 3) / 4 * 4; }
+  /// Colours that lie between head and pixels, as decoders count them.
+  std::size_t colours() const {
+    return head == 12 ? (offset < 38 ? 0 : (offset - 38) / 3) : (offset < 14 + head ? 0 : (offset - 14 - head) / 4);
+  }
+};
+
+/// True if all pixels of a BMP file are there and none has a colour that is not.
+inline bool bmp_is_whole(std::span<const std::uint8_t> b) {
+  const bmp_facts f(b);
+  constexpr std::size_t most = 1 << 24;
+  if (b.size() < 14 + f.head || f.offset < 14 + f.head || f.offset > b.size()) return false;
+  if (f.width == 0 || f.height == 0 || f.width > most || f.height > most || f.bits == 0 || f.bits > 32) return false;
+  if (f.packing != 0 && f.packing != 3) return true;  // not read at all, and the decoder says so
+  if (f.row_stride() * (f.height - 1) + f.row_bytes() > b.size() - f.offset) return false;
+  if (f.bits != 1 && f.bits != 4 && f.bits != 8) return true;
+  std::size_t largest = 0;
+  for (std::size_t y = 0; y < f.height; ++y) {
+    const auto row = b.subspan(f.offset + y * f.row_stride(), f.row_bytes());
+    for (std::size_t x = 0; x < f.width; ++x) {
+      const std::size_t bit = x * f.bits, shift = 8 - f.bits - bit % 8;
+      largest = std::max(largest, (std::size_t{row[bit / 8]} >> shift) & ((std::size_t{1} << f.bits) - 1));
+    }
+  }
+  return largest < f.colours();
+}
+
+/// Why a file of this format is not to be decoded, or nothing.
+inline const char* why_damaged(std::span<const std::uint8_t> b, picture_format format) {
+  if (format == picture_format::jpeg && !jpeg_is_whole(b)) return "its markers do not lead to an end";
+  if (format == picture_format::png && !png_is_whole(b)) return "missing or wrong chunks";
+  if (format == picture_format::gif && !gif_is_whole(b)) return "its blocks do not lead to the end of a picture";
+  if (format == picture_format::bmp && !bmp_is_whole(b)) return "its head does not fit its pixels";
+  return nullptr;
+}
+
+}  // namespace core_tokensets::detail
+
 // ==== core_tokensets/io/atomic_file.hpp ====
 // Whole files in and out. A file is written under a temporary name in its own folder, flushed to the disk and renamed,
 // so that at any moment the name holds either the old content or the new one, never a part.
@@ -10559,8 +10973,8 @@ inline std::string read_text(const std::filesystem::path& path) {
 }  // namespace core_tokensets
 
 // ==== core_tokensets/data/image_io.hpp ====
-// Picture files: JPEG and PNG in, PNG and JPEG out. The work is done by the stb headers, which stay inside a namespace
-// of ours; what they are lenient about (cut-off or damaged files) is checked here first.
+// Picture files: JPEG, PNG, GIF and BMP in, PNG and JPEG out. The work is done by the stb headers, which stay inside a
+// namespace of ours; what they are lenient about (cut-off or damaged files) is checked here first.
 
 #include <array>
 #include <climits>
@@ -10660,75 +11074,6 @@ namespace core_tokensets {
 
 namespace detail {
 
-/// True if no Huffman table in the payload of a DHT segment has more than 256 codes: old versions of stb write beyond
-/// their arrays otherwise.
-inline bool huffman_tables_fit(std::span<const std::uint8_t> payload) {
-  while (payload.size() >= 17) {
-    std::size_t codes = 0;
-    for (std::size_t i = 1; i <= 16; ++i) codes += payload[i];
-    if (codes > 256 || payload.size() < 17 + codes) return false;
-    payload = payload.subspan(17 + codes);
-  }
-  return payload.empty();
-}
-
-/// True if the markers of a JPEG file lead from its start to its end-of-image marker (newer versions of stb fill up
-/// what is missing with grey).
-inline bool jpeg_is_whole(std::span<const std::uint8_t> b) {
-  std::size_t i = 2;
-  while (i + 1 < b.size()) {
-    if (b[i] != 0xFF) return false;
-    const unsigned marker = b[i + 1];
-    if (marker == 0xFF) {  // a fill byte
-      ++i;
-      continue;
-    }
-    i += 2;
-    if (marker == 0xD9) return true;
-    if (marker == 0x01 || (marker >= 0xD0 && marker <= 0xD7)) continue;
-    if (i + 1 >= b.size()) return false;
-    const auto length = static_cast<std::size_t>(b[i] << 8 | b[i + 1]);
-    if (length < 2 || length > b.size() - i) return false;
-    if (marker == 0xC4 && !huffman_tables_fit(b.subspan(i + 2, length - 2))) return false;
-    i += length;
-    if (marker != 0xDA) continue;
-    // Coded data: it ends at the first marker that is neither an escaped 0xFF nor a restart.
-    while (i + 1 < b.size() && (b[i] != 0xFF || b[i + 1] == 0 || (b[i + 1] >= 0xD0 && b[i + 1] <= 0xD7))) ++i;
-  }
-  return false;
-}
-
-/// CRC-32 as PNG uses it (ISO 3309).
-constexpr std::uint32_t crc32(std::span<const std::uint8_t> bytes) {
-  constexpr auto table = [] {
-    std::array<std::uint32_t, 256> t{};
-    for (std::uint32_t n = 0; n < 256; ++n) {
-      std::uint32_t c = n;
-      for (int k = 0; k < 8; ++k) c = (c & 1) != 0 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
-      t[n] = c;
-    }
-    return t;
-  }();
-  std::uint32_t crc = 0xFFFFFFFFu;
-  for (const std::uint8_t b : bytes) crc = table[(crc ^ b) & 255u] ^ (crc >> 8);
-  return ~crc;
-}
-
-/// True if all chunks of a PNG file up to IEND are there and have the right checksum.
-inline bool png_is_whole(std::span<const std::uint8_t> b) {
-  const auto word = [&](std::size_t i) {
-    return static_cast<std::uint32_t>(b[i]) << 24 | static_cast<std::uint32_t>(b[i + 1]) << 16 |
-           static_cast<std::uint32_t>(b[i + 2]) << 8 | static_cast<std::uint32_t>(b[i + 3]);
-  };
-  for (std::size_t i = 8; i + 12 <= b.size();) {
-    const std::size_t length = word(i);
-    if (length > b.size() - i - 12 || crc32(b.subspan(i + 4, length + 4)) != word(i + 8 + length)) return false;
-    if (word(i + 4) == 0x49454E44u) return true;
-    i += length + 12;
-  }
-  return false;
-}
-
 inline void append_bytes(void* context, void* data, int size) {
   const auto* first = static_cast<const std::byte*>(data);
   static_cast<std::vector<std::byte>*>(context)->insert(static_cast<std::vector<std::byte>*>(context)->end(), first,
@@ -10743,30 +11088,35 @@ inline void check_encodable(const char* what, const image_view& from) {
 
 }  // namespace detail
 
-/// The picture in the bytes of a JPEG or PNG file, with 1, 3 or 4 channels, or as many as it has (0). Grey becomes
-/// colour and back, alpha is left out. `Error` naming `name`: another format, cut off, damaged.
+/// The picture in the bytes of a JPEG, PNG, GIF (its first frame) or BMP file as it is to be seen, with 1, 3 or 4
+/// channels, or as many as it has (0). Grey becomes colour and back, alpha is left out, the orientation of a photograph
+/// (`exif_orientation`) is applied. `Error` naming `name`: another format, cut off, damaged, four inks of unknown
+/// sense.
 inline image decode_image(std::span<const std::byte> bytes, index channels = 0, const std::string& name = "image") {
   const std::span b(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size());
-  constexpr std::array<std::uint8_t, 8> png{0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
-  const bool is_jpeg = b.size() >= 3 && b[0] == 0xFF && b[1] == 0xD8 && b[2] == 0xFF;
-  const bool is_png = b.size() >= 8 && std::memcmp(b.data(), png.data(), 8) == 0;
-  require(is_jpeg || is_png, name, ": neither a JPEG nor a PNG file (", b.size(), " bytes)");
+  const picture_format format = format_of(b);
+  require(format != picture_format::none, name, ": no JPEG, PNG, GIF or BMP file (", b.size(), " bytes)");
+  require(is_read(format), name, ": is ", name_of(format), ", expected JPEG, PNG, GIF or BMP");
   require(b.size() < INT_MAX, name, ": ", b.size(), " bytes, expected fewer than 2 GiB");
   require(channels == 0 || channels == 1 || channels == 3 || channels == 4, name, ": asked for ", channels,
           " channels, expected 0, 1, 3 or 4");
-  if (is_jpeg)
-    require(detail::jpeg_is_whole(b), name, ": JPEG file is cut off or damaged: its markers do not lead to an end");
-  if (is_png) require(detail::png_is_whole(b), name, ": PNG file is cut off or damaged: missing or wrong chunks");
+  if (const char* why = detail::why_damaged(b, format))
+    fail(name, ": ", name_of(format), " file is cut off or damaged: ", why);
+  require(
+      format != picture_format::jpeg || detail::jpeg_colours_are_known(b), name,
+      ": JPEG file of four inks (CMYK) without the marker that says whether they are stored inverted: save it as RGB");
   int width = 0, height = 0, found = 0;
   const std::unique_ptr<std::uint8_t, decltype(&std::free)> pixels(
       detail::stb::stbi_load_from_memory(b.data(), static_cast<int>(b.size()), &width, &height, &found,
                                          static_cast<int>(channels)),
       &std::free);
-  if (!pixels) fail(name, ": damaged ", is_jpeg ? "JPEG" : "PNG", " file: ", detail::stb::stbi_failure_reason());
-  return image(image_view{height, width, channels == 0 ? found : channels, pixels.get()});
+  if (!pixels) fail(name, ": damaged ", name_of(format), " file: ", detail::stb::stbi_failure_reason());
+  const image_view decoded{height, width, channels == 0 ? found : channels, pixels.get()};
+  const int orientation = format == picture_format::jpeg ? exif_orientation(b) : 1;
+  return orientation == 1 ? image(decoded) : turn_upright(decoded, orientation);
 }
 
-/// The picture in a JPEG or PNG file; see `decode_image`.
+/// The picture in a file; see `decode_image`.
 inline image read_image(const std::filesystem::path& path, index channels = 0) {
   return decode_image(read_file(path), channels, path.string());
 }
@@ -11140,7 +11490,8 @@ struct decoded_pixels {
 
 namespace detail {
 
-constexpr std::uint64_t cache_magic = 0x3130637064737463u;  // "ctsdpc01" in the file
+// "ctsdpc02" in the file; pictures of 01 were not turned as their Exif says.
+constexpr std::uint64_t cache_magic = 0x3230637064737463u;
 
 /// FNV-1a over the FNV-1a sums of pieces of 1 MiB, which are computed in parallel.
 inline std::uint64_t checksum_in_pieces(std::span<const std::byte> bytes, int threads) {
@@ -11328,10 +11679,12 @@ inline dataset_split load_cifar100(const std::filesystem::path& dir, bool coarse
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/data/readers/folder.hpp ====
-// Pictures from folders: DIR/train and DIR/test (or DIR/val), in each one folder a class, in it JPEG and PNG files.
+// ==== core_tokensets/data/readers/folder_listing.hpp ====
+// Which files of a folder of classes are pictures to read, which are pictures that nobody reads, and which are
+// nobody's.
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <cstdint>
 #include <filesystem>
@@ -11339,7 +11692,175 @@ inline dataset_split load_cifar100(const std::filesystem::path& dir, bool coarse
 #include <map>
 #include <span>
 #include <string>
-#include <utility>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+
+namespace core_tokensets::detail {
+
+/// A path as messages and caches name it, the same on every system.
+inline std::string portable_name(const std::filesystem::path& path) { return path.generic_string(); }
+
+inline std::string lower_case(std::string text) {
+  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return text;
+}
+
+/// True for hidden files and folders, and for those that systems and network drives leave beside pictures.
+inline bool is_ignored_name(const std::filesystem::path& path) {
+  constexpr std::array<std::string_view, 11> made_by_tools{"@eadir",
+                                                           "@tmp",
+                                                           "#recycle",
+                                                           "@recycle",
+                                                           "__macosx",
+                                                           "thumbs.db",
+                                                           "ehthumbs.db",
+                                                           "desktop.ini",
+                                                           "$recycle.bin",
+                                                           "lost+found",
+                                                           "system volume information"};
+  const std::string name = lower_case(path.filename().string());
+  return name.starts_with('.') || std::find(made_by_tools.begin(), made_by_tools.end(), name) != made_by_tools.end();
+}
+
+/// The ending of a name without its point, in lower case.
+inline std::string ending_of(const std::filesystem::path& path) {
+  const std::string ending = lower_case(path.extension().string());
+  return ending.empty() ? ending : ending.substr(1);
+}
+
+/// True for names that end as the files that are read do.
+inline bool is_picture_name(const std::filesystem::path& path) {
+  constexpr std::array<std::string_view, 7> endings{"jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp"};
+  return std::find(endings.begin(), endings.end(), ending_of(path)) != endings.end();
+}
+
+/// What kind of picture a file is that is not read: by its ending, or else by how it begins. Empty: no picture.
+inline std::string kind_left_out(const std::filesystem::path& path) {
+  static const std::map<std::string, std::string> kinds{
+      {"webp", "webp"}, {"tif", "tiff"}, {"tiff", "tiff"}, {"heic", "heic"}, {"heif", "heic"}, {"avif", "avif"},
+      {"jxl", "jxl"},   {"jp2", "jp2"},  {"jpf", "jp2"},   {"j2k", "jp2"},   {"svg", "svg"},   {"psd", "psd"},
+      {"xcf", "xcf"},   {"ico", "ico"},  {"tga", "tga"},   {"ppm", "pnm"},   {"pgm", "pnm"},   {"pbm", "pnm"},
+      {"pnm", "pnm"},   {"hdr", "hdr"},  {"exr", "exr"},   {"dng", "raw"},   {"cr2", "raw"},   {"cr3", "raw"},
+      {"nef", "raw"},   {"arw", "raw"},  {"orf", "raw"},   {"rw2", "raw"},   {"raf", "raw"},   {"dcm", "dicom"}};
+  constexpr std::array<std::string_view, 7> texts{"txt", "csv", "tsv", "json", "xml", "md", "html"};
+  const std::string ending = ending_of(path);
+  if (const auto known = kinds.find(ending); known != kinds.end()) return known->second;
+  if (std::find(texts.begin(), texts.end(), ending) != texts.end()) return {};
+  std::array<char, 32> begin{};
+  std::ifstream file(path, std::ios::binary);
+  file.read(begin.data(), begin.size());
+  const auto format =
+      format_of({reinterpret_cast<const std::uint8_t*>(begin.data()), static_cast<std::size_t>(file.gcount())});
+  return format == picture_format::none ? "" : lower_case(std::string(name_of(format))) + " of another ending";
+}
+
+/// The folders in `where` by name; hidden and tool-made ones do not count.
+inline std::vector<std::string> class_folders(const std::filesystem::path& where) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(where)) {
+    if (entry.is_directory() && !is_ignored_name(entry.path())) names.push_back(entry.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+struct picture_file {
+  std::string name;  ///< relative to the folder of classes
+  std::int32_t label = 0;
+  std::uint64_t bytes = 0;
+  std::string line;  ///< what a cache remembers of it: its name, size and time
+};
+
+/// A file of the folder `where`. One that is not there (a link to nowhere) has no bytes; who reads it is told.
+inline picture_file picture_file_of(const std::filesystem::path& where, std::string name, std::int32_t label) {
+  std::error_code missing, timeless;
+  const auto path = where / name;
+  const auto bytes = std::filesystem::file_size(path, missing);
+  const auto time = std::filesystem::last_write_time(path, timeless);
+  picture_file file{std::move(name), label, missing ? 0 : static_cast<std::uint64_t>(bytes), {}};
+  file.line = file.name + '\t' + std::to_string(file.bytes) + '\t' +
+              std::to_string(timeless ? 0 : time.time_since_epoch().count()) + '\n';
+  return file;
+}
+
+/// The lines of all files.
+inline std::string listing_of(std::span<const picture_file> files) {
+  std::string all;
+  for (const picture_file& file : files) all += file.line;
+  return all;
+}
+
+/// Pictures below a folder that are read, and what else was found there.
+struct folder_listing {
+  std::vector<picture_file> files;
+  picture_reading found;
+};
+
+/// Adds the pictures below `where / of_class`, by name.
+inline void list_class(const std::filesystem::path& where, const std::string& of_class, std::int32_t label,
+                       folder_listing& listing) {
+  namespace fs = std::filesystem;
+  std::vector<fs::path> members;
+  for (auto entry = fs::recursive_directory_iterator(where / of_class); entry != fs::end(entry); ++entry) {
+    const fs::path& path = entry->path();
+    std::error_code ignored;  // of links that lead to nowhere or in a circle: they are read, and told as damaged
+    const bool folder = entry->is_directory(ignored), file = entry->is_regular_file(ignored);
+    if (is_ignored_name(path)) {
+      ++listing.found.ignored;
+      if (folder) entry.disable_recursion_pending();
+    } else if (folder) {
+      if (entry->is_symlink()) ++listing.found.left_out["linked folder"];  // it may lead in a circle
+    } else if (is_picture_name(path) && (file || entry->is_symlink())) {
+      members.push_back(path);
+    } else if (file) {
+      if (const auto kind = kind_left_out(path); !kind.empty()) ++listing.found.left_out[kind];
+    }
+  }
+  std::sort(members.begin(), members.end());
+  for (const fs::path& path : members)
+    listing.files.push_back(picture_file_of(where, portable_name(path.lexically_relative(where)), label));
+}
+
+/// All pictures below `where`, class by class and by name. `Error`: a folder that is none of `classes`, a link to
+/// nowhere in the place of one, and, where `all_needed`, a class without a picture to read.
+inline folder_listing list_pictures(const std::filesystem::path& where, const std::vector<std::string>& classes,
+                                    bool all_needed) {
+  folder_listing listing;
+  for (const auto& entry : std::filesystem::directory_iterator(where)) {
+    if (is_ignored_name(entry.path())) {
+      ++listing.found.ignored;
+    } else if (entry.is_symlink() && !entry.exists()) {
+      fail(portable_name(entry.path()), ": a link that leads nowhere, perhaps to a drive that is not there");
+    } else if (entry.is_regular_file() && (is_picture_name(entry.path()) || !kind_left_out(entry.path()).empty())) {
+      ++listing.found.left_out["in no class folder"];
+    }
+  }
+  for (const std::string& found : class_folders(where)) {
+    const auto place = std::lower_bound(classes.begin(), classes.end(), found);
+    require(place != classes.end() && *place == found, portable_name(where / found), ": no such class to learn from");
+    const std::size_t before = listing.files.size();
+    list_class(where, found, static_cast<std::int32_t>(place - classes.begin()), listing);
+    if (!all_needed || listing.files.size() > before) continue;
+    const std::string others = kinds_left_out(listing.found);
+    fail(portable_name(where / found), ": no jpg, jpeg, png, gif or bmp files in this class",
+         others.empty() ? "" : "; left out so far: " + others);
+  }
+  listing.found.read = static_cast<index>(listing.files.size());
+  return listing;
+}
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/data/readers/decode_files.hpp ====
+// Picture files as the pixels of a data set: decoded in parallel or recalled from a cache. Files that cannot be read
+// are all found before any of them is told.
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <string>
 #include <vector>
 
 
@@ -11352,66 +11873,10 @@ struct folder_options {
   std::filesystem::path cache_folder = {};
   int threads = 0;
   progress_callback on_progress = {};
+  bool skip_damaged = false;  ///< folders of classes: go on without files that cannot be read, and count them
 };
 
 namespace detail {
-
-/// A path as messages and caches name it, the same on every system.
-inline std::string portable_name(const std::filesystem::path& path) { return path.generic_string(); }
-
-inline bool is_picture_name(const std::filesystem::path& path) {
-  std::string ending = path.extension().string();
-  for (char& c : ending) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return (ending == ".jpg" || ending == ".jpeg" || ending == ".png") && path.filename().string().front() != '.';
-}
-
-/// The folders in `where` by name; hidden ones do not count.
-inline std::vector<std::string> class_folders(const std::filesystem::path& where) {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(where)) {
-    const std::string name = entry.path().filename().string();
-    if (entry.is_directory() && name.front() != '.') names.push_back(name);
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-struct picture_file {
-  std::string name;  ///< relative to the folder of classes
-  std::int32_t label = 0;
-  std::uint64_t bytes = 0;
-};
-
-/// What a cache remembers of a file: its name, size and time.
-inline std::string listing_line(const std::filesystem::path& path, const picture_file& file) {
-  return file.name + '\t' + std::to_string(file.bytes) + '\t' +
-         std::to_string(std::filesystem::last_write_time(path).time_since_epoch().count()) + '\n';
-}
-
-/// All pictures below `where`, class by class and by name, and a text with their names, sizes and times.
-inline std::pair<std::vector<picture_file>, std::string> list_pictures(const std::filesystem::path& where,
-                                                                       const std::vector<std::string>& classes) {
-  namespace fs = std::filesystem;
-  std::vector<picture_file> files;
-  std::string listing;
-  for (const std::string& found : class_folders(where)) {
-    const auto place = std::lower_bound(classes.begin(), classes.end(), found);
-    require(place != classes.end() && *place == found, portable_name(where / found), ": no such class to learn from");
-    std::vector<fs::path> members;
-    for (const auto& entry : fs::recursive_directory_iterator(where / found)) {
-      if (entry.is_regular_file() && is_picture_name(entry.path())) members.push_back(entry.path());
-    }
-    require(!members.empty(), portable_name(where / found), ": no jpg, jpeg or png files in this class");
-    std::sort(members.begin(), members.end());
-    for (const fs::path& path : members) {
-      files.push_back({portable_name(path.lexically_relative(where)),
-                       static_cast<std::int32_t>(place - classes.begin()),
-                       static_cast<std::uint64_t>(fs::file_size(path))});
-      listing += listing_line(path, files.back());
-    }
-  }
-  return {std::move(files), std::move(listing)};
-}
 
 /// One picture file at the asked size and channels.
 inline image read_for_dataset(const std::filesystem::path& path, const folder_options& options) {
@@ -11419,74 +11884,244 @@ inline image read_for_dataset(const std::filesystem::path& path, const folder_op
   return options.size > 0 ? resize(found, options.size, options.size) : found;
 }
 
-/// Decodes all files into `data.pixels`.
-inline void decode_all(const std::filesystem::path& where, const std::vector<picture_file>& files,
-                       const folder_options& options, dataset& data) {
-  const image first = read_for_dataset(where / files.front().name, options);
-  data.height = first.height, data.width = first.width;
+/// What is wrong with each file, by its place; empty: nothing.
+using file_problems = std::vector<std::string>;
+
+inline index count_problems(const file_problems& problems) {
+  return std::count_if(problems.begin(), problems.end(), [](const std::string& p) { return !p.empty(); });
+}
+
+/// `Error` with the first 20 problems, and how many more there are, unless there are none. `advice` follows.
+inline void refuse_problems(const file_problems& problems, const std::string& advice) {
+  constexpr index most = 20;
+  const index count = count_problems(problems);
+  if (count == 0) return;
+  std::string told;
+  index n = 0;
+  for (const std::string& problem : problems) {
+    if (!problem.empty() && n++ < most) told += (told.empty() ? "" : "; ") + problem;
+  }
+  if (count > 1) told = std::to_string(count) + " pictures cannot be read: " + told;
+  if (count > most) told += "; and " + std::to_string(count - most) + " more";
+  fail(told, advice);
+}
+
+/// The size of all pictures: the one that is asked for, or that of the first file that can be read.
+inline void find_size(const std::filesystem::path& where, const std::vector<picture_file>& files,
+                      const folder_options& options, dataset& data) {
+  data.height = data.width = options.size;
+  for (std::size_t i = 0; i < files.size() && data.height == 0; ++i) {
+    try {
+      const image first = read_for_dataset(where / files[i].name, options);
+      data.height = first.height, data.width = first.width;
+    } catch (const Error&) {
+      continue;  // told with all others
+    }
+  }
+}
+
+/// Decodes all files into `data.pixels`, and says what is wrong with those that cannot be read. `Error`: all can, but
+/// have different sizes.
+inline file_problems decode_all(const std::filesystem::path& where, const std::vector<picture_file>& files,
+                                const folder_options& options, dataset& data) {
+  find_size(where, files, options, data);
   const auto n = static_cast<index>(files.size());
   data.pixels.resize(static_cast<std::size_t>(n * data.image_size()));
+  file_problems problems(files.size()), other_sizes(files.size());
   constexpr index grain = 64, round = 64 * grain;
   progress_meter meter(options.on_progress, "decode " + portable_name(where), (n + round - 1) / round);
   for (index start = 0; start < n; start += round) {
     const index count = std::min(round, n - start);
     parallel_chunks(options.threads, count, grain, [&](index begin, index end) {
       for (index i = start + begin; i < start + end; ++i) {
-        const auto path = where / files[static_cast<std::size_t>(i)].name;
-        const image picture = read_for_dataset(path, options);
-        require(picture.height == data.height && picture.width == data.width, portable_name(path), ": ", picture.height,
-                " x ", picture.width, " pixels, others have ", data.height, " x ", data.width,
-                ": choose a size to resize to");
-        std::copy(picture.pixels.begin(), picture.pixels.end(), data.pixels.data() + i * data.image_size());
+        const auto at = static_cast<std::size_t>(i);
+        const auto path = where / files[at].name;
+        try {
+          const image picture = read_for_dataset(path, options);
+          if (picture.height == data.height && picture.width == data.width) {
+            std::copy(picture.pixels.begin(), picture.pixels.end(), data.pixels.data() + i * data.image_size());
+          } else {
+            other_sizes[at] = portable_name(path) + ": " + std::to_string(picture.height) + " x " +
+                              std::to_string(picture.width) + " pixels";
+          }
+        } catch (const Error& error) {
+          problems[at] = error.what();
+        }
       }
     });
     meter.step();
   }
+  const auto odd = std::find_if(other_sizes.begin(), other_sizes.end(), [](const auto& o) { return !o.empty(); });
+  const bool refused = count_problems(problems) > 0 && !options.skip_damaged;
+  require(refused || odd == other_sizes.end(), odd == other_sizes.end() ? "" : *odd, ", others have ", data.height,
+          " x ", data.width, ": choose a size to resize to");
+  return problems;
 }
 
-/// Fills `data.pixels` from the cache if it was made from exactly these files, otherwise decodes them and stores that.
-/// `choice` tells different choices of files from one folder apart.
-inline void decode_or_recall(const std::filesystem::path& where, const std::vector<picture_file>& files,
-                             const std::string& listing, const std::string& choice, const folder_options& options,
-                             dataset& data) {
-  namespace fs = std::filesystem;
-  const fs::path& cache = options.cache_folder;
-  const std::string key = portable_name(fs::weakly_canonical(where)) + "\tsize " + std::to_string(options.size) +
-                          "\tchannels " + std::to_string(options.channels) + choice;
-  if (auto stored = load_decoded(cache, key, key + '\n' + listing, options.threads); stored && stored->n == data.n()) {
+/// Takes files with a problem out of the list, and their pixels out of the data.
+inline void leave_out(const file_problems& problems, std::vector<picture_file>& files, dataset& data) {
+  const auto size = static_cast<std::size_t>(data.image_size());
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    if (!problems[i].empty()) continue;
+    if (kept != i && !data.pixels.empty())
+      std::copy_n(data.pixels.data() + i * size, size, data.pixels.data() + kept * size);
+    if (kept != i) files[kept] = std::move(files[i]);
+    ++kept;
+  }
+  files.resize(kept);
+  if (!data.pixels.empty()) data.pixels.resize(kept * size);
+}
+
+/// A folder's decoded pictures between two runs. The key names folder and options, the listing the files.
+struct folder_cache {
+  const folder_options& options;
+  std::string key;
+
+  std::string head(const std::vector<picture_file>& files) const { return key + '\n' + listing_of(files); }
+
+  bool recall(const std::vector<picture_file>& files, dataset& data) const {
+    auto stored = load_decoded(options.cache_folder, key, head(files), options.threads);
+    if (!stored || stored->n != static_cast<index>(files.size())) return false;
     data.height = stored->height, data.width = stored->width, data.channels = stored->channels;
     data.pixels = std::move(stored->pixels);
-  } else {
-    decode_all(where, files, options, data);
-    store_decoded(cache, key, key + '\n' + listing, data.n(), data.height, data.width, data.channels, data.pixels,
-                  options.threads);
+    return true;
   }
+  void store(const std::vector<picture_file>& files, const dataset& data) const {
+    store_decoded(options.cache_folder, key, head(files), static_cast<index>(files.size()), data.height, data.width,
+                  data.channels, data.pixels, options.threads);
+  }
+
+  /// What was wrong with some of these files the last time, if it still is.
+  file_problems recall_damaged(const std::filesystem::path& where, const std::vector<picture_file>& files) const {
+    const auto stored = load_decoded(options.cache_folder, key + "\tdamaged", head(files), options.threads);
+    if (!stored || stored->pixels.size() != files.size()) return {};
+    file_problems problems(files.size());
+    for (std::size_t i = 0; i < files.size(); ++i) {
+      if (stored->pixels[i] == 0) continue;
+      try {
+        read_for_dataset(where / files[i].name, options);
+        return {};  // whatever kept it from being read is over
+      } catch (const Error& error) {
+        problems[i] = error.what();
+      }
+    }
+    return problems;
+  }
+  void store_damaged(const std::vector<picture_file>& files, const file_problems& problems) const {
+    std::vector<std::uint8_t> marks;
+    for (const auto& problem : problems) marks.push_back(problem.empty() ? 0 : 1);
+    store_decoded(options.cache_folder, key + "\tdamaged", head(files), static_cast<index>(files.size()), 1, 1, 1,
+                  marks, options.threads);
+  }
+};
+
+/// Fills `data.pixels` from the cache if it was made from exactly these files, otherwise decodes them and stores that.
+/// `choice` tells different choices of files from one folder apart. Returns what is wrong with each file: where there
+/// is something, `skip_damaged` has taken these out of `files`, and without it there are no pixels.
+inline file_problems decode_or_recall(const std::filesystem::path& where, std::vector<picture_file>& files,
+                                      const std::string& choice, const folder_options& options, dataset& data) {
+  const folder_cache cache{options, portable_name(std::filesystem::weakly_canonical(where)) + "\tsize " +
+                                        std::to_string(options.size) + "\tchannels " +
+                                        std::to_string(options.channels) + choice};
+  if (cache.recall(files, data)) return {};
+  if (options.skip_damaged) {
+    auto known = cache.recall_damaged(where, files);
+    auto rest = files;
+    if (!known.empty()) leave_out(known, rest, data);
+    if (!known.empty() && cache.recall(rest, data)) {
+      files = std::move(rest);
+      return known;
+    }
+  }
+  auto problems = decode_all(where, files, options, data);
+  const index damaged = count_problems(problems);
+  if (damaged > 0 && !options.skip_damaged) return problems;
+  if (damaged > 0) {
+    cache.store_damaged(files, problems);
+    leave_out(problems, files, data);
+  }
+  if (!files.empty()) cache.store(files, data);
+  return problems;
 }
 
 }  // namespace detail
+}  // namespace core_tokensets
 
-/// The pictures of `where`, one folder a class; classes are numbered as in `classes` (sorted), or by name if that is
-/// empty. `Error`: no such folder, no pictures, an unknown class, a damaged file, different sizes.
-inline dataset load_class_folders(const std::filesystem::path& where, const folder_options& options = {},
-                                  std::vector<std::string> classes = {}) {
+// ==== core_tokensets/data/readers/folder.hpp ====
+// Pictures from folders: DIR/train and DIR/test (or DIR/val), in each one folder a class, in it JPEG, PNG, GIF and BMP
+// files. What else lies there is counted, not lost.
+
+#include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+inline constexpr const char* damaged_advice = " (the option skip_damaged, --skip-damaged, goes on without)";
+
+/// `Error` where a class has no picture left.
+inline void check_classes(const std::filesystem::path& where, const dataset& data) {
+  for (const index k : classes_without_pictures(data)) {
+    fail(portable_name(where / data.class_names[static_cast<std::size_t>(k)]),
+         ": none of the pictures in this class can be read");
+  }
+}
+
+/// `load_class_folders`; what is wrong with files is told in `problems`, and without `skip_damaged` there are no pixels
+/// then.
+inline dataset read_class_folders(const std::filesystem::path& where, const folder_options& options,
+                                  std::vector<std::string> classes, file_problems& problems) {
   namespace fs = std::filesystem;
+  const bool all_needed = classes.empty();
   require(with_file_errors([&] { return fs::is_directory(where); }), where.string(), ": no such folder of classes");
   require(options.size >= 0 && (options.channels == 1 || options.channels == 3), "load_folder: size ", options.size,
           " with ", options.channels, " channels, expected a size of at least 0 and 1 or 3 channels");
-  if (classes.empty()) classes = with_file_errors([&] { return detail::class_folders(where); });
+  if (all_needed) classes = with_file_errors([&] { return class_folders(where); });
   require(!classes.empty(), where.string(), ": expected one folder a class, found none");
-  const auto [files, listing] = with_file_errors([&] { return detail::list_pictures(where, classes); });
-  require(!files.empty(), where.string(), ": no jpg, jpeg or png files in its class folders");
+  auto [files, found] = with_file_errors([&] { return list_pictures(where, classes, all_needed); });
+  require(!files.empty(), where.string(), ": no jpg, jpeg, png, gif or bmp files in its class folders");
 
   dataset data;
   data.channels = options.channels;
   data.class_names = std::move(classes);
+  const auto all = files;
+  problems = decode_or_recall(where, files, {}, options, data);
   for (const auto& file : files) {
     data.labels.push_back(file.label);
     data.names.push_back(file.name);
     data.source_bytes.push_back(file.bytes);
   }
-  detail::decode_or_recall(where, files, listing, {}, options, data);
+  for (std::size_t i = 0; i < problems.size(); ++i) {
+    if (!problems[i].empty()) found.damaged.push_back(portable_name(where / all[i].name));
+  }
+  if (!found.damaged.empty()) found.left_out["damaged"] = static_cast<index>(found.damaged.size());
+  found.read = data.n();
+  data.reading = std::move(found);
+  if (!options.skip_damaged) return data;
+  require(data.n() > 0, where.string(), ": none of its pictures can be read");
+  if (all_needed) check_classes(where, data);
+  return data;
+}
+
+}  // namespace detail
+
+/// The pictures of `where`, one folder a class; classes are numbered as in `classes` (sorted; some may be without
+/// pictures), or by name if that is empty. `reading` says what was left out. `Error`: no such folder, no pictures, an
+/// unknown class, damaged files (all are named, unless `skip_damaged`), different sizes.
+inline dataset load_class_folders(const std::filesystem::path& where, const folder_options& options = {},
+                                  std::vector<std::string> classes = {}) {
+  detail::file_problems problems;
+  dataset data = detail::read_class_folders(where, options, std::move(classes), problems);
+  if (!options.skip_damaged) detail::refuse_problems(problems, detail::damaged_advice);
   return data;
 }
 
@@ -11529,8 +12164,11 @@ inline dataset_split load_folder(const std::filesystem::path& dir, const folder_
   detail::check_folder_of_parts(dir);
   dataset_split split;
   const auto test = dir / test_part(dir);
-  split.train = load_class_folders(dir / "train", options);
-  split.test = load_class_folders(test, options, split.train.class_names);
+  detail::file_problems problems, of_test;
+  split.train = detail::read_class_folders(dir / "train", options, {}, problems);
+  split.test = detail::read_class_folders(test, options, split.train.class_names, of_test);
+  problems.insert(problems.end(), of_test.begin(), of_test.end());
+  if (!options.skip_damaged) detail::refuse_problems(problems, detail::damaged_advice);
   require(split.train.height == split.test.height && split.train.width == split.test.width, dir.string(),
           ": train has ", split.train.height, " x ", split.train.width, " pixels, test ", split.test.height, " x ",
           split.test.width, ": choose a size to resize to");
@@ -11912,8 +12550,8 @@ struct listed_picture {
 };
 
 /// The pictures of `folder` in the order of `list`, all of the one class "picture"; resized, converted and cached as
-/// the options say. `Error`: an empty list, a file that is missing (it and its id are named) or damaged, different
-/// sizes.
+/// the options say. `Error`: an empty list, a file that is missing (it and its id are named), damaged files (all
+/// are named), different sizes.
 inline dataset load_pictures(const std::filesystem::path& folder, std::span<const listed_picture> list,
                              const folder_options& options = {}) {
   require(!list.empty(), folder.string(), ": no pictures are asked for");
@@ -11923,22 +12561,23 @@ inline dataset load_pictures(const std::filesystem::path& folder, std::span<cons
   data.channels = options.channels;
   data.class_names = {"picture"};
   data.labels.assign(list.size(), 0);
+  require(!options.skip_damaged,
+          "load_pictures: texts are about all pictures of a list; skip_damaged is for folders of classes");
   std::vector<detail::picture_file> files;
-  std::string listing;
   std::uint64_t chosen = fnv1a({});
   for (const auto& [file, what] : list) {
     const auto path = folder / file;
     std::error_code missing;
-    const auto bytes = std::filesystem::file_size(path, missing);
-    require(!missing, path.string(), ": no such picture (", what, ")");
-    files.push_back({file, 0, static_cast<std::uint64_t>(bytes)});
-    listing += detail::listing_line(path, files.back());
+    require(std::filesystem::is_regular_file(path, missing), path.string(), ": no such picture (", what, ")");
+    files.push_back(detail::picture_file_of(folder, file, 0));
     const std::string line = file + '\n';
     chosen = fnv1a(std::as_bytes(std::span(line)), chosen);
     data.names.push_back(file);
     data.source_bytes.push_back(files.back().bytes);
   }
-  detail::decode_or_recall(folder, files, listing, "\tlist " + checksum_text(chosen), options, data);
+  const auto problems = detail::decode_or_recall(folder, files, "\tlist " + checksum_text(chosen), options, data);
+  detail::refuse_problems(problems, "");
+  data.reading.read = data.n();
   return data;
 }
 
@@ -12125,6 +12764,7 @@ inline visual_text join(std::span<const visual_text> sets) {
   const auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
   for (const auto& set : sets) {
     const index before = all.images.n();
+    all.images.reading += set.images.reading;
     const auto classes = detail::merge_names(set.images.class_names, all.images.class_names);
     const auto groups = detail::merge_names(set.group_names, all.group_names);
     for (const auto label : set.images.labels) all.images.labels.push_back(classes[static_cast<std::size_t>(label)]);
@@ -19377,24 +20017,24 @@ inline std::vector<byte_accuracy> rising_curve(std::span<const byte_accuracy> po
     require(std::isfinite(p.bytes) && p.bytes > 0 && std::isfinite(p.accuracy), "curve: ", p.bytes, " bytes with ",
             p.accuracy, ", expected more than 0 bytes and finite numbers");
   std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
-  struct block {
+  struct pool {
     std::vector<double> bytes;
     double sum, count;
     double mean() const { return sum / count; }
   };
-  std::vector<block> blocks;
+  std::vector<pool> sums;
   for (const auto& p : sorted) {
-    if (!blocks.empty() && blocks.back().bytes.back() == p.bytes) {
-      blocks.back().sum += p.accuracy, blocks.back().count += 1;
+    if (!sums.empty() && sums.back().bytes.back() == p.bytes) {
+      sums.back().sum += p.accuracy, sums.back().count += 1;
     } else {
-      blocks.push_back({{p.bytes}, p.accuracy, 1});
+      sums.push_back({{p.bytes}, p.accuracy, 1});
     }
   }
-  std::vector<block> pooled;
-  for (auto& next : blocks) {
+  std::vector<pool> pooled;
+  for (auto& next : sums) {
     pooled.push_back(std::move(next));
     while (pooled.size() > 1 && pooled[pooled.size() - 2].mean() > pooled.back().mean()) {
-      block& into = pooled[pooled.size() - 2];
+      pool& into = pooled[pooled.size() - 2];
       into.bytes.insert(into.bytes.end(), pooled.back().bytes.begin(), pooled.back().bytes.end());
       into.sum += pooled.back().sum, into.count += pooled.back().count;
       pooled.pop_back();
@@ -21289,14 +21929,23 @@ image answer_sheet(B& b, const image_text_model<B>& model, const sample_view<vis
 #include <string>
 #include <string_view>
 
+
 namespace core_tokensets {
 
 /// Text with the five characters that mean something in HTML written as entities; right between tags and in attributes.
+/// What is not UTF-8 becomes U+FFFD.
 inline std::string escape_html(std::string_view text) {
   std::string safe;
   safe.reserve(text.size());
-  for (const char c : text) {
-    switch (c) {
+  while (!text.empty()) {
+    const auto [length, valid] = detail::first_character(text);
+    const std::string_view character = text.substr(0, length);
+    text.remove_prefix(length);
+    if (!valid) {
+      safe += "\xef\xbf\xbd";
+      continue;
+    }
+    switch (character.front()) {
       case '&':
         safe += "&amp;";
         break;
@@ -21313,7 +21962,7 @@ inline std::string escape_html(std::string_view text) {
         safe += "&#39;";
         break;
       default:
-        safe += c;
+        safe += character;
     }
   }
   return safe;
@@ -21760,7 +22409,25 @@ inline std::string class_name(const std::vector<std::string>& names, index label
                                                                 : names[static_cast<std::size_t>(label)];
 }
 
+/// What stands below a picture of a class: its name, or "class 3" where the letters of pictures are too few for it.
+inline std::string class_label(const std::vector<std::string>& names, index label) {
+  const std::string name = class_name(names, label);
+  const bool can_be_drawn = std::all_of(name.begin(), name.end(), [](char c) { return c >= ' ' && c <= '~'; });
+  return can_be_drawn ? name : "class " + std::to_string(label);
+}
+
 }  // namespace detail
+
+/// "class 3: Grün, class 5: 猫" of the classes whose names sheets cannot show, to be written beside them; empty: none.
+inline std::string class_legend(const std::vector<std::string>& names) {
+  std::string legend;
+  for (index k = 0; k < static_cast<index>(names.size()); ++k) {
+    const auto& name = names[static_cast<std::size_t>(k)];
+    const std::string label = detail::class_label(names, k);
+    if (label != name) legend += (legend.empty() ? "" : ", ") + label + ": " + name;
+  }
+  return legend;
+}
 
 /// Sample s as a picture of three channels, its tokens in their places as the memory's codec gives them back, and quiet
 /// grey where there is none. `Error`: pixels that are neither grey nor colour.
@@ -21775,7 +22442,7 @@ inline image picture_of(const token_memory& memory, index s) {
 
 /// Up to `count` samples of a memory, spread over it: each picture and, beside it, what the memory kept of it.
 /// `pictures` `[S]` says which picture of `data` each sample came from; -1: nobody knows, and only what was kept is
-/// shown. Captions are the classes, or what the memory keeps of texts. `Error`: an empty memory.
+/// shown. Captions are the classes (`class_legend`), or what the memory keeps of texts. `Error`: an empty memory.
 inline image kept_tokens_sheet(const token_memory& memory, const dataset& data, std::span<const index> pictures,
                                index count = 20) {
   require(!memory.empty(), "kept_tokens_sheet: the memory is empty");
@@ -21791,7 +22458,7 @@ inline image kept_tokens_sheet(const token_memory& memory, const dataset& data, 
     std::string of_kept = std::to_string(sample.tokens()) + " of " + std::to_string(grid.tokens());
     if (texts) of_kept = std::string(sample.answer) + " (" + of_kept + ")";
     cells.push_back({source < 0 ? blank : grey_to_rgb(data.view_of(source)),
-                     texts ? std::string(sample.prompt) : detail::class_name(data.class_names, sample.target)});
+                     texts ? std::string(sample.prompt) : detail::class_label(data.class_names, sample.target)});
     cells.push_back({picture_of(memory, s), std::move(of_kept)});
   }
   // Texts need room.
@@ -22170,7 +22837,7 @@ inline void write_report(const std::filesystem::path& path, const report_page& p
 namespace core_tokensets {
 
 /// The samples and, beside each picture, how much every patch mattered for its class by each method, whose name is the
-/// caption.
+/// caption; below the pictures stand their classes (`class_legend`).
 template <tensor_backend B, class... Methods>
 image relevance_sheet(B& b, const vit<B>& model, const sample_view<dataset>& samples, const Methods&... methods) {
   const vit_config& c = model.config();
@@ -22185,7 +22852,7 @@ image relevance_sheet(B& b, const vit<B>& model, const sample_view<dataset>& sam
   const auto patches = static_cast<std::size_t>(c.grid.tokens());
   for (std::size_t i = 0; i < samples.indices.size(); ++i) {
     const image_view picture = data.view_of(samples.indices[i]);
-    cells.push_back({grey_to_rgb(picture), detail::class_name(data.class_names, batch.targets[i])});
+    cells.push_back({grey_to_rgb(picture), detail::class_label(data.class_names, batch.targets[i])});
     for (std::size_t m = 0; m < names.size(); ++m) {
       cells.push_back(
           {overlay(picture, std::span(relevance[m]).subspan(i * patches, patches), c.grid.rows(), c.grid.cols()),
@@ -22203,7 +22870,9 @@ image relevance_sheet(B& b, const vit<B>& model, const sample_view<dataset>& sam
 // ==== core_tokensets/report/sequence_report.hpp ====
 // What a sequence of tasks leaves to look at: one page with all numbers and figures.
 
+#include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 
@@ -22222,7 +22891,41 @@ inline accuracy_table task_matrix(const json& values, const json& results) {
   return matrix;
 }
 
+/// "a, b and 3 more": at most `most` of the names.
+inline std::string some_names(const std::vector<std::string>& names, std::size_t most) {
+  std::string all;
+  for (std::size_t i = 0; i < std::min(most, names.size()); ++i) all += (i == 0 ? "" : ", ") + names[i];
+  return names.size() <= most ? all : all + " and " + std::to_string(names.size() - most) + " more";
+}
+
+/// The names of the classes that results of classes say nothing about.
+inline std::vector<std::string> unmeasured_classes(const json& results) {
+  return results.value("classes_without_test_pictures", std::vector<std::string>());
+}
+
+/// What is to be known of the pictures: which were not read, and which classes nothing is known of.
+inline report_section pictures_section(const json& results) {
+  report_section section{"Data"};
+  if (results.contains("pictures")) {
+    const auto found = picture_reading_from_json(results.at("pictures"));
+    if (found.read > 0) section.blocks.push_back(report_paragraph{text_of(found) + "."});
+    if (!found.damaged.empty())
+      section.blocks.push_back(report_paragraph{"Damaged: " + some_names(found.damaged, 20) + "."});
+  }
+  if (const auto without = unmeasured_classes(results); !without.empty())
+    section.blocks.push_back(report_paragraph{"No test pictures of " + some_names(without, 20) + "."});
+  return section;
+}
+
 }  // namespace detail
+
+/// " over 3 of 4 classes" where some classes have no pictures to measure on; empty where all have.
+inline std::string measured_classes(const json& results) {
+  const std::size_t without = detail::unmeasured_classes(results).size();
+  if (without == 0) return {};
+  const std::size_t all = results.at("class_names").size();
+  return " over " + std::to_string(all - without) + " of " + std::to_string(all) + " classes";
+}
 
 /// The page of one sequence from its results as JSON (`to_json`), with figures where there are any.
 inline report_page sequence_page(const json& results, const std::vector<report_figure>& figures) {
@@ -22232,13 +22935,15 @@ inline report_page sequence_page(const json& results, const std::vector<report_f
   const std::string what = captions ? "CIDEr-D over 10" : "accuracy";
   report_page page{.title = "Tasks one after another",
                    .subtitle = "Memory: " + config.value("memory", std::string("none")),
-                   .facts = {{"Average " + what, percent("average_accuracy")},
+                   .facts = {{"Average " + what + measured_classes(results), percent("average_accuracy")},
                              {"Average incremental " + what, percent("average_incremental_accuracy")},
                              {"Forgetting", percent("forgetting")},
                              {"Memory", std::to_string(results.at("memory_bytes").get<index>()) + " bytes"},
                              {"Samples", std::to_string(results.at("memory_samples").get<index>())},
                              {"Tokens", std::to_string(results.at("memory_tokens").get<index>())}}};
-  page.sections.push_back({captions ? what : "Accuracy", {detail::task_matrix(results.at("accuracy"), results)}});
+  if (auto data = detail::pictures_section(results); !data.blocks.empty()) page.sections.push_back(std::move(data));
+  page.sections.push_back({captions ? what : "Accuracy" + measured_classes(results),
+                           {detail::task_matrix(results.at("accuracy"), results)}});
   const json measures = results.value("measures", json::object());
   for (const auto& [name, values] : measures.items())
     page.sections.push_back({name, {detail::task_matrix(values, results)}});

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "cli/support.hpp"
+#include "core_tokensets/io/parse_json.hpp"
 #include "support/golden.hpp"
 #include "support/tolerance.hpp"
 
@@ -64,6 +65,31 @@ void set_first(cts::host_array& array, float value) {
 }
 
 }  // namespace
+
+TEST_CASE("bytes are normalised as the model's file says, other numbers are taken as they are", "[cli][golden]") {
+  golden_files files;
+  const auto& shape = files.inputs.at("images").shape;
+  std::vector<std::uint8_t> bytes(files.inputs.at("images").as<float>().size());
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(i * 37 % 256);
+  auto config = files.weights.metadata.contains("config") ? cts::parse_json(files.weights.metadata["config"], "config")
+                                                          : cts::json::object();
+  config["mean"] = std::vector<double>{0.25};
+  config["std"] = std::vector<double>{0.125};
+  files.weights.metadata["config"] = config.dump();
+  files.inputs.arrays["images"] = cts::host_array::of(bytes, shape);
+  files.save();
+  const auto of_bytes = files.result(files.predict()).at("logits").as<float>();
+  CHECK(run_well(files.box, files.predict()).out ==
+        "images: bytes, normalised as the model says: (x / 255 - 0.25) / 0.125\n");
+
+  std::vector<float> numbers;
+  for (const auto x : bytes) numbers.push_back((static_cast<float>(x) / 255 - 0.25f) / 0.125f);
+  files.inputs.arrays["images"] = cts::host_array::of(numbers, shape);
+  files.save();
+  CHECK(files.result(files.predict()).at("logits").as<float>() == of_bytes);
+  CHECK(run_well(files.box, files.predict()).out.find("from -2 to 6, taken as normalised already") !=
+        std::string::npos);
+}
 
 TEST_CASE("the commands give the golden numbers", "[cli][golden]") {
   const golden_files files;

@@ -59,6 +59,42 @@ TEST_CASE("sequence report: the page carries numbers, settings and pictures, esc
   CHECK(html.find("<folder>") == std::string::npos);
 }
 
+TEST_CASE("sequence report: what was left out, and what cannot be measured", "[report]") {
+  cts::json results{{"average_accuracy", 0.5},
+                    {"average_incremental_accuracy", 0.625},
+                    {"forgetting", 0.25},
+                    {"memory_bytes", 0},
+                    {"memory_samples", 0},
+                    {"memory_tokens", 0},
+                    {"accuracy", {{0.75}, {0.5, 0.5}}},
+                    {"seconds", {{"train", 1.5}}},
+                    {"class_names", {"ant", "bee", "cow"}}};
+  const auto page = [&] { return cts::to_html(cts::sequence_page(results, {})); };
+  CHECK(page().find("<h2>Data") == std::string::npos);
+  CHECK(cts::measured_classes(results).empty());
+  const cts::picture_reading found{9, {{"damaged", 25}, {"webp", 1}}, 3, std::vector<std::string>(25, "b\xe9.png")};
+  results["pictures"] = cts::to_json(found);
+  results["classes_without_test_pictures"] = std::vector<std::string>{"b\xc3\xa9<e>"};
+  CHECK(cts::measured_classes(results) == " over 2 of 3 classes");
+  const auto html = page();
+  for (const char* wanted : {"read 9 pictures, left out 26 (damaged 25, webp 1), ignored 3 hidden or tool-made.",
+                             "b\xef\xbf\xbd.png and 5 more", "No test pictures of b\xc3\xa9&lt;e&gt;.",
+                             "Average accuracy over 2 of 3 classes"}) {
+    INFO(wanted);
+    CHECK(html.find(wanted) != std::string::npos);
+  }
+  CHECK(cts::detail::is_utf8(html));
+}
+
+TEST_CASE("sequence report: names that sheets cannot show are written beside them", "[report]") {
+  CHECK(cts::class_legend({"ant", "b e~e"}).empty());
+  const std::vector<std::string> names{"ant", "Gr\xc3\xbcn", "bee", "\xe7\x8c\xab"};
+  CHECK(cts::class_legend(names) == "class 1: Gr\xc3\xbcn, class 3: \xe7\x8c\xab");
+  CHECK(cts::detail::class_label(names, 3) == "class 3");
+  CHECK(cts::detail::class_label(names, 2) == "bee");
+  CHECK(cts::detail::class_label(names, 9) == "9");
+}
+
 TEST_CASE("sequence report: texts are told by what they say, tasks by their names", "[report]") {
   const auto scenes = cts::scenes({.classes = 2, .train_per_class = 1, .test_per_class = 1, .image = 16});
   cts::token_memory memory({.grid = {16, 16, 3, 8}, .texts = true});

@@ -15,6 +15,7 @@
 #include "core_tokensets/core/random.hpp"
 #include "core_tokensets/core/view.hpp"
 #include "core_tokensets/data/image.hpp"
+#include "core_tokensets/data/reading.hpp"
 #include "core_tokensets/data/split.hpp"
 #include "core_tokensets/io/checksum.hpp"
 
@@ -29,6 +30,7 @@ struct dataset {
   std::vector<std::string> names;           ///< [S] where each picture came from
   std::vector<std::uint64_t> source_bytes;  ///< [S] size of each picture as it came (JPEG, PNG, raw)
   std::vector<std::uint8_t> masks;          ///< [S, height, width]: 0 background, o + 1 where object o is seen
+  picture_reading reading;                  ///< what was found where the pictures came from, parts of them included
 
   index n() const { return static_cast<index>(labels.size()); }
   index classes() const { return static_cast<index>(class_names.size()); }
@@ -81,6 +83,7 @@ inline dataset subset(const dataset& from, std::span<const index> indices) {
   dataset to;
   to.height = from.height, to.width = from.width, to.channels = from.channels;
   to.class_names = from.class_names;
+  to.reading = from.reading;
   const index size = from.image_size(), area = from.height * from.width;
   to.pixels.reserve(indices.size() * static_cast<std::size_t>(size));
   for (const index i : indices) {
@@ -95,6 +98,17 @@ inline dataset subset(const dataset& from, std::span<const index> indices) {
     }
   }
   return to;
+}
+
+/// The numbers of the classes that have no picture.
+inline std::vector<index> classes_without_pictures(const dataset& data) {
+  std::vector<bool> seen(static_cast<std::size_t>(data.classes()), false);
+  for (const std::int32_t label : data.labels) seen[static_cast<std::size_t>(label)] = true;
+  std::vector<index> without;
+  for (index k = 0; k < data.classes(); ++k) {
+    if (!seen[static_cast<std::size_t>(k)]) without.push_back(k);
+  }
+  return without;
 }
 
 /// Classes `first` to `last`, both included.

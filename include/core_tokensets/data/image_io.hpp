@@ -1,6 +1,6 @@
 #pragma once
-// Picture files: JPEG and PNG in, PNG and JPEG out. The work is done by the stb headers, which stay inside a namespace
-// of ours; what they are lenient about (cut-off or damaged files) is checked here first.
+// Picture files: JPEG, PNG, GIF and BMP in, PNG and JPEG out. The work is done by the stb headers, which stay inside a
+// namespace of ours; what they are lenient about (cut-off or damaged files) is checked here first.
 
 #include <array>
 #include <climits>
@@ -32,7 +32,10 @@
 #endif
 
 #include "core_tokensets/core/error.hpp"
+#include "core_tokensets/data/exif.hpp"
 #include "core_tokensets/data/image.hpp"
+#include "core_tokensets/data/picture_checks.hpp"
+#include "core_tokensets/data/picture_format.hpp"
 #include "core_tokensets/io/atomic_file.hpp"
 
 // The switches of stb are set for these two includes only. A program may use stb for itself as well, but a translation
@@ -103,75 +106,6 @@ namespace core_tokensets {
 
 namespace detail {
 
-/// True if no Huffman table in the payload of a DHT segment has more than 256 codes: old versions of stb write beyond
-/// their arrays otherwise.
-inline bool huffman_tables_fit(std::span<const std::uint8_t> payload) {
-  while (payload.size() >= 17) {
-    std::size_t codes = 0;
-    for (std::size_t i = 1; i <= 16; ++i) codes += payload[i];
-    if (codes > 256 || payload.size() < 17 + codes) return false;
-    payload = payload.subspan(17 + codes);
-  }
-  return payload.empty();
-}
-
-/// True if the markers of a JPEG file lead from its start to its end-of-image marker (newer versions of stb fill up
-/// what is missing with grey).
-inline bool jpeg_is_whole(std::span<const std::uint8_t> b) {
-  std::size_t i = 2;
-  while (i + 1 < b.size()) {
-    if (b[i] != 0xFF) return false;
-    const unsigned marker = b[i + 1];
-    if (marker == 0xFF) {  // a fill byte
-      ++i;
-      continue;
-    }
-    i += 2;
-    if (marker == 0xD9) return true;
-    if (marker == 0x01 || (marker >= 0xD0 && marker <= 0xD7)) continue;
-    if (i + 1 >= b.size()) return false;
-    const auto length = static_cast<std::size_t>(b[i] << 8 | b[i + 1]);
-    if (length < 2 || length > b.size() - i) return false;
-    if (marker == 0xC4 && !huffman_tables_fit(b.subspan(i + 2, length - 2))) return false;
-    i += length;
-    if (marker != 0xDA) continue;
-    // Coded data: it ends at the first marker that is neither an escaped 0xFF nor a restart.
-    while (i + 1 < b.size() && (b[i] != 0xFF || b[i + 1] == 0 || (b[i + 1] >= 0xD0 && b[i + 1] <= 0xD7))) ++i;
-  }
-  return false;
-}
-
-/// CRC-32 as PNG uses it (ISO 3309).
-constexpr std::uint32_t crc32(std::span<const std::uint8_t> bytes) {
-  constexpr auto table = [] {
-    std::array<std::uint32_t, 256> t{};
-    for (std::uint32_t n = 0; n < 256; ++n) {
-      std::uint32_t c = n;
-      for (int k = 0; k < 8; ++k) c = (c & 1) != 0 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
-      t[n] = c;
-    }
-    return t;
-  }();
-  std::uint32_t crc = 0xFFFFFFFFu;
-  for (const std::uint8_t b : bytes) crc = table[(crc ^ b) & 255u] ^ (crc >> 8);
-  return ~crc;
-}
-
-/// True if all chunks of a PNG file up to IEND are there and have the right checksum.
-inline bool png_is_whole(std::span<const std::uint8_t> b) {
-  const auto word = [&](std::size_t i) {
-    return static_cast<std::uint32_t>(b[i]) << 24 | static_cast<std::uint32_t>(b[i + 1]) << 16 |
-           static_cast<std::uint32_t>(b[i + 2]) << 8 | static_cast<std::uint32_t>(b[i + 3]);
-  };
-  for (std::size_t i = 8; i + 12 <= b.size();) {
-    const std::size_t length = word(i);
-    if (length > b.size() - i - 12 || crc32(b.subspan(i + 4, length + 4)) != word(i + 8 + length)) return false;
-    if (word(i + 4) == 0x49454E44u) return true;
-    i += length + 12;
-  }
-  return false;
-}
-
 inline void append_bytes(void* context, void* data, int size) {
   const auto* first = static_cast<const std::byte*>(data);
   static_cast<std::vector<std::byte>*>(context)->insert(static_cast<std::vector<std::byte>*>(context)->end(), first,
@@ -186,30 +120,35 @@ inline void check_encodable(const char* what, const image_view& from) {
 
 }  // namespace detail
 
-/// The picture in the bytes of a JPEG or PNG file, with 1, 3 or 4 channels, or as many as it has (0). Grey becomes
-/// colour and back, alpha is left out. `Error` naming `name`: another format, cut off, damaged.
+/// The picture in the bytes of a JPEG, PNG, GIF (its first frame) or BMP file as it is to be seen, with 1, 3 or 4
+/// channels, or as many as it has (0). Grey becomes colour and back, alpha is left out, the orientation of a photograph
+/// (`exif_orientation`) is applied. `Error` naming `name`: another format, cut off, damaged, four inks of unknown
+/// sense.
 inline image decode_image(std::span<const std::byte> bytes, index channels = 0, const std::string& name = "image") {
   const std::span b(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size());
-  constexpr std::array<std::uint8_t, 8> png{0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
-  const bool is_jpeg = b.size() >= 3 && b[0] == 0xFF && b[1] == 0xD8 && b[2] == 0xFF;
-  const bool is_png = b.size() >= 8 && std::memcmp(b.data(), png.data(), 8) == 0;
-  require(is_jpeg || is_png, name, ": neither a JPEG nor a PNG file (", b.size(), " bytes)");
+  const picture_format format = format_of(b);
+  require(format != picture_format::none, name, ": no JPEG, PNG, GIF or BMP file (", b.size(), " bytes)");
+  require(is_read(format), name, ": is ", name_of(format), ", expected JPEG, PNG, GIF or BMP");
   require(b.size() < INT_MAX, name, ": ", b.size(), " bytes, expected fewer than 2 GiB");
   require(channels == 0 || channels == 1 || channels == 3 || channels == 4, name, ": asked for ", channels,
           " channels, expected 0, 1, 3 or 4");
-  if (is_jpeg)
-    require(detail::jpeg_is_whole(b), name, ": JPEG file is cut off or damaged: its markers do not lead to an end");
-  if (is_png) require(detail::png_is_whole(b), name, ": PNG file is cut off or damaged: missing or wrong chunks");
+  if (const char* why = detail::why_damaged(b, format))
+    fail(name, ": ", name_of(format), " file is cut off or damaged: ", why);
+  require(
+      format != picture_format::jpeg || detail::jpeg_colours_are_known(b), name,
+      ": JPEG file of four inks (CMYK) without the marker that says whether they are stored inverted: save it as RGB");
   int width = 0, height = 0, found = 0;
   const std::unique_ptr<std::uint8_t, decltype(&std::free)> pixels(
       detail::stb::stbi_load_from_memory(b.data(), static_cast<int>(b.size()), &width, &height, &found,
                                          static_cast<int>(channels)),
       &std::free);
-  if (!pixels) fail(name, ": damaged ", is_jpeg ? "JPEG" : "PNG", " file: ", detail::stb::stbi_failure_reason());
-  return image(image_view{height, width, channels == 0 ? found : channels, pixels.get()});
+  if (!pixels) fail(name, ": damaged ", name_of(format), " file: ", detail::stb::stbi_failure_reason());
+  const image_view decoded{height, width, channels == 0 ? found : channels, pixels.get()};
+  const int orientation = format == picture_format::jpeg ? exif_orientation(b) : 1;
+  return orientation == 1 ? image(decoded) : turn_upright(decoded, orientation);
 }
 
-/// The picture in a JPEG or PNG file; see `decode_image`.
+/// The picture in a file; see `decode_image`.
 inline image read_image(const std::filesystem::path& path, index channels = 0) {
   return decode_image(read_file(path), channels, path.string());
 }

@@ -9,14 +9,24 @@
 #include <string>
 #include <string_view>
 
+#include "core_tokensets/io/json.hpp"
+
 namespace core_tokensets {
 
 /// Text with the five characters that mean something in HTML written as entities; right between tags and in attributes.
+/// What is not UTF-8 becomes U+FFFD.
 inline std::string escape_html(std::string_view text) {
   std::string safe;
   safe.reserve(text.size());
-  for (const char c : text) {
-    switch (c) {
+  while (!text.empty()) {
+    const auto [length, valid] = detail::first_character(text);
+    const std::string_view character = text.substr(0, length);
+    text.remove_prefix(length);
+    if (!valid) {
+      safe += "\xef\xbf\xbd";
+      continue;
+    }
+    switch (character.front()) {
       case '&':
         safe += "&amp;";
         break;
@@ -33,7 +43,7 @@ inline std::string escape_html(std::string_view text) {
         safe += "&#39;";
         break;
       default:
-        safe += c;
+        safe += character;
     }
   }
   return safe;

@@ -29,7 +29,25 @@ inline std::string class_name(const std::vector<std::string>& names, index label
                                                                 : names[static_cast<std::size_t>(label)];
 }
 
+/// What stands below a picture of a class: its name, or "class 3" where the letters of pictures are too few for it.
+inline std::string class_label(const std::vector<std::string>& names, index label) {
+  const std::string name = class_name(names, label);
+  const bool can_be_drawn = std::all_of(name.begin(), name.end(), [](char c) { return c >= ' ' && c <= '~'; });
+  return can_be_drawn ? name : "class " + std::to_string(label);
+}
+
 }  // namespace detail
+
+/// "class 3: Grün, class 5: 猫" of the classes whose names sheets cannot show, to be written beside them; empty: none.
+inline std::string class_legend(const std::vector<std::string>& names) {
+  std::string legend;
+  for (index k = 0; k < static_cast<index>(names.size()); ++k) {
+    const auto& name = names[static_cast<std::size_t>(k)];
+    const std::string label = detail::class_label(names, k);
+    if (label != name) legend += (legend.empty() ? "" : ", ") + label + ": " + name;
+  }
+  return legend;
+}
 
 /// Sample s as a picture of three channels, its tokens in their places as the memory's codec gives them back, and quiet
 /// grey where there is none. `Error`: pixels that are neither grey nor colour.
@@ -44,7 +62,7 @@ inline image picture_of(const token_memory& memory, index s) {
 
 /// Up to `count` samples of a memory, spread over it: each picture and, beside it, what the memory kept of it.
 /// `pictures` `[S]` says which picture of `data` each sample came from; -1: nobody knows, and only what was kept is
-/// shown. Captions are the classes, or what the memory keeps of texts. `Error`: an empty memory.
+/// shown. Captions are the classes (`class_legend`), or what the memory keeps of texts. `Error`: an empty memory.
 inline image kept_tokens_sheet(const token_memory& memory, const dataset& data, std::span<const index> pictures,
                                index count = 20) {
   require(!memory.empty(), "kept_tokens_sheet: the memory is empty");
@@ -60,7 +78,7 @@ inline image kept_tokens_sheet(const token_memory& memory, const dataset& data, 
     std::string of_kept = std::to_string(sample.tokens()) + " of " + std::to_string(grid.tokens());
     if (texts) of_kept = std::string(sample.answer) + " (" + of_kept + ")";
     cells.push_back({source < 0 ? blank : grey_to_rgb(data.view_of(source)),
-                     texts ? std::string(sample.prompt) : detail::class_name(data.class_names, sample.target)});
+                     texts ? std::string(sample.prompt) : detail::class_label(data.class_names, sample.target)});
     cells.push_back({picture_of(memory, s), std::move(of_kept)});
   }
   // Texts need room.

@@ -12,7 +12,7 @@
 namespace core_tokensets {
 
 /// The samples and, beside each picture, how much every patch mattered for its class by each method, whose name is the
-/// caption.
+/// caption; below the pictures stand their classes (`class_legend`).
 template <tensor_backend B, class... Methods>
 image relevance_sheet(B& b, const vit<B>& model, const sample_view<dataset>& samples, const Methods&... methods) {
   const vit_config& c = model.config();
@@ -27,7 +27,7 @@ image relevance_sheet(B& b, const vit<B>& model, const sample_view<dataset>& sam
   const auto patches = static_cast<std::size_t>(c.grid.tokens());
   for (std::size_t i = 0; i < samples.indices.size(); ++i) {
     const image_view picture = data.view_of(samples.indices[i]);
-    cells.push_back({grey_to_rgb(picture), detail::class_name(data.class_names, batch.targets[i])});
+    cells.push_back({grey_to_rgb(picture), detail::class_label(data.class_names, batch.targets[i])});
     for (std::size_t m = 0; m < names.size(); ++m) {
       cells.push_back(
           {overlay(picture, std::span(relevance[m]).subspan(i * patches, patches), c.grid.rows(), c.grid.cols()),

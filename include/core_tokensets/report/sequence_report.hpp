@@ -1,9 +1,12 @@
 #pragma once
 // What a sequence of tasks leaves to look at: one page with all numbers and figures.
 
+#include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "core_tokensets/data/reading.hpp"
 #include "core_tokensets/io/json.hpp"
 #include "core_tokensets/report/page.hpp"
 
@@ -22,7 +25,41 @@ inline accuracy_table task_matrix(const json& values, const json& results) {
   return matrix;
 }
 
+/// "a, b and 3 more": at most `most` of the names.
+inline std::string some_names(const std::vector<std::string>& names, std::size_t most) {
+  std::string all;
+  for (std::size_t i = 0; i < std::min(most, names.size()); ++i) all += (i == 0 ? "" : ", ") + names[i];
+  return names.size() <= most ? all : all + " and " + std::to_string(names.size() - most) + " more";
+}
+
+/// The names of the classes that results of classes say nothing about.
+inline std::vector<std::string> unmeasured_classes(const json& results) {
+  return results.value("classes_without_test_pictures", std::vector<std::string>());
+}
+
+/// What is to be known of the pictures: which were not read, and which classes nothing is known of.
+inline report_section pictures_section(const json& results) {
+  report_section section{"Data"};
+  if (results.contains("pictures")) {
+    const auto found = picture_reading_from_json(results.at("pictures"));
+    if (found.read > 0) section.blocks.push_back(report_paragraph{text_of(found) + "."});
+    if (!found.damaged.empty())
+      section.blocks.push_back(report_paragraph{"Damaged: " + some_names(found.damaged, 20) + "."});
+  }
+  if (const auto without = unmeasured_classes(results); !without.empty())
+    section.blocks.push_back(report_paragraph{"No test pictures of " + some_names(without, 20) + "."});
+  return section;
+}
+
 }  // namespace detail
+
+/// " over 3 of 4 classes" where some classes have no pictures to measure on; empty where all have.
+inline std::string measured_classes(const json& results) {
+  const std::size_t without = detail::unmeasured_classes(results).size();
+  if (without == 0) return {};
+  const std::size_t all = results.at("class_names").size();
+  return " over " + std::to_string(all - without) + " of " + std::to_string(all) + " classes";
+}
 
 /// The page of one sequence from its results as JSON (`to_json`), with figures where there are any.
 inline report_page sequence_page(const json& results, const std::vector<report_figure>& figures) {
@@ -32,13 +69,15 @@ inline report_page sequence_page(const json& results, const std::vector<report_f
   const std::string what = captions ? "CIDEr-D over 10" : "accuracy";
   report_page page{.title = "Tasks one after another",
                    .subtitle = "Memory: " + config.value("memory", std::string("none")),
-                   .facts = {{"Average " + what, percent("average_accuracy")},
+                   .facts = {{"Average " + what + measured_classes(results), percent("average_accuracy")},
                              {"Average incremental " + what, percent("average_incremental_accuracy")},
                              {"Forgetting", percent("forgetting")},
                              {"Memory", std::to_string(results.at("memory_bytes").get<index>()) + " bytes"},
                              {"Samples", std::to_string(results.at("memory_samples").get<index>())},
                              {"Tokens", std::to_string(results.at("memory_tokens").get<index>())}}};
-  page.sections.push_back({captions ? what : "Accuracy", {detail::task_matrix(results.at("accuracy"), results)}});
+  if (auto data = detail::pictures_section(results); !data.blocks.empty()) page.sections.push_back(std::move(data));
+  page.sections.push_back({captions ? what : "Accuracy" + measured_classes(results),
+                           {detail::task_matrix(results.at("accuracy"), results)}});
   const json measures = results.value("measures", json::object());
   for (const auto& [name, values] : measures.items())
     page.sections.push_back({name, {detail::task_matrix(values, results)}});

@@ -183,6 +183,7 @@ inline visual_text join(std::span<const visual_text> sets) {
   const auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
   for (const auto& set : sets) {
     const index before = all.images.n();
+    all.images.reading += set.images.reading;
     const auto classes = detail::merge_names(set.images.class_names, all.images.class_names);
     const auto groups = detail::merge_names(set.group_names, all.group_names);
     for (const auto label : set.images.labels) all.images.labels.push_back(classes[static_cast<std::size_t>(label)]);

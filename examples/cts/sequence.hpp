@@ -40,11 +40,7 @@ struct sequence_arguments {
   std::ptrdiff_t tasks = 5, per_class = 0, image = 0, patch = 4, dim = 96, depth = 4, heads = 0;
   std::ptrdiff_t pictures = 0, test_pictures = 300, text_depth = 2, vocabulary = 1024, beams = 1;
   int threads = 0;
-<<<<<<< HEAD
-  bool resume = false, quiet = false, diagnose = false;
-=======
-  bool resume = false, quiet = false, skip_damaged = false;
->>>>>>> pictures
+  bool resume = false, quiet = false, diagnose = false, skip_damaged = false;
 };
 
 /// What `cts sequence` writes to results.json, and pictures of it.

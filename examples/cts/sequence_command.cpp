@@ -133,9 +133,6 @@ void write_results(const std::filesystem::path& out, const cts::tensor_file& mod
 
 namespace {
 
-<<<<<<< HEAD
-sequence_outcome run_or_check(const sequence_arguments& a, bool only_check) {
-=======
 cts::picture_reading found_in(const cts::dataset& train, const cts::dataset& test) {
   auto found = train.reading;
   found += test.reading;
@@ -165,8 +162,9 @@ void add_pictures(cts::json& results, const cts::dataset& train, const cts::data
   results["classes_without_test_pictures"] = without_test_pictures(test);
 }
 
-sequence_outcome run_sequence(const sequence_arguments& a) {
->>>>>>> pictures
+namespace {
+
+sequence_outcome run_or_check(const sequence_arguments& a, bool only_check) {
   check(a);
   sequence_outcome outcome;
   if (a.task == "classify") {

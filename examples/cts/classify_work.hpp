@@ -126,7 +126,8 @@ struct classify_work {
     for (std::size_t n = 0; n < all.size(); ++n) {
       const classified& c = all[n];
       cts::make_batch(cts::one_picture(c.picture, grid), std::vector<cts::index>{0}, model.config(), batch);
-      const auto relevance = attribute(method, b, model, batch, cts::target::of_class(c.said.label), workspace);
+      const auto relevance =
+          attribute(method, b, model, batch, cts::target::of_class(static_cast<std::int32_t>(c.said.label)), workspace);
       const auto kept =
           cts::keep(cts::surely_tokens{}, {relevance, cts::tokens_of_share(a.keep, grid.tokens()), n, grid.cols()});
       const std::vector<std::int32_t> positions(kept.positions.begin(), kept.positions.end());

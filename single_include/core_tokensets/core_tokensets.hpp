@@ -17681,7 +17681,7 @@ inline void write_weights(token_weighting how, index grid_tokens, index n, std::
   require(static_cast<index>(weights.size()) == n, "token memory: ", weights.size(), " token weights for ", n,
           " tokens");
   require(static_cast<index>(to.size()) >= weight_bytes(how, n), "token memory: ", n, " tokens with weights, there is ",
-          "room for ", how == token_weighting::drawn ? 8 * to.size() : to.size());
+          "room for the weights of ", how == token_weighting::drawn ? 8 * to.size() : to.size());
   index sure = 0;
   for (const float w : weights) sure += w == 1;
   const float drawn = drawn_weight(grid_tokens, n, sure);
@@ -17918,8 +17918,12 @@ inline void token_arrays::check(const std::string& name) const {
     size(column.name, columns[c].size(),
          (column.per_token ? t_count : s_count) * static_cast<std::size_t>(column.bytes()));
     for (index s = 0; column.name == "weights.drawn" && s < samples(); ++s) {
-      require(tokens_of(s) <= 8 * column.width, name, ": array 'weights.drawn': sample ", s, " has ", tokens_of(s),
-              " tokens, there is room for ", 8 * column.width);
+      const auto codes =
+          std::span(columns[c])
+              .subspan(static_cast<std::size_t>(s * column.width), static_cast<std::size_t>(column.width));
+      const bool none = std::all_of(codes.begin(), codes.end(), [](std::byte code) { return code == std::byte{0}; });
+      require(none || tokens_of(s) <= 8 * column.width, name, ": array 'weights.drawn': sample ", s, " has ",
+              tokens_of(s), " tokens with weights, there is room for ", 8 * column.width);
     }
   }
   detail::check_offsets(name, "offsets", offsets, t_count);

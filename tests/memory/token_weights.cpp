@@ -173,7 +173,8 @@ TEST_CASE("weights that a memory cannot keep are an error and change nothing", "
   refuses(token_weighting::drawn, {{1, 2}, {1, 2}}, "expected 1 or");  // 63
   refuses(token_weighting::drawn, {{1, 2}, {1, nan}}, "expected 1 or");
   refuses(token_weighting::drawn, {{1, 2}, {1}}, "1 token weights for 2 tokens");
-  refuses(token_weighting::drawn, {{1, 2, 3, 4, 5, 6, 7, 8, 9}}, "room for the weights of 8", 8);
+  refuses(token_weighting::drawn, {{1, 2, 3, 4, 5, 6, 7, 8, 9}, {1, 1, 1, 1, 12, 12, 12, 12, 12}},
+          "room for the weights of 8", 8);
   refuses(token_weighting::each, {{1, 2}, {1, 0.5f}}, "expected 1 to 62757");
   for (const float w : {0.0f, -1.0f, nan, HUGE_VALF, 1e6f}) refuses(token_weighting::each, {{1}, {w}}, "token weight");
   auto memory = filled(cts::surely_tokens{});
@@ -192,6 +193,14 @@ TEST_CASE("weights that a memory cannot keep are an error and change nothing", "
   CHECK_THROWS_AS(wrong.check(), cts::Error);
   wrong.columns = {{"weights.other", cts::dtype::u8, 1, false}};
   CHECK_THROWS_AS(wrong.check(), cts::Error);
+  {  // more tokens than bits are kept as long as none has a weight
+    cts::token_memory narrow(format_of(token_weighting::drawn, 8));
+    narrow.append(sample_of({{1, 2, 3, 4, 5, 6, 7, 8, 9}}).view());
+    narrow.append(sample_of({{1, 2}, {1, 63}}).view());
+    CHECK(narrow.token_weights(0) == std::vector<float>(9, 1.0f));
+    CHECK(narrow.token_weights(1) == std::vector<float>{1, 63});
+    CHECK_NOTHROW(cts::token_memory(narrow.arrays()));
+  }
   auto arrays = filled(cts::surely_tokens{}).arrays();  // a file with more tokens than bits
   arrays.format.columns[0].width = 1;
   arrays.columns[0].resize(40);

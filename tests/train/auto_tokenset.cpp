@@ -118,6 +118,9 @@ TEST_CASE("samples of several forms share a memory with weights", "[auto]") {
   for (const float w : memory.token_weights(halves)) of_whole.insert(w);
   CHECK(of_half == std::set<float>{1, 3});
   CHECK(of_whole == std::set<float>{1});
+  const support::scratch_folder folder;
+  memory.save(folder.path / "memory");
+  CHECK(cts::load_token_memory(folder.path / "memory").token_weights(0) == memory.token_weights(0));
   CHECK(memory.qualities(0) == std::vector<std::uint8_t>(8, 20));
   CHECK(memory.qualities(halves) == std::vector<std::uint8_t>(16, 5));
 }

@@ -45,7 +45,7 @@ inline void write_weights(token_weighting how, index grid_tokens, index n, std::
   require(static_cast<index>(weights.size()) == n, "token memory: ", weights.size(), " token weights for ", n,
           " tokens");
   require(static_cast<index>(to.size()) >= weight_bytes(how, n), "token memory: ", n, " tokens with weights, there is ",
-          "room for ", how == token_weighting::drawn ? 8 * to.size() : to.size());
+          "room for the weights of ", how == token_weighting::drawn ? 8 * to.size() : to.size());
   index sure = 0;
   for (const float w : weights) sure += w == 1;
   const float drawn = drawn_weight(grid_tokens, n, sure);

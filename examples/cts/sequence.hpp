@@ -41,6 +41,7 @@ struct sequence_arguments {
   std::ptrdiff_t pictures = 0, test_pictures = 300, text_depth = 2, vocabulary = 1024, beams = 1;
   int threads = 0;
   bool resume = false, quiet = false, diagnose = false, skip_damaged = false;
+  bool tells = true;  ///< what was read is printed; a study reads the same many times
 };
 
 /// What `cts sequence` writes to results.json, and pictures of it.

@@ -123,7 +123,7 @@ struct sequence_work {
     if (!a.out.empty()) folder.emplace(a.out);
     const auto stream = cts::class_incremental(read_classes(request_of(a)), {.tasks = a.tasks});
     const cts::dataset& train = stream.data().train;
-    tell_pictures(train, stream.data().test);
+    if (a.tells) tell_pictures(train, stream.data().test);
     auto model = a.weights.empty() ? cts::vit<B>(b, {.grid = {train.height, train.width, train.channels, a.patch},
                                                      .dim = a.dim,
                                                      .depth = a.depth,
@@ -212,7 +212,7 @@ struct text_sequence_work {
     if (!a.out.empty()) folder.emplace(a.out);
     const auto stream = read_texts(request_of(a), a.tasks);
     const cts::dataset& pictures = stream.data().train.images;
-    tell_pictures(pictures, stream.data().test.images);
+    if (a.tells) tell_pictures(pictures, stream.data().test.images);
     auto model = make_model(b, a, stream);
     const auto config = config_of(a, model.config().image);
     const cts::generation_options writing{.beams = a.beams, .length = a.task == "vqa" ? 12 : 40};

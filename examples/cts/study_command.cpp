@@ -45,7 +45,7 @@ class running_study {
   running_study(const study_arguments& a, const study_plan& plan, std::vector<study_run> runs)
       : a_(a), plan_(plan), runs_(std::move(runs)) {
     for (auto& run : runs_) {
-      run.arguments.quiet = !a_.progress;
+      run.arguments.quiet = !a_.progress, run.arguments.tells = false;
       outcomes_.push_back(outcome_on_disk(run, a_.overwrite));
     }
   }

@@ -82,6 +82,18 @@ TEST_CASE("VQA accuracy: answers are compared without what does not matter", "[t
   CHECK(cts::exact_match("3", {0, "", {"3", "2", "2"}, 0}) == 0);
 }
 
+TEST_CASE("VQA accuracy: capitals of any alphabet, and answers that say nothing", "[text]") {
+  CHECK(cts::normalise_answer("CAFÉ ÀÖØÞ ŸŁŇŽ ΆΈΏΑΩΫ ЁАЯ İ×") == "café àöøþ ÿłňž άέώαωϋ ёая İ×");
+  CHECK(cts::normalise_answer("café ÷ß ĸŉ ň ž ſ ς 日本 🙂") == "café ÷ß ĸŉ ň ž ſ ς 日本 🙂");
+  CHECK(cts::normalise_answer("\xc3") == "\xc3");  // not UTF-8: as it is
+  const std::vector<std::string> coffee(10, "café"), article(10, "the");
+  CHECK(cts::vqa_accuracy("CAFÉ", coffee) == 1);
+  CHECK(cts::vqa_accuracy("", article) == 0);
+  CHECK(cts::vqa_accuracy("a", article) == 0);
+  CHECK(cts::vqa_accuracy(" the ", article) == 1);
+  CHECK(cts::vqa_accuracy("", std::vector<std::string>(10, "")) == 1);
+}
+
 TEST_CASE("VQA accuracy: the published evaluator's quirks, where asked for", "[text]") {
   const auto both = [](const char* answer, const strings& humans) {
     return std::pair(cts::vqa_accuracy(answer, humans), cts::vqa_accuracy(answer, humans, {.quirks = true}));

@@ -53,13 +53,45 @@ inline const std::map<std::string, std::string, std::less<>>& contractions() {
   return table;
 }
 
+/// The small letter of a capital one, of the Latin, Greek and Cyrillic alphabets; any other character as it is.
+constexpr char32_t small_letter(char32_t c) {
+  const auto within = [c](char32_t low, char32_t high) { return c >= low && c <= high; };
+  if (within('A', 'Z') || (within(0xC0, 0xDE) && c != 0xD7)) return c + 32;
+  if (c == 0x178) return 0xFF;
+  if (c == 0x130 || c == 0x138 || c == 0x149) return c;  // no pair begins here
+  if (within(0x139, 0x148) || within(0x179, 0x17E)) return c % 2 == 1 ? c + 1 : c;
+  if (within(0x100, 0x176)) return c % 2 == 0 ? c + 1 : c;
+  if (within(0x391, 0x3AB) && c != 0x3A2) return c + 32;
+  if (c == 0x386) return 0x3AC;
+  if (within(0x388, 0x38A)) return c + 37;
+  if (c == 0x38C) return 0x3CC;
+  if (within(0x38E, 0x38F)) return c + 63;
+  if (within(0x400, 0x40F)) return c + 80;
+  if (within(0x410, 0x42F)) return c + 32;
+  return c;
+}
+
+/// The text with small letters; all capitals that are changed take one or two bytes of UTF-8, as their small ones do.
+inline std::string in_small_letters(std::string text) {
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
+    if (byte(i) < 0x80) {
+      text[i] = static_cast<char>(small_letter(byte(i)));
+    } else if ((byte(i) & 0xE0) == 0xC0 && i + 1 < text.size() && (byte(i + 1) & 0xC0) == 0x80) {
+      const char32_t c = small_letter(static_cast<char32_t>((byte(i) & 0x1F) << 6 | (byte(i + 1) & 0x3F)));
+      text[i] = static_cast<char>(0xC0 | c >> 6), text[i + 1] = static_cast<char>(0x80 | (c & 0x3F));
+      ++i;
+    }
+  }
+  return text;
+}
+
 /// Lower case, number words up to ten as digits ("none" is 0), articles left out, contractions with their apostrophes,
 /// one blank between words.
 inline std::string plain_words(std::string text) {
   static constexpr std::array<std::string_view, 11> numbers{"zero", "one",   "two",   "three", "four", "five",
                                                             "six",  "seven", "eight", "nine",  "ten"};
-  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  std::istringstream words(text);
+  std::istringstream words(in_small_letters(std::move(text)));
   std::string result;
   for (std::string word; words >> word;) {
     if (word == "none") word = "zero";
@@ -123,6 +155,13 @@ inline std::string normalise_answer(std::string_view answer) {
     text += detail::answer_marks.find(c) == detail::answer_marks.npos ? c : ' ';
   }
   return detail::plain_words(detail::without_periods(text));
+}
+
+/// Whether two answers are the same, normalised. What says nothing then ("", "the") is only what it is to the letter.
+inline bool same_answer(std::string_view answer, std::string_view other) {
+  const std::string given = normalise_answer(answer);
+  if (given.empty()) return detail::trimmed(answer) == detail::trimmed(other);
+  return given == normalise_answer(other);
 }
 
 }  // namespace core_tokensets

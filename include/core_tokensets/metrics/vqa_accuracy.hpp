@@ -29,11 +29,10 @@ inline double vqa_accuracy(std::string_view answer, std::span<const std::string>
                            const vqa_options& options = {}) {
   require(!humans.empty(), "vqa_accuracy: no human answers");
   const bool all_same = std::all_of(humans.begin(), humans.end(), [&](const auto& h) { return h == humans[0]; });
-  const auto given = options.quirks ? detail::plain_words(detail::published_punctuation(detail::trimmed(answer)))
-                                    : normalise_answer(answer);
+  const auto given = detail::plain_words(detail::published_punctuation(detail::trimmed(answer)));
   const auto matches = std::count_if(humans.begin(), humans.end(), [&](const std::string& human) {
     if (options.quirks) return given == (all_same ? human : detail::published_punctuation(human));
-    return given == normalise_answer(human);
+    return same_answer(answer, human);
   });
   const auto n = static_cast<double>(humans.size()), met = static_cast<double>(matches);
   if (!options.leave_one_out || humans.size() == 1) return std::min(1.0, met / std::min(3.0, n));
@@ -44,7 +43,7 @@ inline double vqa_accuracy(std::string_view answer, std::span<const std::string>
 
 /// 1 if the answer is, normalised, what most people said (`consensus`), otherwise 0.
 inline double exact_match(std::string_view answer, const visual_text_sample& sample) {
-  return normalise_answer(answer) == normalise_answer(consensus(sample)) ? 1.0 : 0.0;
+  return same_answer(answer, consensus(sample)) ? 1.0 : 0.0;
 }
 
 namespace detail {

@@ -19244,6 +19244,42 @@ inline index tokens_of_share(double keep, index tokens) {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/memory/rules/foveated.hpp ====
+// The whole picture, coarse where it does not matter.
+
+
+namespace core_tokensets {
+
+/// All P tokens: the `count` most relevant at the quality `sharp`, the others at `coarse`, for a byte or two each.
+/// Nothing is left out, so a stored picture looks like a picture; relevance decides where the bytes go.
+/// Wants a codec with qualities (`dct`).
+struct foveated_tokens {
+  static constexpr const char* name = "foveated";
+  static constexpr const char* about = "the whole picture, its most relevant tokens sharp and the others coarse";
+  int coarse = 5;  ///< 1 .. 100
+  int sharp = 20;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("coarse", self.coarse);
+    visit("sharp", self.sharp);
+  }
+};
+
+inline kept_tokens keep(const foveated_tokens& rule, const token_choice& c) {
+  detail::check_choice(c);
+  require_within("token rule 'foveated': coarse", rule.coarse, 1, 100);
+  require_within("token rule 'foveated': sharp", rule.sharp, 1, 100);
+  std::vector<std::uint16_t> all(c.relevance.size());
+  std::iota(all.begin(), all.end(), std::uint16_t{0});
+  std::vector<std::uint8_t> qualities(all.size(), static_cast<std::uint8_t>(rule.coarse));
+  for (const std::uint16_t p : detail::first_of(detail::by_relevance(c), c.count))
+    qualities[p] = static_cast<std::uint8_t>(rule.sharp);
+  return {std::move(all), {}, std::move(qualities)};
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/memory/rules/proportional.hpp ====
 // A sample of the tokens in which each is as likely as it is relevant, with weights that make up for that.
 
@@ -19456,42 +19492,6 @@ inline std::vector<std::uint16_t> keep(const window_tokens& rule, const token_ch
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/memory/rules/foveated.hpp ====
-// The whole picture, coarse where it does not matter.
-
-
-namespace core_tokensets {
-
-/// All P tokens: the `count` most relevant at the quality `sharp`, the others at `coarse`, for a byte or two each.
-/// Nothing is left out, so a stored picture looks like a picture; relevance decides where the bytes go.
-/// Wants a codec with qualities (`dct`).
-struct foveated_tokens {
-  static constexpr const char* name = "foveated";
-  static constexpr const char* about = "the whole picture, its most relevant tokens sharp and the others coarse";
-  int coarse = 5;  ///< 1 .. 100
-  int sharp = 20;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("coarse", self.coarse);
-    visit("sharp", self.sharp);
-  }
-};
-
-inline kept_tokens keep(const foveated_tokens& rule, const token_choice& c) {
-  detail::check_choice(c);
-  require_within("token rule 'foveated': coarse", rule.coarse, 1, 100);
-  require_within("token rule 'foveated': sharp", rule.sharp, 1, 100);
-  std::vector<std::uint16_t> all(c.relevance.size());
-  std::iota(all.begin(), all.end(), std::uint16_t{0});
-  std::vector<std::uint8_t> qualities(all.size(), static_cast<std::uint8_t>(rule.coarse));
-  for (const std::uint16_t p : detail::first_of(detail::by_relevance(c), c.count))
-    qualities[p] = static_cast<std::uint8_t>(rule.sharp);
-  return {std::move(all), {}, std::move(qualities)};
-}
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/memory/token_rules.hpp ====
 // The table of all token rules by name. A rule of one's own is a type (memory/token_rule.hpp) and needs no entry.
 
@@ -19558,13 +19558,45 @@ inline const std::map<std::string, std::string, std::less<>>& contractions() {
   return table;
 }
 
+/// The small letter of a capital one, of the Latin, Greek and Cyrillic alphabets; any other character as it is.
+constexpr char32_t small_letter(char32_t c) {
+  const auto within = [c](char32_t low, char32_t high) { return c >= low && c <= high; };
+  if (within('A', 'Z') || (within(0xC0, 0xDE) && c != 0xD7)) return c + 32;
+  if (c == 0x178) return 0xFF;
+  if (c == 0x130 || c == 0x138 || c == 0x149) return c;  // no pair begins here
+  if (within(0x139, 0x148) || within(0x179, 0x17E)) return c % 2 == 1 ? c + 1 : c;
+  if (within(0x100, 0x176)) return c % 2 == 0 ? c + 1 : c;
+  if (within(0x391, 0x3AB) && c != 0x3A2) return c + 32;
+  if (c == 0x386) return 0x3AC;
+  if (within(0x388, 0x38A)) return c + 37;
+  if (c == 0x38C) return 0x3CC;
+  if (within(0x38E, 0x38F)) return c + 63;
+  if (within(0x400, 0x40F)) return c + 80;
+  if (within(0x410, 0x42F)) return c + 32;
+  return c;
+}
+
+/// The text with small letters; all capitals that are changed take one or two bytes of UTF-8, as their small ones do.
+inline std::string in_small_letters(std::string text) {
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
+    if (byte(i) < 0x80) {
+      text[i] = static_cast<char>(small_letter(byte(i)));
+    } else if ((byte(i) & 0xE0) == 0xC0 && i + 1 < text.size() && (byte(i + 1) & 0xC0) == 0x80) {
+      const char32_t c = small_letter(static_cast<char32_t>((byte(i) & 0x1F) << 6 | (byte(i + 1) & 0x3F)));
+      text[i] = static_cast<char>(0xC0 | c >> 6), text[i + 1] = static_cast<char>(0x80 | (c & 0x3F));
+      ++i;
+    }
+  }
+  return text;
+}
+
 /// Lower case, number words up to ten as digits ("none" is 0), articles left out, contractions with their apostrophes,
 /// one blank between words.
 inline std::string plain_words(std::string text) {
   static constexpr std::array<std::string_view, 11> numbers{"zero", "one",   "two",   "three", "four", "five",
                                                             "six",  "seven", "eight", "nine",  "ten"};
-  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  std::istringstream words(text);
+  std::istringstream words(in_small_letters(std::move(text)));
   std::string result;
   for (std::string word; words >> word;) {
     if (word == "none") word = "zero";
@@ -19628,6 +19660,13 @@ inline std::string normalise_answer(std::string_view answer) {
     text += detail::answer_marks.find(c) == detail::answer_marks.npos ? c : ' ';
   }
   return detail::plain_words(detail::without_periods(text));
+}
+
+/// Whether two answers are the same, normalised. What says nothing then ("", "the") is only what it is to the letter.
+inline bool same_answer(std::string_view answer, std::string_view other) {
+  const std::string given = normalise_answer(answer);
+  if (given.empty()) return detail::trimmed(answer) == detail::trimmed(other);
+  return given == normalise_answer(other);
 }
 
 }  // namespace core_tokensets
@@ -20131,11 +20170,10 @@ inline double vqa_accuracy(std::string_view answer, std::span<const std::string>
                            const vqa_options& options = {}) {
   require(!humans.empty(), "vqa_accuracy: no human answers");
   const bool all_same = std::all_of(humans.begin(), humans.end(), [&](const auto& h) { return h == humans[0]; });
-  const auto given = options.quirks ? detail::plain_words(detail::published_punctuation(detail::trimmed(answer)))
-                                    : normalise_answer(answer);
+  const auto given = detail::plain_words(detail::published_punctuation(detail::trimmed(answer)));
   const auto matches = std::count_if(humans.begin(), humans.end(), [&](const std::string& human) {
     if (options.quirks) return given == (all_same ? human : detail::published_punctuation(human));
-    return given == normalise_answer(human);
+    return same_answer(answer, human);
   });
   const auto n = static_cast<double>(humans.size()), met = static_cast<double>(matches);
   if (!options.leave_one_out || humans.size() == 1) return std::min(1.0, met / std::min(3.0, n));
@@ -20146,7 +20184,7 @@ inline double vqa_accuracy(std::string_view answer, std::span<const std::string>
 
 /// 1 if the answer is, normalised, what most people said (`consensus`), otherwise 0.
 inline double exact_match(std::string_view answer, const visual_text_sample& sample) {
-  return normalise_answer(answer) == normalise_answer(consensus(sample)) ? 1.0 : 0.0;
+  return same_answer(answer, consensus(sample)) ? 1.0 : 0.0;
 }
 
 namespace detail {
@@ -25050,6 +25088,565 @@ inline std::uint64_t seed_of_task(std::uint64_t seed, index t) { return seed * 1
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/train/strategies.hpp ====
+// What is done about old tasks, each way a type: nothing, whole samples, some tokens of them, all data, class means. A
+// strategy of one's own needs one function, `consolidate`, and nothing from here.
+
+#include <concepts>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// A strategy: `consolidate(b, strategy, model, task, memory, bytes, seed)` puts what shall be remembered of a task
+/// into the memory, whose file then has at most `bytes`. It may also have
+///   `training_task(strategy, task) -> std::optional<task>`        what is trained on (nothing: no training);
+///   `empty_memory(strategy, format) -> token_memory`              another format or codec;
+///   `memory_price(strategy, memory) -> index`                     what the memory costs, if not the bytes of its file;
+///   `least_price(strategy, task, memory) -> index`                what it costs with the least that can be kept of a
+///                                                                 task: a budget below it is refused before training;
+///   `class_scores(b, strategy, model, samples) -> [n, K] double`  how pictures are classified, if not by the logits;
+///   `remembered(b, strategy, model, whole, texts, how, out)`      new pictures as the memory would keep them, if not
+///   whole; `save_state(strategy)`, `load_state(strategy, file)`          what it knows besides the memory.
+template <class S, class B, class Model, class Task>
+concept strategy = std::copyable<S> &&
+    requires(B& b, S& s, const Model& model, const Task& t, token_memory& memory, index bytes, std::uint64_t seed) {
+  { consolidate(b, s, model, t, memory, bytes, seed) } -> std::same_as<consolidation>;
+};
+
+/// The same with a budget; a fraction is of the training data of the task's stream as they came.
+template <tensor_backend B, class S, class Model, class Data>
+consolidation consolidate(B& b, S&& how, const Model& model, const basic_task<Data>& t, token_memory& memory,
+                          const byte_budget& budget, std::uint64_t seed = 0) {
+  return consolidate(b, how, model, t, memory, budget.resolve(bytes_of_data(t.data->train)), seed);
+}
+
+/// Keeps nothing: what forgetting looks like.
+struct none {
+  static constexpr const char* name = "none";
+  static constexpr const char* about = "nothing is remembered";
+};
+
+template <tensor_backend B, class Model, class Data>
+consolidation consolidate(B&, const none&, const Model&, const basic_task<Data>&, token_memory&, index,
+                          std::uint64_t = 0) {
+  return {};
+}
+
+/// Samples by `select`, of which the share `keep` of the tokens is stored: those that `rule` keeps by the relevance of
+/// `attribute`. Pixels are packed by `codec`. With `top_tokens` and `raw_codec` the core tokenset of the paper; the
+/// defaults, relevant tokens surely and a weighted sample of the rest in a lossy codec, remember more in fewer bytes
+/// (docs/results.md).
+template <class Select = grad_match, class Attribute = grad_lrp, class Rule = surely_tokens, class Codec = dct_codec>
+struct core_tokenset {
+  static constexpr const char* name = "core-tokenset";
+  static constexpr const char* about = "the most relevant tokens of the most informative samples";
+  Select select = {};
+  Attribute attribute = {};
+  double keep = 0.5;
+  Rule rule = {};
+  Codec codec = {};
+  relevance_storage relevance = relevance_storage::none;  ///< whether the memory keeps relevance beside the tokens
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("keep", self.keep);
+    visit("relevance", self.relevance);
+  }
+};
+
+/// Random samples, of each the most relevant tokens.
+template <class Attribute = grad_lrp>
+using core_tokens = core_tokenset<random_selection, Attribute>;
+/// Random tokens of random samples: the control. The attribution is not asked.
+using random_tokens = core_tokenset<random_selection, grad_lrp, chance_tokens>;
+
+/// Name, keep, and the parts with their options.
+template <class S, class A, class R, class C>
+std::string text_of(const core_tokenset<S, A, R, C>& r) {
+  return "core-tokenset:keep=" + detail::option_text(r.keep) + ":relevance=" + detail::option_text(r.relevance) +
+         " select=" + text_of(r.select) + " attribute=" + text_of(r.attribute) + " rule=" + text_of(r.rule) +
+         " codec=" + any_codec(r.codec).text();
+}
+
+template <class S, class A, class R, class C>
+token_memory empty_memory(const core_tokenset<S, A, R, C>& r, token_memory_format format) {
+  const index tokens = format.grid.tokens(), count = tokens_of_share(r.keep, tokens);
+  const std::vector<double> nothing(static_cast<std::size_t>(tokens), 0.0);
+  (void)keep(r.rule, {nothing, count, 0, format.grid.cols()});  // bad options are told before anything is trained
+  format.relevance = r.relevance;
+  format.add_weighting(weighting_of(r.rule), count);
+  return token_memory(std::move(format), any_codec(r.codec));
+}
+
+template <tensor_backend B, class S, class A, class R, class C, class Model, class Data>
+consolidation consolidate(B& b, const core_tokenset<S, A, R, C>& recipe, const Model& model, const basic_task<Data>& t,
+                          token_memory& memory, index bytes, std::uint64_t seed = 0) {
+  const auto start = std::chrono::steady_clock::now();
+  const sample_view<Data> samples = t.train();
+  check_pictures(detail::pictures_of(*samples.data), image_config(model));
+  detail::check_memory(memory, image_config(model));
+  const index count = tokens_of_share(recipe.keep, memory.format().grid.tokens());
+  const index k = samples.empty() ? 0 : detail::affordable_samples(memory, recipe.rule, samples, count, bytes);
+  if (k == 0) return {};
+  const std::uint64_t of_task = seed_of_task(seed, t.number);
+  const selection_result chosen = detail::choose_from(b, detail::seeded(recipe.select, of_task), model, samples, k);
+  consolidation done{.by_chance = chosen.by_chance, .select_seconds = detail::seconds_since(start)};
+  const auto explaining = std::chrono::steady_clock::now();
+  done.samples = detail::store(b, detail::seeded(recipe.attribute, seed), detail::seeded(recipe.rule, of_task), model,
+                               *samples.data, chosen, count, static_cast<std::uint32_t>(t.number), bytes, memory);
+  done.attribute_seconds = detail::seconds_since(explaining);
+  return done;
+}
+
+/// The size of the memory's file with one sample, the largest of some.
+template <class S, class A, class R, class C, class Data>
+index least_price(const core_tokenset<S, A, R, C>& recipe, const basic_task<Data>& t, const token_memory& memory) {
+  const index count = tokens_of_share(recipe.keep, memory.format().grid.tokens());
+  return detail::prices_of_samples(memory, recipe.rule, t.train(), count).with_one;
+}
+
+/// New pictures as the memory would give them back: the tokens that it would keep, through its codec.
+template <tensor_backend B, class S, class A, class R, class C, class Model>
+void remembered(B& b, const core_tokenset<S, A, R, C>& recipe, const Model& model, const token_batch& whole,
+                const text_batch* texts, missing_tokens how, token_batch& out) {
+  const vit_config& c = image_config(model);
+  const index grid = c.grid.tokens(), count = tokens_of_share(recipe.keep, grid);
+  typename detail::workspace_for<Model>::type workspace;
+  const std::vector<double> relevance =
+      needs_relevance(recipe.rule) && count < grid
+          ? detail::explain(recipe.attribute, b, model, whole, texts != nullptr ? *texts : text_batch{}, workspace)
+          : std::vector<double>(static_cast<std::size_t>(whole.tokens()), 0.0);
+  core_tokenset<S, A, R, C> without_relevance = recipe;
+  without_relevance.relevance = relevance_storage::none;
+  token_memory form = empty_memory(without_relevance, {.grid = c.grid});
+  std::vector<index> all;
+  for (index s = 0; s < whole.samples(); ++s) {
+    const index begin = whole.offsets[static_cast<std::size_t>(s)];
+    const auto of_sample =
+        std::span(relevance).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(grid));
+    const kept_tokens kept = keep(recipe.rule, {of_sample, count, detail::fingerprint_of(whole, s), c.grid.cols()});
+    form.append({.patches = pixels_of(whole, begin, kept.positions, c.normalisation, c.grid),
+                 .positions = kept.positions,
+                 .token_weights = kept.weights,
+                 .qualities = kept.qualities});
+    all.push_back(s);
+  }
+  make_batch(form, all, c.normalisation, {.missing = how}, out);
+  out.targets = whole.targets, out.weights = whole.weights;
+}
+
+/// Whole samples by `select`. With `price` source a picture costs the file that it came as (its pixels where it came
+/// without), which is what a sensible user would store; files that the rest of the budget cannot hold are passed over.
+template <class Select = grad_match>
+struct coreset {
+  static constexpr const char* name = "coreset";
+  static constexpr const char* about = "whole pictures of the most informative samples";
+  Select select = {};
+  picture_price price = picture_price::source;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("price", self.price);
+  }
+};
+
+template <class S>
+std::string text_of(const coreset<S>& c) {
+  return "coreset:price=" + detail::option_text(c.price) + " select=" + text_of(c.select);
+}
+
+namespace detail {
+
+/// The column in which a memory of whole pictures keeps what each one's file weighs; 0 where another sample paid for
+/// the same picture.
+inline const memory_column file_bytes_column{"file_bytes", dtype::u32, 1, false};
+
+inline std::uint32_t file_bytes(const token_memory& memory, index s) {
+  std::uint32_t bytes = 0;
+  std::memcpy(&bytes, memory.column("file_bytes", s).data(), sizeof bytes);
+  return bytes;
+}
+
+inline std::uint64_t picture_number(std::span<const std::uint8_t> patches) { return fnv1a(std::as_bytes(patches)); }
+
+/// Bytes of the file that a picture came as; of its pixels where there was none.
+inline index weight_of(const dataset& pictures, index p) {
+  return pictures.source_bytes.empty() ? pictures.image_size()
+                                       : static_cast<index>(pictures.source_bytes[static_cast<std::size_t>(p)]);
+}
+
+/// Prices of the samples of a view as files, those of the pictures that the memory holds being paid.
+template <class Data>
+file_prices prices_of(const token_memory& memory, const sample_view<Data>& samples) {
+  const dataset& pictures = pictures_of(*samples.data);
+  std::map<index, std::uint64_t> numbers;
+  std::map<index, file_sample> all;
+  for (const index i : samples.indices) {
+    const index p = picture_of(*samples.data, i);
+    const auto [place, fresh] = numbers.try_emplace(p, 0);
+    if (fresh) place->second = picture_number(patchify(pictures.view_of(p), memory.format().grid.patch));
+    const auto [prompt, answer] = texts_of(*samples.data, i);
+    all[i] = {.picture = place->second,
+              .file = picture_overhead + weight_of(pictures, p),
+              .text = static_cast<index>(prompt.size() + answer.size())};
+  }
+  std::set<std::uint64_t> paid;
+  for (index s = 0; s < memory.samples(); ++s) paid.insert(picture_number(memory.sample(s).patches));
+  return {std::move(all), std::move(paid)};
+}
+
+}  // namespace detail
+
+template <class S>
+token_memory empty_memory(const coreset<S>& c, token_memory_format format) {
+  if (c.price == picture_price::source) format.columns.push_back(detail::file_bytes_column);
+  return token_memory(std::move(format));
+}
+
+/// The files of the stored pictures, each with its label and weight, and all texts; or the bytes of the memory's file.
+template <class S>
+index memory_price(const coreset<S>&, const token_memory& memory) {
+  if (!memory.has_column("file_bytes")) return memory.bytes_on_disk();
+  index total = static_cast<index>(memory.arrays().text.size());
+  for (index s = 0; s < memory.samples(); ++s) total += detail::file_bytes(memory, s);
+  return total;
+}
+
+/// What the memory costs with the smallest file, or in its own file with one picture.
+template <class S, class Data>
+index least_price(const coreset<S>& recipe, const basic_task<Data>& t, const token_memory& memory) {
+  if (memory.has_column("file_bytes"))
+    return memory_price(recipe, memory) + detail::prices_of(memory, t.train()).least();
+  return detail::prices_of_samples(memory, chance_tokens{}, t.train(), memory.format().grid.tokens()).with_one;
+}
+
+template <tensor_backend B, class S, class Model, class Data>
+consolidation consolidate(B& b, const coreset<S>& recipe, const Model& model, const basic_task<Data>& t,
+                          token_memory& memory, index bytes, std::uint64_t seed = 0) {
+  const sample_view<Data> samples = t.train();
+  const dataset& pictures = detail::pictures_of(*samples.data);
+  const core_tokenset<S, grad_lrp, chance_tokens> whole{.select = recipe.select, .attribute = {}, .keep = 1.0};
+  if (!memory.has_column("file_bytes")) return consolidate(b, whole, model, t, memory, bytes, seed);
+  const auto start = std::chrono::steady_clock::now();
+  check_pictures(pictures, image_config(model));
+  detail::check_memory(memory, image_config(model));
+  const index left = bytes - memory_price(recipe, memory);
+  const file_prices prices = detail::prices_of(memory, samples);
+  const std::vector<index> alone = prices.affordable_alone(left);
+  require_room(!alone.empty() || !memory.empty(), "memory: a budget of ", bytes,
+               " bytes is too small for one picture: the smallest takes ", prices.least());
+  if (alone.empty()) return {};
+  selection_result chosen =
+      detail::choose_from(b, detail::seeded(recipe.select, seed_of_task(seed, t.number)), model,
+                          sample_view<Data>(*samples.data, alone), prices.affordable(alone, left));
+  prices.fit(chosen.indices, chosen.weights, left);
+  chosen.weights = normalise_weights(std::vector<double>(chosen.weights.begin(), chosen.weights.end()));
+  const index first = memory.samples();
+  consolidation done{.by_chance = chosen.by_chance, .select_seconds = detail::seconds_since(start)};
+  done.samples =
+      detail::store(b, grad_lrp{}, chance_tokens{}, model, *samples.data, chosen, memory.format().grid.tokens(),
+                    static_cast<std::uint32_t>(t.number), std::numeric_limits<index>::max(), memory);
+  const auto files = prices.files_of(done.samples);
+  for (std::size_t i = 0; i < files.size(); ++i)
+    std::memcpy(memory.column("file_bytes", first + static_cast<index>(i)).data(), &files[i], sizeof files[i]);
+  return done;
+}
+
+/// Trains on the data of all tasks so far: the upper bound. It keeps the tasks, not a memory.
+template <sample_set Data = dataset>
+struct joint {
+  static constexpr const char* name = "joint";
+  static constexpr const char* about = "all data of all tasks: the upper bound";
+  std::vector<basic_task<Data>> seen = {};
+};
+
+template <sample_set Data>
+std::optional<basic_task<Data>> training_task(joint<Data>& s, const basic_task<Data>& t) {
+  s.seen.push_back(t);
+  return merge(s.seen);
+}
+template <tensor_backend B, class Model, class Data>
+consolidation consolidate(B&, const joint<Data>&, const Model&, const basic_task<Data>&, token_memory&, index,
+                          std::uint64_t = 0) {
+  return {};
+}
+
+/// No training after the first task (none at all if `frozen`): pictures belong to the class with the nearest mean
+/// feature (Mensink et al. 2013; a mean of D floats for each class). Classes only.
+struct class_means {
+  static constexpr const char* name = "ncm";
+  static constexpr const char* about = "no training after the first task: nearest class mean on its features";
+  bool frozen = false;
+  nearest_class_mean means = {};
+  bool trained = false;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("frozen", self.frozen);
+  }
+};
+
+inline std::optional<task> training_task(class_means& s, const task& t) {
+  if (s.frozen || s.trained) return {};
+  s.trained = true;
+  return t;
+}
+template <tensor_backend B>
+consolidation consolidate(B& b, class_means& s, const vit<B>& model, const task& t, token_memory&, index,
+                          std::uint64_t = 0) {
+  const model_outputs got = run_model(b, model, t.train());
+  s.means.add(got.features, got.labels, model.config().classes);
+  return {};
+}
+template <tensor_backend B>
+std::vector<double> class_scores(B& b, const class_means& s, const vit<B>& model, const sample_view<dataset>& samples) {
+  return s.means.scores(run_model(b, model, samples).features);
+}
+inline index memory_price(const class_means& s, const token_memory&) {
+  return s.means.classes() * s.means.dim() * static_cast<index>(sizeof(float));
+}
+inline tensor_file save_state(const class_means& s) {
+  tensor_file file;
+  file.metadata["trained"] = s.trained ? "true" : "false";
+  s.means.save(file);
+  return file;
+}
+inline void load_state(class_means& s, const tensor_file& file) {
+  s.trained = file.metadata.contains("trained") && file.metadata.at("trained") == "true";
+  s.means = nearest_class_mean::load(file);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/auto_tokenset.hpp ====
+// How many samples, how many of their tokens and how sharp: one choice, made anew for every task from what its samples
+// are worth to the model and what they cost. The problem that the paper leaves open.
+
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// How a sample is stored: the share of its tokens, and their quality.
+struct token_form {
+  double keep = 0.5;
+  int quality = 20;
+
+  bool operator==(const token_form&) const = default;
+};
+
+/// A core tokenset that chooses the form of what it stores. Of `forms` that one is taken whose memory, filled within
+/// the budget, is expected to replace the gradient of all whole pictures best: with last-layer gradients g of `probe`
+/// samples, softened by `temperature` (`soften`), class by class,
+///   E(form) = |mean g(stored) - mean g(whole)|^2 + tr Cov g(whole) / (samples that the budget buys in this form),
+/// what is lost by storing less of each, and what is lost by storing fewer. Small budgets so buy many coarse samples,
+/// large ones fewer and sharper ones. Classes only; packs by `dct_codec`.
+template <class Select = grad_match, class Attribute = grad_lrp, class Rule = surely_tokens>
+struct auto_tokenset {
+  static constexpr const char* name = "auto-tokenset";
+  static constexpr const char* about =
+      "as core-tokenset; how many tokens and how sharp is chosen by their worth and price";
+  Select select = {};
+  Attribute attribute = {};
+  Rule rule = {};
+  std::vector<token_form> forms = {{0.5, 5}, {0.5, 10}, {0.5, 20}, {0.5, 50}, {1, 5}, {1, 10}, {1, 20}, {1, 50}};
+  double temperature = 4;
+  index probe = 256;
+  token_form chosen = {};  ///< for the last task
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("temperature", self.temperature);
+    visit("probe", self.probe);
+  }
+};
+
+/// "keep 0.5, quality 20".
+inline std::string text_of(const token_form& f) {
+  return "keep " + detail::option_text(f.keep) + ", quality " + std::to_string(f.quality);
+}
+
+template <class S, class A, class R>
+std::string text_of(const auto_tokenset<S, A, R>& r) {
+  std::string forms;
+  for (const token_form& f : r.forms) forms += (forms.empty() ? "" : "; ") + text_of(f);
+  return "auto-tokenset:temperature=" + detail::option_text(r.temperature) + ":probe=" + std::to_string(r.probe) +
+         " select=" + text_of(r.select) + " attribute=" + text_of(r.attribute) + " rule=" + text_of(r.rule) +
+         " forms=" + forms;
+}
+
+namespace detail {
+
+/// A rule whose tokens all have one quality.
+template <class Rule>
+struct rule_at_quality {
+  Rule rule;
+  std::uint8_t quality;
+  bool needs_relevance = core_tokensets::needs_relevance(Rule{});
+
+  token_weighting weighting() const { return weighting_of(rule); }
+  rule_at_quality with_seed(std::uint64_t seed) const { return {seeded(rule, seed), quality, needs_relevance}; }
+};
+template <class Rule>
+kept_tokens keep(const rule_at_quality<Rule>& r, const token_choice& c) {
+  kept_tokens kept = keep(r.rule, c);
+  kept.qualities.assign(1, r.quality);
+  return kept;
+}
+
+/// The recipe that stores every sample in one form.
+template <class S, class A, class R>
+auto in_form(const auto_tokenset<S, A, R>& recipe, const token_form& form) {
+  return core_tokenset<S, A, rule_at_quality<R>>{
+      .select = recipe.select,
+      .attribute = recipe.attribute,
+      .keep = form.keep,
+      .rule = {recipe.rule, static_cast<std::uint8_t>(form.quality), needs_relevance(recipe.rule)}};
+}
+
+/// Gradients of the same samples whole and stored, [2 n]: what storing them moves, and how much whole ones differ.
+struct form_worth {
+  double moved = 0, spread = 0;
+};
+
+/// Summed over the classes by their share. The sampling noise of `moved` is taken away.
+inline form_worth worth_of(const evidence& e) {
+  const index n = e.samples / 2;
+  form_worth all;
+  for (const auto& members : members_by_class({e.labels.data(), static_cast<std::size_t>(n)}, e.label_count())) {
+    if (members.empty()) continue;
+    const auto count = static_cast<double>(members.size());
+    std::vector<index> stored;
+    for (const index i : members) stored.push_back(n + i);
+    const auto whole = gradient_mean(e, members), cut = gradient_mean(e, stored);
+    double moved = 0, length = 0, squares = 0, noise = 0;
+    for (std::size_t i = 0; i < whole.size(); ++i)
+      moved += (cut[i] - whole[i]) * (cut[i] - whole[i]), length += whole[i] * whole[i];
+    for (const index i : members) {
+      squares += inner(e, i, i) / count;
+      noise += (inner(e, n + i, n + i) - 2 * inner(e, i, n + i) + inner(e, i, i)) / count;
+    }
+    const double share = count / static_cast<double>(n), degrees = std::max(1.0, count - 1);
+    all.moved += share * std::max(0.0, moved - std::max(0.0, noise - moved) / degrees);
+    all.spread += share * std::max(0.0, squares - length) * count / degrees;
+  }
+  return all;
+}
+
+}  // namespace detail
+
+/// What E is for each form of a recipe, given a task and the bytes that the memory may have; infinite where not one
+/// sample fits.
+template <tensor_backend B, class S, class A, class R>
+std::vector<double> expected_errors(B& b, const auto_tokenset<S, A, R>& recipe, const vit<B>& model, const task& t,
+                                    const token_memory& memory, index bytes, std::uint64_t seed = 0) {
+  require(recipe.probe >= 2 && !recipe.forms.empty(), "auto-tokenset: a probe of ", recipe.probe, " samples and ",
+          recipe.forms.size(), " forms, expected at least 2 and 1");
+  const sample_view<dataset> samples = t.train();
+  std::vector<std::int32_t> labels;
+  for (const index i : samples.indices) labels.push_back(samples.data->label(i));
+  selection_result probe = select_from_labels(random_selection{.seed = seed}, labels, samples.data->classes(),
+                                              std::min(recipe.probe, samples.n()));
+  for (index& i : probe.indices) i = samples.indices[static_cast<std::size_t>(i)];
+  const model_outputs whole = run_model(b, model, {*samples.data, probe.indices});
+  const auto classes = static_cast<double>(t.classes.size());
+  std::vector<double> errors;
+  for (const token_form& form : recipe.forms) {
+    const auto fixed = detail::in_form(recipe, form);
+    const index count = tokens_of_share(form.keep, memory.format().grid.tokens());
+    const auto price = detail::prices_of_samples(memory, fixed.rule, samples, count);
+    const double left = static_cast<double>(bytes - memory.bytes_on_disk());
+    const double bought = std::min(std::floor(left / price.mean), static_cast<double>(samples.n()));
+    if (bought < 1) {
+      errors.push_back(std::numeric_limits<double>::infinity());
+      continue;
+    }
+    token_memory stored = empty_memory(fixed, {.grid = memory.format().grid});
+    (void)detail::store(b, fixed.attribute, detail::seeded(fixed.rule, seed), model, *samples.data, probe, count, 0,
+                        std::numeric_limits<index>::max(), stored);
+    std::vector<index> all(static_cast<std::size_t>(stored.samples()));
+    std::iota(all.begin(), all.end(), index{0});
+    model_outputs both = run_batches(b, model, all, [&](std::span<const index> part, token_batch& out) {
+      make_batch(stored, part, model.config().normalisation, {}, out);
+    });
+    both.logits.insert(both.logits.begin(), whole.logits.begin(), whole.logits.end());
+    both.features.insert(both.features.begin(), whole.features.begin(), whole.features.end());
+    both.labels.insert(both.labels.begin(), whole.labels.begin(), whole.labels.end());
+    evidence e = make_evidence(both.logits, both.features, both.labels, model.config().classes);
+    soften(e, recipe.temperature);
+    const detail::form_worth worth = detail::worth_of(e);
+    errors.push_back(worth.moved + worth.spread * classes / bought);
+  }
+  return errors;
+}
+
+template <class S, class A, class R>
+token_memory empty_memory(const auto_tokenset<S, A, R>& r, token_memory_format format) {
+  double most = 0;
+  for (const token_form& f : r.forms) {
+    require(f.quality >= 1 && f.quality <= 100, "auto-tokenset: quality ", f.quality, ", expected 1 to 100");
+    (void)tokens_of_share(f.keep, 1);
+    if (f.keep < 1) most = std::max(most, f.keep);
+  }
+  if (most > 0) format.add_weighting(weighting_of(r.rule), tokens_of_share(most, format.grid.tokens()));
+  return token_memory(std::move(format), dct_codec{});
+}
+
+/// The file with one sample in the form that costs least.
+template <class S, class A, class R>
+index least_price(const auto_tokenset<S, A, R>& r, const task& t, const token_memory& memory) {
+  index least = std::numeric_limits<index>::max();
+  for (const token_form& f : r.forms) least = std::min(least, least_price(detail::in_form(r, f), t, memory));
+  return least;
+}
+
+template <tensor_backend B, class S, class A, class R>
+consolidation consolidate(B& b, auto_tokenset<S, A, R>& recipe, const vit<B>& model, const task& t,
+                          token_memory& memory, index bytes, std::uint64_t seed = 0) {
+  if (t.train().empty()) return {};
+  const auto start = std::chrono::steady_clock::now();
+  const auto errors = expected_errors(b, recipe, model, t, memory, bytes, seed_of_task(seed, t.number));
+  recipe.chosen =
+      recipe.forms[static_cast<std::size_t>(std::min_element(errors.begin(), errors.end()) - errors.begin())];
+  const double seconds = detail::seconds_since(start);
+  consolidation done = consolidate(b, detail::in_form(recipe, recipe.chosen), model, t, memory, bytes, seed);
+  done.select_seconds += seconds;
+  done.form = text_of(recipe.chosen);
+  return done;
+}
+
+template <tensor_backend B, class S, class A, class R>
+void remembered(B& b, const auto_tokenset<S, A, R>& recipe, const vit<B>& model, const token_batch& whole,
+                const text_batch* texts, missing_tokens how, token_batch& out) {
+  remembered(b, detail::in_form(recipe, recipe.chosen), model, whole, texts, how, out);
+}
+
+template <class S, class A, class R>
+tensor_file save_state(const auto_tokenset<S, A, R>& r) {
+  tensor_file file;
+  file.metadata["keep"] = detail::option_text(r.chosen.keep);
+  file.metadata["quality"] = std::to_string(r.chosen.quality);
+  return file;
+}
+template <class S, class A, class R>
+void load_state(auto_tokenset<S, A, R>& r, const tensor_file& file) {
+  const auto text = [&](const char* key) {
+    require(file.metadata.contains(key), file.path, ": not the state of an auto-tokenset ('", key, "' is missing)");
+    return file.metadata.at(key);
+  };
+  r.chosen.keep = detail::parse_option<double>(text("keep"), file.path + ": keep");
+  r.chosen.quality = detail::parse_option<int>(text("quality"), file.path + ": quality");
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/train/head.hpp ====
 // The head of a classifier when classes arrive: room for them, rows that start from class means, rows of one length.
 
@@ -25670,480 +26267,6 @@ void fit(B& b, vit<B>& model, const sample_view<dataset>& samples, const fit_opt
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/train/learner_files.hpp ====
-// A learner on the disk: the files of its parts under the number of its last task, and one that names them, written
-// last.
-
-#include <filesystem>
-#include <map>
-#include <string>
-#include <vector>
-
-
-namespace core_tokensets {
-
-struct learner_options;
-
-namespace detail {
-
-/// Checksum of a learner's state, its own entry left out.
-inline std::string state_checksum(const json& state) {
-  json rest = json::object();
-  for (const auto& [key, value] : state.items()) {
-    if (key != "checksum") rest[key] = value;
-  }
-  const std::string text = rest.dump();
-  return checksum_text(fnv1a(std::as_bytes(std::span(text))));
-}
-
-inline std::string file_checksum(const std::filesystem::path& path) { return checksum_text(fnv1a(read_file(path))); }
-
-}  // namespace detail
-
-/// Writes the parts of a learner. Whenever the program dies, the parts that learner.json names are there whole.
-class learner_files {
- public:
-  learner_files(std::filesystem::path folder, index tasks) : folder_(std::move(folder)), tag_(std::to_string(tasks)) {
-    detail::make_folders(folder_);
-  }
-  void add(const std::string& part, const tensor_file& file) { save_safetensors(place(part), file); }
-  void add_memory(const token_memory& memory) { memory.save(place("memory")); }
-  /// Writes learner.json with `state`, then removes the parts of older ones, which only take space.
-  void finish(json state) {
-    json parts = json::object();
-    for (const auto& [part, path] : parts_) {
-      parts[part] = json{{"file", path.filename().string()}, {"checksum", detail::file_checksum(path)}};
-    }
-    state["files"] = parts;
-    state["checksum"] = detail::state_checksum(state);
-    write_file(folder_ / "learner.json", std::string_view(state.dump(1)));
-    for (const auto& [part, path] : parts_) {
-      std::error_code ignored;
-      for (const auto& entry : std::filesystem::directory_iterator(folder_, ignored)) {
-        const std::string name = entry.path().filename().string();
-        const auto number = name.size() > part.size() + 13
-                                ? name.substr(part.size() + 1, name.size() - part.size() - 13)
-                                : std::string();
-        if (name.starts_with(part + "-") && name.ends_with(".safetensors") && !number.empty() &&
-            number.find_first_not_of("0123456789") == number.npos && entry.path() != path)
-          std::filesystem::remove(entry.path(), ignored);
-      }
-    }
-  }
-
- private:
-  std::filesystem::path place(const std::string& part) {
-    return parts_[part] = folder_ / (part + "-" + tag_ + ".safetensors");
-  }
-
-  std::filesystem::path folder_;
-  std::string tag_;
-  std::map<std::string, std::filesystem::path> parts_;
-};
-
-/// A learner that was saved: its state, and its parts when they are asked for.
-class saved_learner {
- public:
-  /// True if a learner was saved in the folder.
-  static bool in(const std::filesystem::path& folder) { return std::filesystem::exists(folder / "learner.json"); }
-
-  /// `Error`: there is none, or it was altered.
-  explicit saved_learner(std::filesystem::path folder) : folder_(std::move(folder)) {
-    const auto path = folder_ / "learner.json";
-    require(in(folder_), folder_.string(), ": no learner was saved here (learner.json is missing)");
-    state_ = parse_json(read_text(path), path.string());
-    require(state_.is_object() && state_.contains("tasks") && state_.contains("settings") && state_.contains("files") &&
-                state_.contains("checksum"),
-            path.string(), ": not a saved learner");
-    require(state_.at("checksum") == json(detail::state_checksum(state_)), path.string(),
-            ": it was altered (its checksum does not match)");
-  }
-
-  const json& state() const { return state_; }
-
-  /// `Error` that names the first setting that differs.
-  void check_settings(const json& wanted) const { compare(state_.at("settings"), wanted, ""); }
-
-  /// A part by its name. `Error`: altered.
-  tensor_file file(const std::string& part) const { return load_safetensors(checked(part)); }
-  /// The memory, unpacked by the codec of the learner that asks.
-  token_memory memory(const any_codec& codec) const { return load_token_memory(checked("memory"), codec); }
-
-  /// The options that it was saved with.
-  template <class Options = learner_options>
-  Options options() const {
-    Options o;
-    const json& s = state_.at("settings");
-    o.budget.amount = s.at("budget").at("amount").template get<double>();
-    o.budget.is_fraction = s.at("budget").at("fraction").template get<bool>();
-    o.budget.each = detail::parse_option<budget_of>(s.at("budget").at("each").template get<std::string>(), "budget");
-    o.fresh_head = s.at("fresh_head").template get<bool>();
-    for (const auto& [key, value] : s.at("fit").items())
-      set_option(o.fit, key, value.template get<std::string>(), (folder_ / "learner.json").string());
-    return o;
-  }
-
- private:
-  std::filesystem::path checked(const std::string& part) const {
-    const json& files = state_.at("files");
-    require(files.contains(part), folder_.string(), ": the saved learner has no ", part);
-    const auto path = folder_ / files.at(part).at("file").template get<std::string>();
-    require(files.at(part).at("checksum") == json(detail::file_checksum(path)), path.string(),
-            ": it was altered (its checksum does not match)");
-    return path;
-  }
-  void compare(const json& was, const json& wanted, const std::string& name) const {
-    if (was == wanted) return;
-    if (was.is_object() && wanted.is_object()) {
-      for (const auto& [key, value] : wanted.items()) {
-        require(was.contains(key), folder_.string(), ": saved by another version, which has no setting '", key, "'");
-        compare(was.at(key), value, name.empty() ? key : name + "." + key);
-      }
-    }
-    fail(folder_.string(), ": what is there was made with other settings: ", name, " was ", was.dump(), ", now it is ",
-         wanted.dump(), "; choose another folder, or start anew");
-  }
-
-  std::filesystem::path folder_;
-  json state_;
-};
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/train/strategies.hpp ====
-// What is done about old tasks, each way a type: nothing, whole samples, some tokens of them, all data, class means. A
-// strategy of one's own needs one function, `consolidate`, and nothing from here.
-
-#include <concepts>
-#include <optional>
-#include <set>
-#include <string>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// A strategy: `consolidate(b, strategy, model, task, memory, bytes, seed)` puts what shall be remembered of a task
-/// into the memory, whose file then has at most `bytes`. It may also have
-///   `training_task(strategy, task) -> std::optional<task>`        what is trained on (nothing: no training);
-///   `empty_memory(strategy, format) -> token_memory`              another format or codec;
-///   `memory_price(strategy, memory) -> index`                     what the memory costs, if not the bytes of its file;
-///   `least_price(strategy, task, memory) -> index`                what it costs with the least that can be kept of a
-///                                                                 task: a budget below it is refused before training;
-///   `class_scores(b, strategy, model, samples) -> [n, K] double`  how pictures are classified, if not by the logits;
-///   `remembered(b, strategy, model, whole, texts, how, out)`      new pictures as the memory would keep them, if not
-///   whole; `save_state(strategy)`, `load_state(strategy, file)`          what it knows besides the memory.
-template <class S, class B, class Model, class Task>
-concept strategy = std::copyable<S> &&
-    requires(B& b, S& s, const Model& model, const Task& t, token_memory& memory, index bytes, std::uint64_t seed) {
-  { consolidate(b, s, model, t, memory, bytes, seed) } -> std::same_as<consolidation>;
-};
-
-/// The same with a budget; a fraction is of the training data of the task's stream as they came.
-template <tensor_backend B, class S, class Model, class Data>
-consolidation consolidate(B& b, S&& how, const Model& model, const basic_task<Data>& t, token_memory& memory,
-                          const byte_budget& budget, std::uint64_t seed = 0) {
-  return consolidate(b, how, model, t, memory, budget.resolve(bytes_of_data(t.data->train)), seed);
-}
-
-/// Keeps nothing: what forgetting looks like.
-struct none {
-  static constexpr const char* name = "none";
-  static constexpr const char* about = "nothing is remembered";
-};
-
-template <tensor_backend B, class Model, class Data>
-consolidation consolidate(B&, const none&, const Model&, const basic_task<Data>&, token_memory&, index,
-                          std::uint64_t = 0) {
-  return {};
-}
-
-/// Samples by `select`, of which the share `keep` of the tokens is stored: those that `rule` keeps by the relevance of
-/// `attribute`. Pixels are packed by `codec`. With `top_tokens` and `raw_codec` the core tokenset of the paper; the
-/// defaults, relevant tokens surely and a weighted sample of the rest in a lossy codec, remember more in fewer bytes
-/// (docs/results.md).
-template <class Select = grad_match, class Attribute = grad_lrp, class Rule = surely_tokens, class Codec = dct_codec>
-struct core_tokenset {
-  static constexpr const char* name = "core-tokenset";
-  static constexpr const char* about = "the most relevant tokens of the most informative samples";
-  Select select = {};
-  Attribute attribute = {};
-  double keep = 0.5;
-  Rule rule = {};
-  Codec codec = {};
-  relevance_storage relevance = relevance_storage::none;  ///< whether the memory keeps relevance beside the tokens
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("keep", self.keep);
-    visit("relevance", self.relevance);
-  }
-};
-
-/// Random samples, of each the most relevant tokens.
-template <class Attribute = grad_lrp>
-using core_tokens = core_tokenset<random_selection, Attribute>;
-/// Random tokens of random samples: the control. The attribution is not asked.
-using random_tokens = core_tokenset<random_selection, grad_lrp, chance_tokens>;
-
-/// Name, keep, and the parts with their options.
-template <class S, class A, class R, class C>
-std::string text_of(const core_tokenset<S, A, R, C>& r) {
-  return "core-tokenset:keep=" + detail::option_text(r.keep) + ":relevance=" + detail::option_text(r.relevance) +
-         " select=" + text_of(r.select) + " attribute=" + text_of(r.attribute) + " rule=" + text_of(r.rule) +
-         " codec=" + any_codec(r.codec).text();
-}
-
-template <class S, class A, class R, class C>
-token_memory empty_memory(const core_tokenset<S, A, R, C>& r, token_memory_format format) {
-  const index tokens = format.grid.tokens(), count = tokens_of_share(r.keep, tokens);
-  const std::vector<double> nothing(static_cast<std::size_t>(tokens), 0.0);
-  (void)keep(r.rule, {nothing, count, 0, format.grid.cols()});  // bad options are told before anything is trained
-  format.relevance = r.relevance;
-  format.add_weighting(weighting_of(r.rule), count);
-  return token_memory(std::move(format), any_codec(r.codec));
-}
-
-template <tensor_backend B, class S, class A, class R, class C, class Model, class Data>
-consolidation consolidate(B& b, const core_tokenset<S, A, R, C>& recipe, const Model& model, const basic_task<Data>& t,
-                          token_memory& memory, index bytes, std::uint64_t seed = 0) {
-  const auto start = std::chrono::steady_clock::now();
-  const sample_view<Data> samples = t.train();
-  check_pictures(detail::pictures_of(*samples.data), image_config(model));
-  detail::check_memory(memory, image_config(model));
-  const index count = tokens_of_share(recipe.keep, memory.format().grid.tokens());
-  const index k = samples.empty() ? 0 : detail::affordable_samples(memory, recipe.rule, samples, count, bytes);
-  if (k == 0) return {};
-  const std::uint64_t of_task = seed_of_task(seed, t.number);
-  const selection_result chosen = detail::choose_from(b, detail::seeded(recipe.select, of_task), model, samples, k);
-  consolidation done{.by_chance = chosen.by_chance, .select_seconds = detail::seconds_since(start)};
-  const auto explaining = std::chrono::steady_clock::now();
-  done.samples = detail::store(b, detail::seeded(recipe.attribute, seed), detail::seeded(recipe.rule, of_task), model,
-                               *samples.data, chosen, count, static_cast<std::uint32_t>(t.number), bytes, memory);
-  done.attribute_seconds = detail::seconds_since(explaining);
-  return done;
-}
-
-/// The size of the memory's file with one sample, the largest of some.
-template <class S, class A, class R, class C, class Data>
-index least_price(const core_tokenset<S, A, R, C>& recipe, const basic_task<Data>& t, const token_memory& memory) {
-  const index count = tokens_of_share(recipe.keep, memory.format().grid.tokens());
-  return detail::prices_of_samples(memory, recipe.rule, t.train(), count).with_one;
-}
-
-/// New pictures as the memory would give them back: the tokens that it would keep, through its codec.
-template <tensor_backend B, class S, class A, class R, class C, class Model>
-void remembered(B& b, const core_tokenset<S, A, R, C>& recipe, const Model& model, const token_batch& whole,
-                const text_batch* texts, missing_tokens how, token_batch& out) {
-  const vit_config& c = image_config(model);
-  const index grid = c.grid.tokens(), count = tokens_of_share(recipe.keep, grid);
-  typename detail::workspace_for<Model>::type workspace;
-  const std::vector<double> relevance =
-      needs_relevance(recipe.rule) && count < grid
-          ? detail::explain(recipe.attribute, b, model, whole, texts != nullptr ? *texts : text_batch{}, workspace)
-          : std::vector<double>(static_cast<std::size_t>(whole.tokens()), 0.0);
-  core_tokenset<S, A, R, C> without_relevance = recipe;
-  without_relevance.relevance = relevance_storage::none;
-  token_memory form = empty_memory(without_relevance, {.grid = c.grid});
-  std::vector<index> all;
-  for (index s = 0; s < whole.samples(); ++s) {
-    const index begin = whole.offsets[static_cast<std::size_t>(s)];
-    const auto of_sample =
-        std::span(relevance).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(grid));
-    const kept_tokens kept = keep(recipe.rule, {of_sample, count, detail::fingerprint_of(whole, s), c.grid.cols()});
-    form.append({.patches = pixels_of(whole, begin, kept.positions, c.normalisation, c.grid),
-                 .positions = kept.positions,
-                 .token_weights = kept.weights,
-                 .qualities = kept.qualities});
-    all.push_back(s);
-  }
-  make_batch(form, all, c.normalisation, {.missing = how}, out);
-  out.targets = whole.targets, out.weights = whole.weights;
-}
-
-/// Whole samples by `select`. With `price` source a picture costs the file that it came as (its pixels where it came
-/// without), which is what a sensible user would store; files that the rest of the budget cannot hold are passed over.
-template <class Select = grad_match>
-struct coreset {
-  static constexpr const char* name = "coreset";
-  static constexpr const char* about = "whole pictures of the most informative samples";
-  Select select = {};
-  picture_price price = picture_price::source;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("price", self.price);
-  }
-};
-
-template <class S>
-std::string text_of(const coreset<S>& c) {
-  return "coreset:price=" + detail::option_text(c.price) + " select=" + text_of(c.select);
-}
-
-namespace detail {
-
-/// The column in which a memory of whole pictures keeps what each one's file weighs; 0 where another sample paid for
-/// the same picture.
-inline const memory_column file_bytes_column{"file_bytes", dtype::u32, 1, false};
-
-inline std::uint32_t file_bytes(const token_memory& memory, index s) {
-  std::uint32_t bytes = 0;
-  std::memcpy(&bytes, memory.column("file_bytes", s).data(), sizeof bytes);
-  return bytes;
-}
-
-inline std::uint64_t picture_number(std::span<const std::uint8_t> patches) { return fnv1a(std::as_bytes(patches)); }
-
-/// Bytes of the file that a picture came as; of its pixels where there was none.
-inline index weight_of(const dataset& pictures, index p) {
-  return pictures.source_bytes.empty() ? pictures.image_size()
-                                       : static_cast<index>(pictures.source_bytes[static_cast<std::size_t>(p)]);
-}
-
-/// Prices of the samples of a view as files, those of the pictures that the memory holds being paid.
-template <class Data>
-file_prices prices_of(const token_memory& memory, const sample_view<Data>& samples) {
-  const dataset& pictures = pictures_of(*samples.data);
-  std::map<index, std::uint64_t> numbers;
-  std::map<index, file_sample> all;
-  for (const index i : samples.indices) {
-    const index p = picture_of(*samples.data, i);
-    const auto [place, fresh] = numbers.try_emplace(p, 0);
-    if (fresh) place->second = picture_number(patchify(pictures.view_of(p), memory.format().grid.patch));
-    const auto [prompt, answer] = texts_of(*samples.data, i);
-    all[i] = {.picture = place->second,
-              .file = picture_overhead + weight_of(pictures, p),
-              .text = static_cast<index>(prompt.size() + answer.size())};
-  }
-  std::set<std::uint64_t> paid;
-  for (index s = 0; s < memory.samples(); ++s) paid.insert(picture_number(memory.sample(s).patches));
-  return {std::move(all), std::move(paid)};
-}
-
-}  // namespace detail
-
-template <class S>
-token_memory empty_memory(const coreset<S>& c, token_memory_format format) {
-  if (c.price == picture_price::source) format.columns.push_back(detail::file_bytes_column);
-  return token_memory(std::move(format));
-}
-
-/// The files of the stored pictures, each with its label and weight, and all texts; or the bytes of the memory's file.
-template <class S>
-index memory_price(const coreset<S>&, const token_memory& memory) {
-  if (!memory.has_column("file_bytes")) return memory.bytes_on_disk();
-  index total = static_cast<index>(memory.arrays().text.size());
-  for (index s = 0; s < memory.samples(); ++s) total += detail::file_bytes(memory, s);
-  return total;
-}
-
-/// What the memory costs with the smallest file, or in its own file with one picture.
-template <class S, class Data>
-index least_price(const coreset<S>& recipe, const basic_task<Data>& t, const token_memory& memory) {
-  if (memory.has_column("file_bytes"))
-    return memory_price(recipe, memory) + detail::prices_of(memory, t.train()).least();
-  return detail::prices_of_samples(memory, chance_tokens{}, t.train(), memory.format().grid.tokens()).with_one;
-}
-
-template <tensor_backend B, class S, class Model, class Data>
-consolidation consolidate(B& b, const coreset<S>& recipe, const Model& model, const basic_task<Data>& t,
-                          token_memory& memory, index bytes, std::uint64_t seed = 0) {
-  const sample_view<Data> samples = t.train();
-  const dataset& pictures = detail::pictures_of(*samples.data);
-  const core_tokenset<S, grad_lrp, chance_tokens> whole{.select = recipe.select, .attribute = {}, .keep = 1.0};
-  if (!memory.has_column("file_bytes")) return consolidate(b, whole, model, t, memory, bytes, seed);
-  const auto start = std::chrono::steady_clock::now();
-  check_pictures(pictures, image_config(model));
-  detail::check_memory(memory, image_config(model));
-  const index left = bytes - memory_price(recipe, memory);
-  const file_prices prices = detail::prices_of(memory, samples);
-  const std::vector<index> alone = prices.affordable_alone(left);
-  require_room(!alone.empty() || !memory.empty(), "memory: a budget of ", bytes,
-               " bytes is too small for one picture: the smallest takes ", prices.least());
-  if (alone.empty()) return {};
-  selection_result chosen =
-      detail::choose_from(b, detail::seeded(recipe.select, seed_of_task(seed, t.number)), model,
-                          sample_view<Data>(*samples.data, alone), prices.affordable(alone, left));
-  prices.fit(chosen.indices, chosen.weights, left);
-  chosen.weights = normalise_weights(std::vector<double>(chosen.weights.begin(), chosen.weights.end()));
-  const index first = memory.samples();
-  consolidation done{.by_chance = chosen.by_chance, .select_seconds = detail::seconds_since(start)};
-  done.samples =
-      detail::store(b, grad_lrp{}, chance_tokens{}, model, *samples.data, chosen, memory.format().grid.tokens(),
-                    static_cast<std::uint32_t>(t.number), std::numeric_limits<index>::max(), memory);
-  const auto files = prices.files_of(done.samples);
-  for (std::size_t i = 0; i < files.size(); ++i)
-    std::memcpy(memory.column("file_bytes", first + static_cast<index>(i)).data(), &files[i], sizeof files[i]);
-  return done;
-}
-
-/// Trains on the data of all tasks so far: the upper bound. It keeps the tasks, not a memory.
-template <sample_set Data = dataset>
-struct joint {
-  static constexpr const char* name = "joint";
-  static constexpr const char* about = "all data of all tasks: the upper bound";
-  std::vector<basic_task<Data>> seen = {};
-};
-
-template <sample_set Data>
-std::optional<basic_task<Data>> training_task(joint<Data>& s, const basic_task<Data>& t) {
-  s.seen.push_back(t);
-  return merge(s.seen);
-}
-template <tensor_backend B, class Model, class Data>
-consolidation consolidate(B&, const joint<Data>&, const Model&, const basic_task<Data>&, token_memory&, index,
-                          std::uint64_t = 0) {
-  return {};
-}
-
-/// No training after the first task (none at all if `frozen`): pictures belong to the class with the nearest mean
-/// feature (Mensink et al. 2013; a mean of D floats for each class). Classes only.
-struct class_means {
-  static constexpr const char* name = "ncm";
-  static constexpr const char* about = "no training after the first task: nearest class mean on its features";
-  bool frozen = false;
-  nearest_class_mean means = {};
-  bool trained = false;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("frozen", self.frozen);
-  }
-};
-
-inline std::optional<task> training_task(class_means& s, const task& t) {
-  if (s.frozen || s.trained) return {};
-  s.trained = true;
-  return t;
-}
-template <tensor_backend B>
-consolidation consolidate(B& b, class_means& s, const vit<B>& model, const task& t, token_memory&, index,
-                          std::uint64_t = 0) {
-  const model_outputs got = run_model(b, model, t.train());
-  s.means.add(got.features, got.labels, model.config().classes);
-  return {};
-}
-template <tensor_backend B>
-std::vector<double> class_scores(B& b, const class_means& s, const vit<B>& model, const sample_view<dataset>& samples) {
-  return s.means.scores(run_model(b, model, samples).features);
-}
-inline index memory_price(const class_means& s, const token_memory&) {
-  return s.means.classes() * s.means.dim() * static_cast<index>(sizeof(float));
-}
-inline tensor_file save_state(const class_means& s) {
-  tensor_file file;
-  file.metadata["trained"] = s.trained ? "true" : "false";
-  s.means.save(file);
-  return file;
-}
-inline void load_state(class_means& s, const tensor_file& file) {
-  s.trained = file.metadata.contains("trained") && file.metadata.at("trained") == "true";
-  s.means = nearest_class_mean::load(file);
-}
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/train/learner_parts.hpp ====
 // What a learner asks of its model and of its strategy, where classes differ from texts and defaults stand in.
 
@@ -26314,6 +26437,252 @@ template <tensor_backend B, class Objective>
 void remember_logits(B&, const image_text_model<B>&, const Objective&, token_memory&, index, missing_tokens) {}
 
 }  // namespace core_tokensets::detail
+
+// ==== core_tokensets/train/diagnose.hpp ====
+// What a memory does to a model: whether stored pictures still look like pictures to it, or are told by their form.
+
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// How well the form alone tells pictures `whole` from the same ones `remembered`, features `[n, D]` below the head:
+/// the share of right answers on a random half of the pictures by the linear discriminant (Fisher) of the other half.
+/// 0.5: not at all.
+inline double told_by_form(std::span<const float> whole, std::span<const float> remembered, index n) {
+  const index dim = static_cast<index>(whole.size()) / n, known = (n + 1) / 2;
+  const std::vector<index> order = random_stream(0x666f726d).permutation(n);
+  const auto number = [&](bool stored, index i, index d) {
+    return double(
+        (stored ? remembered : whole)[static_cast<std::size_t>(order[static_cast<std::size_t>(i)] * dim + d)]);
+  };
+  std::vector<double> middle(static_cast<std::size_t>(dim)), apart = middle, off = middle;
+  for (index i = 0; i < known; ++i) {
+    for (index d = 0; d < dim; ++d) {
+      const double x = number(false, i, d), y = number(true, i, d);
+      middle[static_cast<std::size_t>(d)] += (x + y) / 2 / double(known);
+      apart[static_cast<std::size_t>(d)] += (y - x) / double(known);
+    }
+  }
+  // The spread of both kinds about their own means, and a trifle where few pictures do not tell.
+  std::vector<double> spread(static_cast<std::size_t>(dim * dim));
+  for (index i = 0; i < 2 * known; ++i) {
+    for (index d = 0; d < dim; ++d) {
+      const auto at = static_cast<std::size_t>(d);
+      off[at] = number(i % 2 == 1, i / 2, d) - middle[at] - (double(i % 2) - 0.5) * apart[at];
+    }
+    for (index r = 0; r < dim; ++r) {
+      for (index c = 0; c <= r; ++c)
+        spread[static_cast<std::size_t>(r * dim + c)] +=
+            off[static_cast<std::size_t>(r)] * off[static_cast<std::size_t>(c)];
+    }
+  }
+  double trace = 0;
+  for (index d = 0; d < dim; ++d) trace += spread[static_cast<std::size_t>(d * dim + d)];
+  growing_cholesky factor;
+  for (index r = 0; r < dim; ++r) {
+    const auto row = spread.begin() + r * dim;
+    std::vector<double> with(row, row + r + 1);
+    with.back() += 1e-4 * trace / double(dim) + 1e-12;
+    if (!factor.append(with)) return 0.5;  // features that are all the same
+  }
+  const std::vector<double> direction = factor.solve(apart);
+  double right = 0;
+  for (index i = 2 * known; i < 2 * n; ++i) {
+    double side = 0;
+    for (index d = 0; d < dim; ++d)
+      side +=
+          direction[static_cast<std::size_t>(d)] * (number(i % 2 == 1, i / 2, d) - middle[static_cast<std::size_t>(d)]);
+    right += side == 0 ? 0.5 : (side > 0) == (i % 2 == 1) ? 1 : 0;
+  }
+  return right / static_cast<double>(2 * (n - known));
+}
+
+}  // namespace detail
+
+/// The accuracy on a task's test pictures, and what tells why it is as it is; all are shares in [0, 1]:
+/// "test as remembered": accuracy on the test pictures as the memory would keep them; "told by form": how well the
+/// features tell these from whole ones (0.5: not at all); and of the task's samples in the memory "memory as stored"
+/// and "memory whole": accuracy on them, and on the pictures that they were cut from. A model that knows what it stored
+/// and not the same pictures whole has learnt the form of its memory, not what it shows. For classes.
+template <tensor_backend B, class Learner>
+evaluation diagnose(B& b, const Learner& learner, const task& t) {
+  const vit<B>& model = learner.model();
+  const vit_config& c = model.config();
+  const missing_tokens missing = learner.options().fit.missing;
+  const sample_view<dataset> test = t.test();
+  evaluation found = learner.evaluate(test);
+  require(test.n() > 1, "diagnose: task '", t.name, "' has ", test.n(), " test pictures, expected at least 2");
+  const model_outputs whole = run_model(b, model, test);
+  const model_outputs remembered = run_batches(b, model, test.indices, [&](std::span<const index> part, auto& out) {
+    token_batch pictures;
+    make_batch(*test.data, part, c, pictures);
+    detail::as_remembered(b, learner.how(), model, pictures, nullptr, missing, out);
+  });
+  found.others["test as remembered"] = accuracy<float>(remembered.logits, remembered.labels);
+  found.others["told by form"] = detail::told_by_form(whole.features, remembered.features, test.n());
+
+  std::vector<index> stored, sources;
+  const token_memory& memory = learner.memory();
+  for (index s = 0; s < memory.samples(); ++s) {
+    const index source = learner.sources()[static_cast<std::size_t>(s)];
+    if (memory.arrays().tasks[static_cast<std::size_t>(s)] != static_cast<std::uint32_t>(t.number) || source < 0)
+      continue;
+    stored.push_back(s), sources.push_back(source);
+  }
+  if (stored.empty()) return found;
+  const model_outputs kept = run_batches(b, model, stored, [&](std::span<const index> part, auto& out) {
+    make_batch(memory, part, c.normalisation, {.missing = missing}, out);
+  });
+  found.others["memory as stored"] = accuracy<float>(kept.logits, kept.labels);
+  found.others["memory whole"] = evaluate(b, model, {t.data->train, sources}).accuracy;
+  return found;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/learner_files.hpp ====
+// A learner on the disk: the files of its parts under the number of its last task, and one that names them, written
+// last.
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+struct learner_options;
+
+namespace detail {
+
+/// Checksum of a learner's state, its own entry left out.
+inline std::string state_checksum(const json& state) {
+  json rest = json::object();
+  for (const auto& [key, value] : state.items()) {
+    if (key != "checksum") rest[key] = value;
+  }
+  const std::string text = rest.dump();
+  return checksum_text(fnv1a(std::as_bytes(std::span(text))));
+}
+
+inline std::string file_checksum(const std::filesystem::path& path) { return checksum_text(fnv1a(read_file(path))); }
+
+}  // namespace detail
+
+/// Writes the parts of a learner. Whenever the program dies, the parts that learner.json names are there whole.
+class learner_files {
+ public:
+  learner_files(std::filesystem::path folder, index tasks) : folder_(std::move(folder)), tag_(std::to_string(tasks)) {
+    detail::make_folders(folder_);
+  }
+  void add(const std::string& part, const tensor_file& file) { save_safetensors(place(part), file); }
+  void add_memory(const token_memory& memory) { memory.save(place("memory")); }
+  /// Writes learner.json with `state`, then removes the parts of older ones, which only take space.
+  void finish(json state) {
+    json parts = json::object();
+    for (const auto& [part, path] : parts_) {
+      parts[part] = json{{"file", path.filename().string()}, {"checksum", detail::file_checksum(path)}};
+    }
+    state["files"] = parts;
+    state["checksum"] = detail::state_checksum(state);
+    write_file(folder_ / "learner.json", std::string_view(state.dump(1)));
+    for (const auto& [part, path] : parts_) {
+      std::error_code ignored;
+      for (const auto& entry : std::filesystem::directory_iterator(folder_, ignored)) {
+        const std::string name = entry.path().filename().string();
+        const auto number = name.size() > part.size() + 13
+                                ? name.substr(part.size() + 1, name.size() - part.size() - 13)
+                                : std::string();
+        if (name.starts_with(part + "-") && name.ends_with(".safetensors") && !number.empty() &&
+            number.find_first_not_of("0123456789") == number.npos && entry.path() != path)
+          std::filesystem::remove(entry.path(), ignored);
+      }
+    }
+  }
+
+ private:
+  std::filesystem::path place(const std::string& part) {
+    return parts_[part] = folder_ / (part + "-" + tag_ + ".safetensors");
+  }
+
+  std::filesystem::path folder_;
+  std::string tag_;
+  std::map<std::string, std::filesystem::path> parts_;
+};
+
+/// A learner that was saved: its state, and its parts when they are asked for.
+class saved_learner {
+ public:
+  /// True if a learner was saved in the folder.
+  static bool in(const std::filesystem::path& folder) { return std::filesystem::exists(folder / "learner.json"); }
+
+  /// `Error`: there is none, or it was altered.
+  explicit saved_learner(std::filesystem::path folder) : folder_(std::move(folder)) {
+    const auto path = folder_ / "learner.json";
+    require(in(folder_), folder_.string(), ": no learner was saved here (learner.json is missing)");
+    state_ = parse_json(read_text(path), path.string());
+    require(state_.is_object() && state_.contains("tasks") && state_.contains("settings") && state_.contains("files") &&
+                state_.contains("checksum"),
+            path.string(), ": not a saved learner");
+    require(state_.at("checksum") == json(detail::state_checksum(state_)), path.string(),
+            ": it was altered (its checksum does not match)");
+  }
+
+  const json& state() const { return state_; }
+
+  /// `Error` that names the first setting that differs.
+  void check_settings(const json& wanted) const { compare(state_.at("settings"), wanted, ""); }
+
+  /// A part by its name. `Error`: altered.
+  tensor_file file(const std::string& part) const { return load_safetensors(checked(part)); }
+  /// The memory, unpacked by the codec of the learner that asks.
+  token_memory memory(const any_codec& codec) const { return load_token_memory(checked("memory"), codec); }
+
+  /// The options that it was saved with.
+  template <class Options = learner_options>
+  Options options() const {
+    Options o;
+    const json& s = state_.at("settings");
+    o.budget.amount = s.at("budget").at("amount").template get<double>();
+    o.budget.is_fraction = s.at("budget").at("fraction").template get<bool>();
+    o.budget.each = detail::parse_option<budget_of>(s.at("budget").at("each").template get<std::string>(), "budget");
+    o.fresh_head = s.at("fresh_head").template get<bool>();
+    for (const auto& [key, value] : s.at("fit").items())
+      set_option(o.fit, key, value.template get<std::string>(), (folder_ / "learner.json").string());
+    return o;
+  }
+
+ private:
+  std::filesystem::path checked(const std::string& part) const {
+    const json& files = state_.at("files");
+    require(files.contains(part), folder_.string(), ": the saved learner has no ", part);
+    const auto path = folder_ / files.at(part).at("file").template get<std::string>();
+    require(files.at(part).at("checksum") == json(detail::file_checksum(path)), path.string(),
+            ": it was altered (its checksum does not match)");
+    return path;
+  }
+  void compare(const json& was, const json& wanted, const std::string& name) const {
+    if (was == wanted) return;
+    if (was.is_object() && wanted.is_object()) {
+      for (const auto& [key, value] : wanted.items()) {
+        require(was.contains(key), folder_.string(), ": saved by another version, which has no setting '", key, "'");
+        compare(was.at(key), value, name.empty() ? key : name + "." + key);
+      }
+    }
+    fail(folder_.string(), ": what is there was made with other settings: ", name, " was ", was.dump(), ", now it is ",
+         wanted.dump(), "; choose another folder, or start anew");
+  }
+
+  std::filesystem::path folder_;
+  json state_;
+};
+
+}  // namespace core_tokensets
 
 // ==== core_tokensets/train/make_room.hpp ====
 // Room in a memory of fixed size: what older tasks give up when a new one comes.

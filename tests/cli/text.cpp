@@ -143,8 +143,7 @@ TEST_CASE("captions are learnt and written", "[cli][text]") {
   CHECK(results["measures"].contains("bleu_4"));
   CHECK(results["measures"].contains("rouge_l"));
   cts::write_png(box.path / "picture.png", cts::image(32, 32, 3, 90));
-  run_well(box,
-           {"caption", "--model", box / "run/model.safetensors", "--image", box / "picture.png", "--length", "8"});
+  run_well(box, {"caption", "--model", box / "run/model.safetensors", "--image", box / "picture.png", "--length", "8"});
 }
 
 TEST_CASE("sequences of text refuse what they cannot do", "[cli][text]") {

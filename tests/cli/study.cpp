@@ -207,7 +207,8 @@ TEST_CASE("a budget that holds nothing is a result, another error ends the study
   const auto failed = run(box, study(box, plan, "failed"));
   CHECK(failed.code == 2);
   for (const char* part : {"loss is", "cts sequence --image 16", "learning_rate=1e30"}) CHECK(holds(failed.err, part));
-  CHECK(study_of(box, "failed")["runs"]["done"] == 1);  // tokens, not possible at 100 bytes
+  // Refused before training: all three at 100 bytes; then tokens at 8 KiB, and the failure.
+  CHECK(study_of(box, "failed")["runs"] == json{{"planned", 7}, {"done", 4}, {"not_possible", 3}});
 }
 
 TEST_CASE("a dry run prints command lines that do what the study does", "[cli][study]") {

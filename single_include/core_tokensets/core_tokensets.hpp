@@ -25542,6 +25542,78 @@ inline form_worth worth_of(const evidence& e) {
 
 }  // namespace detail
 
+namespace detail {
+
+/// The samples of a probe and the relevance `[n, P]` of their tokens, found once for all forms.
+struct probed_samples {
+  std::vector<index> samples;
+  std::vector<double> relevance;
+};
+
+template <tensor_backend B, class S, class A, class R>
+probed_samples probe_of(B& b, const auto_tokenset<S, A, R>& recipe, const vit<B>& model,
+                        const sample_view<dataset>& from, std::uint64_t seed) {
+  std::vector<std::int32_t> labels;
+  for (const index i : from.indices) labels.push_back(from.data->label(i));
+  probed_samples probe;
+  for (const index i : select_from_labels(random_selection{.seed = seed}, labels, from.data->classes(),
+                                          std::min(recipe.probe, from.n()))
+                           .indices)
+    probe.samples.push_back(from.indices[static_cast<std::size_t>(i)]);
+  const auto in_part = [](const token_form& f) { return f.keep < 1; };
+  if (!needs_relevance(recipe.rule) || std::none_of(recipe.forms.begin(), recipe.forms.end(), in_part)) {
+    probe.relevance.resize(probe.samples.size() * static_cast<std::size_t>(model.config().grid.tokens()));
+    return probe;
+  }
+  attribution_workspace<B> workspace;
+  token_batch images;
+  for_batches(probe.samples, 32, [&](std::span<const index> part) {
+    make_batch(*from.data, part, model.config(), images);
+    const auto found = explain(recipe.attribute, b, model, images, text_batch{}, workspace);
+    probe.relevance.insert(probe.relevance.end(), found.begin(), found.end());
+  });
+  return probe;
+}
+
+/// A memory of the whole probe by one recipe.
+template <class Recipe>
+token_memory stored_probe(const Recipe& fixed, const dataset& data, const patch_grid& grid, const probed_samples& probe,
+                          std::uint64_t seed) {
+  token_memory stored = empty_memory(fixed, {.grid = grid});
+  const auto rule = seeded(fixed.rule, seed);
+  const auto tokens = static_cast<std::size_t>(grid.tokens());
+  for (std::size_t i = 0; i < probe.samples.size(); ++i) {
+    const index s = probe.samples[i];
+    const auto relevance = std::span(probe.relevance).subspan(i * tokens, tokens);
+    const cut_tokens kept = cut(data.view_of(s), grid, relevance,
+                                keep(rule, {relevance, tokens_of_share(fixed.keep, grid.tokens()),
+                                            static_cast<std::uint64_t>(s), grid.cols()}));
+    stored.append({.patches = kept.patches,
+                   .positions = kept.positions,
+                   .target = data.label(s),
+                   .token_weights = kept.token_weights,
+                   .qualities = kept.qualities});
+  }
+  return stored;
+}
+
+/// Evidence of samples whole, then stored.
+template <tensor_backend B>
+evidence both_ways(B& b, const vit<B>& model, const model_outputs& whole, const token_memory& stored) {
+  std::vector<index> all(static_cast<std::size_t>(stored.samples()));
+  std::iota(all.begin(), all.end(), index{0});
+  const model_outputs cut = run_batches(b, model, all, [&](std::span<const index> part, token_batch& out) {
+    make_batch(stored, part, model.config().normalisation, {}, out);
+  });
+  model_outputs both = whole;
+  both.logits.insert(both.logits.end(), cut.logits.begin(), cut.logits.end());
+  both.features.insert(both.features.end(), cut.features.begin(), cut.features.end());
+  both.labels.insert(both.labels.end(), cut.labels.begin(), cut.labels.end());
+  return make_evidence(both.logits, both.features, both.labels, model.config().classes);
+}
+
+}  // namespace detail
+
 /// What E is for each form of a recipe, given a task and the bytes that the memory may have; infinite where not one
 /// sample fits.
 template <tensor_backend B, class S, class A, class R>
@@ -25550,39 +25622,24 @@ std::vector<double> expected_errors(B& b, const auto_tokenset<S, A, R>& recipe, 
   require(recipe.probe >= 2 && !recipe.forms.empty(), "auto-tokenset: a probe of ", recipe.probe, " samples and ",
           recipe.forms.size(), " forms, expected at least 2 and 1");
   const sample_view<dataset> samples = t.train();
-  std::vector<std::int32_t> labels;
-  for (const index i : samples.indices) labels.push_back(samples.data->label(i));
-  selection_result probe = select_from_labels(random_selection{.seed = seed}, labels, samples.data->classes(),
-                                              std::min(recipe.probe, samples.n()));
-  for (index& i : probe.indices) i = samples.indices[static_cast<std::size_t>(i)];
-  const model_outputs whole = run_model(b, model, {*samples.data, probe.indices});
-  const auto classes = static_cast<double>(t.classes.size());
+  const patch_grid& grid = memory.format().grid;
+  const auto probe = detail::probe_of(b, recipe, model, samples, seed);
+  const model_outputs whole = run_model(b, model, {*samples.data, probe.samples});
+  const double left = static_cast<double>(bytes - memory.bytes_on_disk()), all = static_cast<double>(samples.n());
   std::vector<double> errors;
   for (const token_form& form : recipe.forms) {
     const auto fixed = detail::in_form(recipe, form);
-    const index count = tokens_of_share(form.keep, memory.format().grid.tokens());
+    const index count = tokens_of_share(form.keep, grid.tokens());
     const auto price = detail::prices_of_samples(memory, fixed.rule, samples, count);
-    const double left = static_cast<double>(bytes - memory.bytes_on_disk());
-    const double bought = std::min(std::floor(left / price.mean), static_cast<double>(samples.n()));
+    const double bought = std::min(std::floor(left / price.mean), all);
     if (bought < 1) {
       errors.push_back(std::numeric_limits<double>::infinity());
       continue;
     }
-    token_memory stored = empty_memory(fixed, {.grid = memory.format().grid});
-    (void)detail::store(b, fixed.attribute, detail::seeded(fixed.rule, seed), model, *samples.data, probe, count, 0,
-                        std::numeric_limits<index>::max(), stored);
-    std::vector<index> all(static_cast<std::size_t>(stored.samples()));
-    std::iota(all.begin(), all.end(), index{0});
-    model_outputs both = run_batches(b, model, all, [&](std::span<const index> part, token_batch& out) {
-      make_batch(stored, part, model.config().normalisation, {}, out);
-    });
-    both.logits.insert(both.logits.begin(), whole.logits.begin(), whole.logits.end());
-    both.features.insert(both.features.begin(), whole.features.begin(), whole.features.end());
-    both.labels.insert(both.labels.begin(), whole.labels.begin(), whole.labels.end());
-    evidence e = make_evidence(both.logits, both.features, both.labels, model.config().classes);
+    evidence e = detail::both_ways(b, model, whole, detail::stored_probe(fixed, *samples.data, grid, probe, seed));
     soften(e, recipe.temperature);
     const detail::form_worth worth = detail::worth_of(e);
-    errors.push_back(worth.moved + worth.spread * classes / bought);
+    errors.push_back(worth.moved + worth.spread * static_cast<double>(t.classes.size()) / bought);
   }
   return errors;
 }

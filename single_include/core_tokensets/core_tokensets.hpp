@@ -24846,6 +24846,15 @@ struct cut_tokens {
   std::vector<std::uint16_t> positions;
   std::vector<float> relevance, token_weights;
   std::vector<std::uint8_t> qualities;
+
+  /// A sample of these tokens for the memory, valid as long as this; target, text and the rest are still to be said.
+  stored_sample as_sample() const {
+    return {.patches = patches,
+            .positions = positions,
+            .relevance = relevance,
+            .token_weights = token_weights,
+            .qualities = qualities};
+  }
 };
 
 inline cut_tokens cut(const image_view& picture, const patch_grid& grid, std::span<const double> relevance,
@@ -24888,13 +24897,9 @@ sample_prices prices_of_samples(const token_memory& memory, const Rule& rule, co
     const cut_tokens kept = cut(pictures.view_of(picture_of(*samples.data, s)), grid, relevance,
                                 keep(rule, {relevance, count, static_cast<std::uint64_t>(i), grid.cols()}));
     const auto [prompt, answer] = texts_of(*samples.data, s);
-    const index with = memory.bytes_with({.patches = kept.patches,
-                                          .positions = kept.positions,
-                                          .relevance = kept.relevance,
-                                          .target = target_of(*samples.data, s),
-                                          .prompt = prompt,
-                                          .answer = answer,
-                                          .qualities = kept.qualities});
+    stored_sample sample = kept.as_sample();
+    sample.target = target_of(*samples.data, s), sample.prompt = prompt, sample.answer = answer;
+    const index with = memory.bytes_with(sample);
     found.with_one = std::max(found.with_one, with);
     total += static_cast<double>(with - now);
   }
@@ -24963,18 +24968,10 @@ std::vector<index> store(B& b, const Method& method, const Rule& rule, const Mod
       const cut_tokens kept = cut(pictures_of(data).view_of(picture_of(data, part[i])), grid, of_sample,
                                   keep(rule, {of_sample, count, static_cast<std::uint64_t>(part[i]), grid.cols()}));
       const auto [prompt, answer] = texts_of(data, part[i]);
-      if (memory.append_within({.patches = kept.patches,
-                                .positions = kept.positions,
-                                .relevance = kept.relevance,
-                                .target = target_of(data, part[i]),
-                                .weight = chosen.weights[begin + i],
-                                .task = task_number,
-                                .prompt = prompt,
-                                .answer = answer,
-                                .token_weights = kept.token_weights,
-                                .qualities = kept.qualities},
-                               bytes))
-        stored.push_back(part[i]);
+      stored_sample sample = kept.as_sample();
+      sample.target = target_of(data, part[i]), sample.prompt = prompt, sample.answer = answer;
+      sample.weight = chosen.weights[begin + i], sample.task = task_number;
+      if (memory.append_within(sample, bytes)) stored.push_back(part[i]);
     }
   }
   return stored;
@@ -25117,10 +25114,13 @@ concept strategy = std::copyable<S> &&
   { consolidate(b, s, model, t, memory, bytes, seed) } -> std::same_as<consolidation>;
 };
 
-/// The same with a budget; a fraction is of the training data of the task's stream as they came.
+/// The same with a budget; a fraction is of the training data of the task's stream as they came. `Error`: a budget for
+/// each task or class, which only a learner can add up.
 template <tensor_backend B, class S, class Model, class Data>
 consolidation consolidate(B& b, S&& how, const Model& model, const basic_task<Data>& t, token_memory& memory,
                           const byte_budget& budget, std::uint64_t seed = 0) {
+  require(budget.each == budget_of::all, "consolidate: a budget for each ", detail::option_text(budget.each),
+          ", expected one of the whole memory");
   return consolidate(b, how, model, t, memory, budget.resolve(bytes_of_data(t.data->train)), seed);
 }
 
@@ -25489,7 +25489,7 @@ template <class Rule>
 struct rule_at_quality {
   Rule rule;
   std::uint8_t quality;
-  bool needs_relevance = core_tokensets::needs_relevance(Rule{});
+  bool needs_relevance = true;
 
   token_weighting weighting() const { return weighting_of(rule); }
   rule_at_quality with_seed(std::uint64_t seed) const { return {seeded(rule, seed), quality, needs_relevance}; }
@@ -25588,11 +25588,9 @@ token_memory stored_probe(const Recipe& fixed, const dataset& data, const patch_
     const cut_tokens kept = cut(data.view_of(s), grid, relevance,
                                 keep(rule, {relevance, tokens_of_share(fixed.keep, grid.tokens()),
                                             static_cast<std::uint64_t>(s), grid.cols()}));
-    stored.append({.patches = kept.patches,
-                   .positions = kept.positions,
-                   .target = data.label(s),
-                   .token_weights = kept.token_weights,
-                   .qualities = kept.qualities});
+    stored_sample sample = kept.as_sample();
+    sample.target = data.label(s);
+    stored.append(sample);
   }
   return stored;
 }
@@ -27120,8 +27118,8 @@ class continual_learner {
     if (t.of > 0) return {amount, amount * (t.number + 1) / t.of, amount, seen};
     return {amount * done_ / (done_ + 1), amount, amount, seen};
   }
-  /// `Error` that says how many bytes would do, unless something of the task can be kept; where the memory holds
-  /// something already it can.
+  /// `budget_error` that says how many bytes would do, unless something of the task can be kept. A later task that
+  /// finds no room is no error: the memory is of use without it.
   void check_room(const task_type& t, const room& space) const {
     if (!memory_.empty()) return;
     const index least = detail::least_price_of(strategy_, t, memory_);

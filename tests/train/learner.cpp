@@ -316,6 +316,15 @@ TEST_CASE("a budget may be for each task or each class, in a stream and for what
     }
     return budgets;
   };
+  backend b(1);
+  const auto model = small_model(b);
+  cts::core_tokenset<> recipe;
+  auto memory = empty_memory(recipe, {.grid = model.config().grid});
+  CHECK(has(message_of([&] {
+              cts::consolidate(b, recipe, model, stream[0], memory,
+                               cts::per(cts::budget_of::every_class, cts::kibibytes(2)));
+            }),
+            "for each class"));
   using sizes = std::vector<cts::index>;
   CHECK(memory_after(cts::kibibytes(4), true) == sizes{2048, 4096});
   CHECK(memory_after(cts::kibibytes(4), false) == sizes{4096, 4096});

@@ -67,7 +67,7 @@ template <class Rule>
 struct rule_at_quality {
   Rule rule;
   std::uint8_t quality;
-  bool needs_relevance = core_tokensets::needs_relevance(Rule{});
+  bool needs_relevance = true;
 
   token_weighting weighting() const { return weighting_of(rule); }
   rule_at_quality with_seed(std::uint64_t seed) const { return {seeded(rule, seed), quality, needs_relevance}; }
@@ -166,11 +166,9 @@ token_memory stored_probe(const Recipe& fixed, const dataset& data, const patch_
     const cut_tokens kept = cut(data.view_of(s), grid, relevance,
                                 keep(rule, {relevance, tokens_of_share(fixed.keep, grid.tokens()),
                                             static_cast<std::uint64_t>(s), grid.cols()}));
-    stored.append({.patches = kept.patches,
-                   .positions = kept.positions,
-                   .target = data.label(s),
-                   .token_weights = kept.token_weights,
-                   .qualities = kept.qualities});
+    stored_sample sample = kept.as_sample();
+    sample.target = data.label(s);
+    stored.append(sample);
   }
   return stored;
 }

@@ -127,6 +127,15 @@ struct cut_tokens {
   std::vector<std::uint16_t> positions;
   std::vector<float> relevance, token_weights;
   std::vector<std::uint8_t> qualities;
+
+  /// A sample of these tokens for the memory, valid as long as this; target, text and the rest are still to be said.
+  stored_sample as_sample() const {
+    return {.patches = patches,
+            .positions = positions,
+            .relevance = relevance,
+            .token_weights = token_weights,
+            .qualities = qualities};
+  }
 };
 
 inline cut_tokens cut(const image_view& picture, const patch_grid& grid, std::span<const double> relevance,
@@ -169,13 +178,9 @@ sample_prices prices_of_samples(const token_memory& memory, const Rule& rule, co
     const cut_tokens kept = cut(pictures.view_of(picture_of(*samples.data, s)), grid, relevance,
                                 keep(rule, {relevance, count, static_cast<std::uint64_t>(i), grid.cols()}));
     const auto [prompt, answer] = texts_of(*samples.data, s);
-    const index with = memory.bytes_with({.patches = kept.patches,
-                                          .positions = kept.positions,
-                                          .relevance = kept.relevance,
-                                          .target = target_of(*samples.data, s),
-                                          .prompt = prompt,
-                                          .answer = answer,
-                                          .qualities = kept.qualities});
+    stored_sample sample = kept.as_sample();
+    sample.target = target_of(*samples.data, s), sample.prompt = prompt, sample.answer = answer;
+    const index with = memory.bytes_with(sample);
     found.with_one = std::max(found.with_one, with);
     total += static_cast<double>(with - now);
   }
@@ -244,18 +249,10 @@ std::vector<index> store(B& b, const Method& method, const Rule& rule, const Mod
       const cut_tokens kept = cut(pictures_of(data).view_of(picture_of(data, part[i])), grid, of_sample,
                                   keep(rule, {of_sample, count, static_cast<std::uint64_t>(part[i]), grid.cols()}));
       const auto [prompt, answer] = texts_of(data, part[i]);
-      if (memory.append_within({.patches = kept.patches,
-                                .positions = kept.positions,
-                                .relevance = kept.relevance,
-                                .target = target_of(data, part[i]),
-                                .weight = chosen.weights[begin + i],
-                                .task = task_number,
-                                .prompt = prompt,
-                                .answer = answer,
-                                .token_weights = kept.token_weights,
-                                .qualities = kept.qualities},
-                               bytes))
-        stored.push_back(part[i]);
+      stored_sample sample = kept.as_sample();
+      sample.target = target_of(data, part[i]), sample.prompt = prompt, sample.answer = answer;
+      sample.weight = chosen.weights[begin + i], sample.task = task_number;
+      if (memory.append_within(sample, bytes)) stored.push_back(part[i]);
     }
   }
   return stored;

@@ -212,8 +212,8 @@ class continual_learner {
     if (t.of > 0) return {amount, amount * (t.number + 1) / t.of, amount, seen};
     return {amount * done_ / (done_ + 1), amount, amount, seen};
   }
-  /// `Error` that says how many bytes would do, unless something of the task can be kept; where the memory holds
-  /// something already it can.
+  /// `budget_error` that says how many bytes would do, unless something of the task can be kept. A later task that
+  /// finds no room is no error: the memory is of use without it.
   void check_room(const task_type& t, const room& space) const {
     if (!memory_.empty()) return;
     const index least = detail::least_price_of(strategy_, t, memory_);

@@ -37,10 +37,13 @@ concept strategy = std::copyable<S> &&
   { consolidate(b, s, model, t, memory, bytes, seed) } -> std::same_as<consolidation>;
 };
 
-/// The same with a budget; a fraction is of the training data of the task's stream as they came.
+/// The same with a budget; a fraction is of the training data of the task's stream as they came. `Error`: a budget for
+/// each task or class, which only a learner can add up.
 template <tensor_backend B, class S, class Model, class Data>
 consolidation consolidate(B& b, S&& how, const Model& model, const basic_task<Data>& t, token_memory& memory,
                           const byte_budget& budget, std::uint64_t seed = 0) {
+  require(budget.each == budget_of::all, "consolidate: a budget for each ", detail::option_text(budget.each),
+          ", expected one of the whole memory");
   return consolidate(b, how, model, t, memory, budget.resolve(bytes_of_data(t.data->train)), seed);
 }
 

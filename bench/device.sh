@@ -8,13 +8,14 @@ python=${PYTHON:-python3}
 usage() {
   cat <<'TEXT'
 usage: bench/device.sh prepare FOLDER [INCLUDE_FOLDER...]
-       bench/device.sh [--headers FOLDER] [--build FOLDER] [--minutes N]
+       bench/device.sh [--headers FOLDER] [--build FOLDER] [--programs FOLDER] [--minutes N]
 
 prepare     copies Eigen, stb, CLI11, Catch2 2, nlohmann/json where it is installed, and the golden ViTs of
             CTS_SHARED to FOLDER, from the include folders named, /usr/include or /usr/local/include
 otherwise   builds for the card there is, runs the CUDA tests and compares bench_cuda_vit with PyTorch
 --headers   what prepare filled (default device-headers)
 --build     where to build (default build/device)
+--programs  a folder with bench_cuda_vit and cts_tests_cuda, built elsewhere for this card: nothing is built
 --minutes   all stages together; the limit of each changes with it (default 8)
 OUT         folder of device.json and the logs (default device-out)
 PYTHON      the Python that has PyTorch (default python3)
@@ -161,7 +162,7 @@ compare() {
 
 # ---- the stages, the most telling first ----------------------------------------------------------------------------
 
-headers=$root/device-headers build=$root/build/device minutes=8
+headers=$root/device-headers build=$root/build/device programs='' minutes=8
 case ${1:-} in
   -h | --help)
     usage
@@ -177,6 +178,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --headers) headers=$2 ;;
     --build) build=$2 ;;
+    --programs) programs=$2 ;;
     --minutes)
       minutes=$2
       case $minutes in
@@ -187,13 +189,20 @@ while [ $# -gt 0 ]; do
   esac
   shift 2
 done
-[ -f "$headers/headers.cmake" ] || die "no headers in $headers; fill it with: bench/device.sh prepare $headers"
+if [ -n "$programs" ]; then
+  for program in bench_cuda_vit cts_tests_cuda; do
+    [ -x "$programs/$program" ] || die "no program $program in $programs"
+  done
+else
+  [ -f "$headers/headers.cmake" ] || die "no headers in $headers; fill it with: bench/device.sh prepare $headers"
+fi
 command -v "$python" >/dev/null || die "$python was not found; device.json is written with it"
 
 start=$(now) verdict=0 out=${OUT:-device-out} jobs=${JOBS:-$(nproc)}
 mkdir -p "$out" "$build"
 out=$(CDPATH='' cd -- "$out" && pwd) build=$(CDPATH='' cd -- "$build" && pwd)
 facts=$build/facts bench=$build/bench/bench_cuda_vit tests=$build/tests/cts_tests_cuda
+[ -z "$programs" ] || bench=$programs/bench_cuda_vit tests=$programs/cts_tests_cuda
 rm -rf "$facts" "$out/device.json" "$out/build.log" "$out/bench.log" "$out/tests.log" "$out/torch.log"
 mkdir "$facts"
 PATH=$PATH:${CUDA_PATH:-/usr/local/cuda}/bin:${CUDA_PATH:-/usr/local/cuda}/compute-sanitizer
@@ -232,11 +241,13 @@ setting commit "$(git -C "$root" describe --always --dirty 2>/dev/null || echo u
 } &
 asking=$!
 
-missing=
+missing=${programs:+"the programs of $programs are used"}
 for tool in cmake nvcc; do
-  command -v $tool >/dev/null || missing="$tool was not found"
+  [ -n "$programs" ] || command -v $tool >/dev/null || missing="$tool was not found"
 done
-if [ -n "$missing" ]; then
+if [ -n "$programs" ]; then
+  skip configure "$missing"
+elif [ -n "$missing" ]; then
   stage=configure from=$(now)
   end failed "$missing"
 else

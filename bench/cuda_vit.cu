@@ -60,22 +60,24 @@ cts::token_batch noise(const cts::vit_config& c, int samples, double keep) {
   return batch;
 }
 
-/// Median of the seconds that `job` takes until the device is done, after runs that do not count: three at least, as
-/// the first allocates and the next two find the work the same and make its graph, and a fifth of a second, for the
-/// clocks.
+/// Median of the seconds that `job` takes until the device is done, of `repeats` runs or as many as a second holds,
+/// three at least, after runs that do not count: three, as the first allocates and the next two find the work the same
+/// and make its graph, and a fifth of a second, for the clocks.
 template <class Job>
 double seconds_of(backend& b, int repeats, const Job& job) {
   using clock = std::chrono::steady_clock;
   const auto since = [](clock::time_point t) { return std::chrono::duration<double>(clock::now() - t).count(); };
   std::vector<double> seconds;
   const auto first = clock::now();
-  for (int warm_ups = 0; static_cast<int>(seconds.size()) < repeats;) {
+  double counted = 0;
+  for (int warm_ups = 0; static_cast<int>(seconds.size()) < (counted > 1 ? std::min(repeats, 3) : repeats);) {
     b.synchronise();
     const bool warm = warm_ups >= 3 && since(first) >= 0.2;
     const auto start = clock::now();
     job();
     b.synchronise();
     warm ? seconds.push_back(since(start)) : void(++warm_ups);
+    if (warm) counted += seconds.back();
   }
   std::sort(seconds.begin(), seconds.end());
   return seconds[seconds.size() / 2];

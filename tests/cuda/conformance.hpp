@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core_tokensets/core/random.hpp"
+#include "core_tokensets/tensor/cuda/tile.hpp"
 #include "core_tokensets/tensor/ops.hpp"
 #include "core_tokensets/tensor/reference.hpp"
 #include "support/catch.hpp"
@@ -76,17 +77,45 @@ class numbers {
   cts::buffer_of<B, std::int32_t> memory_;
 };
 
+/// The reference in double whose products see factors that were rounded as the device's are.
+struct rounding_reference : cts::reference_backend<double> {
+  cts::cuda::arithmetic how = cts::cuda::arithmetic::f32;
+
+  void gemm(cts::const_view<double> a, cts::const_view<double> b, cts::view<double> c, cts::gemm_options o = {}) {
+    std::vector<double> of_a, of_b;
+    cts::reference_backend<double>::gemm(rounded(a, of_a), rounded(b, of_b), c, o);
+  }
+
+ private:
+  cts::const_view<double> rounded(const cts::const_view<double>& v, std::vector<double>& memory) const {
+    if (how == cts::cuda::arithmetic::f32) return v;
+    memory.reserve(static_cast<std::size_t>(v.size()));
+    for (index i = 0; i < v.n0; ++i) {
+      for (index j = 0; j < v.n1; ++j) {
+        for (index r = 0; r < v.rows; ++r) {
+          const double* row = v.data + i * v.s0 + j * v.s1 + r * v.ld;
+          for (index k = 0; k < v.cols; ++k) memory.push_back(cts::cuda::rounded(static_cast<float>(row[k]), how));
+        }
+      }
+    }
+    const index matrix = v.rows * v.cols;
+    return {memory.data(), v.n0, v.n1, v.rows, v.cols, v.n1 * matrix, matrix, v.cols};
+  }
+};
+
 /// Runs `body(backend, out)` with backend B and with the reference, each on operands of its own, and compares `out`.
 template <class B>
 struct suite {
   B& b;
   double limit;  ///< largest difference, relative where numbers are larger than 1
+  cts::cuda::arithmetic rounding = cts::cuda::arithmetic::f32;
 
   template <class Body>
   void compare(index n, index rows, index cols, bool known, const Body& body, index gap = 3) {
-    cts::reference_backend<double> oracle;
+    rounding_reference oracle;
+    oracle.how = rounding;
     operand<B> got(b, n, rows, cols, 99, known, gap);
-    operand<cts::reference_backend<double>> want(oracle, n, rows, cols, 99, known, gap);
+    operand<rounding_reference> want(oracle, n, rows, cols, 99, known, gap);
     body(b, got);
     body(oracle, want);
     const auto g = got.to_host(b);

@@ -12,7 +12,7 @@ if(TARGET core_tokensets::cuda)
   target_include_directories(cts_cuda_assembly PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
   target_link_libraries(cts_cuda_assembly PRIVATE core_tokensets::dev core_tokensets::cuda)
   add_test(NAME cuda_kernels_have_code
-           COMMAND ${CMAKE_COMMAND} -D BUILD=${PROJECT_BINARY_DIR} -D "FILES=$<TARGET_OBJECTS:cts_cuda_assembly>"
+           COMMAND ${CMAKE_COMMAND} -D ROOT=${PROJECT_SOURCE_DIR} -D BUILD=${PROJECT_BINARY_DIR} -D "FILES=$<TARGET_OBJECTS:cts_cuda_assembly>"
                    -P ${CMAKE_CURRENT_SOURCE_DIR}/cuda/kernels_have_code.cmake)
   set_tests_properties(cuda_kernels_have_code PROPERTIES RUN_SERIAL ON)
 else()

@@ -35,9 +35,9 @@ TEST_CASE("the device computes attention in float32", "[cuda][short]") {
 
 TEST_CASE("the device conforms in TF32 and bfloat16, as far as these go", "[cuda]") {
   if (no_device()) return;
-  for (const auto& [how, limit] : {std::pair{arithmetic::tf32, 0.05}, {arithmetic::bf16, 0.4}}) {
+  for (const auto& [how, limit] : {std::pair{arithmetic::tf32, 0.02}, {arithmetic::bf16, 0.15}}) {
     backend b({.arithmetic = how});
-    conformance::suite<backend>{b, limit}.products();
-    conformance::suite<backend>{b, limit}.attention();
+    conformance::suite<backend>{b, 1e-4, how}.products();
+    conformance::suite<backend>{b, limit, how}.attention();  // rounds other steps of the softmax than the reference
   }
 }

@@ -39,6 +39,13 @@ TEST_CASE("the CUDA kernels conform", "[cuda]") {
   conformance::suite<backend>{b, 1e-4}.all();
 }
 
+TEST_CASE("products of rounded numbers conform", "[cuda]") {
+  for (const auto how : {cts::cuda::arithmetic::tf32, cts::cuda::arithmetic::bf16}) {
+    backend b({.arithmetic = how});
+    conformance::suite<backend>{b, 1e-4, how}.products();
+  }
+}
+
 TEST_CASE("the CUDA backend reproduces the golden ViT", "[cuda][golden]") {
   backend b = exact();
   vit_cases::check_all(b, "vit_c");

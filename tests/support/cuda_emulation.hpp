@@ -77,6 +77,7 @@ class host_thread {
       }
     }
   }
+  int lowest(std::uint32_t bits) const { return std::countr_zero(bits); }
   void atomic_max(std::int32_t* p, std::int32_t value) const { *p = std::max(*p, value); }
 
  private:

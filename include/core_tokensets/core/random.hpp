@@ -72,7 +72,7 @@ class random_stream {
   std::vector<std::ptrdiff_t> permutation(std::ptrdiff_t n) {
     std::vector<std::ptrdiff_t> order(static_cast<std::size_t>(n));
     std::iota(order.begin(), order.end(), std::ptrdiff_t{0});
-    shuffle(std::span(order));
+    shuffle<std::ptrdiff_t>(order);
     return order;
   }
 

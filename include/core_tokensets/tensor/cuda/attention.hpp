@@ -43,6 +43,10 @@ struct attention_operands {
     const int seen = causal ? smaller(s.keys, s.keys - s.queries + i + 1) : s.keys;
     return seen > 0 ? seen : 0;
   }
+  template <int Rows, int D, int Threads, class Thread, int N>
+  constexpr void load(const Thread& t, const tile_source (&sources)[N]) const {
+    load_tiles<Rows, D, Threads>(t, sources, width, quads, rounding);
+  }
   /// Row i of head h of the sample's attention matrices in `p`.
   constexpr float* matrix_row(float* p, const attention_sample& s, index h, int i) const {
     return p + s.place * heads + (h * s.queries + i) * s.keys;
@@ -100,14 +104,12 @@ struct attention_kernel {
     float *qs = static_cast<float*>(t.shared()), *ks = qs + tile_rows * tile_ld<D>,
           *vs = ks + tile_columns * tile_ld<D>;
     const int rows = smaller(tile_rows, s.queries - tile.first), row = 16 * t.warp();
-    load_tile<tile_rows, D>(t, o.q.row(h, s.query + tile.first), o.q.ld, rows, o.width, o.quads, o.rounding, threads,
-                            qs);
+    o.template load<tile_rows, D, threads>(t, {tile_source{o.q.row(h, s.query + tile.first), o.q.ld, rows, qs}});
     running state;
     const int end = o.visible(s, tile.first + rows - 1);
     for (int key = 0; key < end; key += tile_columns) {
       t.sync();  // all are done with the tiles before
-      load(t, o.k, s, h, key, ks);
-      load(t, o.v, s, h, key, vs);
+      o.template load<tile_columns, D, threads>(t, {of_keys(o.k, s, h, key, ks), of_keys(o.v, s, h, key, vs)});
       t.sync();
       if (row < rows) look(t, s, tile.first + row, key, qs + row * tile_ld<D>, ks, vs, state);
     }
@@ -121,11 +123,8 @@ struct attention_kernel {
   }
 
  private:
-  template <class Thread>
-  constexpr void load(const Thread& t, const head_operand& from, const attention_sample& s, index h, int key,
-                      float* to) const {
-    load_tile<tile_columns, D>(t, from.row(h, s.key + key), from.ld, s.keys - key, o.width, o.quads, o.rounding,
-                               threads, to);
+  static constexpr tile_source of_keys(const head_operand& m, const attention_sample& s, index h, int key, float* to) {
+    return {m.row(h, s.key + key), m.ld, s.keys - key, to};
   }
 
   /// Scores of a warp's queries, from `query` on, with the keys of a tile, times `scale`.
@@ -194,7 +193,7 @@ struct attention_kernel {
     const int row = 16 * t.warp();
     for (int key = 0; key < s.keys; key += tile_columns) {
       t.sync();
-      load(t, o.k, s, h, key, ks);
+      o.template load<tile_columns, D, threads>(t, {of_keys(o.k, s, h, key, ks)});
       t.sync();
       if (row >= rows) continue;
       float x[groups][4] = {};

@@ -49,10 +49,9 @@ struct attention_query_kernel {
     const index h = t.block_y();
     const int rows = smaller(tile_rows, s.queries - tile.first), row = 16 * t.warp();
     tiles m{static_cast<float*>(t.shared())};
-    load_tile<tile_rows, D>(t, o.q.row(h, s.query + tile.first), o.q.ld, rows, o.width, o.quads, o.rounding, threads,
-                            m.q);
-    load_tile<tile_rows, D>(t, o.dout.row(h, s.query + tile.first), o.dout.ld, rows, o.width, o.quads, o.rounding,
-                            threads, m.dout);
+    o.template load<tile_rows, D, threads>(t,
+                                           {tile_source{o.q.row(h, s.query + tile.first), o.q.ld, rows, m.q},
+                                            tile_source{o.dout.row(h, s.query + tile.first), o.dout.ld, rows, m.dout}});
     float inner[2] = {}, log_sums[2] = {};
     if (o.log_sums != nullptr) {
       product_with_out(t, s, h, tile.first + row, rows - row, inner);
@@ -95,10 +94,8 @@ struct attention_query_kernel {
   constexpr bool look(const Thread& t, const attention_sample& s, index h, int first, int rows, int key, const tiles& m,
                       const float (&log_sums)[2], float (&x)[groups][4], float (&dx)[groups][4]) const {
     t.sync();  // all are done with the tiles before
-    load_tile<tile_columns, D>(t, o.k.row(h, s.key + key), o.k.ld, s.keys - key, o.width, o.quads, o.rounding, threads,
-                               m.k);
-    load_tile<tile_columns, D>(t, o.v.row(h, s.key + key), o.v.ld, s.keys - key, o.width, o.quads, o.rounding, threads,
-                               m.v);
+    o.template load<tile_columns, D, threads>(t, {tile_source{o.k.row(h, s.key + key), o.k.ld, s.keys - key, m.k},
+                                                  tile_source{o.v.row(h, s.key + key), o.v.ld, s.keys - key, m.v}});
     t.sync();
     const int row = 16 * t.warp();
     if (row >= rows) return false;
@@ -165,10 +162,8 @@ struct attention_key_kernel {
     const index h = t.block_y();
     const int rows = smaller(tile_rows, s.keys - tile.first), row = 16 * t.warp();
     tiles m{static_cast<float*>(t.shared())};
-    load_tile<tile_rows, D>(t, o.k.row(h, s.key + tile.first), o.k.ld, rows, o.width, o.quads, o.rounding, threads,
-                            m.k);
-    load_tile<tile_rows, D>(t, o.v.row(h, s.key + tile.first), o.v.ld, rows, o.width, o.quads, o.rounding, threads,
-                            m.v);
+    o.template load<tile_rows, D, threads>(t, {tile_source{o.k.row(h, s.key + tile.first), o.k.ld, rows, m.k},
+                                               tile_source{o.v.row(h, s.key + tile.first), o.v.ld, rows, m.v}});
     float dk[D / 8][4] = {}, dv[D / 8][4] = {};
     for (int query = 0; query < s.queries; query += tile_columns) {
       const int last = smaller(query + tile_columns, s.queries) - 1;
@@ -198,10 +193,9 @@ struct attention_key_kernel {
   template <class Thread>
   constexpr void load(const Thread& t, const attention_sample& s, index h, int query, const tiles& m) const {
     const int rows = s.queries - query;
-    load_tile<tile_columns, D>(t, o.q.row(h, s.query + query), o.q.ld, rows, o.width, o.quads, o.rounding, threads,
-                               m.q);
-    load_tile<tile_columns, D>(t, o.dout.row(h, s.query + query), o.dout.ld, rows, o.width, o.quads, o.rounding,
-                               threads, m.dout);
+    o.template load<tile_columns, D, threads>(t,
+                                              {tile_source{o.q.row(h, s.query + query), o.q.ld, rows, m.q},
+                                               tile_source{o.dout.row(h, s.query + query), o.dout.ld, rows, m.dout}});
     if (t.thread() < tile_columns) {
       const index at = h * o.total_queries + s.query + query + t.thread();
       const bool there = t.thread() < rows;

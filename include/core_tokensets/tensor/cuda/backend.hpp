@@ -327,9 +327,11 @@ class device_backend {
     if (chunks > 1) k.partial = partial.data();
     commands().run(k, {cuda::blocks_for(first.cols, kernel::width), chunks, kernel::threads * sizeof(float)});
     if (chunks == 1) return;
-    cuda::col_finish_kernel<Op, K> finish{op, partial.data(), first.cols, chunks, beta, {}};
+    using finish_kernel = cuda::col_finish_kernel<Op, K>;
+    finish_kernel finish{op, partial.data(), first.cols, chunks, beta, {}};
     std::copy_n(out, K, finish.out);
-    run(finish, cuda::blocks_for(K * first.cols, 256));
+    commands().run(finish,
+                   {cuda::blocks_for(first.cols, finish_kernel::width), K, finish_kernel::threads * sizeof(float)});
   }
 
   /// c = alpha op(a) op(b) + ...: `p` says all but places and shapes. bfloat16 factors are made from the floats first.
@@ -354,7 +356,9 @@ class device_backend {
     narrowed(device_backend& b, const cview& v)
         : ld(cuda::blocks_for(v.cols, 8) * 8), memory(b, cuda::row_shape(v).total, ld), rounded(v) {
       const cuda::row_shape shape(v);
-      b.run(cuda::narrow_kernel{{v, v}, shape, v.cols, ld, memory.data()}, cuda::blocks_for(shape.total * ld, 256));
+      const index groups = ld / 8, items = shape.total * groups;
+      b.run(cuda::narrow_kernel{{v, v}, shape, v.cols, groups, quads_in(v), small(items), memory.data()},
+            cuda::blocks_for(items, 256));
       rounded.data = memory.data();
       rounded.ld = ld;
       rounded.s1 = v.n1 == 1 ? 0 : v.rows * ld;

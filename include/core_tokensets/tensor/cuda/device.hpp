@@ -37,6 +37,7 @@ struct device_thread {
   __device__ void sync() const { __syncthreads(); }
   __device__ float shuffle_xor(float x, int mask) const { return __shfl_xor_sync(0xffffffffu, x, mask); }
   __device__ std::uint32_t ballot(bool yes) const { return __ballot_sync(0xffffffffu, yes); }
+  __device__ int lowest(std::uint32_t bits) const { return __ffs(static_cast<int>(bits)) - 1; }
   __device__ void atomic_max(std::int32_t* p, std::int32_t value) const { atomicMax(p, value); }
   /// c += a b for 16 x 8 x 8 numbers of a warp, TF32 inputs.
   __device__ void mma(float (&c)[4], const float (&a)[4], const float (&b)[2]) const {

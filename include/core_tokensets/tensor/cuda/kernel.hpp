@@ -4,7 +4,9 @@
 //
 // A thread handle `t` has `thread()`, `warp()`, `lane()` (its place in the block), `block()`, `block_y()` (place of the
 // block), `shared()` (the block's memory, 16-byte aligned), `sync()` (barrier of the block), `shuffle_xor(x, mask)`,
-// `ballot(bool)` (of the warp), `mma(c, a, b)` and `atomic_max(p, value)`.
+// `ballot(bool)` (of the warp), `lowest(bits)` (place of the lowest 1), `mma(c, a, b)` and `atomic_max(p, value)`.
+// Functions of the standard library that are no more than a builtin of the host's compiler (std::countr_zero) are not
+// for kernels: nvcc compiles them to nonsense without a word.
 
 #include <bit>
 #include <concepts>

@@ -165,22 +165,42 @@ struct gather_kernel {
   }
 };
 
-/// A batch of matrices as bfloat16, rows `ld` apart, without gaps between the matrices.
+/// A batch of matrices as bfloat16, in rows of `groups` times 8 numbers without gaps, filled up with 0. A thread has
+/// one such group, which it writes at once.
 struct narrow_kernel {
   static constexpr int threads = 256;
   static constexpr bool cooperative = false;
   operand in;
   row_shape shape;
-  index cols, ld;
+  index cols, groups;
+  bool quads;  ///< rows start on 16 bytes
+  bool small;  ///< all groups together have 31-bit numbers
   bfloat* out;
+
+  struct alignas(16) group {
+    bfloat x[8];
+  };
 
   template <class Thread>
   constexpr void operator()(const Thread& t) const {
     const index item = t.block() * threads + t.thread();
-    if (item >= shape.total * ld) return;
-    const index row = item / ld, column = item % ld;
+    if (item >= shape.total * groups) return;
+    const auto [row, number] = detail::divide(item, groups, small);
     const row_place at = shape.place(row);
-    out[item] = column < cols ? to_bfloat(in.row(at.i, at.j, at.r)[column]) : bfloat{0};
+    const float* from = in.row(at.i, at.j, at.r) + 8 * number;
+    const index left = cols - 8 * number;
+    group narrow{};
+    if (quads && left >= 8) {
+      for (int half = 0; half < 8; half += 4) {
+        const quad q = *reinterpret_cast<const quad*>(from + half);
+        for (int l = 0; l < 4; ++l) narrow.x[half + l] = to_bfloat(q.x[l]);
+      }
+    } else {
+      for (int l = 0; l < 8; ++l) {
+        if (l < left) narrow.x[l] = to_bfloat(from[l]);
+      }
+    }
+    *reinterpret_cast<group*>(out + 8 * item) = narrow;
   }
 };
 

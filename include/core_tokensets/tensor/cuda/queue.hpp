@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "core_tokensets/core/parallel.hpp"
 #include "core_tokensets/tensor/cuda/product.hpp"
 #include "core_tokensets/tensor/cuda/staging.hpp"
 
@@ -75,7 +76,7 @@ class queue {
     for (index at = 0; at < bytes; at += staging<Device>::piece) {
       const index n = std::min(staging<Device>::piece, bytes - at);
       std::byte* staged = staging_.place(n, mode_ == mode::replaying);
-      std::memcpy(staged, static_cast<const std::byte*>(from) + at, static_cast<std::size_t>(n));
+      copy(staged, static_cast<const std::byte*>(from) + at, n);
       submit(copy_command{static_cast<std::byte*>(to) + at, staged, n});
     }
   }
@@ -155,6 +156,15 @@ class queue {
     bool repeats = true;
     index last_use = 0;
   };
+
+  /// A copy on several threads where it is large: one processor copies a fraction of what the bus to the card takes.
+  static void copy(std::byte* to, const std::byte* from, index bytes) {
+    constexpr index part = index{1} << 18;
+    const index parts = (bytes + part - 1) / part;
+    parallel_for(parts > 2 ? 0 : 1, parts, [&](index i) {
+      std::memcpy(to + i * part, from + i * part, static_cast<std::size_t>(std::min(part, bytes - i * part)));
+    });
+  }
 
   template <class C>
   static bool same(const C& a, const C& b) {

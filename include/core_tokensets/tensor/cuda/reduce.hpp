@@ -118,11 +118,12 @@ struct col_reduce_kernel {
   }
 };
 
-/// out[k][c] = beta out[k][c] op (over the chunks, in order, of partial[chunk, k, c]).
+/// out[k][c] = beta out[k][c] op (over the chunks of partial[chunk, k, c]). Block: (32 columns, k), 8 chunks at a time,
+/// since a thread that reads one number after the other waits for each.
 template <class Op, int K>
 struct col_finish_kernel {
-  static constexpr int threads = 256;
-  static constexpr bool cooperative = false;
+  static constexpr int threads = 256, width = 32, height = threads / width;
+  static constexpr bool cooperative = true;
   Op op;
   const float* partial;
   index cols, chunks;
@@ -131,11 +132,17 @@ struct col_finish_kernel {
 
   template <class Thread>
   constexpr void operator()(const Thread& t) const {
-    const index item = t.block() * threads + t.thread();
-    if (item >= K * cols) return;
-    const index k = item / cols, c = item % cols;
-    float total = partial[k * cols + c];
-    for (index i = 1; i < chunks; ++i) total = op(total, partial[(i * K + k) * cols + c]);
+    const int x = t.thread() % width, y = t.thread() / width;
+    const index k = t.block_y(), c = t.block() * width + x;
+    float* memory = static_cast<float*>(t.shared());
+    float total = Op::template identity<float>();
+    if (c < cols) {
+      for (index i = y; i < chunks; i += height) total = op(total, partial[(i * K + k) * cols + c]);
+    }
+    memory[t.thread()] = total;
+    t.sync();
+    if (y != 0 || c >= cols) return;
+    for (int i = 1; i < height; ++i) total = op(total, memory[i * width + x]);
     out[k][c] = beta == 0.0f ? total : op(beta * out[k][c], total);
   }
 };
@@ -192,7 +199,7 @@ struct scatter_add_kernel {
     for (index i = first; i <= last; i += warp_size) {
       const bool mine = i + t.lane() <= last && rows[i + t.lane()] == r;
       for (std::uint32_t set = t.ballot(mine); set != 0; set &= set - 1) {
-        if (c < cols) sum += in.row(0, 0, i + std::countr_zero(set))[c];
+        if (c < cols) sum += in.row(0, 0, i + t.lowest(set))[c];
       }
     }
     if (c < cols) out.row(0, 0, r)[c] = sum;

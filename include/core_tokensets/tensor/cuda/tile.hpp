@@ -1,6 +1,8 @@
 #pragma once
 // Matrix products of small tiles in shared memory, a warp at a time, on the tensor cores: the inside of attention.
 
+#include <utility>
+
 #include "core_tokensets/tensor/cuda/kernel.hpp"
 
 namespace core_tokensets::cuda {
@@ -28,24 +30,44 @@ constexpr float rounded(float x, arithmetic a) {
   return a == arithmetic::bf16 ? round_to_bf16(x) : a == arithmetic::tf32 ? round_to_tf32(x) : x;
 }
 
-/// Rows [0, rows) of the matrix at `from`, `width` columns, into a tile of `Rows` by D, the rest of it 0. `quads`: rows
-/// and columns start on 16 bytes.
-template <int Rows, int D, class Thread>
-constexpr void load_tile(const Thread& t, const float* from, index ld, int rows, int width, bool quads, arithmetic a,
-                         int threads, float* to) {
-  for (int i = t.thread(); i < Rows * (D / 4); i += threads) {
-    const int r = i / (D / 4), c = i % (D / 4) * 4;
-    quad v{};
-    if (r < rows && c < width) {
-      const float* p = from + r * ld + c;
-      if (quads) {
-        v = *reinterpret_cast<const quad*>(p);
-      } else {
-        for (int l = 0; l < 4; ++l) v.x[l] = c + l < width ? p[l] : 0.0f;
-      }
+/// Rows [0, rows) of the matrix at `from`, which go to a tile in shared memory at `to`.
+struct tile_source {
+  const float* from = nullptr;
+  index ld = 0;
+  int rows = 0;
+  float* to = nullptr;
+};
+
+/// Fills N tiles of `Rows` by D from matrices of `width` columns, the rest of them 0. A thread asks for eight groups of
+/// numbers before it puts the first down, so that it waits for the memory once and not eight times. `quads`: rows and
+/// columns start on 16 bytes.
+template <int Rows, int D, int Threads, class Thread, int N>
+constexpr void load_tiles(const Thread& t, const tile_source (&sources)[N], int width, bool quads, arithmetic a) {
+  constexpr int each = Rows * (D / 4) / Threads, at_once = smaller(each, 8 / N);
+  static_assert(each * Threads == Rows * (D / 4) && each % at_once == 0);
+  for (int first = 0; first < each; first += at_once) {
+    quad v[N * at_once] = {};
+    // A sequence and no loop: an array that is indexed by numbers known only to a loop would not stay in registers.
+    const auto for_all = [&]<int... I>(std::integer_sequence<int, I...>, const auto& body) {
+      const auto one = [&](int i) { return t.thread() + (first + i % at_once) * Threads; };
+      (body(sources[I / at_once], one(I) / (D / 4), one(I) % (D / 4) * 4, v[I]), ...);
+    };
+    constexpr std::make_integer_sequence<int, N * at_once> all;
+    if (quads) {
+      for_all(all, [&](const tile_source& m, int r, int c, quad& q) {
+        if (r < m.rows && c < width) q = *reinterpret_cast<const quad*>(m.from + r * m.ld + c);
+      });
+    } else {
+      for_all(all, [&](const tile_source& m, int r, int c, quad& q) {
+        for (int l = 0; l < 4; ++l) {
+          if (r < m.rows && c + l < width) q.x[l] = m.from[r * m.ld + c + l];
+        }
+      });
     }
-    for (int l = 0; l < 4; ++l) v.x[l] = rounded(v.x[l], a);
-    *reinterpret_cast<quad*>(to + r * tile_ld<D> + c) = v;
+    for_all(all, [&](const tile_source& m, int r, int c, quad& q) {
+      for (int l = 0; l < 4; ++l) q.x[l] = rounded(q.x[l], a);
+      *reinterpret_cast<quad*>(m.to + r * tile_ld<D> + c) = q;
+    });
   }
 }
 

@@ -123,11 +123,24 @@ inline void require_finite(const char* what, double value) {
 
 #include <cassert>
 #include <cstddef>
+#include <cstdint>
+#include <span>
 #include <type_traits>
 
 namespace core_tokensets {
 
 using index = std::ptrdiff_t;
+
+#ifdef __CUDACC__
+// nvcc hands a type on in the words in which it met it first, and for spans deduced from a container or a pointer these
+// are words of the standard library's own that g++ 13 and later refuse. So it meets them here.
+static_assert(sizeof(std::span<const index>) + sizeof(std::span<index>) + sizeof(std::span<const std::size_t>) +
+                  sizeof(std::span<std::size_t>) + sizeof(std::span<const std::int32_t>) +
+                  sizeof(std::span<std::int32_t>) + sizeof(std::span<const float>) + sizeof(std::span<float>) +
+                  sizeof(std::span<const double>) + sizeof(std::span<double>) + sizeof(std::span<const char>) +
+                  sizeof(std::span<const std::uint8_t>) + sizeof(std::span<std::uint8_t>) >
+              0);
+#endif
 
 /// `[n0, n1, rows, cols]` with strides `s0, s1, ld` in elements and unit stride between columns. A stride of 0
 /// repeats (broadcasts) along its dimension, and `map` repeats an operand of one column along the columns.
@@ -1404,7 +1417,7 @@ class random_stream {
   std::vector<std::ptrdiff_t> permutation(std::ptrdiff_t n) {
     std::vector<std::ptrdiff_t> order(static_cast<std::size_t>(n));
     std::iota(order.begin(), order.end(), std::ptrdiff_t{0});
-    shuffle(std::span(order));
+    shuffle<std::ptrdiff_t>(order);
     return order;
   }
 

@@ -16,7 +16,7 @@ execute_process(COMMAND ${script} --help OUTPUT_VARIABLE help COMMAND_ERROR_IS_F
 if(NOT help MATCHES "^usage: bench/device.sh prepare FOLDER")
   message(SEND_ERROR "--help printed: ${help}")
 endif()
-foreach(wrong "--minuets;3" "--minutes;two" "--minutes" "run" "prepare" "--headers;${OUT}/none")
+foreach(wrong "--minuets;3" "--minutes;two" "--minutes" "run" "prepare" "--headers;${OUT}/none" "--programs;${OUT}/none")
   execute_process(COMMAND ${script} ${wrong} RESULT_VARIABLE code OUTPUT_QUIET ERROR_QUIET)
   if(NOT code EQUAL 2)
     message(SEND_ERROR "'${wrong}' ended with ${code}, not 2")

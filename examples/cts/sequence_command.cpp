@@ -280,7 +280,8 @@ void add_memory_options(CLI::App& c, sequence_arguments& a) {
   c.add_option("--budget", a.budget,
                "of the whole memory: 64KiB, or 0.01 of the data's bytes; 2KiB/class, 16KiB/task: for each");
   c.add_option("--select", a.select, help_of("how samples are chosen, the first by default:", cts::selectors{}));
-  c.add_option("--attribute", a.attribute, "how tokens are ranked (grad_lrp); cts attribute --help lists the methods");
+  c.add_option("--attribute", a.attribute,
+               "how tokens are ranked (grad_lrp:stabiliser=0.03); cts attribute --help lists the methods");
   c.add_option("--rule", a.rule, help_of("which tokens are kept, the first by default:", cts::token_rules{}));
   c.add_option("--codec", a.codec, help_of("how pixels are packed, the first by default:", cts::token_codecs{}));
   c.add_option("--keep", a.recipe.keep, "share of a sample's tokens that is stored");

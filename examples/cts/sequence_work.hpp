@@ -30,7 +30,7 @@ struct named_parts {
   cts::learner_options options;
 
   explicit named_parts(const sequence_arguments& a)
-      : attribute(method_named<B>(a.attribute.empty() ? cts::text_of(cts::grad_lrp{}) : a.attribute)),
+      : attribute(method_named<B>(a.attribute.empty() ? cts::text_of(cts::usual_attribute<cts::grad_lrp>()) : a.attribute)),
         strategy(strategy_of(a, attribute)),
         options(learner_options_of(a)) {
     check(a);

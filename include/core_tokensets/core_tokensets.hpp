@@ -29,6 +29,7 @@
 #include "core_tokensets/attribution/measures/ranking.hpp"
 #include "core_tokensets/attribution/measures/saco.hpp"
 #include "core_tokensets/attribution/measures/sensitivity.hpp"
+#include "core_tokensets/attribution/measures/stability.hpp"
 #include "core_tokensets/attribution/measures/sufficiency.hpp"
 #include "core_tokensets/attribution/method.hpp"
 #include "core_tokensets/attribution/methods.hpp"

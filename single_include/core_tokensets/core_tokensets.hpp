@@ -6965,6 +6965,15 @@ inline composite attn_lrp_gamma(double gamma_ = 0.05) {
   return c;
 }
 
+/// The same rules without the poles that they have where the sum of a residual or an element of a product of attention
+/// comes close to 0: these divisions become R / (z + eps sign(z)), eps in units of activations. 0: the rules as they
+/// are. What eps takes is lost at products; a renormalised sum gives it back.
+inline composite stabilised(composite c, double eps) {
+  require_within("relevance: stabiliser", eps, 0);
+  if (eps > 0) c.residual.over = c.positions.over = c.attention.product.over = {.eps = eps};
+  return c;
+}
+
 /// The presets by name.
 enum class preset { chefer, chefer_original, epsilon, attn_lrp, attn_lrp_explicit, attn_lrp_gamma, cp_lrp };
 
@@ -6987,6 +6996,7 @@ inline composite make(preset p) {
   }
   fail("lrp: no such preset");
 }
+inline composite make(preset p, double stabiliser) { return stabilised(make(p), stabiliser); }
 
 }  // namespace core_tokensets::lrp
 
@@ -7542,11 +7552,13 @@ struct grad_lrp {
   static constexpr const char* about = "relevance of attention times its gradient, carried through all blocks";
   index start_layer = 0;
   lrp::preset rules = lrp::preset::chefer;
+  double stabiliser = 0;  ///< of `lrp::stabilised`
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
     visit("start_layer", self.start_layer);
     visit("rules", self.rules);
+    visit("stabiliser", self.stabiliser);
   }
 };
 
@@ -7557,7 +7569,7 @@ std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model,
   detail::check_start_layer(grad_lrp::name, method.start_layer, model.config().depth);
   explain_forward(b, model, batch, t, ws, kept::gradients);
   gradient_walk<B> gradients(b, model, ws);
-  const lrp::composite rules = lrp::make(method.rules);
+  const lrp::composite rules = lrp::make(method.rules, method.stabiliser);
   relevance_walk<B> relevance(rules, b, model, ws);
   class_row_product<B> rows(b, ws.tape.plan);
   for (index i = model.config().depth; i-- > method.start_layer;) {
@@ -7944,7 +7956,7 @@ answer_relevance attribute(const grad_lrp& method, B& b, const image_text_model<
   explain_answers(b, model, images, texts, ws);
   backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.streams, true);
   answer_lrp<B> r;
-  propagate(lrp::make(method.rules), b, model, ws, r);
+  propagate(lrp::make(method.rules, method.stabiliser), b, model, ws, r);
   return detail::relevance_of_maps(
       b, model, texts, ws, method.start_layer, 2, [&](std::size_t i) -> const tensor<B>& { return r.encoder[i]; },
       [&](std::size_t i) -> const tensor<B>& { return r.self[i]; },
@@ -8400,12 +8412,14 @@ struct lrp_attribution {
   lrp::preset rules = lrp::preset::attn_lrp;
   relevance_level level = relevance_level::tokens;
   double limit = 1e12;
+  double stabiliser = 0;  ///< of `lrp::stabilised`
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
     visit("rules", self.rules);
     visit("level", self.level);
     visit("limit", self.limit);
+    visit("stabiliser", self.stabiliser);
   }
 };
 
@@ -8523,7 +8537,8 @@ std::vector<double> attribute(const composite_attribution& method, B& b, const v
 template <tensor_backend B>
 std::vector<double> attribute(const lrp_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
                               const target& t, attribution_workspace<B>& ws) {
-  return attribute(composite_attribution{lrp::make(method.rules), method.level, method.limit}, b, model, batch, t, ws);
+  const lrp::composite rules = lrp::make(method.rules, method.stabiliser);
+  return attribute(composite_attribution{rules, method.level, method.limit}, b, model, batch, t, ws);
 }
 
 }  // namespace core_tokensets
@@ -8541,11 +8556,13 @@ struct lrp_rollout {
   static constexpr const char* about = "relevance of attention carried through all blocks, without gradients";
   index start_layer = 0;
   lrp::preset rules = lrp::preset::chefer;
+  double stabiliser = 0;  ///< of `lrp::stabilised`
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
     visit("start_layer", self.start_layer);
     visit("rules", self.rules);
+    visit("stabiliser", self.stabiliser);
   }
 };
 
@@ -8554,7 +8571,7 @@ std::vector<double> attribute(const lrp_rollout& method, B& b, const vit<B>& mod
                               const target& t, attribution_workspace<B>& ws) {
   detail::check_start_layer(lrp_rollout::name, method.start_layer, model.config().depth);
   explain_forward(b, model, batch, t, ws, kept::gradients);
-  const lrp::composite rules = lrp::make(method.rules);
+  const lrp::composite rules = lrp::make(method.rules, method.stabiliser);
   relevance_walk<B> relevance(rules, b, model, ws);
   class_row_product<B> rows(b, ws.tape.plan);
   for (index i = model.config().depth; i-- > method.start_layer;) {
@@ -8582,12 +8599,14 @@ struct partial_lrp {
   index block_from_last = 0;
   bool gradient = false;
   lrp::preset rules = lrp::preset::chefer_original;
+  double stabiliser = 0;  ///< of `lrp::stabilised`
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
     visit("block_from_last", self.block_from_last);
     visit("gradient", self.gradient);
     visit("rules", self.rules);
+    visit("stabiliser", self.stabiliser);
   }
 };
 
@@ -8597,7 +8616,7 @@ std::vector<double> attribute(const partial_lrp& method, B& b, const vit<B>& mod
   const index depth = model.config().depth, stop = depth - 1 - method.block_from_last;
   detail::check_start_layer(partial_lrp::name, stop, depth);
   explain_forward(b, model, batch, t, ws, kept::gradients);
-  const lrp::composite rules = lrp::make(method.rules);
+  const lrp::composite rules = lrp::make(method.rules, method.stabiliser);
   relevance_walk<B> relevance(rules, b, model, ws);
   for (index i = depth; i-- > stop;) relevance.step(i);
   require_finite(partial_lrp::name, rules, b, ws);
@@ -9999,6 +10018,65 @@ std::vector<double> measure(const max_sensitivity& options, const Explain& expla
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/attribution/measures/stability.hpp ====
+// How far relevance may be trusted: what a change of the model in its last digits does to it. Rules that divide by what
+// can come close to 0 have poles there, and a memory that keeps the most relevant tokens then keeps others.
+
+
+namespace core_tokensets {
+
+/// Every weight moves by `size` times a normal number times itself; the share `kept` of a sample's tokens, one at
+/// least, is what a memory would keep.
+struct weight_stability {
+  double size = 1e-4, kept = 0.25;
+  std::uint64_t seed = 0;
+};
+
+/// `[S]` each: the share of the kept tokens that stays, and the largest change of relevance in parts of the largest
+/// relevance (0 where that is 0).
+struct stability_result {
+  std::vector<double> stay, change;
+};
+
+/// `explain(model)` gives the relevance of every patch of the batch; classes must be settled with `model`. `relevance`
+/// is that of `model`.
+template <tensor_backend B, class Explain>
+stability_result measure(const weight_stability& options, B& b, const vit<B>& model, const Explain& explain,
+                         const token_batch& batch, std::span<const double> relevance) {
+  require_within("stability: size", options.size, 0);
+  require_within("stability: kept", options.kept, 0, 1);
+  auto values = model.parameters().to_host(b);
+  random_stream random(options.seed, 0x73746162);
+  using T = typename B::scalar;
+  for (T& v : values) v = static_cast<T>(double(v) * (1 + options.size * random.normal()));
+  vit<B> moved(b, model.config());
+  moved.parameters().assign(b, 1, model.layout().parameters.size(), values.data());
+  const std::vector<double> other = explain(moved);
+  stability_result result;
+  for (std::size_t s = 0; s < static_cast<std::size_t>(batch.samples()); ++s) {
+    const auto before = of_sample(relevance, batch.offsets, s),
+               after = of_sample(std::span<const double>(other), batch.offsets, s);
+    if (before.empty()) continue;
+    const auto count =
+        std::max<std::size_t>(1, static_cast<std::size_t>(options.kept * static_cast<double>(before.size())));
+    auto kept = falling_order(before), now = falling_order(after);
+    kept.resize(count);
+    now.resize(count);
+    const auto stays = [&](std::size_t i) { return std::find(now.begin(), now.end(), i) != now.end(); };
+    result.stay.push_back(static_cast<double>(std::count_if(kept.begin(), kept.end(), stays)) /
+                          static_cast<double>(count));
+    double change = 0, most = 0;
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      change = std::max(change, std::abs(after[i] - before[i]));
+      most = std::max(most, std::abs(before[i]));
+    }
+    result.change.push_back(most > 0 ? change / most : 0);
+  }
+  return result;
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/attribution/measures/sufficiency.hpp ====
 // Are the most relevant patches enough, and are they needed? (ERASER, DeYoung et al., ACL 2020.)
 
@@ -10089,6 +10167,8 @@ inline constexpr judged_measure judged_measures[] = {
     {"mass", true, "share of relevance on the object"},
     {"rank", true, "share of the k most relevant tokens on an object of k tokens"},
     {"max_sensitivity", false, "largest relative change under small noise"},
+    {"stability", true, "share of the most relevant quarter that stays when every weight moves by 1e-4 of itself"},
+    {"weight_change", false, "largest change of relevance then, in parts of the largest"},
     {"cascading", false, "rank correlation with relevance under random parameters, from the head down"},
     {"independent", false, "the same, one layer at a time"},
     {"random_logit", false, "rank correlation with relevance for another class"},
@@ -10134,8 +10214,11 @@ void judge_sanity(const M& method, B& b, const vit<B>& model, measured_batch<B>&
     return attribute(method, b, model, batch, t, ws);
   };
   append(into, "max_sensitivity", measure(max_sensitivity{.seed = o.seed}, explain, m.batch, m.explained, relevance));
+  const auto other_model = [&](const vit<B>& other) { return attribute(method, b, other, m.batch, same, ws); };
+  const auto stable = measure(weight_stability{.seed = o.seed}, b, model, other_model, m.batch, relevance);
+  append(into, "stability", stable.stay);
+  append(into, "weight_change", stable.change);
   for (const auto how : {randomised::cascading, randomised::independent}) {
-    const auto other_model = [&](const vit<B>& other) { return attribute(method, b, other, m.batch, same, ws); };
     const auto result = measure(parameter_randomisation{how, o.seed + 1}, b, model, other_model, m.batch, relevance);
     for (std::size_t s = 0; s < m.samples(); ++s) {
       double mean = 0;
@@ -10177,7 +10260,8 @@ void judge(const M& method, B& b, const vit<B>& model, measured_batch<B>& m, std
   if (sanity) detail::judge_sanity(method, b, model, m, relevance, o, ws, into);
 }
 
-/// Mean, median, standard deviation (null where they are not finite) and number of the samples of each measure.
+/// Mean, median, standard deviation, least and largest (null where they are not finite) and number of the samples of
+/// each measure.
 inline json to_json(const judgement& j) {
   json result = json::object();
   for (const auto& [name, values] : j) {
@@ -10191,6 +10275,8 @@ inline json to_json(const judgement& j) {
     result[name] = {{"mean", finite_or_null(mean)},
                     {"median", finite_or_null(median)},
                     {"sd", finite_or_null(n > 1 ? std::sqrt(square / (n - 1)) : 0.0)},
+                    {"least", finite_or_null(sorted.front())},
+                    {"largest", finite_or_null(sorted.back())},
                     {"n", values.size()}};
   }
   return result;
@@ -25149,6 +25235,17 @@ consolidation consolidate(B&, const none&, const Model&, const basic_task<Data>&
   return {};
 }
 
+/// The ranking of a memory's tokens unless another is given: GradLRP without its poles, so that what is kept does not
+/// depend on the last digits of the weights.
+template <class Attribute>
+Attribute usual_attribute() {
+  if constexpr (std::same_as<Attribute, grad_lrp>) {
+    return {.stabiliser = 0.03};
+  } else {
+    return {};
+  }
+}
+
 /// Samples by `select`, of which the share `keep` of the tokens is stored: those that `rule` keeps by the relevance of
 /// `attribute`. Pixels are packed by `codec`. With `top_tokens` and `raw_codec` the core tokenset of the paper; the
 /// defaults, relevant tokens surely and a weighted sample of the rest in a lossy codec, remember more in fewer bytes
@@ -25158,7 +25255,7 @@ struct core_tokenset {
   static constexpr const char* name = "core-tokenset";
   static constexpr const char* about = "the most relevant tokens of the most informative samples";
   Select select = {};
-  Attribute attribute = {};
+  Attribute attribute = usual_attribute<Attribute>();
   double keep = 0.5;
   Rule rule = {};
   Codec codec = {};
@@ -25467,7 +25564,7 @@ struct auto_tokenset {
   static constexpr const char* about =
       "as core-tokenset; how many tokens and how sharp is chosen by their worth and price";
   Select select = {};
-  Attribute attribute = {};
+  Attribute attribute = usual_attribute<Attribute>();
   Rule rule = {};
   std::vector<token_form> forms = {{0.5, 5}, {0.5, 10}, {0.5, 20}, {0.5, 50}, {1, 5}, {1, 10}, {1, 20}, {1, 50}};
   double temperature = 4;

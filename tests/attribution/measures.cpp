@@ -318,6 +318,60 @@ TEST_CASE("random logit asks for another class, max-sensitivity for the same one
   }
 }
 
+TEST_CASE("stability tells which of the kept tokens stay when the weights hardly move", "[measure]") {
+  B b;
+  const auto model = ragged::lively_model(b, small);
+  const auto batch = ragged::noise(small, {8, 0, 3});
+  const std::vector<double> relevance{8, 7, 6, 5, 4, 3, 2, 1, 0, -4, 0}, after{8, 1, 7, 5, 4, 3, 2, 1, 0, -1, -2};
+  const auto trained = model.parameters().to_host(b);
+  double most = 0;
+  const auto watch = [&](const cts::vit<B>& other) {
+    const auto values = other.parameters().to_host(b);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      most = std::max(most, std::abs(values[i] - trained[i]) / std::max(std::abs(trained[i]), 1e-30));
+    }
+    return after;
+  };
+  const auto result = measure(cts::weight_stability{.size = 1e-4}, b, model, watch, batch, relevance);
+  CHECK(most > 2e-4);  // of many normal numbers
+  CHECK(most < 6e-4);
+  CHECK(result.stay == std::vector<double>{0.5, 1});  // of 8 tokens two, of 3 one; none of none
+  CHECK(result.change == std::vector<double>{6.0 / 8, 3.0 / 4});
+  most = 0;
+  measure(cts::weight_stability{.size = 0}, b, model, watch, batch, relevance);
+  CHECK(most == 0);
+  for (const double wrong : {-1.0, std::nan("")}) {
+    CHECK_THROWS_AS(measure(cts::weight_stability{.size = wrong}, b, model, watch, batch, relevance), cts::Error);
+    CHECK_THROWS_AS(measure(cts::weight_stability{.kept = wrong}, b, model, watch, batch, relevance), cts::Error);
+  }
+}
+
+TEST_CASE("a stabiliser takes the poles from the rules and leaves them else as they are", "[measure]") {
+  learned l;
+  cts::attribution_workspace<B> ws;
+  cts::measured_batch<B> m(l.b, l.model, l.batch, {});
+  const cts::target same_class(m.explained.classes);
+  const auto largest = [&](const std::string& method) {
+    const auto explain = [&](const cts::vit<B>& model) {
+      return attribute(support::method_named<B>(method), l.b, model, l.batch, same_class, ws);
+    };
+    const auto result = measure(cts::weight_stability{}, l.b, l.model, explain, l.batch, l.explain(method));
+    return *std::max_element(result.change.begin(), result.change.end());
+  };
+  for (const std::string method : {"grad_lrp", "lrp_rollout", "lrp:rules=chefer"}) {
+    INFO(method);
+    CHECK(largest(method + ":stabiliser=0.03") < 0.01);
+    CHECK(largest(method + ":stabiliser=0.03") < largest(method) / 2);
+    CHECK(l.explain(method + ":stabiliser=0") == l.explain(method));
+    const auto close = l.explain(method + ":stabiliser=1e-7"), plain = l.explain(method);
+    for (std::size_t s = 0; s < 16; ++s) {
+      CHECK(cts::spearman(cts::of_sample(std::span<const double>(close), l.batch.offsets, s),
+                          cts::of_sample(std::span<const double>(plain), l.batch.offsets, s)) > 0.9);
+    }
+    CHECK_THROWS_AS(l.explain(method + ":stabiliser=-1"), cts::Error);
+  }
+}
+
 TEST_CASE("the table holds what the measures say, each under its own name", "[measure]") {
   B b;
   const auto model = ragged::lively_model(b, small);
@@ -357,6 +411,12 @@ TEST_CASE("the table holds what the measures say, each under its own name", "[me
       return attribute(method, b, model, of, t, ws);
     };
     same("max_sensitivity", measure(cts::max_sensitivity{.seed = 3}, explain, batch, m.explained, r));
+    const auto other = [&](const cts::vit<B>& changed) {
+      return attribute(method, b, changed, batch, cts::target(m.explained.classes), ws);
+    };
+    const auto stable = measure(cts::weight_stability{.seed = 3}, b, model, other, batch, r);
+    same("stability", stable.stay);
+    same("weight_change", stable.change);
     same("random_logit", measure(cts::random_logit{3}, explain, batch, m.explained, 5, r));
     CHECK(table.count("pointing") == 0);
   }

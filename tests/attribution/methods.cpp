@@ -117,9 +117,10 @@ std::string refusal(const std::string& text) {
 
 TEST_CASE("methods are named, printed and read back to the last digit; what is wrong is told", "[attribution]") {
   auto texts = names_of(cts::attribution_methods{});
-  for (const char* more : {"rollout:fusion=max:start_layer=1", "lrp:rules=chefer:level=pixels:limit=1e300",
-                           "atman:factor=0.123456789012345:neighbours=patch", "atman:factor=0.3333333333333333",
-                           "smooth_grad(grad_lrp):samples=3", "smooth_grad(atman:factor=0.25:shift=false):sigma=0.2"}) {
+  for (const char* more :
+       {"rollout:fusion=max:start_layer=1", "lrp:rules=chefer:level=pixels:limit=1e300", "grad_lrp:stabiliser=0.03",
+        "atman:factor=0.123456789012345:neighbours=patch", "atman:factor=0.3333333333333333",
+        "smooth_grad(grad_lrp):samples=3", "smooth_grad(atman:factor=0.25:shift=false):sigma=0.2"}) {
     texts.emplace_back(more);
   }
   for (const auto& text : texts) {

@@ -57,7 +57,7 @@ expect(0 judge --weights ${model} --data scenes --methods rollout,grad_lrp:start
 expect_text("${out}" "random .*rollout .*grad_lrp")
 file(READ ${OUT}/judge.json table)
 foreach(measure deletion insertion deletion_zero insertion_zero faithfulness infidelity sufficiency comprehensiveness saco
-        completeness gini pointing mass rank max_sensitivity cascading independent random_logit)
+        completeness gini pointing mass rank max_sensitivity stability weight_change cascading independent random_logit)
   string(JSON mean GET "${table}" methods 1 measures ${measure} mean)
 endforeach()
 string(JSON blind GET "${table}" methods 1 measures random_logit mean)

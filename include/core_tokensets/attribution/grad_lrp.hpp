@@ -13,11 +13,13 @@ struct grad_lrp {
   static constexpr const char* about = "relevance of attention times its gradient, carried through all blocks";
   index start_layer = 0;
   lrp::preset rules = lrp::preset::chefer;
+  double stabiliser = 0;  ///< of `lrp::stabilised`
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
     visit("start_layer", self.start_layer);
     visit("rules", self.rules);
+    visit("stabiliser", self.stabiliser);
   }
 };
 
@@ -28,7 +30,7 @@ std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model,
   detail::check_start_layer(grad_lrp::name, method.start_layer, model.config().depth);
   explain_forward(b, model, batch, t, ws, kept::gradients);
   gradient_walk<B> gradients(b, model, ws);
-  const lrp::composite rules = lrp::make(method.rules);
+  const lrp::composite rules = lrp::make(method.rules, method.stabiliser);
   relevance_walk<B> relevance(rules, b, model, ws);
   class_row_product<B> rows(b, ws.tape.plan);
   for (index i = model.config().depth; i-- > method.start_layer;) {

@@ -24,12 +24,14 @@ struct lrp_attribution {
   lrp::preset rules = lrp::preset::attn_lrp;
   relevance_level level = relevance_level::tokens;
   double limit = 1e12;
+  double stabiliser = 0;  ///< of `lrp::stabilised`
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
     visit("rules", self.rules);
     visit("level", self.level);
     visit("limit", self.limit);
+    visit("stabiliser", self.stabiliser);
   }
 };
 
@@ -147,7 +149,8 @@ std::vector<double> attribute(const composite_attribution& method, B& b, const v
 template <tensor_backend B>
 std::vector<double> attribute(const lrp_attribution& method, B& b, const vit<B>& model, const token_batch& batch,
                               const target& t, attribution_workspace<B>& ws) {
-  return attribute(composite_attribution{lrp::make(method.rules), method.level, method.limit}, b, model, batch, t, ws);
+  const lrp::composite rules = lrp::make(method.rules, method.stabiliser);
+  return attribute(composite_attribution{rules, method.level, method.limit}, b, model, batch, t, ws);
 }
 
 }  // namespace core_tokensets

@@ -14,12 +14,14 @@ struct partial_lrp {
   index block_from_last = 0;
   bool gradient = false;
   lrp::preset rules = lrp::preset::chefer_original;
+  double stabiliser = 0;  ///< of `lrp::stabilised`
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
     visit("block_from_last", self.block_from_last);
     visit("gradient", self.gradient);
     visit("rules", self.rules);
+    visit("stabiliser", self.stabiliser);
   }
 };
 
@@ -29,7 +31,7 @@ std::vector<double> attribute(const partial_lrp& method, B& b, const vit<B>& mod
   const index depth = model.config().depth, stop = depth - 1 - method.block_from_last;
   detail::check_start_layer(partial_lrp::name, stop, depth);
   explain_forward(b, model, batch, t, ws, kept::gradients);
-  const lrp::composite rules = lrp::make(method.rules);
+  const lrp::composite rules = lrp::make(method.rules, method.stabiliser);
   relevance_walk<B> relevance(rules, b, model, ws);
   for (index i = depth; i-- > stop;) relevance.step(i);
   require_finite(partial_lrp::name, rules, b, ws);

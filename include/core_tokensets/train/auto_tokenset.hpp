@@ -32,7 +32,7 @@ struct auto_tokenset {
   static constexpr const char* about =
       "as core-tokenset; how many tokens and how sharp is chosen by their worth and price";
   Select select = {};
-  Attribute attribute = {};
+  Attribute attribute = usual_attribute<Attribute>();
   Rule rule = {};
   std::vector<token_form> forms = {{0.5, 5}, {0.5, 10}, {0.5, 20}, {0.5, 50}, {1, 5}, {1, 10}, {1, 20}, {1, 50}};
   double temperature = 4;

@@ -59,6 +59,17 @@ consolidation consolidate(B&, const none&, const Model&, const basic_task<Data>&
   return {};
 }
 
+/// The ranking of a memory's tokens unless another is given: GradLRP without its poles, so that what is kept does not
+/// depend on the last digits of the weights.
+template <class Attribute>
+Attribute usual_attribute() {
+  if constexpr (std::same_as<Attribute, grad_lrp>) {
+    return {.stabiliser = 0.03};
+  } else {
+    return {};
+  }
+}
+
 /// Samples by `select`, of which the share `keep` of the tokens is stored: those that `rule` keeps by the relevance of
 /// `attribute`. Pixels are packed by `codec`. With `top_tokens` and `raw_codec` the core tokenset of the paper; the
 /// defaults, relevant tokens surely and a weighted sample of the rest in a lossy codec, remember more in fewer bytes
@@ -68,7 +79,7 @@ struct core_tokenset {
   static constexpr const char* name = "core-tokenset";
   static constexpr const char* about = "the most relevant tokens of the most informative samples";
   Select select = {};
-  Attribute attribute = {};
+  Attribute attribute = usual_attribute<Attribute>();
   double keep = 0.5;
   Rule rule = {};
   Codec codec = {};

@@ -224,7 +224,7 @@ answer_relevance attribute(const grad_lrp& method, B& b, const image_text_model<
   explain_answers(b, model, images, texts, ws);
   backward<B, T>(b, model, ws.tape, *std::as_const(ws.dlogits), nullptr, ws.streams, true);
   answer_lrp<B> r;
-  propagate(lrp::make(method.rules), b, model, ws, r);
+  propagate(lrp::make(method.rules, method.stabiliser), b, model, ws, r);
   return detail::relevance_of_maps(
       b, model, texts, ws, method.start_layer, 2, [&](std::size_t i) -> const tensor<B>& { return r.encoder[i]; },
       [&](std::size_t i) -> const tensor<B>& { return r.self[i]; },

@@ -11,6 +11,7 @@
 #include "core_tokensets/attribution/measures/randomisation.hpp"
 #include "core_tokensets/attribution/measures/saco.hpp"
 #include "core_tokensets/attribution/measures/sensitivity.hpp"
+#include "core_tokensets/attribution/measures/stability.hpp"
 #include "core_tokensets/attribution/measures/sufficiency.hpp"
 #include "core_tokensets/attribution/method.hpp"
 #include "core_tokensets/io/json.hpp"
@@ -48,6 +49,8 @@ inline constexpr judged_measure judged_measures[] = {
     {"mass", true, "share of relevance on the object"},
     {"rank", true, "share of the k most relevant tokens on an object of k tokens"},
     {"max_sensitivity", false, "largest relative change under small noise"},
+    {"stability", true, "share of the most relevant quarter that stays when every weight moves by 1e-4 of itself"},
+    {"weight_change", false, "largest change of relevance then, in parts of the largest"},
     {"cascading", false, "rank correlation with relevance under random parameters, from the head down"},
     {"independent", false, "the same, one layer at a time"},
     {"random_logit", false, "rank correlation with relevance for another class"},
@@ -93,8 +96,11 @@ void judge_sanity(const M& method, B& b, const vit<B>& model, measured_batch<B>&
     return attribute(method, b, model, batch, t, ws);
   };
   append(into, "max_sensitivity", measure(max_sensitivity{.seed = o.seed}, explain, m.batch, m.explained, relevance));
+  const auto other_model = [&](const vit<B>& other) { return attribute(method, b, other, m.batch, same, ws); };
+  const auto stable = measure(weight_stability{.seed = o.seed}, b, model, other_model, m.batch, relevance);
+  append(into, "stability", stable.stay);
+  append(into, "weight_change", stable.change);
   for (const auto how : {randomised::cascading, randomised::independent}) {
-    const auto other_model = [&](const vit<B>& other) { return attribute(method, b, other, m.batch, same, ws); };
     const auto result = measure(parameter_randomisation{how, o.seed + 1}, b, model, other_model, m.batch, relevance);
     for (std::size_t s = 0; s < m.samples(); ++s) {
       double mean = 0;
@@ -136,7 +142,8 @@ void judge(const M& method, B& b, const vit<B>& model, measured_batch<B>& m, std
   if (sanity) detail::judge_sanity(method, b, model, m, relevance, o, ws, into);
 }
 
-/// Mean, median, standard deviation (null where they are not finite) and number of the samples of each measure.
+/// Mean, median, standard deviation, least and largest (null where they are not finite) and number of the samples of
+/// each measure.
 inline json to_json(const judgement& j) {
   json result = json::object();
   for (const auto& [name, values] : j) {
@@ -150,6 +157,8 @@ inline json to_json(const judgement& j) {
     result[name] = {{"mean", finite_or_null(mean)},
                     {"median", finite_or_null(median)},
                     {"sd", finite_or_null(n > 1 ? std::sqrt(square / (n - 1)) : 0.0)},
+                    {"least", finite_or_null(sorted.front())},
+                    {"largest", finite_or_null(sorted.back())},
                     {"n", values.size()}};
   }
   return result;

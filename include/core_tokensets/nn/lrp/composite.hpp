@@ -113,6 +113,15 @@ inline composite attn_lrp_gamma(double gamma_ = 0.05) {
   return c;
 }
 
+/// The same rules without the poles that they have where the sum of a residual or an element of a product of attention
+/// comes close to 0: these divisions become R / (z + eps sign(z)), eps in units of activations. 0: the rules as they
+/// are. What eps takes is lost at products; a renormalised sum gives it back.
+inline composite stabilised(composite c, double eps) {
+  require_within("relevance: stabiliser", eps, 0);
+  if (eps > 0) c.residual.over = c.positions.over = c.attention.product.over = {.eps = eps};
+  return c;
+}
+
 /// The presets by name.
 enum class preset { chefer, chefer_original, epsilon, attn_lrp, attn_lrp_explicit, attn_lrp_gamma, cp_lrp };
 
@@ -135,6 +144,7 @@ inline composite make(preset p) {
   }
   fail("lrp: no such preset");
 }
+inline composite make(preset p, double stabiliser) { return stabilised(make(p), stabiliser); }
 
 }  // namespace core_tokensets::lrp
 

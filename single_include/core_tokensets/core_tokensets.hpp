@@ -5588,6 +5588,10 @@ void relevance(const activation_rule& rule, B& b, const_view<T> x, view<T> r) {
 // ==== core_tokensets/attribution/workspace.hpp ====
 // The state that attribution methods reuse from batch to batch, and the forward pass that they start from.
 
+#include <algorithm>
+#include <cmath>
+#include <string>
+
 
 namespace core_tokensets {
 
@@ -5605,8 +5609,51 @@ struct attribution_workspace {
   lrp::sample_rows<B> all_rows, class_rows;
 };
 
-/// Runs the forward pass and settles what is explained. Gradients and relevance need `kept::gradients` or more; with
-/// `everything` the tape holds the last block for all tokens.
+namespace detail {
+
+/// |x|, for reductions
+struct magnitude {
+  template <class T>
+  constexpr T operator()(const T& x) const {
+    return x < T(0) ? -x : x;
+  }
+};
+
+/// Sums of absolute values `[S]` over the rows of each sample.
+template <tensor_backend B, class T = typename B::scalar>
+std::vector<double> sample_magnitudes(B& b, const lrp::sample_rows<B>& rows, const_view<T> r) {
+  scratch<B> of_row(b, r.rows, 1), of_sample(b, rows.samples, 1);
+  b.row_reduce(fn::plus{}, magnitude{}, *of_row, r);
+  b.fill(*of_sample, T(0));
+  b.scatter_add_rows(*of_sample, *of_row, rows.sample_of_row.data());
+  std::vector<T> host(static_cast<std::size_t>(rows.samples));
+  b.download(host.data(), of_sample.data(), rows.samples);
+  return {host.begin(), host.end()};
+}
+
+/// `Error` where a logit is not finite; it names the first block behind which the sample's numbers are not.
+template <tensor_backend B, class T>
+void require_finite_logits(B& b, const attribution_workspace<B>& ws, const std::vector<T>& logits, index classes) {
+  const auto bad = std::find_if(logits.begin(), logits.end(), [](T x) { return !std::isfinite(x); });
+  if (bad == logits.end()) return;
+  const index sample = (bad - logits.begin()) / classes;
+  const bool kept_streams = ws.tape.keep == kept::gradients || ws.tape.keep == kept::everything;
+  std::string where = kept_streams ? "; nor are its numbers at the head" : "";
+  for (std::size_t i = kept_streams ? ws.tape.stream.size() : 0; i-- > 0;) {
+    if (ws.tape.stream[i].rows() != ws.all_rows.sample_of_row.size()) continue;
+    const auto sizes = sample_magnitudes<B, T>(b, ws.all_rows, *ws.tape.stream[i]);
+    if (std::isfinite(sizes[static_cast<std::size_t>(sample)])) break;
+    where = i == 0 ? "; nor are its numbers from the embedding on"
+                   : "; nor are its numbers from block " + std::to_string(i - 1) + " on";
+  }
+  fail("attribution: the logits of sample ", sample, " are not finite", where,
+       "; expected weights that fit their arithmetic");
+}
+
+}  // namespace detail
+
+/// Runs the forward pass and settles what is explained. `Error` where logits are not finite. Gradients and relevance
+/// need `kept::gradients` or more; with `everything` the tape holds the last block for all tokens.
 template <tensor_backend B>
 void explain_forward(B& b, const vit<B>& model, const token_batch& batch, const target& t, attribution_workspace<B>& ws,
                      kept keep = kept::everything) {
@@ -5614,7 +5661,10 @@ void explain_forward(B& b, const vit<B>& model, const token_batch& batch, const 
   ws.tape.keep = keep;
   ws.tape.keep_matrices = true;
   forward(b, model, batch, ws.tape);
+  ws.all_rows.assign(b, ws.tape.plan.rows());
+  ws.class_rows.assign(b, ws.tape.plan.classes.queries());
   const auto logits = ws.tape.logits.to_host(b);
+  detail::require_finite_logits<B, T>(b, ws, logits, model.config().classes);
   ws.explained = settle<T>(t, batch, logits);
   ws.classes = ws.explained.classes;
   const auto k = static_cast<std::size_t>(model.config().classes);
@@ -5623,8 +5673,6 @@ void explain_forward(B& b, const vit<B>& model, const token_batch& batch, const 
     ws.explained.template gradient<T>(s, std::span(logits).subspan(s * k, k), std::span(gradient).subspan(s * k, k));
   }
   ws.dlogits.assign(b, batch.samples(), model.config().classes, gradient.data());
-  ws.all_rows.assign(b, ws.tape.plan.rows());
-  ws.class_rows.assign(b, ws.tape.plan.classes.queries());
 }
 
 /// True if the last block was computed for the class tokens only.
@@ -7349,30 +7397,6 @@ void relevance(const composite& c, B& b, const block& l, parameter_view<const T>
 
 namespace core_tokensets {
 
-namespace detail {
-
-/// |x|, for reductions
-struct magnitude {
-  template <class T>
-  constexpr T operator()(const T& x) const {
-    return x < T(0) ? -x : x;
-  }
-};
-
-/// Sums of absolute values `[S]` over the rows of each sample.
-template <tensor_backend B, class T = typename B::scalar>
-std::vector<double> sample_magnitudes(B& b, const lrp::sample_rows<B>& rows, const_view<T> r) {
-  scratch<B> of_row(b, r.rows, 1), of_sample(b, rows.samples, 1);
-  b.row_reduce(fn::plus{}, magnitude{}, *of_row, r);
-  b.fill(*of_sample, T(0));
-  b.scatter_add_rows(*of_sample, *of_row, rows.sample_of_row.data());
-  std::vector<T> host(static_cast<std::size_t>(rows.samples));
-  b.download(host.data(), of_sample.data(), rows.samples);
-  return {host.begin(), host.end()};
-}
-
-}  // namespace detail
-
 /// Gradients of what is explained: after `step(i)`, `ws.attention_gradient` is that at the attention of block i (laid
 /// out as `attention_layout`) and `ws.dtokens` that at the input of block i. Steps go from the last block down.
 template <tensor_backend B>
@@ -7490,16 +7514,61 @@ void propagate(const lrp::composite& c, B& b, const vit<B>& model, attribution_w
   }
 }
 
+namespace detail {
+
+/// Words for the first block, from the last down, whose `numbers()` behind `step(i)` are not finite in a sample.
+template <tensor_backend B, class Walk>
+std::string first_not_finite(B& b, attribution_workspace<B>& ws, index depth, std::size_t sample, Walk walk,
+                             const tensor<B>& numbers) {
+  for (index i = depth; i-- > 0;) {
+    walk.step(i);
+    const auto sizes = sample_magnitudes<B, typename B::scalar>(b, ws.all_rows, *numbers);
+    if (!std::isfinite(sizes[sample])) return "from block " + std::to_string(i) + " down";
+  }
+  return "at the tokens";
+}
+
+}  // namespace detail
+
 /// `Error` unless relevance at the tokens (`ws.relevance`) is finite in every sample: by rules that do not conserve it
 /// may grow without bound, and what is clamped at 0 behind it would hide that.
 template <tensor_backend B>
-void require_finite(const char* method, const lrp::composite& c, B& b, const attribution_workspace<B>& ws) {
+void require_finite(const char* method, const lrp::composite& c, B& b, const vit<B>& model,
+                    attribution_workspace<B>& ws) {
   using T = typename B::scalar;
-  const auto sizes = detail::sample_magnitudes<B, T>(b, ws.all_rows, *ws.relevance);
+  const auto sizes = detail::sample_magnitudes<B, T>(b, ws.all_rows, *std::as_const(ws.relevance));
   for (std::size_t s = 0; s < sizes.size(); ++s) {
-    require(std::isfinite(sizes[s]), method, ": relevance by the rules '", c.name, "' is not finite in sample ", s,
-            "; expected rules that fit the model");
+    if (std::isfinite(sizes[s])) continue;
+    const auto where =
+        detail::first_not_finite(b, ws, model.config().depth, s, relevance_walk<B>(c, b, model, ws), ws.relevance);
+    fail(method, ": relevance by the rules '", c.name, "' is not finite ", where, " in sample ", s,
+         "; expected rules that fit the model");
   }
+}
+
+/// The same for gradients at the tokens (`ws.dtokens`), which products that are clamped at 0 would hide.
+template <tensor_backend B>
+void require_finite_gradients(const char* method, B& b, const vit<B>& model, attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  const auto sizes = detail::sample_magnitudes<B, T>(b, ws.all_rows, *std::as_const(ws.dtokens));
+  for (std::size_t s = 0; s < sizes.size(); ++s) {
+    if (std::isfinite(sizes[s])) continue;
+    const auto where =
+        detail::first_not_finite(b, ws, model.config().depth, s, gradient_walk<B>(b, model, ws), ws.dtokens);
+    fail(method, ": gradients are not finite ", where, " in sample ", s,
+         "; expected weights that fit their arithmetic");
+  }
+}
+
+/// The relevance of all patches `[P]` of a batch, or an `Error` that names the method and a sample where it is not
+/// finite.
+inline std::vector<double> finite_relevance(const char* method, const token_batch& batch,
+                                            std::vector<double> relevance) {
+  const auto bad = std::find_if(relevance.begin(), relevance.end(), [](double x) { return !std::isfinite(x); });
+  if (bad == relevance.end()) return relevance;
+  const auto sample = std::upper_bound(batch.offsets.begin(), batch.offsets.end(), bad - relevance.begin()) - 1;
+  fail(method, ": relevance is not finite in sample ", sample - batch.offsets.begin(),
+       ", though it is in every block; expected weights that fit their arithmetic");
 }
 
 }  // namespace core_tokensets
@@ -7534,7 +7603,8 @@ std::vector<double> attribute(const generic_attention& method, B& b, const vit<B
     b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(tape_of_block(ws.tape, i, model).a));
     rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data(), 1);
   }
-  return rows.patches(b);
+  require_finite_gradients(generic_attention::name, b, model, ws);
+  return finite_relevance(generic_attention::name, batch, rows.patches(b));
 }
 
 }  // namespace core_tokensets
@@ -7578,8 +7648,9 @@ std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model,
     b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(ws.attention_relevance));
     rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data(), 2);
   }
-  require_finite(grad_lrp::name, rules, b, ws);
-  return rows.patches(b);
+  require_finite(grad_lrp::name, rules, b, model, ws);
+  require_finite_gradients(grad_lrp::name, b, model, ws);
+  return finite_relevance(grad_lrp::name, batch, rows.patches(b));
 }
 
 }  // namespace core_tokensets
@@ -7628,7 +7699,8 @@ std::vector<double> attribute(const gradient_x_input& method, B& b, const vit<B>
   if (method.magnitude) {
     for (double& r : relevance) r = std::sqrt(r);
   }
-  return relevance;
+  require_finite_gradients(gradient_x_input::name, b, model, ws);
+  return finite_relevance(gradient_x_input::name, batch, std::move(relevance));
 }
 
 }  // namespace core_tokensets
@@ -8211,7 +8283,8 @@ std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const 
     }
     for (const double c : cam) relevance.push_back(std::max(c, 0.0));
   }
-  return relevance;
+  require_finite_gradients(grad_cam::name, b, model, ws);
+  return finite_relevance(grad_cam::name, batch, std::move(relevance));
 }
 
 }  // namespace core_tokensets
@@ -8383,7 +8456,7 @@ std::vector<double> attribute(const integrated_gradients& method, B& b, const vi
   });
   ws.explained = settled;
   ws.classes = settled.classes;
-  return relevance;
+  return finite_relevance(integrated_gradients::name, batch, std::move(relevance));
 }
 
 }  // namespace core_tokensets
@@ -8531,7 +8604,7 @@ std::vector<double> attribute(const composite_attribution& method, B& b, const v
   lrp_relevance(method, b, model, batch, t, ws, relevance);
   b.row_reduce(fn::plus{}, fn::value{}, *sums, *std::as_const(relevance));
   const auto host = sums.to_host(b);
-  return {host.begin(), host.end()};
+  return finite_relevance(composite_attribution::name, batch, {host.begin(), host.end()});
 }
 
 template <tensor_backend B>
@@ -8579,8 +8652,8 @@ std::vector<double> attribute(const lrp_rollout& method, B& b, const vit<B>& mod
     b.map(detail::keep_positive{}, *ws.attention_relevance);
     rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_relevance.data(), 1);
   }
-  require_finite(lrp_rollout::name, rules, b, ws);
-  return rows.patches(b);
+  require_finite(lrp_rollout::name, rules, b, model, ws);
+  return finite_relevance(lrp_rollout::name, batch, rows.patches(b));
 }
 
 }  // namespace core_tokensets
@@ -8619,7 +8692,7 @@ std::vector<double> attribute(const partial_lrp& method, B& b, const vit<B>& mod
   const lrp::composite rules = lrp::make(method.rules, method.stabiliser);
   relevance_walk<B> relevance(rules, b, model, ws);
   for (index i = depth; i-- > stop;) relevance.step(i);
-  require_finite(partial_lrp::name, rules, b, ws);
+  require_finite(partial_lrp::name, rules, b, model, ws);
   if (method.gradient) {
     gradient_walk<B> gradients(b, model, ws);
     for (index i = depth; i-- > stop;) gradients.step(i);
@@ -8627,8 +8700,9 @@ std::vector<double> attribute(const partial_lrp& method, B& b, const vit<B>& mod
   } else {
     b.map(detail::keep_positive{}, *ws.attention_relevance);
   }
-  return mean_class_row(b, ws.tape.plan, attention_layout(ws.tape, stop, model), model.config().heads,
-                        std::as_const(ws.attention_relevance).data());
+  return finite_relevance(partial_lrp::name, batch,
+                          mean_class_row(b, ws.tape.plan, attention_layout(ws.tape, stop, model), model.config().heads,
+                                         std::as_const(ws.attention_relevance).data()));
 }
 
 }  // namespace core_tokensets

@@ -6,7 +6,11 @@
 #include "core_tokensets/attribution/atman_first_order.hpp"
 #include "core_tokensets/attribution/audit.hpp"
 #include "core_tokensets/attribution/authors_atman.hpp"
+#include "core_tokensets/attribution/generic_attention.hpp"
+#include "core_tokensets/attribution/grad_cam.hpp"
+#include "core_tokensets/attribution/grad_lrp.hpp"
 #include "core_tokensets/attribution/integrated_gradients.hpp"
+#include "core_tokensets/attribution/lrp_rollout.hpp"
 #include "core_tokensets/attribution/measures/faithfulness.hpp"
 #include "core_tokensets/attribution/measures/sensitivity.hpp"
 #include "core_tokensets/attribution/measures/sufficiency.hpp"
@@ -15,11 +19,61 @@
 #include "core_tokensets/tensor/reference.hpp"
 #include "support/catch.hpp"
 #include "support/ragged.hpp"
+#include "support/scratch.hpp"
 
 namespace attribution_bad_numbers_tests {
 
 namespace cts = core_tokensets;
 using B = cts::reference_backend<double>;
+
+namespace {
+
+/// Multiplies all numbers of a parameter.
+template <class Backend>
+void scale_parameter(Backend& b, cts::vit<Backend>& model, const std::string& name, double factor) {
+  auto values = model.parameters().to_host(b);
+  for (const auto& p : model.layout().parameters.table()) {
+    if (p.name != name) continue;
+    for (cts::index i = 0; i < p.where.size(); ++i) {
+      auto& v = values[static_cast<std::size_t>(p.where.offset + i)];
+      v = static_cast<typename Backend::scalar>(double(v) * factor);
+    }
+  }
+  model.parameters().assign(b, 1, model.layout().parameters.size(), values.data());
+}
+
+}  // namespace
+
+TEST_CASE("relevance that is not finite is an error that names the method and where", "[attribution]") {
+  using F = cts::reference_backend<float>;
+  F b;
+  const cts::vit_config c{.grid = {8, 8, 1, 4}, .dim = 8, .depth = 3, .heads = 2, .classes = 3};
+  const auto batch = ragged::noise(c, {3, 2});
+  cts::attribution_workspace<F> ws;
+  auto broken = ragged::lively_model(b, c);
+  scale_parameter(b, broken, "blocks.1.mlp.fc2.weight", std::numeric_limits<double>::quiet_NaN());
+  auto steep = ragged::lively_model(b, c);  // logits are finite, products of gradients are not
+  scale_parameter(b, steep, "head.weight", 1e37);
+  const auto said = [&](const auto& method, const cts::vit<F>& model) {
+    return support::message_of([&] { attribute(method, b, model, batch, cts::target{}, ws); });
+  };
+  const auto check = [&](const char* name, const auto& method) {
+    INFO(name);
+    CHECK(said(method, broken).find("logits of sample 0 are not finite") != std::string::npos);
+    if (std::string(name) != "rollout") CHECK(said(method, broken).find("from block 1 on") != std::string::npos);
+    const std::string overflow = said(method, steep);
+    INFO(overflow);
+    CHECK((overflow.empty() || overflow.find(name) == 0));
+  };
+  check("grad_lrp", cts::grad_lrp{});
+  check("lrp_rollout", cts::lrp_rollout{});
+  check("generic_attention", cts::generic_attention{});
+  check("grad_cam", cts::grad_cam{});
+  check("gradient_x_input", cts::gradient_x_input{});
+  check("rollout", cts::rollout{});
+  CHECK(said(cts::grad_lrp{}, steep).find("grad_lrp: relevance is not finite in sample 0") == 0);
+  CHECK(said(cts::generic_attention{}, steep).find("generic_attention: relevance is not finite in sample 0") == 0);
+}
 
 TEST_CASE("methods and measures refuse numbers that are none", "[attribution]") {
   constexpr double nan = std::numeric_limits<double>::quiet_NaN();

@@ -30,7 +30,8 @@ std::vector<double> attribute(const generic_attention& method, B& b, const vit<B
     b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(tape_of_block(ws.tape, i, model).a));
     rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data(), 1);
   }
-  return rows.patches(b);
+  require_finite_gradients(generic_attention::name, b, model, ws);
+  return finite_relevance(generic_attention::name, batch, rows.patches(b));
 }
 
 }  // namespace core_tokensets

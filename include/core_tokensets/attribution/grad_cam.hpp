@@ -40,7 +40,8 @@ std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const 
     }
     for (const double c : cam) relevance.push_back(std::max(c, 0.0));
   }
-  return relevance;
+  require_finite_gradients(grad_cam::name, b, model, ws);
+  return finite_relevance(grad_cam::name, batch, std::move(relevance));
 }
 
 }  // namespace core_tokensets

@@ -39,8 +39,9 @@ std::vector<double> attribute(const grad_lrp& method, B& b, const vit<B>& model,
     b.map(detail::positive_product{}, *ws.attention_gradient, *std::as_const(ws.attention_relevance));
     rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_gradient.data(), 2);
   }
-  require_finite(grad_lrp::name, rules, b, ws);
-  return rows.patches(b);
+  require_finite(grad_lrp::name, rules, b, model, ws);
+  require_finite_gradients(grad_lrp::name, b, model, ws);
+  return finite_relevance(grad_lrp::name, batch, rows.patches(b));
 }
 
 }  // namespace core_tokensets

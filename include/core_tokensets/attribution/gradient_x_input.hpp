@@ -1,7 +1,7 @@
 #pragma once
 // Gradient times input (Shrikumar et al. 2016): the control that every auditor asks for.
 
-#include "core_tokensets/attribution/workspace.hpp"
+#include "core_tokensets/attribution/passes/walk.hpp"
 
 namespace core_tokensets {
 
@@ -43,7 +43,8 @@ std::vector<double> attribute(const gradient_x_input& method, B& b, const vit<B>
   if (method.magnitude) {
     for (double& r : relevance) r = std::sqrt(r);
   }
-  return relevance;
+  require_finite_gradients(gradient_x_input::name, b, model, ws);
+  return finite_relevance(gradient_x_input::name, batch, std::move(relevance));
 }
 
 }  // namespace core_tokensets

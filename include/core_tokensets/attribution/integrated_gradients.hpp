@@ -121,7 +121,7 @@ std::vector<double> attribute(const integrated_gradients& method, B& b, const vi
   });
   ws.explained = settled;
   ws.classes = settled.classes;
-  return relevance;
+  return finite_relevance(integrated_gradients::name, batch, std::move(relevance));
 }
 
 }  // namespace core_tokensets

@@ -143,7 +143,7 @@ std::vector<double> attribute(const composite_attribution& method, B& b, const v
   lrp_relevance(method, b, model, batch, t, ws, relevance);
   b.row_reduce(fn::plus{}, fn::value{}, *sums, *std::as_const(relevance));
   const auto host = sums.to_host(b);
-  return {host.begin(), host.end()};
+  return finite_relevance(composite_attribution::name, batch, {host.begin(), host.end()});
 }
 
 template <tensor_backend B>

@@ -36,8 +36,8 @@ std::vector<double> attribute(const lrp_rollout& method, B& b, const vit<B>& mod
     b.map(detail::keep_positive{}, *ws.attention_relevance);
     rows.add_product(b, attention_layout(ws.tape, i, model), model.config().heads, ws.attention_relevance.data(), 1);
   }
-  require_finite(lrp_rollout::name, rules, b, ws);
-  return rows.patches(b);
+  require_finite(lrp_rollout::name, rules, b, model, ws);
+  return finite_relevance(lrp_rollout::name, batch, rows.patches(b));
 }
 
 }  // namespace core_tokensets

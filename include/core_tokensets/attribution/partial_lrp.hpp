@@ -34,7 +34,7 @@ std::vector<double> attribute(const partial_lrp& method, B& b, const vit<B>& mod
   const lrp::composite rules = lrp::make(method.rules, method.stabiliser);
   relevance_walk<B> relevance(rules, b, model, ws);
   for (index i = depth; i-- > stop;) relevance.step(i);
-  require_finite(partial_lrp::name, rules, b, ws);
+  require_finite(partial_lrp::name, rules, b, model, ws);
   if (method.gradient) {
     gradient_walk<B> gradients(b, model, ws);
     for (index i = depth; i-- > stop;) gradients.step(i);
@@ -42,8 +42,9 @@ std::vector<double> attribute(const partial_lrp& method, B& b, const vit<B>& mod
   } else {
     b.map(detail::keep_positive{}, *ws.attention_relevance);
   }
-  return mean_class_row(b, ws.tape.plan, attention_layout(ws.tape, stop, model), model.config().heads,
-                        std::as_const(ws.attention_relevance).data());
+  return finite_relevance(partial_lrp::name, batch,
+                          mean_class_row(b, ws.tape.plan, attention_layout(ws.tape, stop, model), model.config().heads,
+                                         std::as_const(ws.attention_relevance).data()));
 }
 
 }  // namespace core_tokensets

@@ -9,30 +9,6 @@
 
 namespace core_tokensets {
 
-namespace detail {
-
-/// |x|, for reductions
-struct magnitude {
-  template <class T>
-  constexpr T operator()(const T& x) const {
-    return x < T(0) ? -x : x;
-  }
-};
-
-/// Sums of absolute values `[S]` over the rows of each sample.
-template <tensor_backend B, class T = typename B::scalar>
-std::vector<double> sample_magnitudes(B& b, const lrp::sample_rows<B>& rows, const_view<T> r) {
-  scratch<B> of_row(b, r.rows, 1), of_sample(b, rows.samples, 1);
-  b.row_reduce(fn::plus{}, magnitude{}, *of_row, r);
-  b.fill(*of_sample, T(0));
-  b.scatter_add_rows(*of_sample, *of_row, rows.sample_of_row.data());
-  std::vector<T> host(static_cast<std::size_t>(rows.samples));
-  b.download(host.data(), of_sample.data(), rows.samples);
-  return {host.begin(), host.end()};
-}
-
-}  // namespace detail
-
 /// Gradients of what is explained: after `step(i)`, `ws.attention_gradient` is that at the attention of block i (laid
 /// out as `attention_layout`) and `ws.dtokens` that at the input of block i. Steps go from the last block down.
 template <tensor_backend B>
@@ -150,16 +126,61 @@ void propagate(const lrp::composite& c, B& b, const vit<B>& model, attribution_w
   }
 }
 
+namespace detail {
+
+/// Words for the first block, from the last down, whose `numbers()` behind `step(i)` are not finite in a sample.
+template <tensor_backend B, class Walk>
+std::string first_not_finite(B& b, attribution_workspace<B>& ws, index depth, std::size_t sample, Walk walk,
+                             const tensor<B>& numbers) {
+  for (index i = depth; i-- > 0;) {
+    walk.step(i);
+    const auto sizes = sample_magnitudes<B, typename B::scalar>(b, ws.all_rows, *numbers);
+    if (!std::isfinite(sizes[sample])) return "from block " + std::to_string(i) + " down";
+  }
+  return "at the tokens";
+}
+
+}  // namespace detail
+
 /// `Error` unless relevance at the tokens (`ws.relevance`) is finite in every sample: by rules that do not conserve it
 /// may grow without bound, and what is clamped at 0 behind it would hide that.
 template <tensor_backend B>
-void require_finite(const char* method, const lrp::composite& c, B& b, const attribution_workspace<B>& ws) {
+void require_finite(const char* method, const lrp::composite& c, B& b, const vit<B>& model,
+                    attribution_workspace<B>& ws) {
   using T = typename B::scalar;
-  const auto sizes = detail::sample_magnitudes<B, T>(b, ws.all_rows, *ws.relevance);
+  const auto sizes = detail::sample_magnitudes<B, T>(b, ws.all_rows, *std::as_const(ws.relevance));
   for (std::size_t s = 0; s < sizes.size(); ++s) {
-    require(std::isfinite(sizes[s]), method, ": relevance by the rules '", c.name, "' is not finite in sample ", s,
-            "; expected rules that fit the model");
+    if (std::isfinite(sizes[s])) continue;
+    const auto where =
+        detail::first_not_finite(b, ws, model.config().depth, s, relevance_walk<B>(c, b, model, ws), ws.relevance);
+    fail(method, ": relevance by the rules '", c.name, "' is not finite ", where, " in sample ", s,
+         "; expected rules that fit the model");
   }
+}
+
+/// The same for gradients at the tokens (`ws.dtokens`), which products that are clamped at 0 would hide.
+template <tensor_backend B>
+void require_finite_gradients(const char* method, B& b, const vit<B>& model, attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  const auto sizes = detail::sample_magnitudes<B, T>(b, ws.all_rows, *std::as_const(ws.dtokens));
+  for (std::size_t s = 0; s < sizes.size(); ++s) {
+    if (std::isfinite(sizes[s])) continue;
+    const auto where =
+        detail::first_not_finite(b, ws, model.config().depth, s, gradient_walk<B>(b, model, ws), ws.dtokens);
+    fail(method, ": gradients are not finite ", where, " in sample ", s,
+         "; expected weights that fit their arithmetic");
+  }
+}
+
+/// The relevance of all patches `[P]` of a batch, or an `Error` that names the method and a sample where it is not
+/// finite.
+inline std::vector<double> finite_relevance(const char* method, const token_batch& batch,
+                                            std::vector<double> relevance) {
+  const auto bad = std::find_if(relevance.begin(), relevance.end(), [](double x) { return !std::isfinite(x); });
+  if (bad == relevance.end()) return relevance;
+  const auto sample = std::upper_bound(batch.offsets.begin(), batch.offsets.end(), bad - relevance.begin()) - 1;
+  fail(method, ": relevance is not finite in sample ", sample - batch.offsets.begin(),
+       ", though it is in every block; expected weights that fit their arithmetic");
 }
 
 }  // namespace core_tokensets

@@ -35,9 +35,10 @@ inline constexpr memory_kind memory_kinds[] = {
 struct sequence_arguments {
   core_tokensets::fit_options fit = {};
   core_tokensets::core_tokenset<> recipe = {};
-  std::string task = "classify", data = "scenes", classes, memory = "core-tokenset", select, attribute, rule, codec,
-              objective, optimiser, budget = "0.01", coreset_price = "source", weights, backend = "eigen", out;
-  std::ptrdiff_t tasks = 5, per_class = 0, image = 0, patch = 4, dim = 96, depth = 4, heads = 0;
+  std::string task = "classify", data = "scenes", classes, order, memory = "core-tokenset", select, attribute, rule,
+              codec, objective, optimiser, budget = "0.01", coreset_price = "source", weights, backend = "eigen", out;
+  std::ptrdiff_t tasks = 5, first = 0, increment = 0, per_class = 0, image = 0, patch = 4, dim = 96, depth = 4,
+                 heads = 0;
   std::ptrdiff_t pictures = 0, test_pictures = 300, text_depth = 2, vocabulary = 1024, beams = 1;
   int threads = 0;
   bool resume = false, quiet = false, diagnose = false, skip_damaged = false;
@@ -66,6 +67,8 @@ std::ptrdiff_t heads_of(const sequence_arguments& a);
 core_tokensets::vit_hints hints_of(const sequence_arguments& a);
 /// What of the data is read.
 data_request request_of(const sequence_arguments& a);
+/// How classes become tasks.
+core_tokensets::class_incremental_options task_options_of(const sequence_arguments& a);
 /// The options of the learner.
 core_tokensets::learner_options learner_options_of(const sequence_arguments& a);
 

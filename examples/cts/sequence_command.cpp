@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <sstream>
 
 #include "backends.hpp"
 #include "core_tokensets/io/atomic_file.hpp"
@@ -53,6 +54,15 @@ cts::learner_options learner_options_of(const sequence_arguments& a) {
   return o;
 }
 
+cts::class_incremental_options task_options_of(const sequence_arguments& a) {
+  cts::class_incremental_options o{
+      .tasks = a.tasks, .first = a.first, .increment = a.increment, .shuffle = a.order == "random", .seed = a.fit.seed};
+  if (o.shuffle || a.order.empty()) return o;
+  std::stringstream names(a.order);
+  for (std::string name; std::getline(names, name, ',');) o.order.push_back(name);
+  return o;
+}
+
 cts::json config_of(const sequence_arguments& a, const cts::vit_config& model) {
   cts::json config{{"task", a.task},
                    {"data", a.data},
@@ -64,6 +74,9 @@ cts::json config_of(const sequence_arguments& a, const cts::vit_config& model) {
                    {"depth", model.depth},
                    {"heads", model.heads},
                    {"tasks", a.tasks},
+                   {"first", a.first},
+                   {"increment", a.increment},
+                   {"order", a.order},
                    {"memory", a.memory},
                    {"budget", a.budget},
                    {"keep", a.recipe.keep},
@@ -86,6 +99,8 @@ void check(const sequence_arguments& a) {
     cts::require(value >= low && value <= high, name, " ", value, ": expected ", low, " to ", high);
   };
   within("--tasks", a.tasks, 1, 1'000'000);
+  within("--first", a.first, 0, 1'000'000);
+  within("--increment", a.increment, 0, 1'000'000);
   within("--per-class", a.per_class, 0, 1'000'000'000);
   within("--image", a.image, 0, 65536);
   within("--patch", a.patch, 1, 65536);
@@ -118,6 +133,8 @@ void check(const sequence_arguments& a) {
   cts::require(known, "--memory '", a.memory, "': for --task ", a.task, " there are ", all);
   cts::require(a.task == "classify" || (a.classes.empty() && a.per_class == 0),
                "--classes and --per-class choose classes to learn; --task ", a.task, " takes --pictures");
+  cts::require(a.task == "classify" || (a.first == 0 && a.increment == 0 && a.order.empty()),
+               "--first, --increment and --order cut classes into tasks; --task ", a.task, " takes --tasks");
   cts::require(a.task == "classify" || !a.diagnose, "--diagnose is for --task classify");
   cts::require(a.recipe.keep > 0 && a.recipe.keep <= 1, "--keep ", a.recipe.keep,
                ": expected more than 0 and at most 1");
@@ -229,6 +246,11 @@ void add_data_options(CLI::App& c, sequence_arguments& a) {
   c.add_option("--data", a.data, "for vqa and caption several with commas between:" + data_help());
   c.add_option("--tasks", a.tasks,
                "tasks that the classes are cut into; vqa, caption: that the groups of a single set are, at most");
+  c.add_option("--first", a.first, "classes of the first task, 0: as many as of the others");
+  c.add_option("--increment", a.increment,
+               "classes of each other task, the last may have fewer; 0: as many as --tasks leaves");
+  c.add_option("--order", a.order,
+               "in which the classes arrive: random (by --seed), or the names of all with commas between");
   c.add_option("--classes", a.classes, "A-B: these classes only");
   c.add_option("--per-class", a.per_class, "training pictures of each class, 0: all");
   c.add_option("--pictures", a.pictures, "vqa, caption: training pictures of each set, 0: all");

@@ -121,7 +121,7 @@ struct sequence_work {
     if (only_check) return;
     std::optional<cts::output_folder> folder;
     if (!a.out.empty()) folder.emplace(a.out);
-    const auto stream = cts::class_incremental(read_classes(request_of(a)), {.tasks = a.tasks});
+    const auto stream = cts::class_incremental(read_classes(request_of(a)), task_options_of(a));
     const cts::dataset& train = stream.data().train;
     if (a.tells) tell_pictures(train, stream.data().test);
     auto model = a.weights.empty() ? cts::vit<B>(b, {.grid = {train.height, train.width, train.channels, a.patch},

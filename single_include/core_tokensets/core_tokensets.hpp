@@ -14949,10 +14949,14 @@ inline std::uint64_t checksum(const task_stream& stream) {
   return sum;
 }
 
+/// How classes become tasks: `tasks` of equal size, or a first one of `first` classes and others of `increment`.
 struct class_incremental_options {
-  index tasks = 5;
-  bool shuffle = false;    ///< deal the classes out in a random order
-  std::uint64_t seed = 0;  ///< of that order
+  index tasks = 5;      ///< how many; with `increment` that follows from the classes
+  index first = 0;      ///< classes of the first task; 0: as many as each of the others
+  index increment = 0;  ///< classes of each other task, the last may have fewer; 0: as many as `tasks` leave
+  std::vector<std::string> order = {};  ///< names of all classes as they arrive; empty: in the order of the data
+  bool shuffle = false;                 ///< deal the classes out in a random order
+  std::uint64_t seed = 0;               ///< of that order
 };
 
 /// Gives class k of the data the number `number[k]`; names move along.
@@ -14965,37 +14969,86 @@ inline void renumber_classes(dataset& data, std::span<const std::int32_t> number
   data.class_names = std::move(names);
 }
 
-/// Cuts the classes into tasks of equal size, in their order or shuffled, and renumbers them in order of appearance.
-/// `Error`: classes that do not divide into tasks, a class without pictures to learn from, a task without any to
-/// measure on.
+namespace detail {
+
+/// How many classes each task has.
+inline std::vector<index> task_sizes(index classes, const class_incremental_options& o) {
+  require(o.first >= 0 && o.first <= classes && o.increment >= 0, "class_incremental: a first task of ", o.first,
+          " classes and others of ", o.increment, ", of ", classes, " classes");
+  std::vector<index> sizes;
+  if (o.increment > 0) {
+    for (index left = classes; left > 0; left -= sizes.back()) {
+      sizes.push_back(std::min(left, sizes.empty() && o.first > 0 ? o.first : o.increment));
+    }
+    return sizes;
+  }
+  const index others = o.first > 0 ? o.tasks - 1 : o.tasks, left = classes - o.first;
+  require(o.tasks > 0 && o.tasks <= classes && (others == 0 ? left == 0 : left % others == 0 && left >= others),
+          "class_incremental: ", left, " classes do not divide into ", others, o.first > 0 ? " other" : "", " tasks",
+          "; an increment of classes may leave a smaller last task");
+  if (o.first > 0) sizes.push_back(o.first);
+  sizes.insert(sizes.end(), static_cast<std::size_t>(others), others > 0 ? left / others : 0);
+  return sizes;
+}
+
+/// The number that each class of the data gets, by the order in which classes arrive.
+inline std::vector<std::int32_t> class_numbers(const dataset& data, const class_incremental_options& o) {
+  const index classes = data.classes();
+  std::vector<std::int32_t> number(static_cast<std::size_t>(classes), -1);
+  if (o.order.empty()) {
+    const auto order = random_stream(o.seed).permutation(classes);
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      number[static_cast<std::size_t>(order[i])] = static_cast<std::int32_t>(i);
+    }
+    return number;
+  }
+  require(!o.shuffle, "class_incremental: the order of the classes is given, and is to be random as well");
+  for (std::size_t i = 0; i < o.order.size(); ++i) {
+    const auto at = std::find(data.class_names.begin(), data.class_names.end(), o.order[i]);
+    require(at != data.class_names.end(), "class_incremental: the order names '", o.order[i],
+            "', which is no class of the data");
+    auto& its = number[static_cast<std::size_t>(at - data.class_names.begin())];
+    require(its < 0, "class_incremental: the order names '", o.order[i], "' twice");
+    its = static_cast<std::int32_t>(i);
+  }
+  for (std::size_t k = 0; k < number.size(); ++k) {
+    require(number[k] >= 0, "class_incremental: the order lacks the class '", data.class_names[k], "'");
+  }
+  return number;
+}
+
+}  // namespace detail
+
+/// Cuts the classes into tasks, in their order, a given or a random one, and renumbers them in order of appearance.
+/// `Error`: classes that do not divide into tasks, an order that is none of all classes, a class without pictures to
+/// learn from, a task without any to measure on.
 inline task_stream class_incremental(dataset_split split, const class_incremental_options& options = {}) {
   const index classes = split.train.classes();
   require(classes == split.test.classes(), "class_incremental: ", classes, " classes in train, ", split.test.classes(),
           " in test");
-  require(options.tasks > 0 && options.tasks <= classes && classes % options.tasks == 0, "class_incremental: ", classes,
-          " classes do not divide into ", options.tasks, " tasks");
+  const std::vector<index> sizes = detail::task_sizes(classes, options);
   split.train.check("class_incremental: train");
   split.test.check("class_incremental: test");
-  if (options.shuffle) {
-    const auto order = random_stream(options.seed).permutation(classes);
-    std::vector<std::int32_t> number(order.size());
-    for (std::size_t i = 0; i < order.size(); ++i) {
-      number[static_cast<std::size_t>(order[i])] = static_cast<std::int32_t>(i);
-    }
+  if (options.shuffle || !options.order.empty()) {
+    const auto number = detail::class_numbers(split.train, options);
     renumber_classes(split.train, number);
     renumber_classes(split.test, number);
   }
   task_stream stream{std::make_shared<const dataset_split>(std::move(split)), {}};
   const dataset_split& data = stream.data();
-  const index each = classes / options.tasks;
-  for (index t = 0; t < options.tasks; ++t) {
-    task next{.number = t, .of = options.tasks, .name = "task " + std::to_string(t + 1), .data = stream.split};
-    for (index k = t * each; k < (t + 1) * each; ++k) next.classes.push_back(static_cast<std::int32_t>(k));
+  const auto tasks = static_cast<index>(sizes.size());
+  std::vector<std::size_t> task_of_class;
+  for (index t = 0; t < tasks; ++t) {
+    task next{.number = t, .of = tasks, .name = "task " + std::to_string(t + 1), .data = stream.split};
+    for (index k = 0; k < sizes[static_cast<std::size_t>(t)]; ++k) {
+      next.classes.push_back(static_cast<std::int32_t>(task_of_class.size()));
+      task_of_class.push_back(static_cast<std::size_t>(t));
+    }
     stream.tasks.push_back(std::move(next));
   }
   std::vector<index> counts(static_cast<std::size_t>(classes), 0);
   const auto task_of = [&](const dataset& from, index i) -> task& {
-    return stream.tasks[static_cast<std::size_t>(from.label(i) / each)];
+    return stream.tasks[task_of_class[static_cast<std::size_t>(from.label(i))]];
   };
   for (index i = 0; i < data.train.n(); ++i) {
     task_of(data.train, i).train_indices.push_back(i);

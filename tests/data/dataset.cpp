@@ -104,6 +104,53 @@ TEST_CASE("normalisation: measured, broadcast, and back to pixels", "[data]") {
   CHECK_THROWS_AS(cts::pixel_table({{0.5f}, {0.0f}}, 3), cts::Error);
 }
 
+TEST_CASE("tasks are uneven and in a given order where one wants them so", "[data]") {
+  const cts::dataset_split split{numbered(40, 10), numbered(20, 10)};
+  const auto sizes = [&](const cts::class_incremental_options& options) {
+    std::vector<std::size_t> result;
+    std::int32_t next = 0;
+    for (const auto& task : cts::class_incremental(split, options)) {
+      CHECK(task.of == static_cast<cts::index>(cts::class_incremental(split, options).size()));
+      for (const auto k : task.classes) CHECK(k == next++);
+      CHECK(task.train_indices.size() == 4 * task.classes.size());
+      CHECK(task.test_indices.size() == 2 * task.classes.size());
+      result.push_back(task.classes.size());
+    }
+    CHECK(next == 10);
+    return result;
+  };
+  using counts = std::vector<std::size_t>;
+  CHECK(sizes({.first = 5, .increment = 2}) == counts{5, 2, 2, 1});
+  CHECK(sizes({.increment = 4}) == counts{4, 4, 2});
+  CHECK(sizes({.increment = 100}) == counts{10});
+  CHECK(sizes({.tasks = 4, .first = 4}) == counts{4, 2, 2, 2});
+  CHECK(sizes({.tasks = 1, .first = 10}) == counts{10});
+  const auto told = [&](const cts::class_incremental_options& options) {
+    return message_of([&] { cts::class_incremental(split, options); });
+  };
+  CHECK(has(told({.tasks = 4, .first = 5}), "5 classes do not divide into 3 other tasks"));
+  CHECK(has(told({.tasks = 1, .first = 5}), "do not divide"));
+  CHECK(has(told({.tasks = 3}), "10 classes do not divide into 3 tasks"));
+  CHECK(has(told({.first = 11, .increment = 1}), "first task of 11 classes"));
+  CHECK(has(told({.first = -1}), "first task of -1"));
+  CHECK(has(told({.increment = -2}), "-2"));
+
+  std::vector<std::string> names = split.train.class_names;
+  std::reverse(names.begin(), names.end());
+  const auto turned = cts::class_incremental(split, {.first = 3, .increment = 7, .order = names});
+  CHECK(turned.data().train.class_names == names);
+  CHECK(turned.data().test.class_names == names);
+  for (const auto i : turned[0].train_indices) CHECK(split.train.labels[static_cast<std::size_t>(i)] >= 7);
+  CHECK(has(told({.order = names, .shuffle = true}), "random as well"));
+  auto wrong = names;
+  wrong[1] = wrong[0];
+  CHECK(has(told({.order = wrong}), "twice"));
+  wrong[1] = "unicorn";
+  CHECK(has(told({.order = wrong}), "'unicorn', which is no class"));
+  names.pop_back();
+  CHECK(has(told({.order = names}), "lacks the class"));
+}
+
 TEST_CASE("class-incremental tasks: a partition in order of appearance", "[data]") {
   const cts::dataset_split split{numbered(40, 10), numbered(20, 10)};
   const auto plain = cts::class_incremental(split, {.tasks = 5});

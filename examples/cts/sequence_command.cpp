@@ -26,13 +26,6 @@ task_kind task_of(const sequence_arguments& a) {
 
 std::ptrdiff_t heads_of(const sequence_arguments& a) { return a.heads > 0 ? a.heads : 3; }
 
-cts::vit_hints hints_of(const sequence_arguments& a) {
-  cts::vit_hints hints;
-  if (a.heads > 0) hints.heads = a.heads;
-  hints.seed = a.fit.seed;
-  return hints;
-}
-
 data_request request_of(const sequence_arguments& a) {
   return {.sets = a.data,
           .classes = a.classes,

@@ -36,8 +36,9 @@ std::vector<T> read_numbers(const cts::tensor_file& file, const std::string& nam
 
 /// 'images' [B, C, H, W] as the model sees them: bytes are normalised as its file says, other numbers are taken for
 /// normalised already. `told` says which, because nothing in a file of numbers does.
-inline std::vector<float> read_pixels(const cts::tensor_file& file, const cts::vit_config& c,
+inline std::vector<float> read_pixels(const cts::tensor_file& file, const cts::vit_weights& weights,
                                       std::vector<std::string>& told_lines) {
+  const cts::vit_config& c = weights.config;
   auto images = read_numbers<float>(file, "images");
   cts::require(std::all_of(images.begin(), images.end(), [](float x) { return std::isfinite(x); }), file.path,
                ": 'images' holds a number that is not finite");
@@ -57,7 +58,8 @@ inline std::vector<float> read_pixels(const cts::tensor_file& file, const cts::v
     images[i] = table[channel * 256 + static_cast<std::size_t>(images[i])];
   }
   const auto n = c.normalisation.for_channels(c.grid.channels);
-  told << "images: bytes, normalised as the model says:";
+  told << (weights.has_normalisation ? "images: bytes, normalised as the model says:"
+                                     : "images: bytes, normalised as most are, since the model does not say how:");
   for (std::size_t k = 0; k < n.mean.size(); ++k) told << " (x / 255 - " << n.mean[k] << ") / " << n.stddev[k];
   told_lines.push_back(told.str());
   return images;
@@ -104,7 +106,7 @@ model_and_batch<B> read_model_and_batch(B& b, const model_options& o, bool need_
   model_and_batch<B> result{cts::load_vit(b, weights), {}, {}};
   for (const auto& note : weights.notes) result.told.push_back("weights: " + note);
   const cts::vit_config& c = result.model.config();
-  result.batch = cts::patchify(read_pixels(file, c, result.told), c.grid);
+  result.batch = cts::patchify(read_pixels(file, weights, result.told), c.grid);
   if (need_labels) result.batch.targets = read_labels(file, shape[0], c.classes);
   return result;
 }

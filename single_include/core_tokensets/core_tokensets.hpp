@@ -4052,8 +4052,8 @@ void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T>
 }  // namespace core_tokensets
 
 // ==== core_tokensets/nn/patch_embedding.hpp ====
-// Patches become tokens: a linear map of each patch, a class token in front of each sample, and a learned position
-// each.
+// Patches become tokens: a linear map of each patch, a class token in front of each sample, register tokens behind it,
+// and a learned position each.
 
 #include <algorithm>
 #include <cstdint>
@@ -4062,30 +4062,41 @@ void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T>
 
 namespace core_tokensets {
 
+/// The table of positions `[1 + R + N, D]` has those of the class token, of the R registers and of the N patches.
 struct patch_embedding {
   linear proj;
   slot class_token, positions;
+  slot registers;  ///< [R, D], or empty
+
+  /// The position of patch 0.
+  index first_patch() const { return 1 + registers.rows; }
 };
 
-/// Where everything of one batch goes: patches of S samples and, behind a class token each, the tokens of the model.
-/// Its memory is reused from batch to batch.
+/// Where everything of one batch goes: patches of S samples and the tokens of the model, for each sample its class
+/// token, its patches and the registers (Darcet et al., ICLR 2024), whose order attention does not know. Its memory is
+/// reused from batch to batch.
 template <tensor_backend B>
 struct embedding_plan {
   attention_rows all;             ///< every token looks at its sample, class token first
   attention_rows classes;         ///< only the class token does
   row_list<B> class_rows;         ///< [S] row of each class token
   row_list<B> patch_rows;         ///< [P] row of each patch's token
-  row_list<B> position_of_token;  ///< [T] row of the position table: 0 for class tokens
+  row_list<B> register_rows;      ///< [R S] rows of the first register of every sample, then of the second, ...
+  index registers = 0;            ///< R
+  row_list<B> position_of_token;  ///< [T] row of the position table
   tensor<B> scale;                ///< [P, 1] factor of each patch embedding, or empty
-  tensor<B> key_weights;          ///< [T, 1] weights of the tokens as keys (class tokens: 1), or empty: all 1
+  tensor<B> key_weights;  ///< [T, 1] weights of the tokens as keys (class tokens and registers: 1), or empty: all 1
 
   const sequences& rows() const { return all.queries(); }
   index tokens() const { return rows().tokens(); }
 
   /// `offsets [S+1]` and `positions [P]` of the patches, `scale [P]` or empty, `token_weights [P]` or empty.
-  void assign(B& b, const std::vector<index>& offsets, const std::vector<std::int32_t>& positions,
-              const std::vector<double>& scales, const std::vector<float>& token_weights) {
+  void assign(B& b, const patch_embedding& l, const std::vector<index>& offsets,
+              const std::vector<std::int32_t>& positions, const std::vector<double>& scales,
+              const std::vector<float>& token_weights) {
+    registers = l.registers.rows;
     for (auto* list : {&host_.classes, &host_.patches, &host_.positions}) list->clear();
+    host_.registers.assign((offsets.size() - 1) * static_cast<std::size_t>(registers), 0);
     host_.tokens.offsets.assign(1, 0);
     host_.one_each.offsets.assign(1, 0);
     for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
@@ -4093,15 +4104,21 @@ struct embedding_plan {
       host_.positions.push_back(0);
       for (index i = offsets[s]; i < offsets[s + 1]; ++i) {
         host_.patches.push_back(static_cast<std::int32_t>(host_.positions.size()));
-        host_.positions.push_back(positions[static_cast<std::size_t>(i)] + 1);
+        host_.positions.push_back(positions[static_cast<std::size_t>(i)] + static_cast<std::int32_t>(l.first_patch()));
       }
-      host_.tokens.push_back(offsets[s + 1] - offsets[s] + 1);
+      for (index r = 0; r < registers; ++r) {
+        host_.registers[static_cast<std::size_t>(r) * (offsets.size() - 1) + s] =
+            static_cast<std::int32_t>(host_.positions.size());
+        host_.positions.push_back(static_cast<std::int32_t>(r) + 1);
+      }
+      host_.tokens.push_back(offsets[s + 1] - offsets[s] + l.first_patch());
       host_.one_each.push_back(1);
     }
     all.assign(host_.tokens, host_.tokens);
     classes.assign(host_.one_each, host_.tokens);
     class_rows.assign(b, host_.classes);
     patch_rows.assign(b, host_.patches);
+    register_rows.assign(b, host_.registers);
     position_of_token.assign(b, host_.positions);
     host_.factors.assign(scales.begin(), scales.end());
     scale.assign(b, static_cast<index>(scales.size()), 1, host_.factors.data());
@@ -4116,6 +4133,7 @@ struct embedding_plan {
       for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
         host_.weights.push_back(1);
         host_.weights.insert(host_.weights.end(), of_patches.begin() + offsets[s], of_patches.begin() + offsets[s + 1]);
+        host_.weights.insert(host_.weights.end(), static_cast<std::size_t>(registers), 1);
       }
     }
     key_weights.assign(b, static_cast<index>(host_.weights.size()), 1, host_.weights.data());
@@ -4126,10 +4144,21 @@ struct embedding_plan {
 
   struct {
     sequences tokens, one_each;
-    std::vector<std::int32_t> classes, patches, positions;
+    std::vector<std::int32_t> classes, patches, registers, positions;
     std::vector<typename B::scalar> factors, weights;
   } host_;
 };
+
+/// Adds every register to its row in each sample; positions not counted.
+template <tensor_backend B, class T = typename B::scalar>
+void add_registers(B& b, const patch_embedding& l, parameter_view<const T> p, const embedding_plan<B>& plan,
+                   view<T> tokens) {
+  const index samples = plan.class_rows.size();
+  for (index r = 0; r < plan.registers; ++r) {
+    const view<const T> one = p[l.registers].slice_rows(r, 1);
+    b.scatter_add_rows(tokens, view<const T>(one.data, samples, one.cols, 0), plan.register_rows.data() + r * samples);
+  }
+}
 
 /// patches `[P, C p p]` to embeddings `[P, D]` (before positions) and tokens `[T, D]`.
 template <tensor_backend B, class T = typename B::scalar>
@@ -4141,6 +4170,7 @@ void forward(B& b, const patch_embedding& l, parameter_view<const T> p, const em
   b.scatter_add_rows(tokens, embeddings, plan.patch_rows.data());
   const view<const T> cls = p[l.class_token];
   b.scatter_add_rows(tokens, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
+  add_registers<B, T>(b, l, p, plan, tokens);
 }
 
 /// From d loss / d tokens: parameter gradients (+=), and d loss / d patches unless it is empty.
@@ -4156,6 +4186,10 @@ void backward(B& b, const patch_embedding& l, parameter_view<const T> p, paramet
   scratch<B> dclass(b, plan.class_rows.size(), dtokens.cols);
   b.gather_rows(*dclass, dtokens, plan.class_rows.data());
   b.col_reduce(fn::plus{}, fn::value{}, T(1), grads[l.class_token], *dclass);
+  for (index r = 0; r < plan.registers; ++r) {
+    b.gather_rows(*dclass, dtokens, plan.register_rows.data() + r * plan.class_rows.size());
+    b.col_reduce(fn::plus{}, fn::value{}, T(1), grads[l.registers].slice_rows(r, 1), *dclass);
+  }
 }
 
 }  // namespace core_tokensets
@@ -4176,6 +4210,7 @@ namespace core_tokensets {
 struct vit_config {
   patch_grid grid = {32, 32, 3, 4};
   index dim = 192, depth = 6, heads = 3, classes = 10;
+  index registers = 0;  ///< tokens beside class token and patches that all others may use
   double mlp_ratio = 4;
   bool qkv_bias = true;
   double layer_norm_eps = 1e-6;
@@ -4191,6 +4226,7 @@ inline void check(const vit_config& c) {
   require(c.dim > 0 && c.depth > 0 && c.heads > 0 && c.classes > 0,
           "vit: dim, depth, heads and classes must be positive");
   c.grid.check("vit");
+  require(c.registers >= 0 && c.registers <= 1024, "vit: ", c.registers, " registers, expected 0 to 1024");
   require(c.dim % c.heads == 0, "vit: ", c.dim, " channels do not divide into ", c.heads, " heads");
   require(c.mlp_ratio > 0 && c.mlp_ratio <= 1024 && c.hidden() > 0, "vit: mlp_ratio ", c.mlp_ratio,
           ", expected more than 0 and at most 1024, with at least one hidden channel");
@@ -4221,9 +4257,13 @@ struct vit_layout {
 template <class Layers>
 void add_encoder(Layers& l, parameter_layout& parameters, const vit_config& c, const std::string& prefix = "") {
   l.embedding.class_token = parameters.add(prefix + "cls_token", {1, 1, c.dim}, false);
-  l.embedding.positions = parameters.add(prefix + "pos_embed", {1, c.grid.tokens() + 1, c.dim}, false);
-  l.embedding.positions.rows = c.grid.tokens() + 1;
-  l.embedding.positions.cols = c.dim;
+  const auto add_table = [&](const char* name, index rows) {
+    slot table = parameters.add(prefix + name, {1, rows, c.dim}, false);
+    table.rows = rows, table.cols = c.dim;
+    return table;
+  };
+  if (c.registers > 0) l.embedding.registers = add_table("reg_token", c.registers);
+  l.embedding.positions = add_table("pos_embed", 1 + c.registers + c.grid.tokens());
   l.embedding.proj.weight =
       parameters.add(prefix + "patch_embed.proj.weight", {c.dim, c.grid.channels, c.grid.patch, c.grid.patch}, true);
   l.embedding.proj.bias = parameters.add(prefix + "patch_embed.proj.bias", {c.dim}, false);
@@ -4242,7 +4282,8 @@ inline vit_layout make_layout(const vit_config& c) {
   return l;
 }
 
-/// Normal numbers of standard deviation 0.02 for matrices, positions and class token; 1 for norm gains; 0 for the rest.
+/// Normal numbers of standard deviation 0.02 for matrices, positions, class token and registers; 1 for norm gains; 0
+/// for the rest.
 template <class T>
 std::vector<T> initial_parameters(std::uint64_t seed, const parameter_layout& layout) {
   std::vector<T> values(static_cast<std::size_t>(layout.size()), T(0));
@@ -4417,7 +4458,7 @@ void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& t
   const vit_layout& l = model.layout();
   const auto p = model.view_parameters();
   detail::check_batch(batch, c);
-  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale, batch.token_weights);
+  tape.plan.assign(b, l.embedding, batch.offsets, batch.positions, batch.scale, batch.token_weights);
   detail::upload_patches(b, batch, tape.patches);
   tape.embeddings.resize(b, batch.tokens(), c.dim);
   const auto depth = static_cast<std::size_t>(c.depth);
@@ -4693,6 +4734,7 @@ struct image_text_config {
 /// Throws where the sizes do not fit together.
 inline void check(const image_text_config& c) {
   check(c.image);
+  require(c.image.registers == 0, "image_text: ", c.image.registers, " registers, an encoder here has none");
   const text_config& t = c.text;
   require(t.vocabulary > 2 && t.length > 1 && t.dim > 0 && t.depth > 0 && t.heads > 0,
           "image_text: vocabulary, length, dim, depth and heads must be positive (vocabulary 3, length 2 or more)");
@@ -4894,7 +4936,7 @@ void encode(B& b, const image_text_model<B>& model, const token_batch& batch, im
   const image_text_layout& l = model.layout();
   const auto p = model.view_parameters();
   detail::check_batch(batch, c);
-  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale, batch.token_weights);
+  tape.plan.assign(b, l.embedding, batch.offsets, batch.positions, batch.scale, batch.token_weights);
   detail::upload_patches(b, batch, tape.patches);
   tape.embeddings.resize(b, batch.tokens(), c.dim);
   const std::size_t depth = l.blocks.size();
@@ -5826,8 +5868,8 @@ inline std::vector<index> sample_of_patch(const token_batch& batch) {
 
 }  // namespace detail
 
-/// One changed version: rows of the engine's table of tokens, class token first, and where wanted a factor on the
-/// attention score of each as a key (all or none of the versions of a run).
+/// One changed version: rows of the engine's table of tokens, class token first and registers last, and where wanted a
+/// factor on the attention score of each as a key (all or none of the versions of a run).
 struct variation {
   std::vector<std::int32_t> rows;
   std::vector<double> factors;
@@ -5845,7 +5887,7 @@ class variation_engine {
     const auto& l = model.layout();
     const auto p = model.view_parameters();
     const index dim = model.config().dim;
-    plan_.assign(b, batch.offsets, batch.positions, batch.scale, batch.token_weights);
+    plan_.assign(b, l.embedding, batch.offsets, batch.positions, batch.scale, batch.token_weights);
     weights_ = plan_.key_weights.to_host(b);
     if (!weights_.empty()) weights_.insert(weights_.end(), batch.token_weights.begin(), batch.token_weights.end());
     core_tokensets::detail::upload_patches(b, batch, patches_);
@@ -5855,7 +5897,7 @@ class variation_engine {
                   zeroed = (*table_).slice_rows(plan_.tokens(), batch.tokens());
     forward<B, T>(b, l.embedding, p, plan_, *std::as_const(patches_), *embeddings_, tokens);
     std::vector<std::int32_t> positions(batch.positions);
-    for (auto& position : positions) ++position;
+    for (auto& position : positions) position += static_cast<std::int32_t>(l.embedding.first_patch());
     row_list<B> of_patch;
     of_patch.assign(b, positions);
     b.gather_rows(zeroed, p[l.embedding.positions], of_patch.data());
@@ -6182,11 +6224,12 @@ std::vector<double> suppressed_logits(const atman& method, B& b, variation_engin
       [&](index v, variation& out) {
         const index s = samples[static_cast<std::size_t>(v)], begin = batch.offsets[static_cast<std::size_t>(s)];
         engine.whole(s, out);
-        const index n = static_cast<index>(out.rows.size()) - 1;
+        const index n = batch.offsets[static_cast<std::size_t>(s + 1)] - begin;
         out.factors.push_back(1);
         for (index j = 0; j < n; ++j) {
           out.factors.push_back(suppression(method, cosine[static_cast<std::size_t>(s)], n, v - begin, j));
         }
+        out.factors.resize(out.rows.size(), 1);
       },
       [&](index, std::span<const T> row) { logits.insert(logits.end(), row.begin(), row.end()); });
   return logits;
@@ -6371,13 +6414,13 @@ inline void check_start_layer(const char* method, index start, index depth) {
 }
 }  // namespace detail
 
-/// Numbers of tokens `[T]` without those of the class tokens: `[P]`.
+/// Numbers of tokens `[T]` without those of class tokens and registers: `[P]`.
 template <tensor_backend B, class T>
 std::vector<double> patch_entries(const std::vector<T>& of_tokens, const embedding_plan<B>& plan) {
   std::vector<double> of_patches;
   for (index s = 0; s < plan.rows().count(); ++s) {
     of_patches.insert(of_patches.end(), of_tokens.begin() + plan.rows().begin(s) + 1,
-                      of_tokens.begin() + plan.rows().begin(s + 1));
+                      of_tokens.begin() + plan.rows().begin(s + 1) - plan.registers);
   }
   return of_patches;
 }
@@ -8126,9 +8169,10 @@ std::vector<authors_atman_walk> walk_patches(const authors_atman& method, B& b, 
       [&](index v, variation& out) {
         const auto [s, i] = visits[static_cast<std::size_t>(v)];
         engine.whole(static_cast<index>(s), out);
-        const index n = static_cast<index>(out.rows.size()) - 1;
+        const index n = batch.offsets[s + 1] - batch.offsets[s];
         out.factors.push_back(1);
         for (index j = 0; j < n; ++j) out.factors.push_back(suppression(suppress, cosine[s], n, i, j));
+        out.factors.resize(out.rows.size(), 1);
       },
       [&](index v, std::span<const T> changed) {
         const std::size_t s = visits[static_cast<std::size_t>(v)].first;
@@ -8184,7 +8228,7 @@ std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const 
   std::vector<double> relevance;
   for (index s = 0; s < batch.samples(); ++s) {
     const view<const T> as = layout.matrices(a.data(), s, heads), gs = layout.matrices(g.data(), s, heads);
-    const index patches = as.cols - 1, begin = batch.offsets[static_cast<std::size_t>(s)];
+    const index patches = as.cols - 1 - ws.tape.plan.registers, begin = batch.offsets[static_cast<std::size_t>(s)];
     const auto counts = [&](index c) {
       return batch.token_weights.empty() ? 1.0 : double(batch.token_weights[static_cast<std::size_t>(begin + c - 1)]);
     };
@@ -8443,7 +8487,7 @@ void upload_column(B& b, const std::vector<double>& values, tensor<B>& column) {
 }  // namespace detail
 
 /// From relevance at the tokens (`ws.relevance`) to the patch embeddings `[P, D]` (=): the share of position embeddings
-/// and everything of the class token is left out.
+/// and everything of class token and registers is left out.
 template <tensor_backend B, class Observer = lrp::no_observer, class T = typename B::scalar>
 void embedding_relevance(const lrp::composite& c, B& b, const vit<B>& model, attribution_workspace<B>& ws, view<T> out,
                          const Observer& observe = {}) {
@@ -8454,6 +8498,7 @@ void embedding_relevance(const lrp::composite& c, B& b, const vit<B>& model, att
   b.scatter_add_rows(*parts, *std::as_const(ws.tape.embeddings), plan.patch_rows.data());
   const view<const T> cls = model.view_parameters()[model.layout().embedding.class_token];
   b.scatter_add_rows(*parts, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
+  add_registers<B, T>(b, model.layout().embedding, model.view_parameters(), plan, *parts);
   lrp::relevance<B, T>(c.positions, b, ws.all_rows, *std::as_const(ws.relevance), *parts, *ws.tape.stream[0], *at_part,
                        *at_position);
   observe(lrp::stage::embedding_share, ws.all_rows, view<const T>(*at_part));
@@ -8705,7 +8750,7 @@ std::vector<double> general_rollout(const rollout& method, B& b, const vit<B>& m
     });
   }
   std::vector<double> relevance;
-  for (const auto& row : rows) relevance.insert(relevance.end(), row.begin() + 1, row.end());
+  for (const auto& row : rows) relevance.insert(relevance.end(), row.begin() + 1, row.end() - plan.registers);
   return relevance;
 }
 
@@ -9172,7 +9217,7 @@ struct conservation_report {
   std::int32_t explained_class = 0;
   double start = 0;                                        ///< what relevance started as
   double at_tokens = 0, at_embeddings = 0, at_pixels = 0;  ///< sums over the patches and, for tokens, the class token
-  double class_token = 0, positions = 0;                   ///< kept by the class token; given to positions (patches)
+  double class_token = 0, positions = 0;  ///< kept by class token and registers; given to positions (patches)
   double linear = 0, norms = 0, attention = 0, sums = 0, activations = 0;  ///< absorbed
   double growth = 0;      ///< largest sum of absolute relevance at the input of a block, by that at the start
   bool exploded = false;  ///< growth is beyond the limit or not finite
@@ -9336,6 +9381,8 @@ std::vector<conservation_report> audit(const lrp::composite& c, B& b, const vit<
     detail::read_flows(records, s, depth, r);
     const auto sample = static_cast<index>(s);
     r.class_token = double(tokens[static_cast<std::size_t>(plan.rows().begin(sample))]);
+    for (index row = plan.rows().begin(sample + 1) - plan.registers; row < plan.rows().begin(sample + 1); ++row)
+      r.class_token += double(tokens[static_cast<std::size_t>(row)]);
     for (index row = plan.rows().begin(sample); row < plan.rows().begin(sample + 1); ++row)
       r.at_tokens += double(tokens[static_cast<std::size_t>(row)]);
     for (index p = batch.offsets[s]; p < batch.offsets[s + 1]; ++p) {
@@ -9818,7 +9865,7 @@ namespace detail {
 inline std::vector<std::vector<std::string>> layers_from_head(index depth) {
   std::vector<std::vector<std::string>> layers{{"head.", "norm."}};
   for (index i = depth; i-- > 0;) layers.push_back({"blocks." + std::to_string(i) + "."});
-  layers.push_back({"patch_embed.", "pos_embed", "cls_token"});
+  layers.push_back({"patch_embed.", "pos_embed", "cls_token", "reg_token"});
   return layers;
 }
 
@@ -20285,6 +20332,12 @@ inline double config_number(const tensor_file& file, const char* key, double fal
   return value;
 }
 
+/// Whether the file says how pictures are normalised.
+inline bool says_normalisation(const tensor_file& file) {
+  const json config = config_of(file);
+  return config.contains("mean") && config.contains("std");
+}
+
 /// How pictures are normalised, as the metadata `config` say: lists `mean` and `std`, one number for each channel or
 /// one for all, as timm has them. `Error`: lists that make no sense.
 inline pixel_normalisation read_normalisation(const tensor_file& file, index channels) {
@@ -20506,8 +20559,8 @@ inline std::vector<std::string> fill_biases(tensor_file& file) {
 
 /// What a file's positions are for.
 struct stored_positions {
-  grid_extent grid;            ///< of the patches
-  bool of_class_token = true;  ///< the first row is that of the class token
+  grid_extent grid;  ///< of the patches
+  index before = 1;  ///< rows before theirs: none, that of the class token, or those of class token and registers
   bool operator==(const stored_positions&) const = default;
 };
 
@@ -20522,36 +20575,37 @@ inline std::optional<grid_extent> square_of(index patches) {
 
 }  // namespace detail
 
-/// What `pos_embed` of this shape is for, `[1, rows, D]` with a row for the class token (else without), or
-/// `[1, grid rows, grid columns, D]`. A grid that is `known` must fit; else that which is `wanted` is taken where it
-/// does, else a square one. Nothing: it can be none of these.
-inline std::optional<stored_positions> positions_of(const std::vector<index>& shape,
+/// What `pos_embed` of this shape is for, `[1, rows, D]` with rows for class token and registers, for the class token,
+/// or for patches alone, or `[1, grid rows, grid columns, D]`. A grid that is `known` must fit; else that which is
+/// `wanted` is taken where it does, else a square one. Nothing: it can be none of these.
+inline std::optional<stored_positions> positions_of(const std::vector<index>& shape, index registers,
                                                     const std::optional<grid_extent>& known,
                                                     const std::optional<grid_extent>& wanted) {
-  if (shape.size() == 4) return stored_positions{{shape[1], shape[2]}, false};
+  if (shape.size() == 4) return stored_positions{{shape[1], shape[2]}, 0};
   if (shape.size() != 3) return std::nullopt;
-  for (const bool first : {true, false}) {
-    const index patches = shape[1] - (first ? 1 : 0);
+  for (const index before : {1 + registers, index{1}, index{0}}) {
+    const index patches = shape[1] - before;
     const auto square = detail::square_of(patches);
-    if (known && known->patches() == patches) return stored_positions{*known, first};
-    if (!known && wanted && wanted->patches() == patches) return stored_positions{*wanted, first};
-    if (!known && square) return stored_positions{*square, first};
+    if (known && known->patches() == patches) return stored_positions{*known, before};
+    if (!known && wanted && wanted->patches() == patches) return stored_positions{*wanted, before};
+    if (!known && square) return stored_positions{*square, before};
   }
   return std::nullopt;
 }
 
-/// Brings `pos_embed` to `[1, patches + 1, D]` for the grid `to`. A class token without a position gets one of zeros.
-inline void fit_positions(tensor_file& file, const stored_positions& from, const grid_extent& to) {
+/// Brings `pos_embed` to `[1, 1 + registers + patches, D]` for the grid `to`. A class token or register without a
+/// position gets one of zeros.
+inline void fit_positions(tensor_file& file, const stored_positions& from, index registers, const grid_extent& to) {
   const host_array& stored = file.at("pos_embed");
-  const index dim = stored.shape.back(), rows = to.patches() + 1;
-  if (from == stored_positions{to, true} && stored.shape.size() == 3) return;
+  const index dim = stored.shape.back(), before = 1 + registers;
+  if (from == stored_positions{to, before} && stored.shape.size() == 3) return;
   const auto numbers = stored.as<double>();
-  const auto first = static_cast<std::size_t>(from.of_class_token ? dim : 0);
-  std::vector<double> fresh(static_cast<std::size_t>(dim), 0.0);
+  const auto first = static_cast<std::size_t>(from.before * dim);
+  std::vector<double> fresh(static_cast<std::size_t>(before * dim), 0.0);
   std::copy_n(numbers.begin(), first, fresh.begin());
   const auto patches = resample_positions(std::span(numbers).subspan(first), from.grid, to, dim);
   fresh.insert(fresh.end(), patches.begin(), patches.end());
-  file.arrays["pos_embed"] = host_array::of(fresh, {1, rows, dim});
+  file.arrays["pos_embed"] = host_array::of(fresh, {1, before + to.patches(), dim});
 }
 
 }  // namespace core_tokensets
@@ -20560,6 +20614,7 @@ inline void fit_positions(tensor_file& file, const stored_positions& from, const
 // Weights under other people's names: what the arrays of Hugging Face's ViT, DeiT and DINOv2, and of timm's models
 // inside of another one, are called here, which is as timm calls them.
 
+#include <algorithm>
 #include <array>
 #include <cctype>
 #include <map>
@@ -20635,7 +20690,8 @@ inline std::optional<std::pair<std::string, std::string_view>> numbered(std::str
 /// timm's name of an array.
 inline std::string timm_name(std::string_view name) {
   for (const std::string_view blocks : {"encoder.layer.", "blocks."}) {
-    if (const auto found = numbered(name, blocks))
+    const std::size_t inside = blocks == "blocks." ? 0 : std::min(name.find(blocks), name.size());
+    if (const auto found = numbered(name.substr(inside), blocks))
       return "blocks." + found->first + "." + exchange_beginning(found->second, other_beginnings_in_block);
   }
   return exchange_beginning(name, other_beginnings);
@@ -20744,10 +20800,10 @@ inline renamed_weights with_timm_names(tensor_file file) {
 
 namespace core_tokensets {
 
-/// `folded`: changed into parameters that the network has, with the same result. `left_out`: nothing that is computed
-/// reads it. `refused`: the network cannot compute it. `of_head`: refused, but left out where the model gets a new
-/// head.
-enum class part_fate { folded, left_out, refused, of_head };
+/// `computed`: the network has it. `folded`: changed into parameters that the network has, with the same result.
+/// `left_out`: nothing that is computed reads it. `refused`: the network cannot compute it. `of_head`: refused, but
+/// left out where the model gets a new head.
+enum class part_fate { computed, folded, left_out, refused, of_head };
 
 /// An unusual part of a file.
 struct weight_part {
@@ -20773,7 +20829,9 @@ inline constexpr std::string_view about_relative =
 inline constexpr std::string_view about_mean =
     "of models that read the mean of their patches; models that read a class token work";
 inline constexpr std::string_view about_distilled =
-    "of DeiT's distilled models, which read a second token by a second head; the same model without distillation works";
+    "of DeiT's distilled models: a second token with a second head; with a new head it is a register, else take the "
+    "same "
+    "model without distillation";
 
 inline constexpr std::array known_parts{
     known_part{"blocks.N.ls1.gamma", "LayerScale", part_fate::folded,
@@ -20785,10 +20843,10 @@ inline constexpr std::array known_parts{
     known_part{"pooler.*", "pooler", part_fate::left_out, "of Hugging Face's ViT; the classifier does not read it"},
     known_part{"pre_logits.*", "layer before the head (pre_logits)", part_fate::of_head,
                "of old ImageNet-21k weights: a layer with tanh; weights that were tuned on ImageNet-1k have none"},
-    known_part{"dist_token", "distillation token", part_fate::refused, about_distilled},
-    known_part{"head_dist.*", "distillation token", part_fate::refused, about_distilled},
-    known_part{"reg_token", "register tokens", part_fate::refused,
-               "of DINOv2 with registers: more tokens without a place; the same model without registers works"},
+    known_part{"dist_token", "distillation token", part_fate::of_head, about_distilled},
+    known_part{"head_dist.*", "distillation token", part_fate::of_head, about_distilled},
+    known_part{"reg_token", "register tokens", part_fate::computed,
+               "of DINOv2 with registers; tokens beside class token and patches"},
     known_part{"norm_pre.*", "norm before the first block (norm_pre)", part_fate::refused,
                "of CLIP's picture half; models whose blocks follow the embedding work"},
     known_part{"fc_norm.*", "mean of the patches with a norm (fc_norm)", part_fate::refused, about_mean},
@@ -20905,6 +20963,11 @@ inline void refuse_parts(const std::vector<weight_part>& parts, bool new_head, c
           others.empty() ? "" : "; it also has: ", others);
 }
 
+/// Whether a part of the head is not computed.
+inline bool has_foreign_head(const std::vector<weight_part>& parts) {
+  return std::any_of(parts.begin(), parts.end(), [](const auto& p) { return p.fate == part_fate::of_head; });
+}
+
 /// Takes the arrays of parts away that are left out, with a new head those of the old one too.
 inline void drop_parts(tensor_file& file, bool new_head) {
   std::erase_if(file.arrays, [&](const auto& entry) {
@@ -20943,6 +21006,7 @@ struct vit_hints {
 struct vit_weights {
   vit_config config;
   tensor_file file;                ///< arrays under timm's names with the shapes of the network's parameters
+  bool has_normalisation = true;   ///< otherwise the file does not say how pictures are normalised
   bool has_head = true;            ///< otherwise the head is not in the file, and starts at random
   std::vector<std::string> notes;  ///< a line each: "positions of 14 x 14 patches interpolated ..."
 };
@@ -20952,8 +21016,9 @@ struct vit_survey {
   renamed_weights weights;
   std::vector<weight_part> parts;
   index dim = 0, depth = 0, hidden = 0, patch = 0, channels = 0;
-  index heads = 0;                     ///< 0: the file does not say
-  index classes = 0;                   ///< 0: there is no head
+  index heads = 0;    ///< 0: the file does not say
+  index classes = 0;  ///< 0: there is no head
+  index registers = 0;
   std::optional<index> height, width;  ///< of the pictures, as the metadata say
 };
 
@@ -21007,6 +21072,7 @@ inline vit_survey survey_vit(tensor_file file) {
   if (own.contains("blocks.0.mlp.fc1.weight")) s.hidden = detail::whole_shape(own, "blocks.0.mlp.fc1.weight", 2)[0];
   s.heads = detail::stated(own, "heads").value_or(0);
   if (own.contains("head.weight")) s.classes = detail::whole_shape(own, "head.weight", 2)[0];
+  s.registers = detail::extent(own, "reg_token", 1);
   s.height = detail::stated(own, "H"), s.width = detail::stated(own, "W");
   return s;
 }
@@ -21016,7 +21082,7 @@ inline vit_survey survey_vit(tensor_file file) {
 inline std::optional<stored_positions> positions_of(const vit_survey& s, const vit_hints& hints = {}) {
   const tensor_file& own = s.weights.file;
   if (!own.contains("pos_embed")) return std::nullopt;
-  return positions_of(own.at("pos_embed").shape, detail::grid_of(s.height, s.width, s.patch),
+  return positions_of(own.at("pos_embed").shape, s.registers, detail::grid_of(s.height, s.width, s.patch),
                       detail::grid_of(hints.height, hints.width, s.patch));
 }
 
@@ -21031,7 +21097,7 @@ inline stored_positions settled_positions(const vit_survey& s, const vit_hints& 
           own.path, ": 'pos_embed' has shape ", shape_text(shape),
           ", expected [1, positions, channels] or [1, rows, columns, channels]");
   const auto found = positions_of(s, hints);
-  const index patches = shape.size() == 3 ? shape[1] - 1 : shape[1] * shape[2];
+  const index patches = shape.size() == 3 ? shape[1] - 1 - s.registers : shape[1] * shape[2];
   require(found || !s.height || !s.width, own.path, ": 'pos_embed' has places for ", patches, " patches, pictures of ",
           s.height.value_or(0), "x", s.width.value_or(0), " (metadata 'config') in patches of ", s.patch,
           " have another number");
@@ -21068,13 +21134,15 @@ inline std::vector<std::string> notes_of(const vit_survey& s, const std::vector<
   std::vector<std::string> notes;
   if (s.weights.names != "timm")
     notes.push_back("names of " + s.weights.names + (s.weights.packed ? ", queries, keys and values packed" : ""));
-  for (const weight_part& part : s.parts) notes.push_back(to_text(part));
+  for (const weight_part& part : s.parts) {
+    if (part.fate != part_fate::computed) notes.push_back(to_text(part));
+  }
   if (!filled.empty()) {
     std::string layers;
     for (const auto& layer : filled) layers += (layers.empty() ? "" : ", ") + layer;
     notes.push_back("no biases in " + layers + ": taken to be 0");
   }
-  if (!from.of_class_token) notes.push_back("positions of patches alone: that of the class token is 0");
+  if (from.before == 0) notes.push_back("positions of patches alone: that of the class token is 0");
   if (from.grid != to) {
     notes.push_back("positions of " + to_text(from.grid) + " patches interpolated to " + to_text(to) +
                     " (bicubic, antialiased, as timm does)");
@@ -21085,6 +21153,17 @@ inline std::vector<std::string> notes_of(const vit_survey& s, const std::vector<
 }  // namespace detail
 
 namespace detail {
+
+/// A distillation token of which the head is not read is a register. `Error`: there are registers already.
+inline void distillation_as_register(vit_survey& s) {
+  tensor_file& own = s.weights.file;
+  const auto found = own.arrays.find("dist_token");
+  if (found == own.arrays.end()) return;
+  require(s.registers == 0, own.path, ": 'dist_token' and 'reg_token', expected one of them");
+  own.arrays["reg_token"] = std::move(found->second);
+  own.arrays.erase("dist_token");
+  s.registers = extent(own, "reg_token", 1);
+}
 
 /// `Error`: an array of a file that is none of the parameters.
 inline void check_all_known(const tensor_file& file, const parameter_layout& layout) {
@@ -21100,7 +21179,7 @@ inline void check_all_known(const tensor_file& file, const parameter_layout& lay
 /// is wanted.
 inline index classes_of(const vit_survey& s, bool new_head) {
   const tensor_file& own = s.weights.file;
-  const bool fits = extent(own, "head.weight", 1) == s.dim;
+  const bool fits = extent(own, "head.weight", 1) == s.dim && !has_foreign_head(s.parts);
   require(s.classes > 0 || new_head, own.path, ": no array 'head.weight': a model without a head, as DINO and MAE are ",
           "published; it tells no classes until 'cts sequence --weights' has taught it some");
   return fits || !new_head ? s.classes : 0;
@@ -21110,7 +21189,7 @@ inline vit_config config_of(const vit_survey& s, const grid_extent& stored, cons
   const tensor_file& own = s.weights.file;
   vit_config c;
   c.grid = picture_grid(s, stored, hints);
-  c.dim = s.dim, c.depth = s.depth, c.heads = heads_of(s, hints), c.seed = hints.seed;
+  c.dim = s.dim, c.depth = s.depth, c.registers = s.registers, c.heads = heads_of(s, hints), c.seed = hints.seed;
   c.mlp_ratio = static_cast<double>(s.hidden) / static_cast<double>(s.dim);
   c.qkv_bias = own.contains("blocks.0.attn.qkv.bias");
   c.layer_norm_eps =
@@ -21130,10 +21209,12 @@ inline vit_config config_of(const vit_survey& s, const grid_extent& stored, cons
 inline vit_weights read_vit(vit_survey s, const vit_hints& hints = {}) {
   tensor_file& own = s.weights.file;
   refuse_parts(s.parts, hints.new_head.has_value(), own.path);
+  detail::distillation_as_register(s);
   (void)detail::whole_shape(own, "blocks.0.mlp.fc1.weight", 2);
   const stored_positions positions = detail::settled_positions(s, hints);
   vit_weights result;
   result.config = detail::config_of(s, positions.grid, hints);
+  result.has_normalisation = detail::says_normalisation(own);
   result.has_head = detail::classes_of(s, hints.new_head.has_value()) > 0;
 
   drop_parts(own, hints.new_head.has_value());
@@ -21141,7 +21222,7 @@ inline vit_weights read_vit(vit_survey s, const vit_hints& hints = {}) {
   const auto filled = fill_biases(own);
   fold_layer_scale(own);
   const grid_extent grid{result.config.grid.rows(), result.config.grid.cols()};
-  fit_positions(own, positions, grid);
+  fit_positions(own, positions, s.registers, grid);
   result.notes = detail::notes_of(s, filled, positions, grid);
   if (!result.has_head) result.notes.push_back("without a head of its own");
   result.file = std::move(own);
@@ -21158,7 +21239,6 @@ inline vit_weights read_vit(tensor_file file, const vit_hints& hints = {}) {
 // ==== core_tokensets/model/describe_weights.hpp ====
 // What a file of weights is, in plain lines: sizes, names, head, normalisation, and what is unusual about it.
 
-#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <string>
@@ -21222,15 +21302,15 @@ inline std::string normalisation_text(const vit_survey& s) {
     }
     return text;
   };
-  const json config = config_of(own);
-  const bool said = config.contains("mean") && config.contains("std");
   return "mean " + list(n.mean) + ", standard deviation " + list(n.stddev) +
-         (said ? "" : "; the file does not say it, this is what is taken");
+         (says_normalisation(own) ? "" : "; the file does not say it, this is what is taken");
 }
 
 /// What becomes of an unusual part.
 inline const char* fate_text(part_fate fate) {
   switch (fate) {
+    case part_fate::computed:
+      return "computed: ";
     case part_fate::folded:
       return "folded: ";
     case part_fate::left_out:
@@ -21258,8 +21338,7 @@ inline std::string refusal_of(vit_survey s) {
 
 inline std::string verdict_of(vit_survey s) {
   const std::string needs = s.heads > 0 ? "" : " with --heads";
-  const bool head = s.classes > 0 && std::none_of(s.parts.begin(), s.parts.end(),
-                                                  [](const weight_part& p) { return p.fate == part_fate::of_head; });
+  const bool head = s.classes > 0 && !has_foreign_head(s.parts);
   const std::string refused = refusal_of(std::move(s));
   if (!refused.empty()) return "no: " + refused;
   return head ? "yes" + needs : "yes" + needs + ", to start a sequence from, which gives it a head";
@@ -21280,7 +21359,7 @@ inline described_weights describe_weights(const tensor_file& file) {
                           {"head", s.classes > 0 ? std::to_string(s.classes) + " classes" : "none"},
                           {"normalised", detail::normalisation_text(s)}};
   if (s.weights.packed) lines.emplace_back("unusual", "folded: queries, keys and values apart; packed into one layer");
-  if (const auto positions = positions_of(s); positions && !positions->of_class_token)
+  if (const auto positions = positions_of(s); positions && positions->before == 0)
     lines.emplace_back("unusual", "folded: positions of patches alone; that of the class token is 0");
   for (const weight_part& part : s.parts) {
     const std::string more = part.arrays > 1 ? " (" + std::to_string(part.arrays) + " arrays)" : "";

@@ -188,10 +188,22 @@ TEST_CASE("pictures of another size have their positions interpolated, which is 
   CHECK(golden::distance(of_command, tape.logits.to_host(b)) <= tolerance<float>(kind::outputs));
 }
 
+TEST_CASE("bytes for a model that does not say how pictures are normalised are told of", "[cli]") {
+  golden_files files;
+  auto config = cts::parse_json(files.weights.metadata["config"], "config");
+  config.erase("mean"), config.erase("std");
+  files.weights.metadata["config"] = config.dump();
+  const auto shape = files.inputs.at("images").shape;
+  files.inputs.arrays["images"] = cts::host_array::of(std::vector<std::uint8_t>(2 * 12 * 12, 255), shape);
+  files.save();
+  CHECK(run_well(files.box, files.predict()).out ==
+        "images: bytes, normalised as most are, since the model does not say how: (x / 255 - 0.5) / 0.5\n");
+}
+
 TEST_CASE("weights from elsewhere are described, predicted with and learnt from", "[cli]") {
   const sandbox box;
   const auto foreign = golden::folder("foreign");
-  for (const std::string name : {"layer_scale", "hf_vit", "oblong_pictures"}) {
+  for (const std::string name : {"layer_scale", "hf_vit", "oblong_pictures", "registers"}) {
     INFO(name);
     const auto expected = cts::load_safetensors(foreign / (name + ".expected.safetensors"));
     run_well(box, with("predict", {{"--weights", (foreign / (name + ".safetensors")).string()},

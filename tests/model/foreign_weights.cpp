@@ -25,7 +25,7 @@ void check_case(const std::string& name, const std::vector<std::string>& noted) 
   INFO(name << " in " << sizeof(T) << " bytes");
   const auto expected = weights_of(name + ".expected");
   const auto& shape = expected.at("images").shape;
-  const bool head = expected.contains("logits");
+  const bool head = expected.contains("logits");  // else the one in the file is not computed, or there is none
   cts::vit_hints hints{.heads = 3, .height = shape[2], .width = shape[3]};
   if (!head) hints.new_head = 5;
   const auto weights = cts::read_vit(weights_of(name), hints);
@@ -83,6 +83,9 @@ TEST_CASE("weights as they are published compute what their definition says", "[
       {"oblong_positions", {}},
       {"no_biases", {"no biases in patch_embed.proj, head, attn.proj, mlp.fc1, mlp.fc2"}},
       {"no_head", {"without a head"}},
+      {"registers", {"positions of patches alone"}},
+      {"registers_with_positions", {"positions of 3 x 3 patches interpolated to 2 x 2"}},
+      {"distilled", {"distillation token", "without a head"}},
       {"hf_vit", {"Hugging Face's ViT, queries, keys and values packed", "pooler"}},
       {"hf_dinov2", {"Hugging Face's DINOv2, queries", "LayerScale", "mask token", "without a head"}}};
   for (const auto& [name, noted] : cases) {
@@ -120,18 +123,20 @@ TEST_CASE("positions of a constant and of a ramp stay what they are", "[weights]
 TEST_CASE("the grid of positions is that of the metadata, of the pictures, or a square", "[weights]") {
   using cts::grid_extent, cts::stored_positions;
   const auto of = [](index rows, std::optional<grid_extent> known, std::optional<grid_extent> wanted) {
-    return cts::positions_of({1, rows, 8}, known, wanted);
+    return cts::positions_of({1, rows, 8}, 0, known, wanted);
   };
-  CHECK(of(17, {}, {}) == stored_positions{{4, 4}, true});
-  CHECK(of(16, {}, {}) == stored_positions{{4, 4}, false});
-  CHECK(of(9, {}, grid_extent{2, 4}) == stored_positions{{2, 4}, true});
-  CHECK(of(17, {}, grid_extent{2, 8}) == stored_positions{{2, 8}, true});
-  CHECK(of(17, {}, grid_extent{3, 3}) == stored_positions{{4, 4}, true});
-  CHECK(of(10, {}, grid_extent{2, 5}) == stored_positions{{3, 3}, true});
-  CHECK(of(9, grid_extent{2, 4}, grid_extent{3, 3}) == stored_positions{{2, 4}, true});
-  CHECK(of(8, grid_extent{2, 4}, {}) == stored_positions{{2, 4}, false});
+  CHECK(of(17, {}, {}) == stored_positions{{4, 4}, 1});
+  CHECK(of(16, {}, {}) == stored_positions{{4, 4}, 0});
+  CHECK(of(9, {}, grid_extent{2, 4}) == stored_positions{{2, 4}, 1});
+  CHECK(of(17, {}, grid_extent{2, 8}) == stored_positions{{2, 8}, 1});
+  CHECK(of(17, {}, grid_extent{3, 3}) == stored_positions{{4, 4}, 1});
+  CHECK(of(10, {}, grid_extent{2, 5}) == stored_positions{{3, 3}, 1});
+  CHECK(of(9, grid_extent{2, 4}, grid_extent{3, 3}) == stored_positions{{2, 4}, 1});
+  CHECK(of(8, grid_extent{2, 4}, {}) == stored_positions{{2, 4}, 0});
   CHECK_FALSE(of(17, grid_extent{2, 4}, {}).has_value());
   CHECK_FALSE(of(12, {}, {}).has_value());
+  for (const index before : {0, 1, 5})
+    CHECK(cts::positions_of({1, 16 + before, 8}, 4, {}, {}) == stored_positions{{4, 4}, before});
 }
 
 TEST_CASE("parts that are not computed are refused by name", "[weights]") {
@@ -143,8 +148,6 @@ TEST_CASE("parts that are not computed are refused by name", "[weights]") {
   CHECK(refusal(plain_file()) == "");
   const std::vector<std::tuple<std::string, std::vector<index>, std::string>> parts{
       {"dist_token", {1, 1, 12}, "distillation token ('dist_token')"},
-      {"reg_token", {1, 4, 12}, "register tokens ('reg_token')"},
-      {"register_tokens", {1, 4, 12}, "register tokens"},
       {"norm_pre.weight", {12}, "norm before the first block (norm_pre)"},
       {"fc_norm.weight", {12}, "mean of the patches"},
       {"attn_pool.q.weight", {12, 12}, "attention pooling"},
@@ -165,8 +168,12 @@ TEST_CASE("parts that are not computed are refused by name", "[weights]") {
   }
   auto distilled = plain_file();
   add(distilled, "dist_token", {1, 1, 12}), add(distilled, "head_dist.weight", {4, 12});
-  add(distilled, "reg_token", {1, 1, 12}), add(distilled, "pos_embed", {1, 6, 12});
-  CHECK(refusal(std::move(distilled)).find("it also has: register tokens") != std::string::npos);
+  add(distilled, "norm_pre.weight", {12}), add(distilled, "pos_embed", {1, 6, 12});
+  CHECK(refusal(distilled).find("it also has: norm before the first block") != std::string::npos);
+  distilled.arrays.erase("norm_pre.weight");
+  CHECK(refusal(distilled, {.new_head = 2}) == "");
+  add(distilled, "reg_token", {1, 1, 12});
+  CHECK(refusal(distilled, {.new_head = 2}).find("'dist_token' and 'reg_token'") != std::string::npos);
 }
 
 TEST_CASE("parts that only a shape or something missing tells are refused by name", "[weights]") {
@@ -248,7 +255,11 @@ TEST_CASE("a description says what a file is and what becomes of its parts", "[w
   CHECK(line(lines, "loads") == "yes");
   add(file, "reg_token", {1, 4, 12});
   lines = cts::describe_weights(file);
-  CHECK(line(lines, "unusual").find("refused: register tokens ('reg_token')") == 0);
+  CHECK(line(lines, "unusual").find("computed: register tokens ('reg_token')") == 0);
+  CHECK(line(lines, "loads") == "yes");
+  add(file, "norm_pre.bias", {12});
+  lines = cts::describe_weights(file);
+  CHECK(line(lines, "unusual").find("refused: norm before the first block (norm_pre) ('norm_pre.bias')") == 0);
   CHECK(line(lines, "loads").find("no: w.st: ") == 0);
   file = plain_file();
   add(file, "blocks.0.something", {1});

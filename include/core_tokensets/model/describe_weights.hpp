@@ -1,7 +1,6 @@
 #pragma once
 // What a file of weights is, in plain lines: sizes, names, head, normalisation, and what is unusual about it.
 
-#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <string>
@@ -66,15 +65,15 @@ inline std::string normalisation_text(const vit_survey& s) {
     }
     return text;
   };
-  const json config = config_of(own);
-  const bool said = config.contains("mean") && config.contains("std");
   return "mean " + list(n.mean) + ", standard deviation " + list(n.stddev) +
-         (said ? "" : "; the file does not say it, this is what is taken");
+         (says_normalisation(own) ? "" : "; the file does not say it, this is what is taken");
 }
 
 /// What becomes of an unusual part.
 inline const char* fate_text(part_fate fate) {
   switch (fate) {
+    case part_fate::computed:
+      return "computed: ";
     case part_fate::folded:
       return "folded: ";
     case part_fate::left_out:
@@ -102,8 +101,7 @@ inline std::string refusal_of(vit_survey s) {
 
 inline std::string verdict_of(vit_survey s) {
   const std::string needs = s.heads > 0 ? "" : " with --heads";
-  const bool head = s.classes > 0 && std::none_of(s.parts.begin(), s.parts.end(),
-                                                  [](const weight_part& p) { return p.fate == part_fate::of_head; });
+  const bool head = s.classes > 0 && !has_foreign_head(s.parts);
   const std::string refused = refusal_of(std::move(s));
   if (!refused.empty()) return "no: " + refused;
   return head ? "yes" + needs : "yes" + needs + ", to start a sequence from, which gives it a head";
@@ -124,7 +122,7 @@ inline described_weights describe_weights(const tensor_file& file) {
                           {"head", s.classes > 0 ? std::to_string(s.classes) + " classes" : "none"},
                           {"normalised", detail::normalisation_text(s)}};
   if (s.weights.packed) lines.emplace_back("unusual", "folded: queries, keys and values apart; packed into one layer");
-  if (const auto positions = positions_of(s); positions && !positions->of_class_token)
+  if (const auto positions = positions_of(s); positions && positions->before == 0)
     lines.emplace_back("unusual", "folded: positions of patches alone; that of the class token is 0");
   for (const weight_part& part : s.parts) {
     const std::string more = part.arrays > 1 ? " (" + std::to_string(part.arrays) + " arrays)" : "";

@@ -27,6 +27,7 @@ struct vit_hints {
 struct vit_weights {
   vit_config config;
   tensor_file file;                ///< arrays under timm's names with the shapes of the network's parameters
+  bool has_normalisation = true;   ///< otherwise the file does not say how pictures are normalised
   bool has_head = true;            ///< otherwise the head is not in the file, and starts at random
   std::vector<std::string> notes;  ///< a line each: "positions of 14 x 14 patches interpolated ..."
 };
@@ -36,8 +37,9 @@ struct vit_survey {
   renamed_weights weights;
   std::vector<weight_part> parts;
   index dim = 0, depth = 0, hidden = 0, patch = 0, channels = 0;
-  index heads = 0;                     ///< 0: the file does not say
-  index classes = 0;                   ///< 0: there is no head
+  index heads = 0;    ///< 0: the file does not say
+  index classes = 0;  ///< 0: there is no head
+  index registers = 0;
   std::optional<index> height, width;  ///< of the pictures, as the metadata say
 };
 
@@ -91,6 +93,7 @@ inline vit_survey survey_vit(tensor_file file) {
   if (own.contains("blocks.0.mlp.fc1.weight")) s.hidden = detail::whole_shape(own, "blocks.0.mlp.fc1.weight", 2)[0];
   s.heads = detail::stated(own, "heads").value_or(0);
   if (own.contains("head.weight")) s.classes = detail::whole_shape(own, "head.weight", 2)[0];
+  s.registers = detail::extent(own, "reg_token", 1);
   s.height = detail::stated(own, "H"), s.width = detail::stated(own, "W");
   return s;
 }
@@ -100,7 +103,7 @@ inline vit_survey survey_vit(tensor_file file) {
 inline std::optional<stored_positions> positions_of(const vit_survey& s, const vit_hints& hints = {}) {
   const tensor_file& own = s.weights.file;
   if (!own.contains("pos_embed")) return std::nullopt;
-  return positions_of(own.at("pos_embed").shape, detail::grid_of(s.height, s.width, s.patch),
+  return positions_of(own.at("pos_embed").shape, s.registers, detail::grid_of(s.height, s.width, s.patch),
                       detail::grid_of(hints.height, hints.width, s.patch));
 }
 
@@ -115,7 +118,7 @@ inline stored_positions settled_positions(const vit_survey& s, const vit_hints& 
           own.path, ": 'pos_embed' has shape ", shape_text(shape),
           ", expected [1, positions, channels] or [1, rows, columns, channels]");
   const auto found = positions_of(s, hints);
-  const index patches = shape.size() == 3 ? shape[1] - 1 : shape[1] * shape[2];
+  const index patches = shape.size() == 3 ? shape[1] - 1 - s.registers : shape[1] * shape[2];
   require(found || !s.height || !s.width, own.path, ": 'pos_embed' has places for ", patches, " patches, pictures of ",
           s.height.value_or(0), "x", s.width.value_or(0), " (metadata 'config') in patches of ", s.patch,
           " have another number");
@@ -152,13 +155,15 @@ inline std::vector<std::string> notes_of(const vit_survey& s, const std::vector<
   std::vector<std::string> notes;
   if (s.weights.names != "timm")
     notes.push_back("names of " + s.weights.names + (s.weights.packed ? ", queries, keys and values packed" : ""));
-  for (const weight_part& part : s.parts) notes.push_back(to_text(part));
+  for (const weight_part& part : s.parts) {
+    if (part.fate != part_fate::computed) notes.push_back(to_text(part));
+  }
   if (!filled.empty()) {
     std::string layers;
     for (const auto& layer : filled) layers += (layers.empty() ? "" : ", ") + layer;
     notes.push_back("no biases in " + layers + ": taken to be 0");
   }
-  if (!from.of_class_token) notes.push_back("positions of patches alone: that of the class token is 0");
+  if (from.before == 0) notes.push_back("positions of patches alone: that of the class token is 0");
   if (from.grid != to) {
     notes.push_back("positions of " + to_text(from.grid) + " patches interpolated to " + to_text(to) +
                     " (bicubic, antialiased, as timm does)");
@@ -169,6 +174,17 @@ inline std::vector<std::string> notes_of(const vit_survey& s, const std::vector<
 }  // namespace detail
 
 namespace detail {
+
+/// A distillation token of which the head is not read is a register. `Error`: there are registers already.
+inline void distillation_as_register(vit_survey& s) {
+  tensor_file& own = s.weights.file;
+  const auto found = own.arrays.find("dist_token");
+  if (found == own.arrays.end()) return;
+  require(s.registers == 0, own.path, ": 'dist_token' and 'reg_token', expected one of them");
+  own.arrays["reg_token"] = std::move(found->second);
+  own.arrays.erase("dist_token");
+  s.registers = extent(own, "reg_token", 1);
+}
 
 /// `Error`: an array of a file that is none of the parameters.
 inline void check_all_known(const tensor_file& file, const parameter_layout& layout) {
@@ -184,7 +200,7 @@ inline void check_all_known(const tensor_file& file, const parameter_layout& lay
 /// is wanted.
 inline index classes_of(const vit_survey& s, bool new_head) {
   const tensor_file& own = s.weights.file;
-  const bool fits = extent(own, "head.weight", 1) == s.dim;
+  const bool fits = extent(own, "head.weight", 1) == s.dim && !has_foreign_head(s.parts);
   require(s.classes > 0 || new_head, own.path, ": no array 'head.weight': a model without a head, as DINO and MAE are ",
           "published; it tells no classes until 'cts sequence --weights' has taught it some");
   return fits || !new_head ? s.classes : 0;
@@ -194,7 +210,7 @@ inline vit_config config_of(const vit_survey& s, const grid_extent& stored, cons
   const tensor_file& own = s.weights.file;
   vit_config c;
   c.grid = picture_grid(s, stored, hints);
-  c.dim = s.dim, c.depth = s.depth, c.heads = heads_of(s, hints), c.seed = hints.seed;
+  c.dim = s.dim, c.depth = s.depth, c.registers = s.registers, c.heads = heads_of(s, hints), c.seed = hints.seed;
   c.mlp_ratio = static_cast<double>(s.hidden) / static_cast<double>(s.dim);
   c.qkv_bias = own.contains("blocks.0.attn.qkv.bias");
   c.layer_norm_eps =
@@ -214,10 +230,12 @@ inline vit_config config_of(const vit_survey& s, const grid_extent& stored, cons
 inline vit_weights read_vit(vit_survey s, const vit_hints& hints = {}) {
   tensor_file& own = s.weights.file;
   refuse_parts(s.parts, hints.new_head.has_value(), own.path);
+  detail::distillation_as_register(s);
   (void)detail::whole_shape(own, "blocks.0.mlp.fc1.weight", 2);
   const stored_positions positions = detail::settled_positions(s, hints);
   vit_weights result;
   result.config = detail::config_of(s, positions.grid, hints);
+  result.has_normalisation = detail::says_normalisation(own);
   result.has_head = detail::classes_of(s, hints.new_head.has_value()) > 0;
 
   drop_parts(own, hints.new_head.has_value());
@@ -225,7 +243,7 @@ inline vit_weights read_vit(vit_survey s, const vit_hints& hints = {}) {
   const auto filled = fill_biases(own);
   fold_layer_scale(own);
   const grid_extent grid{result.config.grid.rows(), result.config.grid.cols()};
-  fit_positions(own, positions, grid);
+  fit_positions(own, positions, s.registers, grid);
   result.notes = detail::notes_of(s, filled, positions, grid);
   if (!result.has_head) result.notes.push_back("without a head of its own");
   result.file = std::move(own);

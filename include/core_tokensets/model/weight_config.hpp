@@ -29,6 +29,12 @@ inline double config_number(const tensor_file& file, const char* key, double fal
   return value;
 }
 
+/// Whether the file says how pictures are normalised.
+inline bool says_normalisation(const tensor_file& file) {
+  const json config = config_of(file);
+  return config.contains("mean") && config.contains("std");
+}
+
 /// How pictures are normalised, as the metadata `config` say: lists `mean` and `std`, one number for each channel or
 /// one for all, as timm has them. `Error`: lists that make no sense.
 inline pixel_normalisation read_normalisation(const tensor_file& file, index channels) {

@@ -86,8 +86,8 @@ inline std::vector<std::string> fill_biases(tensor_file& file) {
 
 /// What a file's positions are for.
 struct stored_positions {
-  grid_extent grid;            ///< of the patches
-  bool of_class_token = true;  ///< the first row is that of the class token
+  grid_extent grid;  ///< of the patches
+  index before = 1;  ///< rows before theirs: none, that of the class token, or those of class token and registers
   bool operator==(const stored_positions&) const = default;
 };
 
@@ -102,36 +102,37 @@ inline std::optional<grid_extent> square_of(index patches) {
 
 }  // namespace detail
 
-/// What `pos_embed` of this shape is for, `[1, rows, D]` with a row for the class token (else without), or
-/// `[1, grid rows, grid columns, D]`. A grid that is `known` must fit; else that which is `wanted` is taken where it
-/// does, else a square one. Nothing: it can be none of these.
-inline std::optional<stored_positions> positions_of(const std::vector<index>& shape,
+/// What `pos_embed` of this shape is for, `[1, rows, D]` with rows for class token and registers, for the class token,
+/// or for patches alone, or `[1, grid rows, grid columns, D]`. A grid that is `known` must fit; else that which is
+/// `wanted` is taken where it does, else a square one. Nothing: it can be none of these.
+inline std::optional<stored_positions> positions_of(const std::vector<index>& shape, index registers,
                                                     const std::optional<grid_extent>& known,
                                                     const std::optional<grid_extent>& wanted) {
-  if (shape.size() == 4) return stored_positions{{shape[1], shape[2]}, false};
+  if (shape.size() == 4) return stored_positions{{shape[1], shape[2]}, 0};
   if (shape.size() != 3) return std::nullopt;
-  for (const bool first : {true, false}) {
-    const index patches = shape[1] - (first ? 1 : 0);
+  for (const index before : {1 + registers, index{1}, index{0}}) {
+    const index patches = shape[1] - before;
     const auto square = detail::square_of(patches);
-    if (known && known->patches() == patches) return stored_positions{*known, first};
-    if (!known && wanted && wanted->patches() == patches) return stored_positions{*wanted, first};
-    if (!known && square) return stored_positions{*square, first};
+    if (known && known->patches() == patches) return stored_positions{*known, before};
+    if (!known && wanted && wanted->patches() == patches) return stored_positions{*wanted, before};
+    if (!known && square) return stored_positions{*square, before};
   }
   return std::nullopt;
 }
 
-/// Brings `pos_embed` to `[1, patches + 1, D]` for the grid `to`. A class token without a position gets one of zeros.
-inline void fit_positions(tensor_file& file, const stored_positions& from, const grid_extent& to) {
+/// Brings `pos_embed` to `[1, 1 + registers + patches, D]` for the grid `to`. A class token or register without a
+/// position gets one of zeros.
+inline void fit_positions(tensor_file& file, const stored_positions& from, index registers, const grid_extent& to) {
   const host_array& stored = file.at("pos_embed");
-  const index dim = stored.shape.back(), rows = to.patches() + 1;
-  if (from == stored_positions{to, true} && stored.shape.size() == 3) return;
+  const index dim = stored.shape.back(), before = 1 + registers;
+  if (from == stored_positions{to, before} && stored.shape.size() == 3) return;
   const auto numbers = stored.as<double>();
-  const auto first = static_cast<std::size_t>(from.of_class_token ? dim : 0);
-  std::vector<double> fresh(static_cast<std::size_t>(dim), 0.0);
+  const auto first = static_cast<std::size_t>(from.before * dim);
+  std::vector<double> fresh(static_cast<std::size_t>(before * dim), 0.0);
   std::copy_n(numbers.begin(), first, fresh.begin());
   const auto patches = resample_positions(std::span(numbers).subspan(first), from.grid, to, dim);
   fresh.insert(fresh.end(), patches.begin(), patches.end());
-  file.arrays["pos_embed"] = host_array::of(fresh, {1, rows, dim});
+  file.arrays["pos_embed"] = host_array::of(fresh, {1, before + to.patches(), dim});
 }
 
 }  // namespace core_tokensets

@@ -2,6 +2,7 @@
 // Weights under other people's names: what the arrays of Hugging Face's ViT, DeiT and DINOv2, and of timm's models
 // inside of another one, are called here, which is as timm calls them.
 
+#include <algorithm>
 #include <array>
 #include <cctype>
 #include <map>
@@ -78,7 +79,8 @@ inline std::optional<std::pair<std::string, std::string_view>> numbered(std::str
 /// timm's name of an array.
 inline std::string timm_name(std::string_view name) {
   for (const std::string_view blocks : {"encoder.layer.", "blocks."}) {
-    if (const auto found = numbered(name, blocks))
+    const std::size_t inside = blocks == "blocks." ? 0 : std::min(name.find(blocks), name.size());
+    if (const auto found = numbered(name.substr(inside), blocks))
       return "blocks." + found->first + "." + exchange_beginning(found->second, other_beginnings_in_block);
   }
   return exchange_beginning(name, other_beginnings);

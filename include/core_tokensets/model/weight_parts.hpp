@@ -13,10 +13,10 @@
 
 namespace core_tokensets {
 
-/// `folded`: changed into parameters that the network has, with the same result. `left_out`: nothing that is computed
-/// reads it. `refused`: the network cannot compute it. `of_head`: refused, but left out where the model gets a new
-/// head.
-enum class part_fate { folded, left_out, refused, of_head };
+/// `computed`: the network has it. `folded`: changed into parameters that the network has, with the same result.
+/// `left_out`: nothing that is computed reads it. `refused`: the network cannot compute it. `of_head`: refused, but
+/// left out where the model gets a new head.
+enum class part_fate { computed, folded, left_out, refused, of_head };
 
 /// An unusual part of a file.
 struct weight_part {
@@ -42,7 +42,9 @@ inline constexpr std::string_view about_relative =
 inline constexpr std::string_view about_mean =
     "of models that read the mean of their patches; models that read a class token work";
 inline constexpr std::string_view about_distilled =
-    "of DeiT's distilled models, which read a second token by a second head; the same model without distillation works";
+    "of DeiT's distilled models: a second token with a second head; with a new head it is a register, else take the "
+    "same "
+    "model without distillation";
 
 inline constexpr std::array known_parts{
     known_part{"blocks.N.ls1.gamma", "LayerScale", part_fate::folded,
@@ -54,10 +56,10 @@ inline constexpr std::array known_parts{
     known_part{"pooler.*", "pooler", part_fate::left_out, "of Hugging Face's ViT; the classifier does not read it"},
     known_part{"pre_logits.*", "layer before the head (pre_logits)", part_fate::of_head,
                "of old ImageNet-21k weights: a layer with tanh; weights that were tuned on ImageNet-1k have none"},
-    known_part{"dist_token", "distillation token", part_fate::refused, about_distilled},
-    known_part{"head_dist.*", "distillation token", part_fate::refused, about_distilled},
-    known_part{"reg_token", "register tokens", part_fate::refused,
-               "of DINOv2 with registers: more tokens without a place; the same model without registers works"},
+    known_part{"dist_token", "distillation token", part_fate::of_head, about_distilled},
+    known_part{"head_dist.*", "distillation token", part_fate::of_head, about_distilled},
+    known_part{"reg_token", "register tokens", part_fate::computed,
+               "of DINOv2 with registers; tokens beside class token and patches"},
     known_part{"norm_pre.*", "norm before the first block (norm_pre)", part_fate::refused,
                "of CLIP's picture half; models whose blocks follow the embedding work"},
     known_part{"fc_norm.*", "mean of the patches with a norm (fc_norm)", part_fate::refused, about_mean},
@@ -172,6 +174,11 @@ inline void refuse_parts(const std::vector<weight_part>& parts, bool new_head, c
   }
   require(first.empty(), path, ": a Vision Transformer with something that cts does not compute, ", first,
           others.empty() ? "" : "; it also has: ", others);
+}
+
+/// Whether a part of the head is not computed.
+inline bool has_foreign_head(const std::vector<weight_part>& parts) {
+  return std::any_of(parts.begin(), parts.end(), [](const auto& p) { return p.fate == part_fate::of_head; });
 }
 
 /// Takes the arrays of parts away that are left out, with a new head those of the old one too.

@@ -69,21 +69,25 @@ def interpolated(positions, grid):
     return np.einsum("yh,xw,hwd->yxd", matrix(h, grid[0]), matrix(w, grid[1]), positions)
 
 
-def timm_model(w, images, eps=1e-6, class_position=True):
-    """timm's VisionTransformer with a class token, LayerScale where there are factors, positions of any grid."""
+def timm_model(w, images, eps=1e-6, before=1):
+    """timm's VisionTransformer with a class token: LayerScale where there are factors; positions of any grid, with so
+    many rows before those of the patches; registers or a distillation token behind the class token."""
     grid = (images.shape[2] // PATCH, images.shape[3] // PATCH)
     b = len(images)
     weight = w["patch_embed.proj.weight"].reshape(WIDTH, -1)
     x = patches_of(images) @ weight.T + w.get("patch_embed.proj.bias", 0)
     stored = w["pos_embed"]
-    first, rest = (stored[0, :1], stored[0, 1:]) if class_position and stored.ndim == 3 else (0, stored[0])
+    front = np.concatenate([w[name][0] for name in ("cls_token", "dist_token", "reg_token") if name in w])
+    rest = stored[0]
     if stored.ndim == 3:
+        front[:before] += stored[0, :before]
+        rest = stored[0, before:]
         side = round(len(rest)**0.5)
         rest = rest.reshape(grid[0], grid[1], WIDTH) if len(rest) == grid[0] * grid[1] else rest.reshape(side, side, WIDTH)
     if rest.shape[:2] != grid:
         rest = interpolated(rest, grid)
     x = x + rest.reshape(-1, WIDTH)
-    x = np.concatenate([np.broadcast_to(w["cls_token"][0] + first, (b, 1, WIDTH)), x], 1)
+    x = np.concatenate([np.broadcast_to(front, (b, *front.shape)), x], 1)
     for i in range(DEPTH):
         p = f"blocks.{i}."
         q, k, v = np.split(linear(norm(x, w, p + "norm1", eps), w, p + "attn.qkv"), 3, -1)
@@ -91,7 +95,7 @@ def timm_model(w, images, eps=1e-6, class_position=True):
         hidden = gelu(linear(norm(x, w, p + "norm2", eps), w, p + "mlp.fc1"))
         x = x + w.get(p + "ls2.gamma", 1) * linear(hidden, w, p + "mlp.fc2")
     features = norm(x, w, "norm", eps)[:, 0]
-    return features, linear(features, w, "head") if "head.weight" in w else None
+    return features, linear(features, w, "head") if "head.weight" in w and "dist_token" not in w else None
 
 
 def hugging_face_model(w, images, before, eps, dinov2):
@@ -204,12 +208,17 @@ def without(shapes, *ends):
 if __name__ == "__main__":
     usual = (1, 5, WIDTH)
     case("layer_scale", timm_shapes(usual, scale=True), timm_model)
-    case("no_embed_class", timm_shapes((1, 4, WIDTH)), lambda w, x: timm_model(w, x, class_position=False))
+    case("no_embed_class", timm_shapes((1, 4, WIDTH)), lambda w, x: timm_model(w, x, before=0))
     case("grid_of_positions", timm_shapes((1, 2, 2, WIDTH)), timm_model)
     case("fewer_positions", timm_shapes((1, 17, WIDTH)), timm_model)
     case("oblong_pictures", timm_shapes((1, 10, WIDTH)), timm_model, size=(4, 10), kind="F64")
     case("oblong_positions", timm_shapes((1, 7, WIDTH)), timm_model, size=(4, 6))
     case("no_biases", without(timm_shapes(usual), "proj.bias", "fc1.bias", "fc2.bias", "head.bias"), timm_model)
     case("no_head", without(timm_shapes(usual), "head.weight", "head.bias"), timm_model)
+    more = {"reg_token": (1, 3, WIDTH)}
+    case("registers", timm_shapes((1, 4, WIDTH)) | more, lambda w, x: timm_model(w, x, before=0))
+    case("registers_with_positions", timm_shapes((1, 4 + 9, WIDTH)) | more, lambda w, x: timm_model(w, x, before=4), kind="F16")
+    second = {"dist_token": (1, 1, WIDTH), "head_dist.weight": (CLASSES, WIDTH), "head_dist.bias": (CLASSES,)}
+    case("distilled", timm_shapes((1, 6, WIDTH)) | second, lambda w, x: timm_model(w, x, before=2), kind="F16")
     case("hf_vit", hugging_face_shapes("vit.", 4, False), lambda w, x: hugging_face_model(w, x, "vit.", 1e-12, False), kind="F16")
     case("hf_dinov2", hugging_face_shapes("dinov2.", 4, True), lambda w, x: hugging_face_model(w, x, "dinov2.", 1e-6, True), kind="BF16")

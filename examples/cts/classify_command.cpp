@@ -22,6 +22,8 @@ void add_classify(CLI::App& app) {
   command->add_option("--method", a->method, "of the heat map; cts attribute --help lists them");
   command->add_option("--keep", a->keep, "share of the tokens that is shown as kept");
   command->add_option("--heads", a->heads, "attention heads, where the file does not say");
+  command->add_option("--image", a->image,
+                      "size that pictures are scaled to, SIDE or HEIGHTxWIDTH; without: that of the model");
   command->add_option("--backend", a->backend, "what computes; cts info lists what there is");
   command->add_option("--threads", a->threads, "0: as many as there are");
   command->final_callback([a] {

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <numeric>
 #include <optional>
+#include <tuple>
 
 #include "core_tokensets/data/image_io.hpp"
 #include "core_tokensets/io/atomic_folder.hpp"
@@ -23,7 +24,7 @@ namespace cts_command {
 namespace cts = core_tokensets;
 
 struct classify_arguments {
-  std::string model, method = "grad_lrp", explain, backend = "eigen";
+  std::string model, method = "grad_lrp", explain, image, backend = "eigen";
   std::vector<std::string> pictures;
   std::ptrdiff_t top = 5, heads = 0;
   double keep = 0.5;
@@ -98,11 +99,16 @@ struct classify_work {
     const auto method = method_named<B>(a.method);
     cts::vit_hints hints;
     if (a.heads != 0) hints.heads = a.heads;
-    const auto model = cts::load_vit(b, model_file(a.model), hints);
+    if (!a.image.empty()) std::tie(hints.height, hints.width) = picture_size("--image", a.image);
+    const auto weights = cts::read_vit(cts::load_safetensors(model_file(a.model)), hints);
+    const auto model = cts::load_vit(b, weights);
     const auto means = class_means_of(a.model);
     auto all = read_pictures(a.pictures, model.config().grid);
     for (classified& c : all) c.said = said_of(b, model, means, c.picture);
     if (!a.explain.empty()) explain(b, model, method, all);
+    for (const auto& note : weights.notes) {
+      if (!a.as_json) std::printf("weights: %s\n", note.c_str());
+    }
     print_classes(all, model.config().class_names, a);
   }
 

@@ -1,4 +1,4 @@
-// cts info: what this program was compiled with, and what it found on this machine.
+// cts info: what this program was compiled with, and what it found on this machine; or what a file of weights is.
 
 #include <cstdio>
 #include <memory>
@@ -6,6 +6,7 @@
 #include "backends.hpp"
 #include "commands.hpp"
 #include "core_tokensets/io/json.hpp"
+#include "core_tokensets/model/describe_weights.hpp"
 
 namespace cts_command {
 
@@ -97,15 +98,40 @@ void print_text(const json& j) {
   for (const char* name : {"eigen", "xtensor", "xsimd", "blas", "device"}) line(name, text(j[name]));
 }
 
+struct info_arguments {
+  std::string weights;
+  bool as_json = false;
+};
+
+/// Lines of the same name become a list in JSON.
+void describe_file(const info_arguments& a) {
+  const auto lines = core_tokensets::describe_weights(core_tokensets::load_safetensors(a.weights));
+  if (!a.as_json) {
+    for (const auto& [name, text] : lines) std::printf("%-11s %s\n", name.c_str(), text.c_str());
+    return;
+  }
+  json j{{"file", a.weights}, {"unusual", json::array()}};
+  for (const auto& [name, text] : lines) {
+    if (name == "unusual") {
+      j[name].push_back(text);
+    } else {
+      j[name] = text;
+    }
+  }
+  std::printf("%s\n", j.dump(1).c_str());
+}
+
 }  // namespace
 
 void add_info(CLI::App& app) {
-  auto as_json = std::make_shared<bool>(false);
+  auto a = std::make_shared<info_arguments>();
   auto* command = app.add_subcommand("info", "what this program was compiled with, and what it found here");
-  command->add_flag("--json", *as_json, "as JSON");
-  command->final_callback([as_json] {
+  command->add_option("--weights", a->weights, "instead what this file of weights is, and whether it can be loaded");
+  command->add_flag("--json", a->as_json, "as JSON");
+  command->final_callback([a] {
+    if (!a->weights.empty()) return describe_file(*a);
     const json j = describe();
-    *as_json ? static_cast<void>(std::printf("%s\n", j.dump(1).c_str())) : print_text(j);
+    a->as_json ? static_cast<void>(std::printf("%s\n", j.dump(1).c_str())) : print_text(j);
   });
 }
 

@@ -1,10 +1,15 @@
 #pragma once
-// --model RUN|FILE: the folder that a run wrote, or a model's file.
+// What several commands on a stored model take: --model RUN|FILE, the folder that a run wrote or a model's file, and a
+// size of pictures.
 
+#include <charconv>
 #include <filesystem>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "core_tokensets/core/error.hpp"
+#include "core_tokensets/core/view.hpp"
 
 namespace cts_command {
 
@@ -17,6 +22,21 @@ inline std::string model_file(const std::string& run_or_file) {
   core_tokensets::require(fs::exists(file, ignored), "--model ", run_or_file,
                           ": a folder without model.safetensors, expected one that cts sequence wrote");
   return file.string();
+}
+
+/// Height and width of "32" or "32x64". `Error` that names the option: anything else.
+inline std::pair<core_tokensets::index, core_tokensets::index> picture_size(const char* option, std::string_view text) {
+  const auto number = [&](std::string_view digits) {
+    core_tokensets::index value = 0;
+    const auto [end, problem] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+    core_tokensets::require(
+        problem == std::errc() && end == digits.data() + digits.size() && value >= 1 && value <= 65536, option, " ",
+        text, ": expected SIDE or HEIGHTxWIDTH in pixels, 1 to 65536");
+    return value;
+  };
+  const std::size_t cross = text.find('x');
+  const auto height = number(text.substr(0, cross));
+  return {height, cross == text.npos ? height : number(text.substr(cross + 1))};
 }
 
 }  // namespace cts_command

@@ -35,8 +35,10 @@ std::vector<T> read_numbers(const cts::tensor_file& file, const std::string& nam
 }
 
 /// 'images' [B, C, H, W] as the model sees them: bytes are normalised as its file says, other numbers are taken for
-/// normalised already. `convention` says which, because nothing in a file of numbers does.
-inline std::vector<float> read_pixels(const cts::tensor_file& file, const cts::vit_config& c, std::string& convention) {
+/// normalised already. `told` says which, because nothing in a file of numbers does.
+inline std::vector<float> read_pixels(const cts::tensor_file& file, const cts::vit_weights& weights,
+                                      std::vector<std::string>& told_lines) {
+  const cts::vit_config& c = weights.config;
   auto images = read_numbers<float>(file, "images");
   cts::require(std::all_of(images.begin(), images.end(), [](float x) { return std::isfinite(x); }), file.path,
                ": 'images' holds a number that is not finite");
@@ -46,7 +48,7 @@ inline std::vector<float> read_pixels(const cts::tensor_file& file, const cts::v
     const auto [least, most] = std::minmax_element(images.begin(), images.end());
     told << "images: numbers from " << *least << " to " << *most
          << ", taken as normalised already (bytes 0-255 are of type U8)";
-    convention = told.str();
+    told_lines.push_back(told.str());
     return images;
   }
   const auto table = cts::pixel_table(c.normalisation, c.grid.channels);
@@ -56,42 +58,57 @@ inline std::vector<float> read_pixels(const cts::tensor_file& file, const cts::v
     images[i] = table[channel * 256 + static_cast<std::size_t>(images[i])];
   }
   const auto n = c.normalisation.for_channels(c.grid.channels);
-  told << "images: bytes, normalised as the model says:";
+  told << (weights.has_normalisation ? "images: bytes, normalised as the model says:"
+                                     : "images: bytes, normalised as most are, since the model does not say how:");
   for (std::size_t k = 0; k < n.mean.size(); ++k) told << " (x / 255 - " << n.mean[k] << ") / " << n.stddev[k];
-  convention = told.str();
+  told_lines.push_back(told.str());
   return images;
 }
 
-/// Says the convention once the result is there: a command that is refused prints nothing.
-inline void tell(const std::string& convention) { std::printf("%s\n", convention.c_str()); }
+/// A stored model, and the pictures of a file as a batch for it.
+template <class B>
+struct model_and_batch {
+  cts::vit<B> model;
+  cts::token_batch batch;
+  std::vector<std::string> told;  ///< what was done to weights and pictures, for people
 
-/// Images [B, C, H, W] and labels [B] of a file, as a batch for a model with this configuration.
-inline cts::token_batch read_images(const std::string& path, const cts::vit_config& c, bool need_labels,
-                                    std::string& convention) {
-  const cts::tensor_file file = cts::load_safetensors(path);
-  const auto& shape = file.at("images").shape;
-  cts::require(shape.size() == 4 && shape[0] > 0 && shape[1] == c.grid.channels && shape[2] == c.grid.height &&
-                   shape[3] == c.grid.width,
-               path, ": 'images' has shape ", cts::shape_text(shape), ", the model expects [B, ", c.grid.channels, ", ",
-               c.grid.height, ", ", c.grid.width, "]");
-  const auto images = read_pixels(file, c, convention);
-  auto batch = cts::patchify(images, c.grid);
-  if (!need_labels) return batch;
-  batch.targets = read_numbers<std::int32_t>(file, "labels");
-  cts::require(static_cast<cts::index>(batch.targets.size()) == batch.samples(), path, ": 'labels' has ",
-               batch.targets.size(), " labels for ", batch.samples(), " images");
-  for (const auto label : batch.targets) {
-    cts::require(label >= 0 && label < c.classes, path, ": 'labels' holds ", label, ", the model has classes 0 to ",
-                 c.classes - 1);
+  /// Once the result is there: a command that is refused prints nothing.
+  void tell() const {
+    for (const std::string& line : told) std::printf("%s\n", line.c_str());
   }
-  return batch;
+};
+
+/// The labels [B] of a file.
+inline std::vector<std::int32_t> read_labels(const cts::tensor_file& file, cts::index samples, cts::index classes) {
+  auto labels = read_numbers<std::int32_t>(file, "labels");
+  cts::require(static_cast<cts::index>(labels.size()) == samples, file.path, ": 'labels' has ", labels.size(),
+               " labels for ", samples, " images");
+  for (const auto label : labels) {
+    cts::require(label >= 0 && label < classes, file.path, ": 'labels' holds ", label, ", the model has classes 0 to ",
+                 classes - 1);
+  }
+  return labels;
 }
 
+/// The model of --weights, for pictures of the size that 'images' [B, C, H, W] of --inputs have, and these.
 template <class B>
-cts::vit<B> read_model(B& b, const model_options& o) {
-  cts::vit_hints hints;
+model_and_batch<B> read_model_and_batch(B& b, const model_options& o, bool need_labels) {
+  auto survey = cts::survey_vit(cts::load_safetensors(o.weights));
+  const cts::tensor_file file = cts::load_safetensors(o.inputs);
+  const auto& shape = file.at("images").shape;
+  cts::require(shape.size() == 4 && shape[0] > 0 && shape[1] == survey.channels && shape[2] > 0 && shape[3] > 0 &&
+                   shape[2] % survey.patch == 0 && shape[3] % survey.patch == 0,
+               o.inputs, ": 'images' has shape ", cts::shape_text(shape), ", the model expects [B, ", survey.channels,
+               ", H, W], H and W multiples of ", survey.patch);
+  cts::vit_hints hints{.height = shape[2], .width = shape[3]};
   if (o.heads != 0) hints.heads = o.heads;
-  return cts::load_vit(b, o.weights, hints);
+  const auto weights = cts::read_vit(std::move(survey), hints);
+  model_and_batch<B> result{cts::load_vit(b, weights), {}, {}};
+  for (const auto& note : weights.notes) result.told.push_back("weights: " + note);
+  const cts::vit_config& c = result.model.config();
+  result.batch = cts::patchify(read_pixels(file, weights, result.told), c.grid);
+  if (need_labels) result.batch.targets = read_labels(file, shape[0], c.classes);
+  return result;
 }
 
 /// cts predict
@@ -101,9 +118,8 @@ struct predict_work {
   template <class B>
   void operator()(B& b) const {
     using T = typename B::scalar;
-    const auto model = read_model(b, o);
-    std::string convention;
-    const auto batch = read_images(o.inputs, model.config(), false, convention);
+    const auto read = read_model_and_batch(b, o, false);
+    const auto& [model, batch, told] = read;
     cts::vit_tape<B> tape;
     tape.keep = cts::kept::logits;
     cts::forward(b, model, batch, tape);
@@ -113,7 +129,7 @@ struct predict_work {
     cts::ops::softmax<B, T>(b, *tape.logits);
     out.arrays["probabilities"] = cts::host_array::of(tape.logits.to_host(b), shape);
     cts::save_safetensors(o.out, out);
-    tell(convention);
+    read.tell();
   }
 };
 
@@ -124,9 +140,8 @@ struct backward_work {
   template <class B>
   void operator()(B& b) const {
     using T = typename B::scalar;
-    const auto model = read_model(b, o);
-    std::string convention;
-    const auto batch = read_images(o.inputs, model.config(), true, convention);
+    const auto read = read_model_and_batch(b, o, true);
+    const auto& [model, batch, told] = read;
     cts::vit_tape<B> tape;
     cts::forward(b, model, batch, tape);
     cts::loss_tape<B> loss;
@@ -138,7 +153,7 @@ struct backward_work {
     out.arrays["loss"] = cts::host_array::of(std::vector<double>{cts::mean_loss(b, loss)});
     cts::put_parameters(b, model, gradients, "grad.", out);
     cts::save_safetensors(o.out, out);
-    tell(convention);
+    read.tell();
   }
 };
 
@@ -183,9 +198,8 @@ struct attribute_work {
     const auto explainer = method_named<B>(method);
     std::optional<cts::output_folder> folder;
     if (!o.pictures.empty()) folder.emplace(o.pictures);
-    const auto model = read_model(b, o);
-    std::string convention;
-    const auto batch = read_images(o.inputs, model.config(), target.whose == cts::explained_class::label, convention);
+    const auto read = read_model_and_batch(b, o, target.whose == cts::explained_class::label);
+    const auto& [model, batch, told] = read;
     cts::attribution_workspace<B> workspace;
     const auto relevance = attribute(explainer, b, model, batch, target, workspace);
     cts::tensor_file out;
@@ -195,7 +209,7 @@ struct attribute_work {
                                                   {batch.samples(), model.config().grid.tokens()});
     cts::save_safetensors(o.out, out);
     if (!o.pictures.empty()) draw(o.pictures, batch, relevance, model.config());
-    tell(convention);
+    read.tell();
   }
 };
 

@@ -63,8 +63,6 @@ void check_run(const sequence_arguments& a);
 task_kind task_of(const sequence_arguments& a);
 /// Attention heads of a fresh model.
 std::ptrdiff_t heads_of(const sequence_arguments& a);
-/// What stored weights may not say of themselves.
-core_tokensets::vit_hints hints_of(const sequence_arguments& a);
 /// What of the data is read.
 data_request request_of(const sequence_arguments& a);
 /// How classes become tasks.

@@ -27,13 +27,6 @@ task_kind task_of(const sequence_arguments& a) {
 
 std::ptrdiff_t heads_of(const sequence_arguments& a) { return a.heads > 0 ? a.heads : 3; }
 
-cts::vit_hints hints_of(const sequence_arguments& a) {
-  cts::vit_hints hints;
-  if (a.heads > 0) hints.heads = a.heads;
-  hints.seed = a.fit.seed;
-  return hints;
-}
-
 data_request request_of(const sequence_arguments& a) {
   return {.sets = a.data,
           .classes = a.classes,
@@ -261,7 +254,7 @@ void add_data_options(CLI::App& c, sequence_arguments& a) {
 }
 
 void add_model_options(CLI::App& c, sequence_arguments& a) {
-  c.add_option("--weights", a.weights, "start from this model");
+  c.add_option("--weights", a.weights, "start from this model; a head is not needed, other picture sizes are interpolated");
   c.add_option("--patch", a.patch, "side of a patch in pixels; with --weights that of the model counts");
   c.add_option("--dim", a.dim, "channels of a token; with --weights those of the model count");
   c.add_option("--depth", a.depth, "blocks; with --weights those of the model count");

@@ -109,6 +109,35 @@ std::vector<cts::report_figure> draw(B& b, const cts::vit<B>& model, const cts::
   return figures;
 }
 
+/// The Vision Transformer of --weights for pictures of this size, and what was done for that.
+inline cts::vit_weights read_weights(const sequence_arguments& a, cts::tensor_file file, const cts::dataset& pictures,
+                                     cts::index classes) {
+  cts::vit_hints hints{.height = pictures.height, .width = pictures.width, .new_head = classes, .seed = a.fit.seed};
+  if (a.heads > 0) hints.heads = a.heads;
+  auto weights = cts::read_vit(std::move(file), hints);
+  for (const auto& note : weights.notes) {
+    if (a.tells) std::printf("weights: %s\n", note.c_str());
+  }
+  return weights;
+}
+
+/// The model that learning starts from: a fresh one, or that of --weights. `notes`: what was done to the weights.
+template <class B>
+cts::vit<B> first_model(B& b, const sequence_arguments& a, const cts::dataset& train, cts::index classes,
+                        std::vector<std::string>& notes) {
+  if (a.weights.empty()) {
+    return cts::vit<B>(b, {.grid = {train.height, train.width, train.channels, a.patch},
+                           .dim = a.dim,
+                           .depth = a.depth,
+                           .heads = heads_of(a),
+                           .classes = classes,
+                           .seed = a.fit.seed});
+  }
+  const auto weights = read_weights(a, cts::load_safetensors(a.weights), train, classes);
+  notes = weights.notes;
+  return cts::load_vit(b, weights);
+}
+
 /// Learns the classes of a stream of tasks.
 struct sequence_work {
   const sequence_arguments& a;
@@ -124,13 +153,8 @@ struct sequence_work {
     const auto stream = cts::class_incremental(read_classes(request_of(a)), task_options_of(a));
     const cts::dataset& train = stream.data().train;
     if (a.tells) tell_pictures(train, stream.data().test);
-    auto model = a.weights.empty() ? cts::vit<B>(b, {.grid = {train.height, train.width, train.channels, a.patch},
-                                                     .dim = a.dim,
-                                                     .depth = a.depth,
-                                                     .heads = heads_of(a),
-                                                     .classes = cts::seen_classes(stream[0]),
-                                                     .seed = a.fit.seed})
-                                   : cts::load_vit(b, a.weights, hints_of(a));
+    std::vector<std::string> notes;
+    auto model = first_model(b, a, train, cts::seen_classes(stream[0]), notes);
     const auto config = config_of(a, model.config());
     cts::continual_learner learner(b, std::move(model), parts.options, parts.strategy, parts.objective,
                                    parts.optimiser);
@@ -141,6 +165,7 @@ struct sequence_work {
     outcome.results["config"] = config;
     outcome.results["settings"] = learner.settings();
     outcome.results["class_names"] = train.class_names;
+    if (!notes.empty()) outcome.results["weights_notes"] = notes;
     add_pictures(outcome.results, train, stream.data().test);
     outcome.figures = draw(b, learner.model(), stream, learner.memory(), learner.sources(), parts.attribute);
     if (!a.out.empty()) write_results(a.out, cts::to_file(b, learner.model()), learner.memory(), outcome);
@@ -173,15 +198,17 @@ cts::image_text_model<B> make_model(B& b, const sequence_arguments& a, const cts
   auto words = cts::tokenizer::train(cts::corpus_of(stream.data().train), {.vocabulary = a.vocabulary});
   const auto length = std::max(longest_text(stream.data().train, words), longest_text(stream.data().test, words));
   cts::image_text_config c;
-  c.image = file ? cts::read_config(*file, hints_of(a))
-                 : cts::vit_config{.grid = {pictures.height, pictures.width, pictures.channels, a.patch},
-                                   .dim = a.dim,
-                                   .depth = a.depth,
-                                   .heads = heads_of(a)};
+  std::optional<cts::vit_weights> encoder;
+  if (file) encoder = read_weights(a, std::move(*file), pictures, 1);  // without its head
+  c.image = encoder ? encoder->config
+                    : cts::vit_config{.grid = {pictures.height, pictures.width, pictures.channels, a.patch},
+                                      .dim = a.dim,
+                                      .depth = a.depth,
+                                      .heads = heads_of(a)};
   c.text = {.vocabulary = words.size(), .length = length, .dim = a.dim, .depth = a.text_depth, .heads = heads_of(a)};
   c.seed = a.fit.seed;
   cts::image_text_model<B> model(b, c, std::move(words));
-  if (file) cts::load_encoder(b, model, *file);
+  if (encoder) cts::load_encoder(b, model, *encoder);
   return model;
 }
 

@@ -4052,8 +4052,8 @@ void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T>
 }  // namespace core_tokensets
 
 // ==== core_tokensets/nn/patch_embedding.hpp ====
-// Patches become tokens: a linear map of each patch, a class token in front of each sample, and a learned position
-// each.
+// Patches become tokens: a linear map of each patch, a class token in front of each sample, register tokens behind it,
+// and a learned position each.
 
 #include <algorithm>
 #include <cstdint>
@@ -4062,30 +4062,41 @@ void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T>
 
 namespace core_tokensets {
 
+/// The table of positions `[1 + R + N, D]` has those of the class token, of the R registers and of the N patches.
 struct patch_embedding {
   linear proj;
   slot class_token, positions;
+  slot registers;  ///< [R, D], or empty
+
+  /// The position of patch 0.
+  index first_patch() const { return 1 + registers.rows; }
 };
 
-/// Where everything of one batch goes: patches of S samples and, behind a class token each, the tokens of the model.
-/// Its memory is reused from batch to batch.
+/// Where everything of one batch goes: patches of S samples and the tokens of the model, for each sample its class
+/// token, its patches and the registers (Darcet et al., ICLR 2024), whose order attention does not know. Its memory is
+/// reused from batch to batch.
 template <tensor_backend B>
 struct embedding_plan {
   attention_rows all;             ///< every token looks at its sample, class token first
   attention_rows classes;         ///< only the class token does
   row_list<B> class_rows;         ///< [S] row of each class token
   row_list<B> patch_rows;         ///< [P] row of each patch's token
-  row_list<B> position_of_token;  ///< [T] row of the position table: 0 for class tokens
+  row_list<B> register_rows;      ///< [R S] rows of the first register of every sample, then of the second, ...
+  index registers = 0;            ///< R
+  row_list<B> position_of_token;  ///< [T] row of the position table
   tensor<B> scale;                ///< [P, 1] factor of each patch embedding, or empty
-  tensor<B> key_weights;          ///< [T, 1] weights of the tokens as keys (class tokens: 1), or empty: all 1
+  tensor<B> key_weights;  ///< [T, 1] weights of the tokens as keys (class tokens and registers: 1), or empty: all 1
 
   const sequences& rows() const { return all.queries(); }
   index tokens() const { return rows().tokens(); }
 
   /// `offsets [S+1]` and `positions [P]` of the patches, `scale [P]` or empty, `token_weights [P]` or empty.
-  void assign(B& b, const std::vector<index>& offsets, const std::vector<std::int32_t>& positions,
-              const std::vector<double>& scales, const std::vector<float>& token_weights) {
+  void assign(B& b, const patch_embedding& l, const std::vector<index>& offsets,
+              const std::vector<std::int32_t>& positions, const std::vector<double>& scales,
+              const std::vector<float>& token_weights) {
+    registers = l.registers.rows;
     for (auto* list : {&host_.classes, &host_.patches, &host_.positions}) list->clear();
+    host_.registers.assign((offsets.size() - 1) * static_cast<std::size_t>(registers), 0);
     host_.tokens.offsets.assign(1, 0);
     host_.one_each.offsets.assign(1, 0);
     for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
@@ -4093,15 +4104,21 @@ struct embedding_plan {
       host_.positions.push_back(0);
       for (index i = offsets[s]; i < offsets[s + 1]; ++i) {
         host_.patches.push_back(static_cast<std::int32_t>(host_.positions.size()));
-        host_.positions.push_back(positions[static_cast<std::size_t>(i)] + 1);
+        host_.positions.push_back(positions[static_cast<std::size_t>(i)] + static_cast<std::int32_t>(l.first_patch()));
       }
-      host_.tokens.push_back(offsets[s + 1] - offsets[s] + 1);
+      for (index r = 0; r < registers; ++r) {
+        host_.registers[static_cast<std::size_t>(r) * (offsets.size() - 1) + s] =
+            static_cast<std::int32_t>(host_.positions.size());
+        host_.positions.push_back(static_cast<std::int32_t>(r) + 1);
+      }
+      host_.tokens.push_back(offsets[s + 1] - offsets[s] + l.first_patch());
       host_.one_each.push_back(1);
     }
     all.assign(host_.tokens, host_.tokens);
     classes.assign(host_.one_each, host_.tokens);
     class_rows.assign(b, host_.classes);
     patch_rows.assign(b, host_.patches);
+    register_rows.assign(b, host_.registers);
     position_of_token.assign(b, host_.positions);
     host_.factors.assign(scales.begin(), scales.end());
     scale.assign(b, static_cast<index>(scales.size()), 1, host_.factors.data());
@@ -4116,6 +4133,7 @@ struct embedding_plan {
       for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
         host_.weights.push_back(1);
         host_.weights.insert(host_.weights.end(), of_patches.begin() + offsets[s], of_patches.begin() + offsets[s + 1]);
+        host_.weights.insert(host_.weights.end(), static_cast<std::size_t>(registers), 1);
       }
     }
     key_weights.assign(b, static_cast<index>(host_.weights.size()), 1, host_.weights.data());
@@ -4126,10 +4144,21 @@ struct embedding_plan {
 
   struct {
     sequences tokens, one_each;
-    std::vector<std::int32_t> classes, patches, positions;
+    std::vector<std::int32_t> classes, patches, registers, positions;
     std::vector<typename B::scalar> factors, weights;
   } host_;
 };
+
+/// Adds every register to its row in each sample; positions not counted.
+template <tensor_backend B, class T = typename B::scalar>
+void add_registers(B& b, const patch_embedding& l, parameter_view<const T> p, const embedding_plan<B>& plan,
+                   view<T> tokens) {
+  const index samples = plan.class_rows.size();
+  for (index r = 0; r < plan.registers; ++r) {
+    const view<const T> one = p[l.registers].slice_rows(r, 1);
+    b.scatter_add_rows(tokens, view<const T>(one.data, samples, one.cols, 0), plan.register_rows.data() + r * samples);
+  }
+}
 
 /// patches `[P, C p p]` to embeddings `[P, D]` (before positions) and tokens `[T, D]`.
 template <tensor_backend B, class T = typename B::scalar>
@@ -4141,6 +4170,7 @@ void forward(B& b, const patch_embedding& l, parameter_view<const T> p, const em
   b.scatter_add_rows(tokens, embeddings, plan.patch_rows.data());
   const view<const T> cls = p[l.class_token];
   b.scatter_add_rows(tokens, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
+  add_registers<B, T>(b, l, p, plan, tokens);
 }
 
 /// From d loss / d tokens: parameter gradients (+=), and d loss / d patches unless it is empty.
@@ -4156,6 +4186,10 @@ void backward(B& b, const patch_embedding& l, parameter_view<const T> p, paramet
   scratch<B> dclass(b, plan.class_rows.size(), dtokens.cols);
   b.gather_rows(*dclass, dtokens, plan.class_rows.data());
   b.col_reduce(fn::plus{}, fn::value{}, T(1), grads[l.class_token], *dclass);
+  for (index r = 0; r < plan.registers; ++r) {
+    b.gather_rows(*dclass, dtokens, plan.register_rows.data() + r * plan.class_rows.size());
+    b.col_reduce(fn::plus{}, fn::value{}, T(1), grads[l.registers].slice_rows(r, 1), *dclass);
+  }
 }
 
 }  // namespace core_tokensets
@@ -4176,6 +4210,7 @@ namespace core_tokensets {
 struct vit_config {
   patch_grid grid = {32, 32, 3, 4};
   index dim = 192, depth = 6, heads = 3, classes = 10;
+  index registers = 0;  ///< tokens beside class token and patches that all others may use
   double mlp_ratio = 4;
   bool qkv_bias = true;
   double layer_norm_eps = 1e-6;
@@ -4191,6 +4226,7 @@ inline void check(const vit_config& c) {
   require(c.dim > 0 && c.depth > 0 && c.heads > 0 && c.classes > 0,
           "vit: dim, depth, heads and classes must be positive");
   c.grid.check("vit");
+  require(c.registers >= 0 && c.registers <= 1024, "vit: ", c.registers, " registers, expected 0 to 1024");
   require(c.dim % c.heads == 0, "vit: ", c.dim, " channels do not divide into ", c.heads, " heads");
   require(c.mlp_ratio > 0 && c.mlp_ratio <= 1024 && c.hidden() > 0, "vit: mlp_ratio ", c.mlp_ratio,
           ", expected more than 0 and at most 1024, with at least one hidden channel");
@@ -4221,9 +4257,13 @@ struct vit_layout {
 template <class Layers>
 void add_encoder(Layers& l, parameter_layout& parameters, const vit_config& c, const std::string& prefix = "") {
   l.embedding.class_token = parameters.add(prefix + "cls_token", {1, 1, c.dim}, false);
-  l.embedding.positions = parameters.add(prefix + "pos_embed", {1, c.grid.tokens() + 1, c.dim}, false);
-  l.embedding.positions.rows = c.grid.tokens() + 1;
-  l.embedding.positions.cols = c.dim;
+  const auto add_table = [&](const char* name, index rows) {
+    slot table = parameters.add(prefix + name, {1, rows, c.dim}, false);
+    table.rows = rows, table.cols = c.dim;
+    return table;
+  };
+  if (c.registers > 0) l.embedding.registers = add_table("reg_token", c.registers);
+  l.embedding.positions = add_table("pos_embed", 1 + c.registers + c.grid.tokens());
   l.embedding.proj.weight =
       parameters.add(prefix + "patch_embed.proj.weight", {c.dim, c.grid.channels, c.grid.patch, c.grid.patch}, true);
   l.embedding.proj.bias = parameters.add(prefix + "patch_embed.proj.bias", {c.dim}, false);
@@ -4242,7 +4282,8 @@ inline vit_layout make_layout(const vit_config& c) {
   return l;
 }
 
-/// Normal numbers of standard deviation 0.02 for matrices, positions and class token; 1 for norm gains; 0 for the rest.
+/// Normal numbers of standard deviation 0.02 for matrices, positions, class token and registers; 1 for norm gains; 0
+/// for the rest.
 template <class T>
 std::vector<T> initial_parameters(std::uint64_t seed, const parameter_layout& layout) {
   std::vector<T> values(static_cast<std::size_t>(layout.size()), T(0));
@@ -4417,7 +4458,7 @@ void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& t
   const vit_layout& l = model.layout();
   const auto p = model.view_parameters();
   detail::check_batch(batch, c);
-  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale, batch.token_weights);
+  tape.plan.assign(b, l.embedding, batch.offsets, batch.positions, batch.scale, batch.token_weights);
   detail::upload_patches(b, batch, tape.patches);
   tape.embeddings.resize(b, batch.tokens(), c.dim);
   const auto depth = static_cast<std::size_t>(c.depth);
@@ -4693,6 +4734,7 @@ struct image_text_config {
 /// Throws where the sizes do not fit together.
 inline void check(const image_text_config& c) {
   check(c.image);
+  require(c.image.registers == 0, "image_text: ", c.image.registers, " registers, an encoder here has none");
   const text_config& t = c.text;
   require(t.vocabulary > 2 && t.length > 1 && t.dim > 0 && t.depth > 0 && t.heads > 0,
           "image_text: vocabulary, length, dim, depth and heads must be positive (vocabulary 3, length 2 or more)");
@@ -4894,7 +4936,7 @@ void encode(B& b, const image_text_model<B>& model, const token_batch& batch, im
   const image_text_layout& l = model.layout();
   const auto p = model.view_parameters();
   detail::check_batch(batch, c);
-  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale, batch.token_weights);
+  tape.plan.assign(b, l.embedding, batch.offsets, batch.positions, batch.scale, batch.token_weights);
   detail::upload_patches(b, batch, tape.patches);
   tape.embeddings.resize(b, batch.tokens(), c.dim);
   const std::size_t depth = l.blocks.size();
@@ -5874,8 +5916,8 @@ inline std::vector<index> sample_of_patch(const token_batch& batch) {
 
 }  // namespace detail
 
-/// One changed version: rows of the engine's table of tokens, class token first, and where wanted a factor on the
-/// attention score of each as a key (all or none of the versions of a run).
+/// One changed version: rows of the engine's table of tokens, class token first and registers last, and where wanted a
+/// factor on the attention score of each as a key (all or none of the versions of a run).
 struct variation {
   std::vector<std::int32_t> rows;
   std::vector<double> factors;
@@ -5893,7 +5935,7 @@ class variation_engine {
     const auto& l = model.layout();
     const auto p = model.view_parameters();
     const index dim = model.config().dim;
-    plan_.assign(b, batch.offsets, batch.positions, batch.scale, batch.token_weights);
+    plan_.assign(b, l.embedding, batch.offsets, batch.positions, batch.scale, batch.token_weights);
     weights_ = plan_.key_weights.to_host(b);
     if (!weights_.empty()) weights_.insert(weights_.end(), batch.token_weights.begin(), batch.token_weights.end());
     core_tokensets::detail::upload_patches(b, batch, patches_);
@@ -5903,7 +5945,7 @@ class variation_engine {
                   zeroed = (*table_).slice_rows(plan_.tokens(), batch.tokens());
     forward<B, T>(b, l.embedding, p, plan_, *std::as_const(patches_), *embeddings_, tokens);
     std::vector<std::int32_t> positions(batch.positions);
-    for (auto& position : positions) ++position;
+    for (auto& position : positions) position += static_cast<std::int32_t>(l.embedding.first_patch());
     row_list<B> of_patch;
     of_patch.assign(b, positions);
     b.gather_rows(zeroed, p[l.embedding.positions], of_patch.data());
@@ -6230,11 +6272,12 @@ std::vector<double> suppressed_logits(const atman& method, B& b, variation_engin
       [&](index v, variation& out) {
         const index s = samples[static_cast<std::size_t>(v)], begin = batch.offsets[static_cast<std::size_t>(s)];
         engine.whole(s, out);
-        const index n = static_cast<index>(out.rows.size()) - 1;
+        const index n = batch.offsets[static_cast<std::size_t>(s + 1)] - begin;
         out.factors.push_back(1);
         for (index j = 0; j < n; ++j) {
           out.factors.push_back(suppression(method, cosine[static_cast<std::size_t>(s)], n, v - begin, j));
         }
+        out.factors.resize(out.rows.size(), 1);
       },
       [&](index, std::span<const T> row) { logits.insert(logits.end(), row.begin(), row.end()); });
   return logits;
@@ -6419,13 +6462,13 @@ inline void check_start_layer(const char* method, index start, index depth) {
 }
 }  // namespace detail
 
-/// Numbers of tokens `[T]` without those of the class tokens: `[P]`.
+/// Numbers of tokens `[T]` without those of class tokens and registers: `[P]`.
 template <tensor_backend B, class T>
 std::vector<double> patch_entries(const std::vector<T>& of_tokens, const embedding_plan<B>& plan) {
   std::vector<double> of_patches;
   for (index s = 0; s < plan.rows().count(); ++s) {
     of_patches.insert(of_patches.end(), of_tokens.begin() + plan.rows().begin(s) + 1,
-                      of_tokens.begin() + plan.rows().begin(s + 1));
+                      of_tokens.begin() + plan.rows().begin(s + 1) - plan.registers);
   }
   return of_patches;
 }
@@ -8210,9 +8253,10 @@ std::vector<authors_atman_walk> walk_patches(const authors_atman& method, B& b, 
       [&](index v, variation& out) {
         const auto [s, i] = visits[static_cast<std::size_t>(v)];
         engine.whole(static_cast<index>(s), out);
-        const index n = static_cast<index>(out.rows.size()) - 1;
+        const index n = batch.offsets[s + 1] - batch.offsets[s];
         out.factors.push_back(1);
         for (index j = 0; j < n; ++j) out.factors.push_back(suppression(suppress, cosine[s], n, i, j));
+        out.factors.resize(out.rows.size(), 1);
       },
       [&](index v, std::span<const T> changed) {
         const std::size_t s = visits[static_cast<std::size_t>(v)].first;
@@ -8268,7 +8312,7 @@ std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const 
   std::vector<double> relevance;
   for (index s = 0; s < batch.samples(); ++s) {
     const view<const T> as = layout.matrices(a.data(), s, heads), gs = layout.matrices(g.data(), s, heads);
-    const index patches = as.cols - 1, begin = batch.offsets[static_cast<std::size_t>(s)];
+    const index patches = as.cols - 1 - ws.tape.plan.registers, begin = batch.offsets[static_cast<std::size_t>(s)];
     const auto counts = [&](index c) {
       return batch.token_weights.empty() ? 1.0 : double(batch.token_weights[static_cast<std::size_t>(begin + c - 1)]);
     };
@@ -8530,7 +8574,7 @@ void upload_column(B& b, const std::vector<double>& values, tensor<B>& column) {
 }  // namespace detail
 
 /// From relevance at the tokens (`ws.relevance`) to the patch embeddings `[P, D]` (=): the share of position embeddings
-/// and everything of the class token is left out.
+/// and everything of class token and registers is left out.
 template <tensor_backend B, class Observer = lrp::no_observer, class T = typename B::scalar>
 void embedding_relevance(const lrp::composite& c, B& b, const vit<B>& model, attribution_workspace<B>& ws, view<T> out,
                          const Observer& observe = {}) {
@@ -8541,6 +8585,7 @@ void embedding_relevance(const lrp::composite& c, B& b, const vit<B>& model, att
   b.scatter_add_rows(*parts, *std::as_const(ws.tape.embeddings), plan.patch_rows.data());
   const view<const T> cls = model.view_parameters()[model.layout().embedding.class_token];
   b.scatter_add_rows(*parts, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
+  add_registers<B, T>(b, model.layout().embedding, model.view_parameters(), plan, *parts);
   lrp::relevance<B, T>(c.positions, b, ws.all_rows, *std::as_const(ws.relevance), *parts, *ws.tape.stream[0], *at_part,
                        *at_position);
   observe(lrp::stage::embedding_share, ws.all_rows, view<const T>(*at_part));
@@ -8798,7 +8843,7 @@ std::vector<double> general_rollout(const rollout& method, B& b, const vit<B>& m
     });
   }
   std::vector<double> relevance;
-  for (const auto& row : rows) relevance.insert(relevance.end(), row.begin() + 1, row.end());
+  for (const auto& row : rows) relevance.insert(relevance.end(), row.begin() + 1, row.end() - plan.registers);
   return relevance;
 }
 
@@ -9265,7 +9310,7 @@ struct conservation_report {
   std::int32_t explained_class = 0;
   double start = 0;                                        ///< what relevance started as
   double at_tokens = 0, at_embeddings = 0, at_pixels = 0;  ///< sums over the patches and, for tokens, the class token
-  double class_token = 0, positions = 0;                   ///< kept by the class token; given to positions (patches)
+  double class_token = 0, positions = 0;  ///< kept by class token and registers; given to positions (patches)
   double linear = 0, norms = 0, attention = 0, sums = 0, activations = 0;  ///< absorbed
   double growth = 0;      ///< largest sum of absolute relevance at the input of a block, by that at the start
   bool exploded = false;  ///< growth is beyond the limit or not finite
@@ -9429,6 +9474,8 @@ std::vector<conservation_report> audit(const lrp::composite& c, B& b, const vit<
     detail::read_flows(records, s, depth, r);
     const auto sample = static_cast<index>(s);
     r.class_token = double(tokens[static_cast<std::size_t>(plan.rows().begin(sample))]);
+    for (index row = plan.rows().begin(sample + 1) - plan.registers; row < plan.rows().begin(sample + 1); ++row)
+      r.class_token += double(tokens[static_cast<std::size_t>(row)]);
     for (index row = plan.rows().begin(sample); row < plan.rows().begin(sample + 1); ++row)
       r.at_tokens += double(tokens[static_cast<std::size_t>(row)]);
     for (index p = batch.offsets[s]; p < batch.offsets[s + 1]; ++p) {
@@ -9911,7 +9958,7 @@ namespace detail {
 inline std::vector<std::vector<std::string>> layers_from_head(index depth) {
   std::vector<std::vector<std::string>> layers{{"head.", "norm."}};
   for (index i = depth; i-- > 0;) layers.push_back({"blocks." + std::to_string(i) + "."});
-  layers.push_back({"patch_embed.", "pos_embed", "cls_token"});
+  layers.push_back({"patch_embed.", "pos_embed", "cls_token", "reg_token"});
   return layers;
 }
 
@@ -20470,6 +20517,1075 @@ inline grouped_score mean_by_group(std::span<const double> scores, const visual_
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/model/weight_config.hpp ====
+// The metadata `config` of a file of weights: what shapes cannot tell.
+
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets::detail {
+
+/// The metadata `config` as JSON, an empty object where there is none.
+inline json config_of(const tensor_file& file) {
+  const auto found = file.metadata.find("config");
+  json config = found == file.metadata.end() ? json::object() : parse_json_or_null(found->second);
+  return config.is_object() ? config : json::object();
+}
+
+/// The number `key` of the metadata `config`, or `fallback` where there is none. `Error`: it is not from `low` to
+/// `high`.
+inline double config_number(const tensor_file& file, const char* key, double fallback, double low, double high) {
+  const json config = config_of(file);
+  const json* found = config.find(key);
+  if (found == nullptr || !found->is_number()) return fallback;
+  const double value = found->get<double>();
+  require(value >= low && value <= high, file.path, ": '", key, "' in the metadata 'config' is ", value, ", expected ",
+          low, " to ", high);
+  return value;
+}
+
+/// Whether the file says how pictures are normalised.
+inline bool says_normalisation(const tensor_file& file) {
+  const json config = config_of(file);
+  return config.contains("mean") && config.contains("std");
+}
+
+/// How pictures are normalised, as the metadata `config` say: lists `mean` and `std`, one number for each channel or
+/// one for all, as timm has them. `Error`: lists that make no sense.
+inline pixel_normalisation read_normalisation(const tensor_file& file, index channels) {
+  const json config = config_of(file);
+  pixel_normalisation n;
+  const auto read = [&](const char* key, std::vector<float>& values) {
+    const json* found = config.find(key);
+    if (found == nullptr) return;
+    require(found->is_array() && !found->empty(), file.path, ": '", key, "' in the metadata 'config' is no list");
+    values.clear();
+    for (const json& x : *found) {
+      require(x.is_number(), file.path, ": '", key, "' in the metadata 'config' holds something else than numbers");
+      values.push_back(static_cast<float>(x.get<double>()));
+    }
+  };
+  read("mean", n.mean);
+  read("std", n.stddev);
+  try {
+    return n.for_channels(channels);
+  } catch (const Error& e) {
+    fail(file.path, ": metadata 'config': ", e.what());
+  }
+}
+
+/// The names of the classes in the metadata `config`; none where there is no list of so many texts.
+inline std::vector<std::string> read_class_names(const tensor_file& file, index classes) {
+  const json config = config_of(file);
+  const json* found = config.find("class_names");
+  std::vector<std::string> names;
+  if (found == nullptr || !found->is_array() || static_cast<index>(found->size()) != classes) return names;
+  for (const json& name : *found) {
+    if (!name.is_string()) return {};
+    names.push_back(name.get<std::string>());
+  }
+  return names;
+}
+
+}  // namespace core_tokensets::detail
+
+// ==== core_tokensets/model/position_grid.hpp ====
+// Position embeddings of one grid of patches resampled for another: bicubic and antialiased, as timm does when it loads
+// weights for pictures of another size.
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Rows and columns of patches.
+struct grid_extent {
+  index rows = 0, cols = 0;
+  index patches() const { return rows * cols; }
+  bool operator==(const grid_extent&) const = default;
+};
+
+/// "14 x 14"
+inline std::string to_text(const grid_extent& g) { return std::to_string(g.rows) + " x " + std::to_string(g.cols); }
+
+namespace detail {
+
+/// The cubic convolution kernel with a = -1/2 (Keys, 1981, eq. 15).
+inline double cubic_kernel(double x) {
+  x = std::abs(x);
+  if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
+  if (x < 2) return ((-0.5 * x + 2.5) * x - 4) * x + 2;
+  return 0;
+}
+
+/// The old places `first ..` and their weights (sum 1) that make one new place along one axis.
+struct cubic_weights {
+  index first = 0;
+  std::vector<double> weights;
+};
+
+/// Along an axis that shrinks the kernel is as much wider (antialiasing); places have their centres at half integers,
+/// and weights outside of the axis go to the others.
+inline std::vector<cubic_weights> cubic_axis(index from, index to) {
+  const double ratio = static_cast<double>(from) / static_cast<double>(to), wide = std::max(ratio, 1.0);
+  std::vector<cubic_weights> axis;
+  for (index i = 0; i < to; ++i) {
+    const double centre = ratio * (static_cast<double>(i) + 0.5), reach = 2 * wide;
+    cubic_weights w;
+    w.first = std::max<index>(static_cast<index>(centre - reach + 0.5), 0);
+    const index end = std::min<index>(static_cast<index>(centre + reach + 0.5), from);
+    double sum = 0;
+    for (index j = w.first; j < end; ++j) {
+      w.weights.push_back(cubic_kernel((static_cast<double>(j) + 0.5 - centre) / wide));
+      sum += w.weights.back();
+    }
+    for (double& x : w.weights) x /= sum;
+    axis.push_back(std::move(w));
+  }
+  return axis;
+}
+
+}  // namespace detail
+
+/// Positions `[rows cols, D]` of the grid `from`, row by row, resampled for the grid `to`. The same grid: unchanged.
+/// `Error`: a grid without patches, another number of positions than it has.
+inline std::vector<double> resample_positions(std::span<const double> positions, const grid_extent& from,
+                                              const grid_extent& to, index dim) {
+  require(from.rows > 0 && from.cols > 0 && to.rows > 0 && to.cols > 0 && dim > 0 &&
+              static_cast<index>(positions.size()) == from.patches() * dim,
+          "resample_positions: ", positions.size(), " numbers of ", dim, " channels for a grid of ", from, " to ", to);
+  if (from == to) return {positions.begin(), positions.end()};
+  const auto columns = detail::cubic_axis(from.cols, to.cols), rows = detail::cubic_axis(from.rows, to.rows);
+  const auto add = [dim](double weight, const double* in, double* out) {
+    for (index d = 0; d < dim; ++d) out[d] += weight * in[d];
+  };
+  std::vector<double> wide(static_cast<std::size_t>(from.rows * to.cols * dim)),
+      result(static_cast<std::size_t>(to.patches() * dim));
+  for (index y = 0; y < from.rows; ++y) {
+    for (index x = 0; x < to.cols; ++x) {
+      const auto& column = columns[static_cast<std::size_t>(x)];
+      for (std::size_t j = 0; j < column.weights.size(); ++j)
+        add(column.weights[j], positions.data() + (y * from.cols + column.first + static_cast<index>(j)) * dim,
+            wide.data() + (y * to.cols + x) * dim);
+    }
+  }
+  for (index y = 0; y < to.rows; ++y) {
+    const auto& row = rows[static_cast<std::size_t>(y)];
+    for (std::size_t j = 0; j < row.weights.size(); ++j) {
+      const double* in = wide.data() + (row.first + static_cast<index>(j)) * to.cols * dim;
+      for (index x = 0; x < to.cols; ++x) add(row.weights[j], in + x * dim, result.data() + (y * to.cols + x) * dim);
+    }
+  }
+  return result;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/model/weight_folding.hpp ====
+// Weights of other Vision Transformers changed into ones of ours that compute the same: LayerScale, layers without a
+// bias, positions without one for the class token or of another grid. In double, so that nothing is lost.
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// gamma * (W x + b) = (gamma W) x + gamma b: the rows of a layer `[Out, ...]` times gamma `[Out]`.
+inline void scale_rows(host_array& layer, const std::vector<double>& gamma, const std::string& what) {
+  require(!layer.shape.empty() && layer.shape.front() == static_cast<index>(gamma.size()), what, " has ", gamma.size(),
+          " numbers, the layer before it has the shape ", shape_text(layer.shape));
+  auto numbers = layer.as<double>();
+  const std::size_t columns = gamma.empty() ? 0 : numbers.size() / gamma.size();
+  for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] *= gamma[i / columns];
+  layer = host_array::of(numbers, layer.shape);
+}
+
+inline std::string block_name(index i) { return "blocks." + std::to_string(i) + "."; }
+
+}  // namespace detail
+
+/// How many blocks there are: block i is one if any array is named `blocks.i.`.
+inline index count_blocks(const tensor_file& file) {
+  index depth = 0;
+  for (;; ++depth) {
+    const std::string name = detail::block_name(depth);
+    const auto next = file.arrays.lower_bound(name);
+    if (next == file.arrays.end() || !next->first.starts_with(name)) return depth;
+  }
+}
+
+/// Multiplies the factors of LayerScale (Touvron et al., ICCV 2021, eq. 4) into the layers before them and takes them
+/// away. `Error`: another number of factors than the layer has outputs.
+inline void fold_layer_scale(tensor_file& file) {
+  const index depth = count_blocks(file);
+  for (index i = 0; i < depth; ++i) {
+    for (const auto& [scale, layer] : {std::pair("ls1.gamma", "attn.proj"), std::pair("ls2.gamma", "mlp.fc2")}) {
+      const std::string block = detail::block_name(i);
+      const auto found = file.arrays.find(block + scale);
+      if (found == file.arrays.end()) continue;
+      const auto gamma = found->second.as<double>();
+      for (const char* end : {".weight", ".bias"}) {
+        const auto array = file.arrays.find(block + layer + end);
+        if (array != file.arrays.end())
+          detail::scale_rows(array->second, gamma, file.path + ": '" + found->first + "'");
+      }
+      file.arrays.erase(found);
+    }
+  }
+}
+
+/// Zeros for biases that no layer of their kind has; returns the kinds. One that is missing in some blocks stays
+/// missing.
+inline std::vector<std::string> fill_biases(tensor_file& file) {
+  std::vector<std::string> filled;
+  const auto fill = [&](const std::string& layer) {
+    const auto weight = file.arrays.find(layer + ".weight");
+    if (weight == file.arrays.end() || weight->second.shape.empty()) return false;
+    const index n = weight->second.shape.front();
+    if (n < 0 || n > (index{1} << 20)) return false;
+    file.arrays[layer + ".bias"] = host_array::of(std::vector<float>(static_cast<std::size_t>(n), 0.0f));
+    return true;
+  };
+  for (const std::string layer : {"patch_embed.proj", "head"}) {
+    if (!file.contains(layer + ".bias") && fill(layer)) filled.push_back(layer);
+  }
+  const index depth = count_blocks(file);
+  for (const std::string layer : {"attn.proj", "mlp.fc1", "mlp.fc2"}) {
+    bool none = depth > 0;
+    for (index i = 0; i < depth; ++i) none = none && !file.contains(detail::block_name(i) + layer + ".bias");
+    for (index i = 0; none && i < depth; ++i) none = fill(detail::block_name(i) + layer);
+    if (none) filled.push_back(layer);
+  }
+  return filled;
+}
+
+/// What a file's positions are for.
+struct stored_positions {
+  grid_extent grid;  ///< of the patches
+  index before = 1;  ///< rows before theirs: none, that of the class token, or those of class token and registers
+  bool operator==(const stored_positions&) const = default;
+};
+
+namespace detail {
+
+/// The square grid of so many patches, if there is one.
+inline std::optional<grid_extent> square_of(index patches) {
+  const auto side = static_cast<index>(std::llround(std::sqrt(static_cast<double>(std::max<index>(patches, 0)))));
+  if (patches < 1 || side * side != patches) return std::nullopt;
+  return grid_extent{side, side};
+}
+
+}  // namespace detail
+
+/// What `pos_embed` of this shape is for, `[1, rows, D]` with rows for class token and registers, for the class token,
+/// or for patches alone, or `[1, grid rows, grid columns, D]`. A grid that is `known` must fit; else that which is
+/// `wanted` is taken where it does, else a square one. Nothing: it can be none of these.
+inline std::optional<stored_positions> positions_of(const std::vector<index>& shape, index registers,
+                                                    const std::optional<grid_extent>& known,
+                                                    const std::optional<grid_extent>& wanted) {
+  if (shape.size() == 4) return stored_positions{{shape[1], shape[2]}, 0};
+  if (shape.size() != 3) return std::nullopt;
+  for (const index before : {1 + registers, index{1}, index{0}}) {
+    const index patches = shape[1] - before;
+    const auto square = detail::square_of(patches);
+    if (known && known->patches() == patches) return stored_positions{*known, before};
+    if (!known && wanted && wanted->patches() == patches) return stored_positions{*wanted, before};
+    if (!known && square) return stored_positions{*square, before};
+  }
+  return std::nullopt;
+}
+
+/// Brings `pos_embed` to `[1, 1 + registers + patches, D]` for the grid `to`. A class token or register without a
+/// position gets one of zeros.
+inline void fit_positions(tensor_file& file, const stored_positions& from, index registers, const grid_extent& to) {
+  const host_array& stored = file.at("pos_embed");
+  const index dim = stored.shape.back(), before = 1 + registers;
+  if (from == stored_positions{to, before} && stored.shape.size() == 3) return;
+  const auto numbers = stored.as<double>();
+  const auto first = static_cast<std::size_t>(from.before * dim);
+  std::vector<double> fresh(static_cast<std::size_t>(before * dim), 0.0);
+  std::copy_n(numbers.begin(), first, fresh.begin());
+  const auto patches = resample_positions(std::span(numbers).subspan(first), from.grid, to, dim);
+  fresh.insert(fresh.end(), patches.begin(), patches.end());
+  file.arrays["pos_embed"] = host_array::of(fresh, {1, before + to.patches(), dim});
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/model/weight_names.hpp ====
+// Weights under other people's names: what the arrays of Hugging Face's ViT, DeiT and DINOv2, and of timm's models
+// inside of another one, are called here, which is as timm calls them.
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Arrays under timm's names, and whose names they had.
+struct renamed_weights {
+  tensor_file file;
+  std::string names = "timm";    ///< for messages: "timm", "Hugging Face's ViT", ...
+  double layer_norm_eps = 1e-6;  ///< what models of that origin have unless they say otherwise
+  bool packed = false;           ///< queries, keys and values were apart
+};
+
+namespace detail {
+
+using name_pair = std::pair<std::string_view, std::string_view>;
+
+/// Beginnings of names outside of the blocks: Hugging Face's, and those of the published DINOv2.
+inline constexpr std::array other_beginnings{name_pair{"embeddings.cls_token", "cls_token"},
+                                             name_pair{"embeddings.position_embeddings", "pos_embed"},
+                                             name_pair{"embeddings.mask_token", "mask_token"},
+                                             name_pair{"embeddings.distillation_token", "dist_token"},
+                                             name_pair{"embeddings.register_tokens", "reg_token"},
+                                             name_pair{"embeddings.patch_embeddings.projection.", "patch_embed.proj."},
+                                             name_pair{"layernorm.", "norm."},
+                                             name_pair{"classifier.", "head."},
+                                             name_pair{"cls_classifier.", "head."},
+                                             name_pair{"distillation_classifier.", "head_dist."},
+                                             name_pair{"pooler.dense.", "pooler."},
+                                             name_pair{"register_tokens", "reg_token"}};
+
+/// Beginnings of names inside of a block.
+inline constexpr std::array other_beginnings_in_block{name_pair{"attention.attention.query.", "attn.q."},
+                                                      name_pair{"attention.attention.key.", "attn.k."},
+                                                      name_pair{"attention.attention.value.", "attn.v."},
+                                                      name_pair{"attention.output.dense.", "attn.proj."},
+                                                      name_pair{"intermediate.dense.", "mlp.fc1."},
+                                                      name_pair{"output.dense.", "mlp.fc2."},
+                                                      name_pair{"layernorm_before.", "norm1."},
+                                                      name_pair{"layernorm_after.", "norm2."},
+                                                      name_pair{"layer_scale1.lambda1", "ls1.gamma"},
+                                                      name_pair{"layer_scale2.lambda1", "ls2.gamma"},
+                                                      name_pair{"gamma_1", "ls1.gamma"},
+                                                      name_pair{"gamma_2", "ls2.gamma"}};
+
+/// `name` with its beginning exchanged by the first row of a table that fits.
+template <class Table>
+std::string exchange_beginning(std::string_view name, const Table& table) {
+  for (const auto& [theirs, ours] : table) {
+    if (name.starts_with(theirs)) return std::string(ours) + std::string(name.substr(theirs.size()));
+  }
+  return std::string(name);
+}
+
+/// The number behind `beginning` and what follows its point; nothing where a name has another form.
+inline std::optional<std::pair<std::string, std::string_view>> numbered(std::string_view name,
+                                                                        std::string_view beginning) {
+  if (!name.starts_with(beginning)) return std::nullopt;
+  name.remove_prefix(beginning.size());
+  std::size_t digits = 0;
+  while (digits < name.size() && std::isdigit(static_cast<unsigned char>(name[digits])) != 0) ++digits;
+  if (digits == 0 || digits > 6 || digits + 1 >= name.size() || name[digits] != '.') return std::nullopt;
+  return std::pair{std::string(name.substr(0, digits)), name.substr(digits + 1)};
+}
+
+/// timm's name of an array.
+inline std::string timm_name(std::string_view name) {
+  for (const std::string_view blocks : {"encoder.layer.", "blocks."}) {
+    const std::size_t inside = blocks == "blocks." ? 0 : std::min(name.find(blocks), name.size());
+    if (const auto found = numbered(name.substr(inside), blocks))
+      return "blocks." + found->first + "." + exchange_beginning(found->second, other_beginnings_in_block);
+  }
+  return exchange_beginning(name, other_beginnings);
+}
+
+/// What stands before every name of the encoder ("", "vit.", "module.", ...): before the weight that cuts patches.
+inline std::string common_beginning(const tensor_file& file) {
+  for (const std::string_view end : {"patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight"}) {
+    for (const auto& entry : file.arrays) {
+      const std::string_view name = entry.first;
+      if (!name.ends_with(end)) continue;
+      const std::string_view before = name.substr(0, name.size() - end.size());
+      if (before.empty() || before.back() == '.') return std::string(before);
+    }
+  }
+  return "";
+}
+
+/// Whose names these are, by what only they have.
+inline void recognise(const tensor_file& file, const std::string& before, renamed_weights& to) {
+  if (!file.contains(before + "embeddings.patch_embeddings.projection.weight")) return;
+  const bool dino = file.contains(before + "encoder.layer.0.norm1.weight");
+  to.names = dino ? "Hugging Face's DINOv2" : "Hugging Face's ViT";
+  if (!dino) to.layer_norm_eps = 1e-12;
+}
+
+/// Three arrays below one another, of the widest type among them; a missing one (of biases) is zeros.
+inline host_array stacked(const std::array<const host_array*, 3>& parts, const std::string& what) {
+  const host_array* some = nullptr;
+  for (const host_array* part : parts) some = some == nullptr ? part : some;
+  host_array all{dtype::f64, some->shape, {}};
+  bool same = true;
+  for (const host_array* part : parts) {
+    require(part == nullptr || part->shape == some->shape, what, ": queries, keys and values have the shapes ",
+            shape_text(some->shape), " and ", shape_text(part == nullptr ? some->shape : part->shape),
+            ", expected the same");
+    same = same && part != nullptr && part->type == some->type;
+  }
+  if (same) all.type = some->type;
+  for (const host_array* part : parts) {
+    const auto bytes = part != nullptr
+                           ? part->to(all.type).bytes
+                           : std::vector<std::byte>(static_cast<std::size_t>(some->size() * byte_size(all.type)));
+    all.bytes.insert(all.bytes.end(), bytes.begin(), bytes.end());
+  }
+  if (!all.shape.empty()) all.shape.front() *= 3;
+  return all;
+}
+
+/// `attn.q`, `attn.k` and `attn.v` of every block as one `attn.qkv`. `Error`: one of three weights is missing.
+inline bool pack_queries_keys_values(tensor_file& file) {
+  bool any = false;
+  for (index i = 0; file.contains("blocks." + std::to_string(i) + ".attn.q.weight"); ++i) {
+    any = true;
+    const std::string layer = "blocks." + std::to_string(i) + ".attn.";
+    for (const std::string end : {".weight", ".bias"}) {
+      std::array<const host_array*, 3> parts{};
+      bool none = true;
+      for (std::size_t k = 0; k < 3; ++k) {
+        const std::string name = layer + "qkv"[k] + end;
+        if (end == ".weight" || file.contains(name)) parts[k] = &file.at(name), none = false;
+      }
+      if (none) continue;
+      file.arrays[layer + "qkv" + end] = stacked(parts, file.path + ": '" + layer + "q" + end + "'");
+      for (const char k : {'q', 'k', 'v'}) file.arrays.erase(layer + k + end);
+    }
+  }
+  return any;
+}
+
+}  // namespace detail
+
+/// The arrays of `file` under timm's names, with queries, keys and values packed; a file of timm's as it is. `Error`:
+/// two arrays of one name, or an incomplete triple.
+inline renamed_weights with_timm_names(tensor_file file) {
+  renamed_weights to;
+  const std::string before = detail::common_beginning(file);
+  detail::recognise(file, before, to);
+  if (!before.empty() && to.names == "timm") to.names = "timm behind '" + before + "'";
+  tensor_file& own = to.file;
+  own.metadata = std::move(file.metadata), own.path = file.path;
+  for (auto& [name, array] : file.arrays) {
+    const bool inside = name.starts_with(before);
+    std::string ours = detail::timm_name(std::string_view(name).substr(inside ? before.size() : 0));
+    const auto [place, fresh] = own.arrays.emplace(std::move(ours), std::move(array));
+    require(fresh, file.path, ": '", name, "' and another array both stand for '", place->first, "'");
+  }
+  if (to.names != "timm") own.path += " (by timm's names)";
+  to.packed = detail::pack_queries_keys_values(own);
+  return to;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/model/weight_parts.hpp ====
+// Parts of Vision Transformers that our network does not have as they are: what they are called, which models have
+// them, and what becomes of them when weights are loaded.
+
+#include <algorithm>
+#include <array>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// `computed`: the network has it. `folded`: changed into parameters that the network has, with the same result.
+/// `left_out`: nothing that is computed reads it. `refused`: the network cannot compute it. `of_head`: refused, but
+/// left out where the model gets a new head.
+enum class part_fate { computed, folded, left_out, refused, of_head };
+
+/// An unusual part of a file.
+struct weight_part {
+  std::string name;   ///< "register tokens"
+  std::string about;  ///< which models have it, and what is done with it or instead
+  part_fate fate = part_fate::refused;
+  std::string array;  ///< the first of its arrays, under timm's name; empty: it is something that is missing
+  index arrays = 0;   ///< how many
+};
+
+namespace detail {
+
+/// A part by the names of its arrays: `N` stands for the number of a block, `*` at the end for anything.
+struct known_part {
+  std::string_view pattern, name;
+  part_fate fate;
+  std::string_view about;
+};
+
+inline constexpr std::string_view about_gated = "of DINOv2 giant and EVA; models of the smaller sizes have none";
+inline constexpr std::string_view about_relative =
+    "of BEiT and SAM, which add a bias to the attention for every pair of places; models with 'pos_embed' alone work";
+inline constexpr std::string_view about_mean =
+    "of models that read the mean of their patches; models that read a class token work";
+inline constexpr std::string_view about_distilled =
+    "of DeiT's distilled models: a second token with a second head; with a new head it is a register, else take the "
+    "same "
+    "model without distillation";
+
+inline constexpr std::array known_parts{
+    known_part{"blocks.N.ls1.gamma", "LayerScale", part_fate::folded,
+               "of DeiT III and DINOv2; multiplied into the layer before it"},
+    known_part{"blocks.N.ls2.gamma", "LayerScale", part_fate::folded,
+               "of DeiT III and DINOv2; multiplied into the layer before it"},
+    known_part{"mask_token", "mask token", part_fate::left_out, "for training with masks; complete pictures have none"},
+    known_part{"decoder*", "decoder", part_fate::left_out, "of MAE, for its training"},
+    known_part{"pooler.*", "pooler", part_fate::left_out, "of Hugging Face's ViT; the classifier does not read it"},
+    known_part{"pre_logits.*", "layer before the head (pre_logits)", part_fate::of_head,
+               "of old ImageNet-21k weights: a layer with tanh; weights that were tuned on ImageNet-1k have none"},
+    known_part{"dist_token", "distillation token", part_fate::of_head, about_distilled},
+    known_part{"head_dist.*", "distillation token", part_fate::of_head, about_distilled},
+    known_part{"reg_token", "register tokens", part_fate::computed,
+               "of DINOv2 with registers; tokens beside class token and patches"},
+    known_part{"norm_pre.*", "norm before the first block (norm_pre)", part_fate::refused,
+               "of CLIP's picture half; models whose blocks follow the embedding work"},
+    known_part{"fc_norm.*", "mean of the patches with a norm (fc_norm)", part_fate::refused, about_mean},
+    known_part{"attn_pool.*", "attention pooling (attn_pool)", part_fate::refused,
+               "of SigLIP; models that read a class token work"},
+    known_part{"blocks.N.attn.q_norm.*", "norms of queries and keys (q_norm, k_norm)", part_fate::refused,
+               "of ViT-22B and some of timm's models; models without them work"},
+    known_part{"blocks.N.attn.k_norm.*", "norms of queries and keys (q_norm, k_norm)", part_fate::refused,
+               "of ViT-22B and some of timm's models; models without them work"},
+    known_part{"blocks.N.attn.norm.*", "norm inside of the attention", part_fate::refused,
+               "of EVA-02; models without it work"},
+    known_part{"blocks.N.mlp.norm.*", "norm inside of the MLP", part_fate::refused,
+               "of EVA-02; models without it work"},
+    known_part{"blocks.N.mlp.w1*", "gated MLP (SwiGLU)", part_fate::refused, about_gated},
+    known_part{"blocks.N.mlp.w2*", "gated MLP (SwiGLU)", part_fate::refused, about_gated},
+    known_part{"blocks.N.mlp.w3*", "gated MLP (SwiGLU)", part_fate::refused, about_gated},
+    known_part{"blocks.N.mlp.fc1_*", "gated MLP (SwiGLU)", part_fate::refused, about_gated},
+    known_part{"blocks.N.mlp.weights_*", "gated MLP (SwiGLU)", part_fate::refused, about_gated},
+    known_part{"blocks.N.attn.relative_position*", "relative positions", part_fate::refused, about_relative},
+    known_part{"blocks.N.attention.attention.relative_position*", "relative positions", part_fate::refused,
+               about_relative},
+    known_part{"blocks.N.attn.rel_pos_*", "relative positions", part_fate::refused, about_relative},
+    known_part{"rel_pos_bias*", "relative positions", part_fate::refused, about_relative},
+    known_part{"rope*", "rotary positions (rope)", part_fate::refused,
+               "of EVA-02 and DINOv3; models with 'pos_embed' alone work"},
+    known_part{"blocks.N.attn.rope*", "rotary positions (rope)", part_fate::refused,
+               "of EVA-02 and DINOv3; models with 'pos_embed' alone work"},
+    known_part{"blocks_token_only.*", "class attention", part_fate::refused, "of CaiT; models of ViT and DeiT work"},
+    known_part{"patch_embed.norm.*", "norm of the patches (patch_embed.norm)", part_fate::refused,
+               "of some of timm's models; models without it work"},
+    known_part{"patch_embed.backbone.*", "convolutions before the patches (patch_embed.backbone)", part_fate::refused,
+               "of hybrids of ResNet and ViT; models that cut patches from pixels work"}};
+
+/// "blocks.N.ls1.gamma" of "blocks.11.ls1.gamma".
+inline std::string without_number(std::string_view name) {
+  const auto found = numbered(name, "blocks.");
+  return found ? "blocks.N." + std::string(found->second) : std::string(name);
+}
+
+inline bool fits(std::string_view name, std::string_view pattern) {
+  return pattern.ends_with('*') ? name.starts_with(pattern.substr(0, pattern.size() - 1)) : name == pattern;
+}
+
+/// Adds a part, or one array more to it.
+inline void add_part(std::vector<weight_part>& parts, weight_part part) {
+  const auto same = std::find_if(parts.begin(), parts.end(), [&](const auto& p) { return p.name == part.name; });
+  if (same == parts.end()) {
+    parts.push_back(std::move(part));
+  } else {
+    same->arrays += part.arrays;
+  }
+}
+
+/// The length of dimension k of an array; 0 where there is no such array or dimension.
+inline index extent(const tensor_file& file, const std::string& name, std::size_t k) {
+  const auto found = file.arrays.find(name);
+  return found != file.arrays.end() && k < found->second.shape.size() ? found->second.shape[k] : 0;
+}
+
+/// Parts that no name tells, but a shape or something that is missing.
+inline void add_parts_without_names(const tensor_file& file, std::vector<weight_part>& parts) {
+  const auto add = [&](const char* name, const std::string& about, part_fate fate, const char* array) {
+    add_part(parts, {name, about, fate, array, *array == '\0' ? 0 : 1});
+  };
+  const index hidden = extent(file, "blocks.0.mlp.fc1.weight", 0), back = extent(file, "blocks.0.mlp.fc2.weight", 1);
+  if (hidden > 0 && hidden == 2 * back)
+    add("gated MLP (SwiGLU)", std::string(about_gated), part_fate::refused, "blocks.0.mlp.fc1.weight");
+  const index tall = extent(file, "patch_embed.proj.weight", 2), wide = extent(file, "patch_embed.proj.weight", 3);
+  if (tall > 0 && wide > 0 && tall != wide)
+    add("oblong patches", std::to_string(tall) + "x" + std::to_string(wide) + ", expected square ones",
+        part_fate::refused, "patch_embed.proj.weight");
+  if (!file.contains("cls_token") && file.contains("pos_embed"))
+    add("no class token", std::string(about_mean), part_fate::refused, "");
+  const index read = extent(file, "head.weight", 1), dim = extent(file, "patch_embed.proj.weight", 0);
+  if (read > 0 && read == 2 * dim)
+    add("head on class token and mean", "of DINOv2's classifiers; heads that read the class token work",
+        part_fate::of_head, "head.weight");
+}
+
+}  // namespace detail
+
+/// The unusual parts of a file under timm's names, each once.
+inline std::vector<weight_part> unusual_parts(const tensor_file& file) {
+  std::vector<weight_part> parts;
+  for (const auto& entry : file.arrays) {
+    const std::string name = detail::without_number(entry.first);
+    for (const auto& known : detail::known_parts) {
+      if (!detail::fits(name, known.pattern)) continue;
+      detail::add_part(parts, {std::string(known.name), std::string(known.about), known.fate, entry.first, 1});
+      break;
+    }
+  }
+  detail::add_parts_without_names(file, parts);
+  return parts;
+}
+
+/// "register tokens ('reg_token'): of DINOv2 ..."
+inline std::string to_text(const weight_part& part) {
+  return part.name + (part.array.empty() ? "" : " ('" + part.array + "')") + ": " + part.about;
+}
+
+/// `Error` that names every part of which the fate is `refused`, or `of_head` too unless the model gets a `new_head`.
+inline void refuse_parts(const std::vector<weight_part>& parts, bool new_head, const std::string& path) {
+  std::string first, others;
+  for (const weight_part& part : parts) {
+    if (part.fate != part_fate::refused && (part.fate != part_fate::of_head || new_head)) continue;
+    if (first.empty()) {
+      first = to_text(part);
+    } else {
+      others += (others.empty() ? "" : ", ") + part.name;
+    }
+  }
+  require(first.empty(), path, ": a Vision Transformer with something that cts does not compute, ", first,
+          others.empty() ? "" : "; it also has: ", others);
+}
+
+/// Whether a part of the head is not computed.
+inline bool has_foreign_head(const std::vector<weight_part>& parts) {
+  return std::any_of(parts.begin(), parts.end(), [](const auto& p) { return p.fate == part_fate::of_head; });
+}
+
+/// Takes the arrays of parts away that are left out, with a new head those of the old one too.
+inline void drop_parts(tensor_file& file, bool new_head) {
+  std::erase_if(file.arrays, [&](const auto& entry) {
+    const std::string name = detail::without_number(entry.first);
+    return std::any_of(detail::known_parts.begin(), detail::known_parts.end(), [&](const auto& known) {
+      return (known.fate == part_fate::left_out || (new_head && known.fate == part_fate::of_head)) &&
+             detail::fits(name, known.pattern);
+    });
+  });
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/model/read_vit.hpp ====
+// A file of weights, whatever its names and its picture size, as a configuration and arrays of our network.
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// What shapes cannot tell, and what is wanted. Where these are empty the file's metadata `config` are used; without
+/// either, the number of heads is an error and the picture is that of the positions, a square one.
+struct vit_hints {
+  std::optional<index> heads = {};
+  std::optional<index> height = {}, width = {};  ///< of the pictures; positions of another grid are interpolated
+  std::optional<index> new_head = {};  ///< classes of a head for a file that has none, or one that cannot be computed
+  std::uint64_t seed = 0;              ///< of what is not in the file: a new head, rows that the head gains later
+};
+
+/// A Vision Transformer as a file has it, brought into the form of ours, and what was done for that.
+struct vit_weights {
+  vit_config config;
+  tensor_file file;                ///< arrays under timm's names with the shapes of the network's parameters
+  bool has_normalisation = true;   ///< otherwise the file does not say how pictures are normalised
+  bool has_head = true;            ///< otherwise the head is not in the file, and starts at random
+  std::vector<std::string> notes;  ///< a line each: "positions of 14 x 14 patches interpolated ..."
+};
+
+/// What is found in a file, before anything is decided.
+struct vit_survey {
+  renamed_weights weights;
+  std::vector<weight_part> parts;
+  index dim = 0, depth = 0, hidden = 0, patch = 0, channels = 0;
+  index heads = 0;    ///< 0: the file does not say
+  index classes = 0;  ///< 0: there is no head
+  index registers = 0;
+  std::optional<index> height, width;  ///< of the pictures, as the metadata say
+};
+
+namespace detail {
+
+/// The file's own word for a number from 1 on.
+inline std::optional<index> stated(const tensor_file& file, const char* key) {
+  const auto value = static_cast<index>(config_number(file, key, 0, 1, 1 << 20));
+  return value > 0 ? std::optional(value) : std::nullopt;
+}
+
+/// The shape of an array with so many dimensions, none of them 0.
+inline std::vector<index> whole_shape(const tensor_file& file, const std::string& name, std::size_t rank) {
+  const auto& s = file.at(name).shape;
+  require(s.size() == rank && std::all_of(s.begin(), s.end(), [](index n) { return n > 0; }), file.path, ": '", name,
+          "' has shape ", shape_text(s), ", expected ", rank, " dimensions that are not 0");
+  return s;
+}
+
+/// Files that hold something else than one Vision Transformer under names that are known.
+inline void check_kind(const tensor_file& file) {
+  const auto kind = file.metadata.find("kind");
+  require(kind == file.metadata.end(), file.path, ": holds '", kind == file.metadata.end() ? "" : kind->second,
+          "', not a Vision Transformer alone");
+  for (const auto& entry : file.arrays) {
+    require(!entry.first.ends_with("vision_model.embeddings.class_embedding") && entry.first != "visual.conv1.weight",
+            file.path, ": holds CLIP ('", entry.first, "'), whose picture half has a norm before the first block and ",
+            "another activation, which cts does not compute; weights of ViT, DeiT, DINO or MAE work");
+  }
+}
+
+/// The grid of pictures of this size; nothing where patches do not tile them.
+inline std::optional<grid_extent> grid_of(std::optional<index> height, std::optional<index> width, index patch) {
+  if (!height || !width || *height % patch != 0 || *width % patch != 0) return std::nullopt;
+  return grid_extent{*height / patch, *width / patch};
+}
+
+}  // namespace detail
+
+/// Looks at a file without judging its unusual parts. `Error`: it is no Vision Transformer, by the name of the array
+/// that is missing.
+inline vit_survey survey_vit(tensor_file file) {
+  detail::check_kind(file);
+  vit_survey s;
+  s.weights = with_timm_names(std::move(file));
+  const tensor_file& own = s.weights.file;
+  s.parts = unusual_parts(own);
+  const auto proj = detail::whole_shape(own, "patch_embed.proj.weight", 4);
+  s.dim = proj[0], s.channels = proj[1], s.patch = proj[2];
+  s.depth = count_blocks(own);
+  if (own.contains("blocks.0.mlp.fc1.weight")) s.hidden = detail::whole_shape(own, "blocks.0.mlp.fc1.weight", 2)[0];
+  s.heads = detail::stated(own, "heads").value_or(0);
+  if (own.contains("head.weight")) s.classes = detail::whole_shape(own, "head.weight", 2)[0];
+  s.registers = detail::extent(own, "reg_token", 1);
+  s.height = detail::stated(own, "H"), s.width = detail::stated(own, "W");
+  return s;
+}
+
+/// What the positions of a file are for; the size that pictures shall have tells it where nothing else does. Nothing:
+/// it is not known, or there are none.
+inline std::optional<stored_positions> positions_of(const vit_survey& s, const vit_hints& hints = {}) {
+  const tensor_file& own = s.weights.file;
+  if (!own.contains("pos_embed")) return std::nullopt;
+  return positions_of(own.at("pos_embed").shape, s.registers, detail::grid_of(s.height, s.width, s.patch),
+                      detail::grid_of(hints.height, hints.width, s.patch));
+}
+
+namespace detail {
+
+/// What the positions of a file are for. `Error`: they do not fit the patches, or their grid is not known.
+inline stored_positions settled_positions(const vit_survey& s, const vit_hints& hints) {
+  const tensor_file& own = s.weights.file;
+  const auto& shape = own.at("pos_embed").shape;
+  require((shape.size() == 3 || shape.size() == 4) &&
+              std::all_of(shape.begin(), shape.end(), [](index n) { return n > 0; }),
+          own.path, ": 'pos_embed' has shape ", shape_text(shape),
+          ", expected [1, positions, channels] or [1, rows, columns, channels]");
+  const auto found = positions_of(s, hints);
+  const index patches = shape.size() == 3 ? shape[1] - 1 - s.registers : shape[1] * shape[2];
+  require(found || !s.height || !s.width, own.path, ": 'pos_embed' has places for ", patches, " patches, pictures of ",
+          s.height.value_or(0), "x", s.width.value_or(0), " (metadata 'config') in patches of ", s.patch,
+          " have another number");
+  require(found.has_value(), own.path, ": 'pos_embed' has places for ", patches, " patches, which is no square; ",
+          "what tells the grid is 'H' and 'W' in the metadata 'config', or pictures of the size that it is for");
+  require(shape.front() == 1 && shape.back() == s.dim, own.path, ": 'pos_embed' has shape ", shape_text(shape),
+          ", expected 1 at the beginning and at the end the ", s.dim, " channels of the patches");
+  return *found;
+}
+
+/// How pictures are cut: in the size that is wanted, that the file says, or that the positions have.
+inline patch_grid picture_grid(const vit_survey& s, const grid_extent& stored, const vit_hints& hints) {
+  const patch_grid grid{hints.height.value_or(s.height.value_or(stored.rows * s.patch)),
+                        hints.width.value_or(s.width.value_or(stored.cols * s.patch)), s.channels, s.patch};
+  require(grid.height > 0 && grid.width > 0 && grid.height % s.patch == 0 && grid.width % s.patch == 0,
+          s.weights.file.path, ": its patches of ", s.patch, " do not tile pictures of ", grid.height, " x ",
+          grid.width);
+  return grid;
+}
+
+inline index heads_of(const vit_survey& s, const vit_hints& hints) {
+  const std::string& path = s.weights.file.path;
+  require(!hints.heads || s.heads == 0 || s.heads == *hints.heads, path, ": the metadata 'config' say ", s.heads,
+          " heads, asked for are ", hints.heads.value_or(0));
+  const index heads = hints.heads.value_or(s.heads);
+  require(heads >= 1, path, ": the number of heads does not follow from the shapes; name it (--heads)");
+  require(s.dim % heads == 0, path, ": ", s.dim, " channels do not divide into ", heads, " heads");
+  return heads;
+}
+
+/// What has been done to the weights, for people.
+inline std::vector<std::string> notes_of(const vit_survey& s, const std::vector<std::string>& filled,
+                                         const stored_positions& from, const grid_extent& to) {
+  std::vector<std::string> notes;
+  if (s.weights.names != "timm")
+    notes.push_back("names of " + s.weights.names + (s.weights.packed ? ", queries, keys and values packed" : ""));
+  for (const weight_part& part : s.parts) {
+    if (part.fate != part_fate::computed) notes.push_back(to_text(part));
+  }
+  if (!filled.empty()) {
+    std::string layers;
+    for (const auto& layer : filled) layers += (layers.empty() ? "" : ", ") + layer;
+    notes.push_back("no biases in " + layers + ": taken to be 0");
+  }
+  if (from.before == 0) notes.push_back("positions of patches alone: that of the class token is 0");
+  if (from.grid != to) {
+    notes.push_back("positions of " + to_text(from.grid) + " patches interpolated to " + to_text(to) +
+                    " (bicubic, antialiased, as timm does)");
+  }
+  return notes;
+}
+
+}  // namespace detail
+
+namespace detail {
+
+/// A distillation token of which the head is not read is a register. `Error`: there are registers already.
+inline void distillation_as_register(vit_survey& s) {
+  tensor_file& own = s.weights.file;
+  const auto found = own.arrays.find("dist_token");
+  if (found == own.arrays.end()) return;
+  require(s.registers == 0, own.path, ": 'dist_token' and 'reg_token', expected one of them");
+  own.arrays["reg_token"] = std::move(found->second);
+  own.arrays.erase("dist_token");
+  s.registers = extent(own, "reg_token", 1);
+}
+
+/// `Error`: an array of a file that is none of the parameters.
+inline void check_all_known(const tensor_file& file, const parameter_layout& layout) {
+  for (const auto& entry : file.arrays) {
+    const std::string& name = entry.first;
+    const bool known =
+        std::any_of(layout.table().begin(), layout.table().end(), [&](auto& p) { return p.name == name; });
+    require(known, file.path, ": array '", name, "' is no parameter of the model that the others make");
+  }
+}
+
+/// The classes of the head in the file; 0: it has none, or one that cannot be computed. `Error`: that, and no new head
+/// is wanted.
+inline index classes_of(const vit_survey& s, bool new_head) {
+  const tensor_file& own = s.weights.file;
+  const bool fits = extent(own, "head.weight", 1) == s.dim && !has_foreign_head(s.parts);
+  require(s.classes > 0 || new_head, own.path, ": no array 'head.weight': a model without a head, as DINO and MAE are ",
+          "published; it tells no classes until 'cts sequence --weights' has taught it some");
+  return fits || !new_head ? s.classes : 0;
+}
+
+inline vit_config config_of(const vit_survey& s, const grid_extent& stored, const vit_hints& hints) {
+  const tensor_file& own = s.weights.file;
+  vit_config c;
+  c.grid = picture_grid(s, stored, hints);
+  c.dim = s.dim, c.depth = s.depth, c.registers = s.registers, c.heads = heads_of(s, hints), c.seed = hints.seed;
+  c.mlp_ratio = static_cast<double>(s.hidden) / static_cast<double>(s.dim);
+  c.qkv_bias = own.contains("blocks.0.attn.qkv.bias");
+  c.layer_norm_eps =
+      config_number(own, "layernorm_eps", config_number(own, "layer_norm_eps", s.weights.layer_norm_eps, 0, 1), 0, 1);
+  c.normalisation = read_normalisation(own, s.channels);
+  const index classes = classes_of(s, hints.new_head.has_value());
+  c.classes = classes > 0 ? classes : *hints.new_head;
+  if (classes > 0) c.class_names = read_class_names(own, classes);
+  check(c);
+  return c;
+}
+
+}  // namespace detail
+
+/// The Vision Transformer of a file that was looked at. `Error` with the name of what is missing, does not fit or
+/// cannot be computed.
+inline vit_weights read_vit(vit_survey s, const vit_hints& hints = {}) {
+  tensor_file& own = s.weights.file;
+  refuse_parts(s.parts, hints.new_head.has_value(), own.path);
+  detail::distillation_as_register(s);
+  (void)detail::whole_shape(own, "blocks.0.mlp.fc1.weight", 2);
+  const stored_positions positions = detail::settled_positions(s, hints);
+  vit_weights result;
+  result.config = detail::config_of(s, positions.grid, hints);
+  result.has_normalisation = detail::says_normalisation(own);
+  result.has_head = detail::classes_of(s, hints.new_head.has_value()) > 0;
+
+  drop_parts(own, hints.new_head.has_value());
+  if (!result.has_head) std::erase_if(own.arrays, [](const auto& entry) { return entry.first.starts_with("head."); });
+  const auto filled = fill_biases(own);
+  fold_layer_scale(own);
+  const grid_extent grid{result.config.grid.rows(), result.config.grid.cols()};
+  fit_positions(own, positions, s.registers, grid);
+  result.notes = detail::notes_of(s, filled, positions, grid);
+  if (!result.has_head) result.notes.push_back("without a head of its own");
+  result.file = std::move(own);
+  return result;
+}
+
+/// The Vision Transformer stored in `file`.
+inline vit_weights read_vit(tensor_file file, const vit_hints& hints = {}) {
+  return read_vit(survey_vit(std::move(file)), hints);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/model/describe_weights.hpp ====
+// What a file of weights is, in plain lines: sizes, names, head, normalisation, and what is unusual about it.
+
+#include <cstdio>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Lines of a description: what, and the text.
+using described_weights = std::vector<std::pair<std::string, std::string>>;
+
+namespace detail {
+
+/// "1234567 numbers in 30 arrays, F32"
+inline std::string stored_text(const tensor_file& file) {
+  std::map<std::string_view, index> types;
+  index numbers = 0;
+  for (const auto& entry : file.arrays) {
+    ++types[dtype_name(entry.second.type)];
+    numbers += entry.second.size();
+  }
+  std::string text = std::to_string(numbers) + " numbers in " + std::to_string(file.arrays.size()) + " arrays";
+  for (const auto& [type, count] : types)
+    text += ", " + std::string(type) + (types.size() > 1 ? " (" + std::to_string(count) + " arrays)" : "");
+  return text;
+}
+
+inline std::string pictures_text(const vit_survey& s) {
+  const std::string patches = std::to_string(s.channels) + " in patches of " + std::to_string(s.patch);
+  const auto positions = positions_of(s);
+  const auto stored = positions ? ", positions of " + to_text(positions->grid) + " patches" : std::string();
+  if (s.height && s.width)
+    return std::to_string(*s.height) + " x " + std::to_string(*s.width) + " x " + patches + stored;
+  if (!positions) return "height x width x " + patches + ", a size that the file does not tell";
+  return std::to_string(positions->grid.rows * s.patch) + " x " + std::to_string(positions->grid.cols * s.patch) +
+         " x " + patches + stored + "; other sizes by interpolating these";
+}
+
+inline std::string network_text(const vit_survey& s) {
+  return std::to_string(s.depth) + " blocks of " + std::to_string(s.dim) + " channels, " + std::to_string(s.hidden) +
+         " in the MLP";
+}
+
+inline std::string heads_text(const vit_survey& s) {
+  if (s.heads > 0) return std::to_string(s.heads);
+  std::string text = "not in the file, name them (--heads)";
+  if (s.dim % 64 == 0) text += "; most models have 64 channels a head, here " + std::to_string(s.dim / 64) + " heads";
+  return text;
+}
+
+inline std::string normalisation_text(const vit_survey& s) {
+  const tensor_file& own = s.weights.file;
+  const auto n = read_normalisation(own, s.channels);
+  const auto list = [](const std::vector<float>& values) {
+    std::string text;
+    for (const float x : values) {
+      char digits[32];
+      std::snprintf(digits, sizeof digits, text.empty() ? "%g" : " %g", static_cast<double>(x));
+      text += digits;
+    }
+    return text;
+  };
+  return "mean " + list(n.mean) + ", standard deviation " + list(n.stddev) +
+         (says_normalisation(own) ? "" : "; the file does not say it, this is what is taken");
+}
+
+/// What becomes of an unusual part.
+inline const char* fate_text(part_fate fate) {
+  switch (fate) {
+    case part_fate::computed:
+      return "computed: ";
+    case part_fate::folded:
+      return "folded: ";
+    case part_fate::left_out:
+      return "left out: ";
+    case part_fate::of_head:
+      return "refused, left out where the model gets a new head: ";
+    case part_fate::refused:
+      break;
+  }
+  return "refused: ";
+}
+
+/// Why the file makes no model, or nothing.
+inline std::string refusal_of(vit_survey s) {
+  vit_hints hints{.new_head = 1};
+  if (s.heads == 0) hints.heads = 1;
+  try {
+    const auto weights = read_vit(std::move(s), hints);
+    check_all_known(weights.file, make_layout(weights.config).parameters);
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
+inline std::string verdict_of(vit_survey s) {
+  const std::string needs = s.heads > 0 ? "" : " with --heads";
+  const bool head = s.classes > 0 && !has_foreign_head(s.parts);
+  const std::string refused = refusal_of(std::move(s));
+  if (!refused.empty()) return "no: " + refused;
+  return head ? "yes" + needs : "yes" + needs + ", to start a sequence from, which gives it a head";
+}
+
+}  // namespace detail
+
+/// Describes a Vision Transformer; a file that holds something else is an `Error` that says what is missing.
+inline described_weights describe_weights(const tensor_file& file) {
+  const std::string stored = detail::stored_text(file);
+  const vit_survey s = survey_vit(file);
+  const tensor_file& own = s.weights.file;
+  described_weights lines{{"stored", stored},
+                          {"kind", "Vision Transformer under the names of " + s.weights.names},
+                          {"pictures", detail::pictures_text(s)},
+                          {"network", detail::network_text(s)},
+                          {"heads", detail::heads_text(s)},
+                          {"head", s.classes > 0 ? std::to_string(s.classes) + " classes" : "none"},
+                          {"normalised", detail::normalisation_text(s)}};
+  if (s.weights.packed) lines.emplace_back("unusual", "folded: queries, keys and values apart; packed into one layer");
+  if (const auto positions = positions_of(s); positions && positions->before == 0)
+    lines.emplace_back("unusual", "folded: positions of patches alone; that of the class token is 0");
+  for (const weight_part& part : s.parts) {
+    const std::string more = part.arrays > 1 ? " (" + std::to_string(part.arrays) + " arrays)" : "";
+    lines.emplace_back("unusual", detail::fate_text(part.fate) + to_text(part) + more);
+  }
+  if (const auto names = detail::read_class_names(own, s.classes); !names.empty())
+    lines.emplace_back("classes", names.front() + (names.size() > 1 ? " ... " + names.back() : ""));
+  lines.emplace_back("loads", detail::verdict_of(s));
+  return lines;
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/model/generate.hpp ====
 // Text from a picture and a prompt, token by token: greedy or with a beam. Keys and values of earlier tokens are
 // cached, those of the picture are computed once.
@@ -20799,89 +21915,15 @@ std::vector<generated_text> generate(B& b, const image_text_model<B>& model, con
 }  // namespace core_tokensets
 
 // ==== core_tokensets/model/vit_weights.hpp ====
-// Weights in and out as safetensors under timm's names; the configuration is read off the shapes where it can be.
+// Weights in and out as safetensors under timm's names.
 
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <optional>
 #include <string>
 
 
 namespace core_tokensets {
-
-/// What shapes cannot tell. The file's metadata `config` is used where these are empty; without either, the number of
-/// heads is an error and the image is taken to be square.
-struct vit_hints {
-  std::optional<index> heads;
-  std::optional<index> height, width;
-  std::uint64_t seed = 0;  ///< of what is not in the file: rows that the head gains later
-};
-
-namespace detail {
-
-/// The number `key` of the JSON text in the file's metadata `config`, or `fallback` where there is none. `Error`: it is
-/// not from `low` to `high`.
-inline double config_number(const tensor_file& file, const char* key, double fallback, double low, double high) {
-  const auto found = file.metadata.find("config");
-  if (found == file.metadata.end()) return fallback;
-  const json config = parse_json_or_null(found->second);
-  if (!config.is_object() || !config.contains(key) || !config[key].is_number()) return fallback;
-  const double value = config[key].get<double>();
-  require(value >= low && value <= high, file.path, ": '", key, "' in the metadata 'config' is ", value, ", expected ",
-          low, " to ", high);
-  return value;
-}
-
-}  // namespace detail
-
-namespace detail {
-
-/// The metadata `config` as JSON, an empty object where there is none.
-inline json config_of(const tensor_file& file) {
-  const auto found = file.metadata.find("config");
-  json config = found == file.metadata.end() ? json::object() : parse_json_or_null(found->second);
-  return config.is_object() ? config : json::object();
-}
-
-/// How pictures are normalised, as the metadata `config` say: lists `mean` and `std`, one number for each channel or
-/// one for all, as timm has them. `Error`: lists that make no sense.
-inline pixel_normalisation read_normalisation(const tensor_file& file, index channels) {
-  const json config = config_of(file);
-  pixel_normalisation n;
-  const auto read = [&](const char* key, std::vector<float>& values) {
-    const json* found = config.find(key);
-    if (found == nullptr) return;
-    require(found->is_array() && !found->empty(), file.path, ": '", key, "' in the metadata 'config' is no list");
-    values.clear();
-    for (const json& x : *found) {
-      require(x.is_number(), file.path, ": '", key, "' in the metadata 'config' holds something else than numbers");
-      values.push_back(static_cast<float>(x.get<double>()));
-    }
-  };
-  read("mean", n.mean);
-  read("std", n.stddev);
-  try {
-    return n.for_channels(channels);
-  } catch (const Error& e) {
-    fail(file.path, ": metadata 'config': ", e.what());
-  }
-}
-
-/// The names of the classes in the metadata `config`; none where there is no list of so many texts.
-inline std::vector<std::string> read_class_names(const tensor_file& file, index classes) {
-  const json config = config_of(file);
-  const json* found = config.find("class_names");
-  std::vector<std::string> names;
-  if (found == nullptr || !found->is_array() || static_cast<index>(found->size()) != classes) return names;
-  for (const json& name : *found) {
-    if (!name.is_string()) return {};
-    names.push_back(name.get<std::string>());
-  }
-  return names;
-}
-
-}  // namespace detail
 
 /// What all models have: named parameters in one array.
 template <class Model, class B>
@@ -20890,88 +21932,51 @@ concept model_on = requires(Model& model, const Model& constant) {
   { constant.layout().parameters } -> std::convertible_to<const parameter_layout&>;
 };
 
-/// The configuration of the model stored in `file`. Throws with the name of what is missing or does not fit.
-inline vit_config read_config(const tensor_file& file, const vit_hints& hints = {}) {
-  const auto shape = [&](const std::string& name, std::size_t rank) {
-    const auto& s = file.at(name).shape;
-    require(s.size() == rank && std::all_of(s.begin(), s.end(), [](index n) { return n > 0; }), file.path, ": '", name,
-            "' has shape ", shape_text(s), ", expected ", rank, " dimensions that are not 0");
-    return s;
-  };
-  constexpr double most = 1 << 20;
-  const auto whole = [&](const char* key, index fallback) {
-    return static_cast<index>(detail::config_number(file, key, static_cast<double>(fallback), 1, most));
-  };
-  vit_config c;
-  c.seed = hints.seed;
-  const auto proj = shape("patch_embed.proj.weight", 4), positions = shape("pos_embed", 3),
-             head = shape("head.weight", 2), fc1 = shape("blocks.0.mlp.fc1.weight", 2);
-  require(proj[2] == proj[3], file.path, ": 'patch_embed.proj.weight' has patches of ", proj[2], "x", proj[3],
-          ", expected square ones");
-  c.dim = proj[0];
-  c.grid.patch = proj[2];
-  c.classes = head[0];
-  c.mlp_ratio = static_cast<double>(fc1[0]) / static_cast<double>(c.dim);
-  c.qkv_bias = file.contains("blocks.0.attn.qkv.bias");
-  const auto has_block = [&](index i) {
-    const auto next = file.arrays.lower_bound("blocks." + std::to_string(i) + ".");
-    return next != file.arrays.end() && next->first.starts_with("blocks." + std::to_string(i) + ".");
-  };
-  for (c.depth = 0; has_block(c.depth);) ++c.depth;
+namespace detail {
 
-  const index patches = positions[1] - 1;
-  const auto side = std::max<index>(1, std::llround(std::sqrt(static_cast<double>(patches)))) * c.grid.patch;
-  c.grid.height = hints.height.value_or(whole("H", side));
-  c.grid.width = hints.width.value_or(whole("W", side));
-  c.grid.channels = proj[1];
-  c.layer_norm_eps =
-      detail::config_number(file, "layernorm_eps", detail::config_number(file, "layer_norm_eps", 1e-6, 0, 1), 0, 1);
-  c.heads = whole("heads", 0);
-  require(!hints.heads || c.heads == 0 || c.heads == *hints.heads, file.path, ": the metadata 'config' say ", c.heads,
-          " heads, asked for are ", hints.heads.value_or(0));
-  c.heads = hints.heads.value_or(c.heads);
-  require(c.heads >= 1, file.path, ": the number of heads does not follow from the shapes; name it (--heads)");
-  require(c.dim % c.heads == 0, file.path, ": ", c.dim, " channels do not divide into ", c.heads, " heads");
-  require(c.grid.tokens() == patches, file.path, ": 'pos_embed' has places for ", patches, " patches, an image of ",
-          c.grid.height, "x", c.grid.width, " has ", c.grid.tokens(), "; name the image size");
-  c.normalisation = detail::read_normalisation(file, c.grid.channels);
-  c.class_names = detail::read_class_names(file, c.classes);
-  check(c);
-  return c;
+/// Copies one array into its place. `Error`: another shape, a number that is not finite.
+template <class T>
+void copy_parameter(const tensor_file& file, const std::string& name, const parameter& p, std::vector<T>& values) {
+  const host_array& array = file.at(name);
+  require(array.shape == p.shape, file.path, ": '", name, "' has shape ", shape_text(array.shape), ", expected ",
+          shape_text(p.shape));
+  const auto numbers = array.template as<T>();
+  for (const T x : numbers) require(std::isfinite(x), file.path, ": '", name, "' holds a number that is not finite");
+  std::copy(numbers.begin(), numbers.end(), values.begin() + p.where.offset);
 }
+
+}  // namespace detail
 
 /// Copies the arrays of `file` into a model. Every parameter must be there with its shape, and nothing else.
 template <tensor_backend B, model_on<B> Model>
 void load_parameters(B& b, Model& model, const tensor_file& file) {
-  using T = typename B::scalar;
   const parameter_layout& layout = model.layout().parameters;
-  std::vector<T> values(static_cast<std::size_t>(layout.size()), T(0));
-  for (const parameter& p : layout.table()) {
-    const host_array& array = file.at(p.name);
-    require(array.shape == p.shape, file.path, ": '", p.name, "' has shape ", shape_text(array.shape), ", expected ",
-            shape_text(p.shape));
-    const auto numbers = array.template as<T>();
-    for (const T x : numbers)
-      require(std::isfinite(x), file.path, ": '", p.name, "' holds a number that is not finite");
-    std::copy(numbers.begin(), numbers.end(), values.begin() + p.where.offset);
-  }
-  for (const auto& entry : file.arrays) {
-    const std::string& name = entry.first;
-    const bool known =
-        std::any_of(layout.table().begin(), layout.table().end(), [&](auto& p) { return p.name == name; });
-    require(known, file.path, ": array '", name, "' is no parameter of the model that the others make");
-  }
+  std::vector<typename B::scalar> values(static_cast<std::size_t>(layout.size()));
+  for (const parameter& p : layout.table()) detail::copy_parameter(file, p.name, p, values);
+  detail::check_all_known(file, layout);
   model.parameters().assign(b, 1, layout.size(), values.data());
+}
+
+/// The model of weights that were read. `Error`: a parameter that is missing or has another shape, an array that is
+/// none.
+template <tensor_backend B>
+vit<B> load_vit(B& b, const vit_weights& weights) {
+  vit<B> model(b, weights.config);
+  const parameter_layout& layout = model.layout().parameters;
+  auto values = model.parameters().to_host(b);
+  for (const parameter& p : layout.table()) {
+    if (weights.has_head || !p.name.starts_with("head.")) detail::copy_parameter(weights.file, p.name, p, values);
+  }
+  detail::check_all_known(weights.file, layout);
+  model.parameters().assign(b, 1, layout.size(), values.data());
+  return model;
 }
 
 /// The model stored in a file.
 template <tensor_backend B>
-vit<B> load_vit(B& b, const tensor_file& file, const vit_hints& hints = {}) {
-  vit<B> model(b, read_config(file, hints));
-  load_parameters(b, model, file);
-  return model;
+vit<B> load_vit(B& b, tensor_file file, const vit_hints& hints = {}) {
+  return load_vit(b, read_vit(std::move(file), hints));
 }
-
 template <tensor_backend B>
 vit<B> load_vit(B& b, const std::filesystem::path& path, const vit_hints& hints = {}) {
   return load_vit(b, load_safetensors(path), hints);
@@ -21105,20 +22110,14 @@ image_text_model<B> load_image_text(B& b, const std::filesystem::path& path) {
   return load_image_text(b, load_safetensors(path));
 }
 
-/// Starts the encoder from a Vision Transformer that was trained elsewhere, under timm's names; its head is left out.
-/// `Error`: a parameter of the encoder that is missing or has another shape.
+/// Starts the encoder from a Vision Transformer that was trained elsewhere; its head is left out. `Error`: a parameter
+/// of the encoder that is missing or has another shape.
 template <tensor_backend B>
-void load_encoder(B& b, image_text_model<B>& model, const tensor_file& vit_file) {
-  using T = typename B::scalar;
+void load_encoder(B& b, image_text_model<B>& model, const vit_weights& weights) {
   constexpr std::string_view prefix = "encoder.";
   auto values = model.parameters().to_host(b);
   for (const parameter& p : model.layout().parameters.table()) {
-    if (!p.name.starts_with(prefix)) continue;
-    const host_array& array = vit_file.at(p.name.substr(prefix.size()));
-    require(array.shape == p.shape, vit_file.path, ": '", p.name.substr(prefix.size()), "' has shape ",
-            shape_text(array.shape), ", the encoder expects ", shape_text(p.shape));
-    const auto numbers = array.template as<T>();
-    std::copy(numbers.begin(), numbers.end(), values.begin() + p.where.offset);
+    if (p.name.starts_with(prefix)) detail::copy_parameter(weights.file, p.name.substr(prefix.size()), p, values);
   }
   model.parameters().assign(b, 1, model.parameters().size(), values.data());
 }

@@ -4,6 +4,7 @@
 
 #include "cli/support.hpp"
 #include "core_tokensets/io/parse_json.hpp"
+#include "core_tokensets/tensor/eigen.hpp"
 #include "support/golden.hpp"
 #include "support/tolerance.hpp"
 
@@ -143,7 +144,9 @@ TEST_CASE("weights that do not make a model are named", "[cli]") {
   refuse_weights([](auto& f) { f.arrays.erase("pos_embed"); }, {"no array 'pos_embed'"});
   refuse_weights([](auto& f) { f.arrays.erase("blocks.1.norm1.weight"); }, {"no array 'blocks.1.norm1.weight'"});
   refuse_weights([](auto& f) { f.arrays.clear(); }, {"no array", "none at all"});
-  refuse_weights([](auto& f) { f.arrays["fc_norm.bias"] = f.at("norm.bias"); }, {"'fc_norm.bias' is no parameter"});
+  refuse_weights([](auto& f) { f.arrays["more.bias"] = f.at("norm.bias"); }, {"'more.bias' is no parameter"});
+  refuse_weights([](auto& f) { f.arrays["fc_norm.bias"] = f.at("norm.bias"); }, {"fc_norm", "mean of their patches"});
+  refuse_weights([](auto& f) { f.arrays.erase("head.weight"); }, {"no array 'head.weight'", "DINO", "cts sequence"});
   refuse_weights([](auto& f) { f.arrays["blocks.7.norm1.bias"] = f.at("norm.bias"); }, {"'blocks.7.norm1.bias'"});
   refuse_weights([](auto& f) { f.arrays["norm.bias"] = f.at("head.bias"); }, {"'norm.bias'", "[3]", "expected [16]"});
   refuse_weights([](auto& f) { f.arrays["head.weight"].shape = {48}; }, {"'head.weight'", "[48]", "2 dimensions"});
@@ -164,12 +167,76 @@ TEST_CASE("weights that do not make a model are named", "[cli]") {
                    {"'blocks.1.mlp.fc2.weight'", "not finite"});
 }
 
+TEST_CASE("pictures of another size have their positions interpolated, which is said", "[cli]") {
+  golden_files files;
+  const std::vector<cts::index> shape{2, 1, 16, 8};
+  std::vector<float> numbers(2 * 16 * 8);
+  for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<float>(i % 17) / 8 - 1;
+  files.inputs.arrays["images"] = cts::host_array::of(numbers, shape);
+  files.save();
+  CHECK(run_well(files.box, files.predict())
+            .out.find(
+                "weights: positions of 3 x 3 patches interpolated to 4 x 2 (bicubic, antialiased, as timm does)\n") ==
+        0);
+  const auto of_command = files.result(files.predict()).at("logits").as<float>();
+  CHECK(files.result(files.attribute("rollout")).at("relevance").shape == std::vector<cts::index>{2, 8});
+
+  cts::eigen_backend<float> b;
+  const auto model = cts::load_vit(b, files.weights, {.height = 16, .width = 8});
+  cts::vit_tape<cts::eigen_backend<float>> tape;
+  cts::forward(b, model, cts::patchify(numbers, model.config().grid), tape);
+  CHECK(golden::distance(of_command, tape.logits.to_host(b)) <= tolerance<float>(kind::outputs));
+}
+
+TEST_CASE("bytes for a model that does not say how pictures are normalised are told of", "[cli]") {
+  golden_files files;
+  auto config = cts::parse_json(files.weights.metadata["config"], "config");
+  config.erase("mean"), config.erase("std");
+  files.weights.metadata["config"] = config.dump();
+  const auto shape = files.inputs.at("images").shape;
+  files.inputs.arrays["images"] = cts::host_array::of(std::vector<std::uint8_t>(2 * 12 * 12, 255), shape);
+  files.save();
+  CHECK(run_well(files.box, files.predict()).out ==
+        "images: bytes, normalised as most are, since the model does not say how: (x / 255 - 0.5) / 0.5\n");
+}
+
+TEST_CASE("weights from elsewhere are described, predicted with and learnt from", "[cli]") {
+  const sandbox box;
+  const auto foreign = golden::folder("foreign");
+  for (const std::string name : {"layer_scale", "hf_vit", "oblong_pictures", "registers"}) {
+    INFO(name);
+    const auto expected = cts::load_safetensors(foreign / (name + ".expected.safetensors"));
+    run_well(box, with("predict", {{"--weights", (foreign / (name + ".safetensors")).string()},
+                                   {"--inputs", (foreign / (name + ".expected.safetensors")).string()},
+                                   {"--heads", "3"},
+                                   {"--out", box / "out"}}));
+    CHECK(golden::distance(cts::load_safetensors(box.path / "out").at("logits").as<double>(),
+                           expected.at("logits").as<double>()) <= tolerance<float>(kind::outputs));
+  }
+  const std::string backbone = (foreign / "no_head.safetensors").string();
+  const auto described = run_well(box, {"info", "--weights", backbone}).out;
+  CHECK(described.find("head        none\n") != std::string::npos);
+  CHECK(described.find("loads       yes with --heads, to start a sequence from") != std::string::npos);
+  const auto parsed = cts::parse_json(run_well(box, {"info", "--json", "--weights", backbone}).out, "info");
+  CHECK(parsed.at("head") == "none");
+
+  auto arguments = small_sequence(box / "run");
+  for (const char* size : {"--patch", "--dim", "--depth"}) arguments.erase(size);
+  arguments["--weights"] = backbone, arguments["--heads"] = "3", arguments["--image"] = "8";
+  const auto learnt = run_well(box, with("sequence", arguments)).out;
+  CHECK(learnt.find("weights: without a head of its own\n") != std::string::npos);
+  CHECK(learnt.find("weights: positions of 2 x 2 patches interpolated to 4 x 4") != std::string::npos);
+  const auto model = cts::load_safetensors(box.path / "run" / "model.safetensors");
+  CHECK(model.at("head.weight").shape == std::vector<cts::index>{4, 12});
+  CHECK(model.at("pos_embed").shape == std::vector<cts::index>{1, 17, 12});
+}
+
 TEST_CASE("inputs that do not fit the model are named", "[cli]") {
   refuse_inputs([](auto& f) { f.arrays.erase("images"); }, {"no array 'images'"});
   refuse_inputs([](auto& f) { f.arrays.erase("labels"); }, {"no array 'labels'"});
-  refuse_inputs([](auto& f) { f.arrays["images"].shape = {2, 1, 16, 9}; }, {"[2, 1, 16, 9]", "[B, 1, 12, 12]"});
-  refuse_inputs([](auto& f) { f.arrays["images"].shape = {1, 2, 12, 12}; }, {"[1, 2, 12, 12]", "[B, 1, 12, 12]"});
-  refuse_inputs([](auto& f) { f.arrays["images"].shape = {2, 144}; }, {"[2, 144]", "[B, 1, 12, 12]"});
+  refuse_inputs([](auto& f) { f.arrays["images"].shape = {2, 1, 16, 9}; }, {"[2, 1, 16, 9]", "[B, 1, H, W]"});
+  refuse_inputs([](auto& f) { f.arrays["images"].shape = {1, 2, 12, 12}; }, {"[1, 2, 12, 12]", "[B, 1, H, W]"});
+  refuse_inputs([](auto& f) { f.arrays["images"].shape = {2, 144}; }, {"[2, 144]", "[B, 1, H, W]"});
   refuse_inputs([](auto& f) { f.arrays["images"] = {cts::dtype::f32, {0, 1, 12, 12}, {}}; }, {"[0, 1, 12, 12]"});
   refuse_inputs([](auto& f) { set_first(f.arrays["images"], std::nanf("")); }, {"'images'", "not finite"});
   refuse_inputs([](auto& f) { f.arrays["labels"] = cts::host_array::of(std::vector<std::int64_t>{1}); },

@@ -264,7 +264,7 @@ TEST_CASE("the encoder may start from a Vision Transformer", "[image_text][io]")
   const auto config = small_config();
   const auto vit = ragged::lively_model(b, config.image);
   cts::image_text_model<backend> model(b, config);
-  cts::load_encoder(b, model, cts::to_file(b, vit));
+  cts::load_encoder(b, model, cts::read_vit(cts::to_file(b, vit)));
   const auto images = ragged::noise(config.image, {2, 4, 3});
   cts::image_text_tape<backend> tape;
   cts::encode(b, model, images, tape);
@@ -274,7 +274,8 @@ TEST_CASE("the encoder may start from a Vision Transformer", "[image_text][io]")
   CHECK((tape.stream.back().to_host(b) == plain.stream.back().to_host(b)));
   auto other = config.image;
   other.dim = 16;
-  CHECK_THROWS_AS(cts::load_encoder(b, model, cts::to_file(b, ragged::lively_model(b, other))), cts::Error);
+  CHECK_THROWS_AS(cts::load_encoder(b, model, cts::read_vit(cts::to_file(b, ragged::lively_model(b, other)))),
+                  cts::Error);
 }
 
 TEST_CASE("texts that do not fit the model are refused", "[image_text]") {

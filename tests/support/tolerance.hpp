@@ -7,15 +7,17 @@
 #include <limits>
 #include <type_traits>
 
-/// `conserved`: a sum of relevance that should be 1; `unstable`: rules that divide by what may be close to 0.
-enum class kind { plain, explicit_rules, relevance, unstable, key_bias, conserved };
+/// `conserved`: a sum of relevance that should be 1; `unstable`: rules that divide by what may be close to 0;
+/// `outputs`: what a small model computes forwards.
+enum class kind { plain, explicit_rules, relevance, unstable, key_bias, conserved, outputs };
 
 template <class T>
 constexpr double tolerance(kind k = kind::plain) {
   if constexpr (std::is_same_v<T, double>) {
-    return k == kind::conserved ? 4e-8 : 1e-9;
+    return k == kind::conserved ? 4e-8 : k == kind::outputs ? 1e-10 : 1e-9;
   } else {
-    return k == kind::plain                               ? 1e-4
+    return k == kind::outputs                             ? 1e-5
+           : k == kind::plain                             ? 1e-4
            : k == kind::explicit_rules                    ? 1e-3
            : k == kind::relevance || k == kind::conserved ? 1e-2
                                                           : 5e-2;

@@ -120,11 +120,12 @@ std::vector<double> suppressed_logits(const atman& method, B& b, variation_engin
       [&](index v, variation& out) {
         const index s = samples[static_cast<std::size_t>(v)], begin = batch.offsets[static_cast<std::size_t>(s)];
         engine.whole(s, out);
-        const index n = static_cast<index>(out.rows.size()) - 1;
+        const index n = batch.offsets[static_cast<std::size_t>(s + 1)] - begin;
         out.factors.push_back(1);
         for (index j = 0; j < n; ++j) {
           out.factors.push_back(suppression(method, cosine[static_cast<std::size_t>(s)], n, v - begin, j));
         }
+        out.factors.resize(out.rows.size(), 1);
       },
       [&](index, std::span<const T> row) { logits.insert(logits.end(), row.begin(), row.end()); });
   return logits;

@@ -22,7 +22,7 @@ struct conservation_report {
   std::int32_t explained_class = 0;
   double start = 0;                                        ///< what relevance started as
   double at_tokens = 0, at_embeddings = 0, at_pixels = 0;  ///< sums over the patches and, for tokens, the class token
-  double class_token = 0, positions = 0;                   ///< kept by the class token; given to positions (patches)
+  double class_token = 0, positions = 0;  ///< kept by class token and registers; given to positions (patches)
   double linear = 0, norms = 0, attention = 0, sums = 0, activations = 0;  ///< absorbed
   double growth = 0;      ///< largest sum of absolute relevance at the input of a block, by that at the start
   bool exploded = false;  ///< growth is beyond the limit or not finite
@@ -186,6 +186,8 @@ std::vector<conservation_report> audit(const lrp::composite& c, B& b, const vit<
     detail::read_flows(records, s, depth, r);
     const auto sample = static_cast<index>(s);
     r.class_token = double(tokens[static_cast<std::size_t>(plan.rows().begin(sample))]);
+    for (index row = plan.rows().begin(sample + 1) - plan.registers; row < plan.rows().begin(sample + 1); ++row)
+      r.class_token += double(tokens[static_cast<std::size_t>(row)]);
     for (index row = plan.rows().begin(sample); row < plan.rows().begin(sample + 1); ++row)
       r.at_tokens += double(tokens[static_cast<std::size_t>(row)]);
     for (index p = batch.offsets[s]; p < batch.offsets[s + 1]; ++p) {

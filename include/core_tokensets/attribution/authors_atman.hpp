@@ -60,9 +60,10 @@ std::vector<authors_atman_walk> walk_patches(const authors_atman& method, B& b, 
       [&](index v, variation& out) {
         const auto [s, i] = visits[static_cast<std::size_t>(v)];
         engine.whole(static_cast<index>(s), out);
-        const index n = static_cast<index>(out.rows.size()) - 1;
+        const index n = batch.offsets[s + 1] - batch.offsets[s];
         out.factors.push_back(1);
         for (index j = 0; j < n; ++j) out.factors.push_back(suppression(suppress, cosine[s], n, i, j));
+        out.factors.resize(out.rows.size(), 1);
       },
       [&](index v, std::span<const T> changed) {
         const std::size_t s = visits[static_cast<std::size_t>(v)].first;

@@ -25,7 +25,7 @@ std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const 
   std::vector<double> relevance;
   for (index s = 0; s < batch.samples(); ++s) {
     const view<const T> as = layout.matrices(a.data(), s, heads), gs = layout.matrices(g.data(), s, heads);
-    const index patches = as.cols - 1, begin = batch.offsets[static_cast<std::size_t>(s)];
+    const index patches = as.cols - 1 - ws.tape.plan.registers, begin = batch.offsets[static_cast<std::size_t>(s)];
     const auto counts = [&](index c) {
       return batch.token_weights.empty() ? 1.0 : double(batch.token_weights[static_cast<std::size_t>(begin + c - 1)]);
     };

@@ -69,7 +69,7 @@ void upload_column(B& b, const std::vector<double>& values, tensor<B>& column) {
 }  // namespace detail
 
 /// From relevance at the tokens (`ws.relevance`) to the patch embeddings `[P, D]` (=): the share of position embeddings
-/// and everything of the class token is left out.
+/// and everything of class token and registers is left out.
 template <tensor_backend B, class Observer = lrp::no_observer, class T = typename B::scalar>
 void embedding_relevance(const lrp::composite& c, B& b, const vit<B>& model, attribution_workspace<B>& ws, view<T> out,
                          const Observer& observe = {}) {
@@ -80,6 +80,7 @@ void embedding_relevance(const lrp::composite& c, B& b, const vit<B>& model, att
   b.scatter_add_rows(*parts, *std::as_const(ws.tape.embeddings), plan.patch_rows.data());
   const view<const T> cls = model.view_parameters()[model.layout().embedding.class_token];
   b.scatter_add_rows(*parts, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
+  add_registers<B, T>(b, model.layout().embedding, model.view_parameters(), plan, *parts);
   lrp::relevance<B, T>(c.positions, b, ws.all_rows, *std::as_const(ws.relevance), *parts, *ws.tape.stream[0], *at_part,
                        *at_position);
   observe(lrp::stage::embedding_share, ws.all_rows, view<const T>(*at_part));

@@ -90,7 +90,7 @@ std::vector<double> general_rollout(const rollout& method, B& b, const vit<B>& m
     });
   }
   std::vector<double> relevance;
-  for (const auto& row : rows) relevance.insert(relevance.end(), row.begin() + 1, row.end());
+  for (const auto& row : rows) relevance.insert(relevance.end(), row.begin() + 1, row.end() - plan.registers);
   return relevance;
 }
 

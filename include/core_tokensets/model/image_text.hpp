@@ -29,6 +29,7 @@ struct image_text_config {
 /// Throws where the sizes do not fit together.
 inline void check(const image_text_config& c) {
   check(c.image);
+  require(c.image.registers == 0, "image_text: ", c.image.registers, " registers, an encoder here has none");
   const text_config& t = c.text;
   require(t.vocabulary > 2 && t.length > 1 && t.dim > 0 && t.depth > 0 && t.heads > 0,
           "image_text: vocabulary, length, dim, depth and heads must be positive (vocabulary 3, length 2 or more)");
@@ -230,7 +231,7 @@ void encode(B& b, const image_text_model<B>& model, const token_batch& batch, im
   const image_text_layout& l = model.layout();
   const auto p = model.view_parameters();
   detail::check_batch(batch, c);
-  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale, batch.token_weights);
+  tape.plan.assign(b, l.embedding, batch.offsets, batch.positions, batch.scale, batch.token_weights);
   detail::upload_patches(b, batch, tape.patches);
   tape.embeddings.resize(b, batch.tokens(), c.dim);
   const std::size_t depth = l.blocks.size();

@@ -80,20 +80,14 @@ image_text_model<B> load_image_text(B& b, const std::filesystem::path& path) {
   return load_image_text(b, load_safetensors(path));
 }
 
-/// Starts the encoder from a Vision Transformer that was trained elsewhere, under timm's names; its head is left out.
-/// `Error`: a parameter of the encoder that is missing or has another shape.
+/// Starts the encoder from a Vision Transformer that was trained elsewhere; its head is left out. `Error`: a parameter
+/// of the encoder that is missing or has another shape.
 template <tensor_backend B>
-void load_encoder(B& b, image_text_model<B>& model, const tensor_file& vit_file) {
-  using T = typename B::scalar;
+void load_encoder(B& b, image_text_model<B>& model, const vit_weights& weights) {
   constexpr std::string_view prefix = "encoder.";
   auto values = model.parameters().to_host(b);
   for (const parameter& p : model.layout().parameters.table()) {
-    if (!p.name.starts_with(prefix)) continue;
-    const host_array& array = vit_file.at(p.name.substr(prefix.size()));
-    require(array.shape == p.shape, vit_file.path, ": '", p.name.substr(prefix.size()), "' has shape ",
-            shape_text(array.shape), ", the encoder expects ", shape_text(p.shape));
-    const auto numbers = array.template as<T>();
-    std::copy(numbers.begin(), numbers.end(), values.begin() + p.where.offset);
+    if (p.name.starts_with(prefix)) detail::copy_parameter(weights.file, p.name.substr(prefix.size()), p, values);
   }
   model.parameters().assign(b, 1, model.parameters().size(), values.data());
 }

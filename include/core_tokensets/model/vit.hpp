@@ -21,6 +21,7 @@ namespace core_tokensets {
 struct vit_config {
   patch_grid grid = {32, 32, 3, 4};
   index dim = 192, depth = 6, heads = 3, classes = 10;
+  index registers = 0;  ///< tokens beside class token and patches that all others may use
   double mlp_ratio = 4;
   bool qkv_bias = true;
   double layer_norm_eps = 1e-6;
@@ -36,6 +37,7 @@ inline void check(const vit_config& c) {
   require(c.dim > 0 && c.depth > 0 && c.heads > 0 && c.classes > 0,
           "vit: dim, depth, heads and classes must be positive");
   c.grid.check("vit");
+  require(c.registers >= 0 && c.registers <= 1024, "vit: ", c.registers, " registers, expected 0 to 1024");
   require(c.dim % c.heads == 0, "vit: ", c.dim, " channels do not divide into ", c.heads, " heads");
   require(c.mlp_ratio > 0 && c.mlp_ratio <= 1024 && c.hidden() > 0, "vit: mlp_ratio ", c.mlp_ratio,
           ", expected more than 0 and at most 1024, with at least one hidden channel");
@@ -66,9 +68,13 @@ struct vit_layout {
 template <class Layers>
 void add_encoder(Layers& l, parameter_layout& parameters, const vit_config& c, const std::string& prefix = "") {
   l.embedding.class_token = parameters.add(prefix + "cls_token", {1, 1, c.dim}, false);
-  l.embedding.positions = parameters.add(prefix + "pos_embed", {1, c.grid.tokens() + 1, c.dim}, false);
-  l.embedding.positions.rows = c.grid.tokens() + 1;
-  l.embedding.positions.cols = c.dim;
+  const auto add_table = [&](const char* name, index rows) {
+    slot table = parameters.add(prefix + name, {1, rows, c.dim}, false);
+    table.rows = rows, table.cols = c.dim;
+    return table;
+  };
+  if (c.registers > 0) l.embedding.registers = add_table("reg_token", c.registers);
+  l.embedding.positions = add_table("pos_embed", 1 + c.registers + c.grid.tokens());
   l.embedding.proj.weight =
       parameters.add(prefix + "patch_embed.proj.weight", {c.dim, c.grid.channels, c.grid.patch, c.grid.patch}, true);
   l.embedding.proj.bias = parameters.add(prefix + "patch_embed.proj.bias", {c.dim}, false);
@@ -87,7 +93,8 @@ inline vit_layout make_layout(const vit_config& c) {
   return l;
 }
 
-/// Normal numbers of standard deviation 0.02 for matrices, positions and class token; 1 for norm gains; 0 for the rest.
+/// Normal numbers of standard deviation 0.02 for matrices, positions, class token and registers; 1 for norm gains; 0
+/// for the rest.
 template <class T>
 std::vector<T> initial_parameters(std::uint64_t seed, const parameter_layout& layout) {
   std::vector<T> values(static_cast<std::size_t>(layout.size()), T(0));
@@ -262,7 +269,7 @@ void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& t
   const vit_layout& l = model.layout();
   const auto p = model.view_parameters();
   detail::check_batch(batch, c);
-  tape.plan.assign(b, batch.offsets, batch.positions, batch.scale, batch.token_weights);
+  tape.plan.assign(b, l.embedding, batch.offsets, batch.positions, batch.scale, batch.token_weights);
   detail::upload_patches(b, batch, tape.patches);
   tape.embeddings.resize(b, batch.tokens(), c.dim);
   const auto depth = static_cast<std::size_t>(c.depth);

@@ -39,7 +39,7 @@ namespace detail {
 inline std::vector<std::vector<std::string>> layers_from_head(index depth) {
   std::vector<std::vector<std::string>> layers{{"head.", "norm."}};
   for (index i = depth; i-- > 0;) layers.push_back({"blocks." + std::to_string(i) + "."});
-  layers.push_back({"patch_embed.", "pos_embed", "cls_token"});
+  layers.push_back({"patch_embed.", "pos_embed", "cls_token", "reg_token"});
   return layers;
 }
 

@@ -28,13 +28,13 @@ inline void check_start_layer(const char* method, index start, index depth) {
 }
 }  // namespace detail
 
-/// Numbers of tokens `[T]` without those of the class tokens: `[P]`.
+/// Numbers of tokens `[T]` without those of class tokens and registers: `[P]`.
 template <tensor_backend B, class T>
 std::vector<double> patch_entries(const std::vector<T>& of_tokens, const embedding_plan<B>& plan) {
   std::vector<double> of_patches;
   for (index s = 0; s < plan.rows().count(); ++s) {
     of_patches.insert(of_patches.end(), of_tokens.begin() + plan.rows().begin(s) + 1,
-                      of_tokens.begin() + plan.rows().begin(s + 1));
+                      of_tokens.begin() + plan.rows().begin(s + 1) - plan.registers);
   }
   return of_patches;
 }

@@ -23,8 +23,8 @@ inline std::vector<index> sample_of_patch(const token_batch& batch) {
 
 }  // namespace detail
 
-/// One changed version: rows of the engine's table of tokens, class token first, and where wanted a factor on the
-/// attention score of each as a key (all or none of the versions of a run).
+/// One changed version: rows of the engine's table of tokens, class token first and registers last, and where wanted a
+/// factor on the attention score of each as a key (all or none of the versions of a run).
 struct variation {
   std::vector<std::int32_t> rows;
   std::vector<double> factors;
@@ -42,7 +42,7 @@ class variation_engine {
     const auto& l = model.layout();
     const auto p = model.view_parameters();
     const index dim = model.config().dim;
-    plan_.assign(b, batch.offsets, batch.positions, batch.scale, batch.token_weights);
+    plan_.assign(b, l.embedding, batch.offsets, batch.positions, batch.scale, batch.token_weights);
     weights_ = plan_.key_weights.to_host(b);
     if (!weights_.empty()) weights_.insert(weights_.end(), batch.token_weights.begin(), batch.token_weights.end());
     core_tokensets::detail::upload_patches(b, batch, patches_);
@@ -52,7 +52,7 @@ class variation_engine {
                   zeroed = (*table_).slice_rows(plan_.tokens(), batch.tokens());
     forward<B, T>(b, l.embedding, p, plan_, *std::as_const(patches_), *embeddings_, tokens);
     std::vector<std::int32_t> positions(batch.positions);
-    for (auto& position : positions) ++position;
+    for (auto& position : positions) position += static_cast<std::int32_t>(l.embedding.first_patch());
     row_list<B> of_patch;
     of_patch.assign(b, positions);
     b.gather_rows(zeroed, p[l.embedding.positions], of_patch.data());

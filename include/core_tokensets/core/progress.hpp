@@ -29,16 +29,23 @@ using progress_callback = std::function<void(const progress&)>;
 /// Counts the steps of one job and reports each of them to a callback.
 class progress_meter {
  public:
-  progress_meter(const progress_callback& callback, std::string what, std::ptrdiff_t total)
-      : callback_(callback), start_(std::chrono::steady_clock::now()) {
+  /// `done` of the steps were done before, in `seconds`.
+  progress_meter(const progress_callback& callback, std::string what, std::ptrdiff_t total, std::ptrdiff_t done = 0,
+                 double seconds = 0)
+      : callback_(callback), start_(std::chrono::steady_clock::now()), before_(seconds) {
     state_.what = std::move(what);
-    state_.total = total;
+    state_.done = done, state_.total = total;
+  }
+
+  /// Seconds that all steps so far took.
+  double seconds() const {
+    return before_ + std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   }
 
   void step(const std::string& note = {}) {
     ++state_.done;
     if (!callback_) return;
-    state_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    state_.seconds = seconds();
     state_.note = note;
     callback_(state_);
   }
@@ -46,6 +53,7 @@ class progress_meter {
  private:
   const progress_callback& callback_;
   std::chrono::steady_clock::time_point start_;
+  double before_;
   progress state_;
 };
 

@@ -40,7 +40,8 @@ struct sequence_arguments {
   std::ptrdiff_t tasks = 5, per_class = 0, image = 0, patch = 4, dim = 96, depth = 4, heads = 0;
   std::ptrdiff_t pictures = 0, test_pictures = 300, text_depth = 2, vocabulary = 1024, beams = 1;
   int threads = 0;
-  bool resume = false, quiet = false, diagnose = false, skip_damaged = false;
+  double save_every = core_tokensets::checkpoint_options{}.seconds;
+  bool resume = false, overwrite = false, quiet = false, diagnose = false, skip_damaged = false;
   bool tells = true;  ///< what was read is printed; a study reads the same many times
 };
 
@@ -51,6 +52,8 @@ struct sequence_outcome {
       figures;  ///< relevance on test pictures, then kept tokens if there are any
 };
 
+/// The option --seed, whose value is a whole number of 64 bits.
+void add_seed(CLI::App& command, std::uint64_t& seed);
 /// Adds all options of `cts sequence` to a command; where one is given several times the last counts.
 void add_sequence_options(CLI::App& command, sequence_arguments& a);
 

@@ -52,8 +52,6 @@ struct sequence_outcome {
       figures;  ///< relevance on test pictures, then kept tokens if there are any
 };
 
-/// The option --seed, whose value is a whole number of 64 bits.
-void add_seed(CLI::App& command, std::uint64_t& seed);
 /// Adds all options of `cts sequence` to a command; where one is given several times the last counts.
 void add_sequence_options(CLI::App& command, sequence_arguments& a);
 

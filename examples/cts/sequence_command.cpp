@@ -1,6 +1,5 @@
 // cts sequence: tasks that arrive one after another, with any kind of memory.
 
-#include <charconv>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -293,18 +292,6 @@ void add_memory_options(CLI::App& c, sequence_arguments& a) {
 }
 
 }  // namespace
-
-void add_seed(CLI::App& c, std::uint64_t& seed) {
-  const CLI::Validator whole(
-      [](std::string& text) {
-        std::uint64_t value = 0;
-        const auto [end, bad] = std::from_chars(text.data(), text.data() + text.size(), value);
-        if (bad == std::errc() && end == text.data() + text.size()) return std::string();
-        return "'" + text + "': expected a whole number from 0 to 18446744073709551615";
-      },
-      "");
-  c.add_option("--seed", seed, "of all random choices")->check(whole);
-}
 
 void add_sequence_options(CLI::App& c, sequence_arguments& a) {
   c.option_defaults()->always_capture_default()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);

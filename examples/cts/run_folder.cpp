@@ -1,5 +1,11 @@
 #include "run_folder.hpp"
 
+#include <signal.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <vector>
+
 #include "core_tokensets/train/sequence.hpp"
 
 namespace cts_command {
@@ -38,6 +44,19 @@ void run_folder::begin(std::ptrdiff_t model_bytes, std::ptrdiff_t memory_bytes) 
   cts::with_file_errors([&] {
     for (const char* name : finished) fs::remove(path_ / name);
     for (const char* name : unfinished) fs::remove(path_ / name);
+  });
+}
+
+void run_folder::tidy() const {
+  cts::with_file_errors([&] {
+    std::vector<fs::path> left;
+    for (const auto& entry : fs::directory_iterator(path_)) {
+      int process = 0, number = 0;
+      if (std::sscanf(entry.path().filename().c_str(), ".%d-%d.tmp", &process, &number) == 2 && process > 0 &&
+          ::kill(process, 0) != 0 && errno == ESRCH)
+        left.push_back(entry.path());
+    }
+    for (const auto& file : left) fs::remove(file);
   });
 }
 

@@ -17,6 +17,8 @@ class run_folder {
   /// Called when all was checked but this: `Error` where the disk has no room for a model of so many bytes with its
   /// moments and such a memory. Removes the run that is to be replaced.
   void begin(std::ptrdiff_t model_bytes, std::ptrdiff_t memory_bytes) const;
+  /// Called when all tasks are learnt: removes what is left of processes that were killed while they wrote here.
+  void tidy() const;
 
  private:
   std::filesystem::path path_;

@@ -162,6 +162,7 @@ struct sequence_work {
         learner, stream, {.out = a.out, .resume = a.resume, .after_task = progress.after_task()},
         [&](const auto& l, const cts::task& t) { return a.diagnose ? cts::diagnose(b, l, t) : l.evaluate(t.test()); });
     noted.reset();  // all is saved but the report
+    if (folder) folder->tidy();
     outcome = {cts::to_json(result), {}};
     outcome.results["config"] = config;
     outcome.results["settings"] = learner.settings();
@@ -254,6 +255,7 @@ struct text_sequence_work {
         cts::run_sequence(learner, stream, {.out = a.out, .resume = a.resume, .after_task = progress.after_task()},
                           [&](const auto& l, const cts::text_task& t) { return l.evaluate(t.test(), writing); });
     noted.reset();  // all is saved but the report
+    if (folder) folder->tidy();
     outcome = {cts::to_json(result), {}};
     outcome.results["config"] = config;
     outcome.results["settings"] = learner.settings();

@@ -39,8 +39,8 @@ cts::report_page page_of(const cts::json& runs, const std::vector<cts::report_fi
 void demo(sequence_arguments a) {
   const std::filesystem::path out = a.out;
   const cts::output_folder folder(out);
-  cts::require(!std::filesystem::exists(out / "results.json") || std::filesystem::exists(out / "heat-maps.png"),
-               a.out, ": holds a run that is not of cts demo; choose another --out");
+  cts::require(!std::filesystem::exists(out / "results.json") || std::filesystem::exists(out / "heat-maps.png"), a.out,
+               ": holds a run that is not of cts demo; choose another --out");
   a.out.clear();
   std::printf(
       "Ten classes of built-in pictures in five tasks of two, one after the other; every memory has %s of the\n"

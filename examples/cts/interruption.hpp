@@ -1,6 +1,6 @@
 #pragma once
-// Long work that is asked to end: the first SIGINT or SIGTERM is noted, so that what was done so far is saved; the second
-// ends the program at once.
+// Long work that is asked to end: the first SIGINT or SIGTERM is noted, so that what was done so far is saved; the
+// second ends the program at once.
 
 #include <signal.h>
 
@@ -20,7 +20,8 @@ class interruption {
   static int asked();
 
  private:
-  struct sigaction before_int_ {}, before_term_ {};
+  struct sigaction before_int_ {
+  }, before_term_{};
 };
 
 /// The words of a command as one types them into a shell, so that what was interrupted goes on: `cts sequence` with

@@ -36,8 +36,8 @@ run_folder::run_folder(const sequence_arguments& a) : path_(a.out), overwrite_(a
 }
 
 void run_folder::begin(std::ptrdiff_t model_bytes, std::ptrdiff_t memory_bytes) const {
-  // A half-learnt task has the parameters and two moments, twice while it is replaced; besides there are the model after
-  // the last task, memories and a report.
+  // A half-learnt task has the parameters and two moments, twice while it is replaced; besides there are the model
+  // after the last task, memories and a report.
   const auto bytes = 7 * model_bytes + 3 * memory_bytes + (1 << 20);
   cts::check_space(path_, static_cast<std::uintmax_t>(bytes), "model, memory and what goes on after an interruption");
   if (!overwrite_) return;

@@ -1,6 +1,7 @@
 #pragma once
-// How threads wait for each other. OpenMP's own choice is to spin for a while, which costs a busy machine whole slices of
-// its processors' time: there all threads were several times slower than one. Threads that sleep are never much slower.
+// How threads wait for each other. OpenMP's own choice is to spin for a while, which costs a busy machine whole slices
+// of its processors' time: there all threads were several times slower than one. Threads that sleep are never much
+// slower.
 
 #include <stdlib.h>
 #include <unistd.h>

@@ -18,9 +18,13 @@ using options = std::map<std::string, std::string>;
 /// One task of steps that take long enough to be interrupted in.
 arguments long_run(const std::string& out, const options& changes = {}) {
   auto all = small_sequence(out);
-  for (const auto& [name, value] :
-       options{{"--memory", "joint"}, {"--tasks", "1"}, {"--per-class", "100"}, {"--dim", "64"}, {"--depth", "4"},
-               {"--batch", "200"}, {"--epochs", "10"}})
+  for (const auto& [name, value] : options{{"--memory", "joint"},
+                                           {"--tasks", "1"},
+                                           {"--per-class", "100"},
+                                           {"--dim", "64"},
+                                           {"--depth", "4"},
+                                           {"--batch", "200"},
+                                           {"--epochs", "10"}})
     all[name] = value;
   return with("sequence", all, changes);
 }

@@ -186,7 +186,6 @@ TEST_CASE("resume starts afresh where there is nothing, and does no work where a
   const auto printed = run_well(box, three_tasks(whole, {}, true)).out;
   CHECK(printed.find("core-tokenset") != std::string::npos);
   CHECK(box.listing() == before);
-
 }
 
 TEST_CASE("a run that is there is neither overwritten nor gone on with unless that was asked for", "[cli][resume]") {
@@ -199,7 +198,8 @@ TEST_CASE("a run that is there is neither overwritten nor gone on with unless th
   check_refused(box, three_tasks(out), {out.string(), "there is a finished run", "--overwrite"});
   check_refused(box, three_tasks(out, {{"--overwrite", ""}}, true), {"choose one"});
   // What cannot be done at all leaves the old run as it is.
-  check_refused(box, three_tasks(out, {{"--overwrite", ""}, {"--data", "folder:" + (box.path / "no").string()}}), {"no"});
+  check_refused(box, three_tasks(out, {{"--overwrite", ""}, {"--data", "folder:" + (box.path / "no").string()}}),
+                {"no"});
   const options other{{"--seed", "5"}, {"--memory", "none"}};
   auto anew = other;
   anew["--overwrite"] = "";

@@ -88,7 +88,8 @@ inline std::string to_text(const progress& p) {
 inline progress_callback console_progress(std::FILE* to = stderr, double seconds = 30) {
   using clock = std::chrono::steady_clock;
   const bool terminal = ::isatty(::fileno(to)) != 0;
-  const auto pause = std::chrono::duration_cast<clock::duration>(std::chrono::duration<double>(terminal ? 0.1 : seconds));
+  const auto pause =
+      std::chrono::duration_cast<clock::duration>(std::chrono::duration<double>(terminal ? 0.1 : seconds));
   return [to, terminal, pause, last = clock::time_point{}](const progress& p) mutable {
     const auto now = clock::now();
     const bool finished = p.done == p.total;

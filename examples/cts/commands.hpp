@@ -2,11 +2,26 @@
 // The subcommands: each adds its options to the program and runs when it is named.
 
 #include <CLI/CLI.hpp>
+#include <charconv>
+#include <cstdint>
 #include <string>
 
 #include "core_tokensets/core/error.hpp"
 
 namespace cts_command {
+
+/// The option --seed, a whole number of 64 bits.
+inline void add_seed(CLI::App& command, std::uint64_t& seed, const char* about = "of all random choices") {
+  const CLI::Validator whole(
+      [](const std::string& text) {
+        std::uint64_t value = 0;
+        const auto [end, bad] = std::from_chars(text.data(), text.data() + text.size(), value);
+        if (bad == std::errc() && end == text.data() + text.size()) return std::string();
+        return "'" + text + "', expected a whole number from 0 to 18446744073709551615";
+      },
+      "");
+  command.add_option("--seed", seed, about)->check(whole);
+}
 
 /// What every command on a stored model takes.
 struct model_options {
@@ -15,7 +30,10 @@ struct model_options {
   int threads = 0;
 
   void add_to(CLI::App& command) {
-    command.add_option("--weights", weights, "model as safetensors, timm's or Hugging Face's; cts info --weights says what it is")->required();
+    command
+        .add_option("--weights", weights,
+                    "model as safetensors, timm's or Hugging Face's; cts info --weights says what it is")
+        ->required();
     command
         .add_option("--inputs", inputs,
                     "safetensors with images [B,C,H,W] (F32 as normalised, or U8 0-255) and, where needed, labels [B]")

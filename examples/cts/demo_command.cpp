@@ -39,6 +39,8 @@ cts::report_page page_of(const cts::json& runs, const std::vector<cts::report_fi
 void demo(sequence_arguments a) {
   const std::filesystem::path out = a.out;
   const cts::output_folder folder(out);
+  cts::require(!std::filesystem::exists(out / "results.json") || std::filesystem::exists(out / "heat-maps.png"), a.out,
+               ": holds a run that is not of cts demo; choose another --out");
   a.out.clear();
   std::printf(
       "Ten classes of built-in pictures in five tasks of two, one after the other; every memory has %s of the\n"
@@ -77,7 +79,7 @@ void add_demo(CLI::App& app) {
   a->out = "cts-demo";
   auto* c = app.add_subcommand("demo", "all memories on built-in pictures, in a few minutes");
   c->add_option("--out", a->out, "folder of the report and the pictures");
-  c->add_option("--seed", a->fit.seed, "of all random choices")->check(CLI::NonNegativeNumber);
+  add_seed(*c, a->fit.seed);
   c->add_option("--threads", a->threads, "0: as many as there are");
   c->add_flag("--quiet", a->quiet, "no progress line");
   c->final_callback([a] { demo(*a); });

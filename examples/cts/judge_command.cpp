@@ -193,7 +193,7 @@ void add_judge(CLI::App& app) {
   c->add_option("--batch", a->batch, "pictures at a time")->check(CLI::PositiveNumber);
   c->add_option("--steps", a->steps, "points of the deletion curves")->check(CLI::PositiveNumber);
   c->add_option("--sets", a->sets, "random sets of tokens of a picture")->check(CLI::PositiveNumber);
-  c->add_option("--seed", a->seed, "of all random choices");
+  add_seed(*c, a->seed);
   c->add_option("--threads", a->threads, "0: as many as there are");
   c->add_flag("--skip-damaged", a->skip_damaged, "folder: go on without files that cannot be read, and count them");
   c->add_flag("--quiet", a->quiet, "no progress line");

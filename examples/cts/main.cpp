@@ -10,6 +10,9 @@
 #include <string>
 
 #include "commands.hpp"
+#include "core_tokensets/train/fit_options.hpp"
+#include "interruption.hpp"
+#include "waiting_policy.hpp"
 
 namespace {
 
@@ -36,6 +39,7 @@ int complain(const char* what, int code) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  cts_command::let_threads_sleep(argv);
   CLI::App app{"core tokensets: Vision Transformers, attribution and a sparse token memory"};
   app.require_subcommand(1);
   cts_command::add_predict(app);
@@ -55,6 +59,10 @@ int main(int argc, char** argv) {
     return 0;
   } catch (const CLI::ParseError& error) {
     return error.get_exit_code() == 0 ? app.exit(error) : complain(error.what(), 2);
+  } catch (const core_tokensets::stopped& reason) {
+    const std::string words = cts_command::command_that_goes_on(argc, argv);
+    std::fprintf(stderr, "cts: %s; go on with\n%s\n", reason.what(), words.c_str());
+    cts_command::end_by(cts_command::interruption::asked());
   } catch (const core_tokensets::Error& error) {
     return complain(error.what(), 2);
   } catch (const std::filesystem::filesystem_error& error) {

@@ -41,7 +41,7 @@ void add_attribute(CLI::App& app) {
   command->footer(methods_help());
   command->add_option("--target", o->target, "argmax, label, class:K, loss, margin or margin:A,B");
   command->add_option("--start-layer", o->start_layer, "first block, for methods that have one");
-  command->add_option("--seed", o->seed, "for methods that have one");
+  add_seed(*command, o->seed, "for methods that have one");
   command->add_option("--pictures", o->pictures, "folder for the images under their relevance, N.png");
   command->final_callback([o] {
     const auto method = cts::attribution_text(o->method, {.start_layer = o->start_layer, .seed = o->seed});

@@ -41,7 +41,8 @@ struct sequence_arguments {
                  heads = 0;
   std::ptrdiff_t pictures = 0, test_pictures = 300, text_depth = 2, vocabulary = 1024, beams = 1;
   int threads = 0;
-  bool resume = false, quiet = false, diagnose = false, skip_damaged = false;
+  double save_every = core_tokensets::checkpoint_options{}.seconds;
+  bool resume = false, overwrite = false, quiet = false, diagnose = false, skip_damaged = false;
   bool tells = true;  ///< what was read is printed; a study reads the same many times
 };
 

@@ -43,7 +43,7 @@ data_request request_of(const sequence_arguments& a) {
 cts::learner_options learner_options_of(const sequence_arguments& a) {
   cts::learner_options o{.budget = cts::parse_budget(a.budget), .fit = a.fit};
   o.fit.replay_batch = a.fit.batch;
-  if (!a.quiet) o.fit.on_progress = cts::console_progress();
+  o.fit.checkpoint.seconds = a.save_every;
   return o;
 }
 
@@ -116,6 +116,8 @@ void check(const sequence_arguments& a) {
   within("--warm-up", a.fit.warm_up, 0.0, 1.0);
   within("--clip", a.fit.clip, 0.0, 1e30);
   within("--backbone-rate", a.fit.backbone_rate, 0.0, 1e6);
+  within("--save-every", a.save_every, 0.0, 1e9);
+  cts::require(!a.resume || !a.overwrite, "--resume goes on with what is there, --overwrite begins anew: choose one");
   check(a.fit);
   bool known = false;
   std::string all;
@@ -254,7 +256,8 @@ void add_data_options(CLI::App& c, sequence_arguments& a) {
 }
 
 void add_model_options(CLI::App& c, sequence_arguments& a) {
-  c.add_option("--weights", a.weights, "start from this model; a head is not needed, other picture sizes are interpolated");
+  c.add_option("--weights", a.weights,
+               "start from this model; a head is not needed, other picture sizes are interpolated");
   c.add_option("--patch", a.patch, "side of a patch in pixels; with --weights that of the model counts");
   c.add_option("--dim", a.dim, "channels of a token; with --weights those of the model count");
   c.add_option("--depth", a.depth, "blocks; with --weights those of the model count");
@@ -285,7 +288,7 @@ void add_training_options(CLI::App& c, sequence_arguments& a) {
   c.add_option("--shift", f.shift, "new pictures are moved by at most so many pixels");
   c.add_option("--flip", f.flip, "probability that a new picture is mirrored; never with texts");
   c.add_flag("--augment-replay", f.augment_replay, "replayed samples are mirrored, too");
-  c.add_option("--seed", f.seed, "of all random choices")->check(CLI::NonNegativeNumber);
+  add_seed(c, f.seed);
 }
 
 void add_memory_options(CLI::App& c, sequence_arguments& a) {
@@ -315,8 +318,11 @@ void add_sequence_options(CLI::App& c, sequence_arguments& a) {
   add_memory_options(c, a);
   c.add_option("--backend", a.backend, "what computes; cts info lists what there is");
   c.add_option("--threads", a.threads, "0: as many as there are; results do not depend on it");
-  c.add_flag("--resume", a.resume, "go on from the last checkpoint in DIR");
-  c.add_flag("--quiet", a.quiet, "no progress line");
+  c.add_flag("--resume", a.resume, "go on where the run in DIR was interrupted, to the same results");
+  c.add_flag("--overwrite", a.overwrite, "begin anew where there is a run in DIR");
+  c.add_option("--save-every", a.save_every,
+               "seconds after which DIR gets how far a task is, to go on from there; SIGINT and SIGTERM save it, too");
+  c.add_flag("--quiet", a.quiet, "no progress: neither a line on a terminal nor lines into a file or pipe");
   c.add_flag("--diagnose", a.diagnose,
              "also measures whether stored pictures look like pictures to the model (classes; results and report)");
   c.add_option("--out", a.out, "folder of the results")->required();

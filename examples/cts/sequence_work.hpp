@@ -12,7 +12,10 @@
 #include "core_tokensets/train/auto_tokenset.hpp"
 #include "core_tokensets/train/diagnose.hpp"
 #include "core_tokensets/train/sequence.hpp"
+#include "interruption.hpp"
 #include "methods.hpp"
+#include "run_folder.hpp"
+#include "run_progress.hpp"
 #include "sequence.hpp"
 
 namespace cts_command {
@@ -30,7 +33,8 @@ struct named_parts {
   cts::learner_options options;
 
   explicit named_parts(const sequence_arguments& a)
-      : attribute(method_named<B>(a.attribute.empty() ? cts::text_of(cts::usual_attribute<cts::grad_lrp>()) : a.attribute)),
+      : attribute(
+            method_named<B>(a.attribute.empty() ? cts::text_of(cts::usual_attribute<cts::grad_lrp>()) : a.attribute)),
         strategy(strategy_of(a, attribute)),
         options(learner_options_of(a)) {
     check(a);
@@ -138,6 +142,20 @@ cts::vit<B> first_model(B& b, const sequence_arguments& a, const cts::dataset& t
   return cts::load_vit(b, weights);
 }
 
+/// What training tells, and when it stops.
+inline void prepare(cts::fit_options& fit, const sequence_arguments& a, const run_progress& progress,
+                    const cts::json& config) {
+  fit.on_progress = progress.steps();
+  fit.checkpoint.about = config;
+  fit.checkpoint.about.erase("backend");  // the files are the same for all
+  if (!a.out.empty()) fit.checkpoint.stop = [] { return interruption::asked() != 0; };
+}
+
+template <class Model>
+cts::index bytes_of(const Model& model) {
+  return model.parameters().size() * static_cast<cts::index>(sizeof(*model.parameters().data()));
+}
+
 /// Learns the classes of a stream of tasks.
 struct sequence_work {
   const sequence_arguments& a;
@@ -148,19 +166,28 @@ struct sequence_work {
   void operator()(B& b) const {
     named_parts<B, cts::vit<B>> parts(a);
     if (only_check) return;
-    std::optional<cts::output_folder> folder;
-    if (!a.out.empty()) folder.emplace(a.out);
+    std::optional<run_folder> folder;
+    if (!a.out.empty()) folder.emplace(a);
     const auto stream = cts::class_incremental(read_classes(request_of(a)), task_options_of(a));
     const cts::dataset& train = stream.data().train;
     if (a.tells) tell_pictures(train, stream.data().test);
     std::vector<std::string> notes;
     auto model = first_model(b, a, train, cts::seen_classes(stream[0]), notes);
     const auto config = config_of(a, model.config());
+    const run_progress progress(a.quiet);
+    prepare(parts.options.fit, a, progress, config);
     cts::continual_learner learner(b, std::move(model), parts.options, parts.strategy, parts.objective,
                                    parts.optimiser);
+    std::optional<interruption> noted;
+    if (folder) {
+      folder->begin(bytes_of(learner.model()), most_memory_bytes(a, train, std::max(train.classes(), a.tasks)));
+      noted.emplace();
+    }
     const auto result = cts::run_sequence(
-        learner, stream, {.out = a.out, .resume = a.resume},
+        learner, stream, {.out = a.out, .resume = a.resume, .after_task = progress.after_task()},
         [&](const auto& l, const cts::task& t) { return a.diagnose ? cts::diagnose(b, l, t) : l.evaluate(t.test()); });
+    noted.reset();  // all is saved but the report
+    if (folder) folder->tidy();
     outcome = {cts::to_json(result), {}};
     outcome.results["config"] = config;
     outcome.results["settings"] = learner.settings();
@@ -235,19 +262,28 @@ struct text_sequence_work {
   void operator()(B& b) const {
     named_parts<B, cts::image_text_model<B>> parts(a);
     if (only_check) return;
-    std::optional<cts::output_folder> folder;
-    if (!a.out.empty()) folder.emplace(a.out);
+    std::optional<run_folder> folder;
+    if (!a.out.empty()) folder.emplace(a);
     const auto stream = read_texts(request_of(a), a.tasks);
     const cts::dataset& pictures = stream.data().train.images;
     if (a.tells) tell_pictures(pictures, stream.data().test.images);
     auto model = make_model(b, a, stream);
     const auto config = config_of(a, model.config().image);
+    const run_progress progress(a.quiet);
+    prepare(parts.options.fit, a, progress, config);
     const cts::generation_options writing{.beams = a.beams, .length = a.task == "vqa" ? 12 : 40};
     cts::continual_learner learner(b, std::move(model), parts.options, parts.strategy, parts.objective,
                                    parts.optimiser);
+    std::optional<interruption> noted;
+    if (folder) {
+      folder->begin(bytes_of(learner.model()), most_memory_bytes(a, stream.data().train, stream.size()));
+      noted.emplace();
+    }
     const auto result =
-        cts::run_sequence(learner, stream, {.out = a.out, .resume = a.resume},
+        cts::run_sequence(learner, stream, {.out = a.out, .resume = a.resume, .after_task = progress.after_task()},
                           [&](const auto& l, const cts::text_task& t) { return l.evaluate(t.test(), writing); });
+    noted.reset();  // all is saved but the report
+    if (folder) folder->tidy();
     outcome = {cts::to_json(result), {}};
     outcome.results["config"] = config;
     outcome.results["settings"] = learner.settings();

@@ -10516,6 +10516,10 @@ void judge(const M& method, measured_answers<B>& m, const judge_options& o, answ
 // ==== core_tokensets/core/progress.hpp ====
 // Progress of long work: how far, how fast, how long it will still take.
 
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdio>
@@ -10544,16 +10548,23 @@ using progress_callback = std::function<void(const progress&)>;
 /// Counts the steps of one job and reports each of them to a callback.
 class progress_meter {
  public:
-  progress_meter(const progress_callback& callback, std::string what, std::ptrdiff_t total)
-      : callback_(callback), start_(std::chrono::steady_clock::now()) {
+  /// `done` of the steps were done before, in `seconds`.
+  progress_meter(const progress_callback& callback, std::string what, std::ptrdiff_t total, std::ptrdiff_t done = 0,
+                 double seconds = 0)
+      : callback_(callback), start_(std::chrono::steady_clock::now()), before_(seconds) {
     state_.what = std::move(what);
-    state_.total = total;
+    state_.done = done, state_.total = total;
+  }
+
+  /// Seconds that all steps so far took.
+  double seconds() const {
+    return before_ + std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   }
 
   void step(const std::string& note = {}) {
     ++state_.done;
     if (!callback_) return;
-    state_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    state_.seconds = seconds();
     state_.note = note;
     callback_(state_);
   }
@@ -10561,20 +10572,53 @@ class progress_meter {
  private:
   const progress_callback& callback_;
   std::chrono::steady_clock::time_point start_;
+  double before_;
   progress state_;
 };
 
-/// A callback that keeps one line on standard error up to date, at most ten times a second.
-inline progress_callback console_progress() {
-  return [last = std::chrono::steady_clock::time_point{}](const progress& p) mutable {
-    const auto now = std::chrono::steady_clock::now();
+namespace detail {
+
+/// "0:05", "12:30", "1:02:03"
+inline std::string clock_text(double seconds) {
+  const long s = seconds < 3e9 ? static_cast<long>(seconds + 0.5) : 0;
+  char text[40];
+  if (s < 3600) {
+    std::snprintf(text, sizeof text, "%ld:%02ld", s / 60, s % 60);
+  } else {
+    std::snprintf(text, sizeof text, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+  }
+  return text;
+}
+
+}  // namespace detail
+
+/// "task 1/5 30/50  0:07 left  loss 0.626"
+inline std::string to_text(const progress& p) {
+  return p.what + " " + std::to_string(p.done) + "/" + std::to_string(p.total) + "  " +
+         detail::clock_text(p.seconds_left()) + " left" + (p.note.empty() ? "" : "  " + p.note);
+}
+
+/// A callback that keeps one line on a terminal up to date, at most ten times a second. Where `to` is no terminal, as a
+/// file or a pipe, it writes plain lines, at most one each `seconds`, and one at the end of each job.
+inline progress_callback console_progress(std::FILE* to = stderr, double seconds = 30) {
+  using clock = std::chrono::steady_clock;
+  const bool terminal = ::isatty(::fileno(to)) != 0;
+  const auto pause =
+      std::chrono::duration_cast<clock::duration>(std::chrono::duration<double>(terminal ? 0.1 : seconds));
+  return [to, terminal, pause, last = clock::time_point{}](const progress& p) mutable {
+    const auto now = clock::now();
     const bool finished = p.done == p.total;
-    if (!finished && now - last < std::chrono::milliseconds(100)) return;
+    if (!terminal && last == clock::time_point{}) last = now;  // the first line says nothing yet
+    if (!finished && now - last < pause) return;
     last = now;
-    const int left = static_cast<int>(p.seconds_left() + 0.5);
-    std::fprintf(stderr, "\r%s %td/%td  %d:%02d left  %s\033[K%s", p.what.c_str(), p.done, p.total, left / 60,
-                 left % 60, p.note.c_str(), finished ? "\n" : "");
-    std::fflush(stderr);
+    std::string line = to_text(p);
+    if (terminal) {
+      winsize size{};  // a line that is wrapped could not be written over
+      if (::ioctl(::fileno(to), TIOCGWINSZ, &size) == 0 && size.ws_col > 1)
+        line.resize(std::min<std::size_t>(line.size(), size.ws_col - 1));
+    }
+    std::fprintf(to, terminal ? "\r%s\033[K%s" : "%s%s", line.c_str(), finished || !terminal ? "\n" : "");
+    std::fflush(to);
   };
 }
 
@@ -15329,13 +15373,19 @@ inline std::vector<std::string> corpus_of(const visual_text& data) {
 }  // namespace core_tokensets
 
 // ==== core_tokensets/io/atomic_folder.hpp ====
-// A whole folder that appears at once: it is filled under a temporary name beside its place and then renamed.
+// A whole folder that appears at once: it is filled under a temporary name beside its place and then renamed. A folder
+// for long work: its own as long as it runs.
 
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
+#include <cstdio>
 #include <filesystem>
+#include <fstream>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -15374,14 +15424,68 @@ struct temporary_folder {
 
 }  // namespace detail
 
-/// A folder for the results of long work: made where it is missing, and tried for writing at once. `Error` with the
-/// reason where that fails. It goes away with this object if it was made by it and is still empty.
+namespace detail {
+
+/// "process 123 (cts sequence ...)": who holds the lock of a folder, as far as the system tells.
+inline std::string holder_of(int folder) {
+  struct stat info {};
+  std::ifstream locks("/proc/locks");
+  std::string line;
+  if (::fstat(folder, &info) != 0) return "another process";
+  while (std::getline(locks, line)) {  // "1: FLOCK  ADVISORY  WRITE 123 08:01:4711 0 EOF"
+    long pid = 0;
+    unsigned major = 0, minor = 0;
+    unsigned long long inode = 0;
+    if (std::sscanf(line.c_str(), "%*s FLOCK %*s %*s %ld %x:%x:%llu", &pid, &major, &minor, &inode) != 4 || pid <= 0 ||
+        inode != info.st_ino)
+      continue;
+    std::ifstream words("/proc/" + std::to_string(pid) + "/cmdline");
+    std::string command, word;
+    while (std::getline(words, word, '\0') && command.size() < 200) command += (command.empty() ? "" : " ") + word;
+    return "process " + std::to_string(pid) + (command.empty() ? "" : " (" + command + ")");
+  }
+  return "another process";
+}
+
+/// The right to write into a folder, which one process has at a time; the system takes it back when a process ends,
+/// however it does. `Error` that names the process that has it.
+class folder_lock {
+ public:
+  explicit folder_lock(const std::filesystem::path& path)
+      : folder_(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), {}) {
+    if (folder_.descriptor < 0) fail_file(path, "open the folder");
+    if (::flock(folder_.descriptor, LOCK_EX | LOCK_NB) == 0) return;
+    // Some file systems over a network have no locks of folders; results can be written there all the same.
+    require(errno != EWOULDBLOCK, path.string(), ": ", holder_of(folder_.descriptor),
+            " writes into this folder; wait until it ends, or choose another folder");
+  }
+
+ private:
+  open_file folder_;
+};
+
+}  // namespace detail
+
+/// `Error` where the disk of a folder has no room for `bytes` more, of which `what` says what they are for.
+inline void check_space(const std::filesystem::path& folder, std::uintmax_t bytes, const std::string& what) {
+  std::error_code unknown;
+  const auto space = std::filesystem::space(folder, unknown);
+  if (unknown) return;  // the system does not say
+  const auto in_mib = [](std::uintmax_t n) { return std::to_string((n + (1 << 20) - 1) >> 20) + " MiB"; };
+  require(space.available >= bytes, folder.string(), ": the disk has room for ", space.available >> 20, " MiB, ", what,
+          " may take ", in_mib(bytes));
+}
+
+/// A folder for the results of long work: made where it is missing, tried for writing at once, and kept from all other
+/// processes as long as this object lives. `Error` with the reason where that fails; it names the process that has the
+/// folder. The folder goes away with this object if it was made by it and is still empty.
 class output_folder {
  public:
   explicit output_folder(std::filesystem::path path) : path_(std::move(path)) {
     std::error_code ignored;
     made_ = !std::filesystem::exists(path_, ignored);
     detail::make_folders(path_);
+    lock_.emplace(path_);
     auto [descriptor, temporary] = detail::create_temporary(path_, path_ / "results");
     const detail::open_file probe(descriptor, std::move(temporary));
   }
@@ -15394,6 +15498,7 @@ class output_folder {
 
  private:
   std::filesystem::path path_;
+  std::optional<detail::folder_lock> lock_;
   bool made_ = false;
 };
 
@@ -26225,7 +26330,9 @@ inline index bytes_of_data(const visual_text& d) {
 // How a model is trained: everything but its objective and its optimiser, which are types.
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
+#include <stdexcept>
 
 
 namespace core_tokensets {
@@ -26240,6 +26347,24 @@ inline constexpr std::array words<token_drop_rule>{"random", "memory"};
 
 /// New pictures as a memory would keep them: from a whole batch, with the texts about it (null for classes), to `out`.
 using remembered_form = std::function<void(const token_batch& whole, const text_batch* texts, token_batch& out)>;
+
+/// What training throws that was asked to stop. How far it came is in the file of its checkpoint, if it has one.
+class stopped : public std::runtime_error {
+ public:
+  explicit stopped(const std::filesystem::path& file)
+      : std::runtime_error(file.empty() ? "training was stopped"
+                                        : "training was stopped; " + file.string() + " holds how far it came") {}
+};
+
+/// How training is interrupted within a task and goes on from there to the same bits. It goes on where `file` is there,
+/// which is an error where it is damaged or of another training. A learner removes the file when it is saved after the
+/// task; who calls `fit` removes it when its results are safe.
+struct checkpoint_options {
+  std::filesystem::path file = {};  ///< empty: the task is learnt in one go
+  double seconds = 60;              ///< between two times that it is written, at least
+  std::function<bool()> stop = {};  ///< asked after every step: true writes the file and throws `stopped`
+  json about = json::object();      ///< what else the training depends on, to be told where the file has another
+};
 
 struct fit_options {
   index epochs = 5;
@@ -26260,6 +26385,7 @@ struct fit_options {
   std::uint64_t seed = 0;
   progress_callback on_progress = {};
   remembered_form as_remembered = {};  ///< for `drop_rule` memory and equal footing; a learner sets it
+  checkpoint_options checkpoint = {};  ///< results do not depend on it
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
@@ -26303,6 +26429,7 @@ inline void check(const fit_options& o) {
   require(o.token_drop < 1, "fit: token_drop ", o.token_drop, ", expected less than 1: something must be left");
   share("token_drop_often", o.token_drop_often, 1);
   share("flip", o.flip, 1);
+  require(o.checkpoint.seconds >= 0, "fit: checkpoint.seconds ", o.checkpoint.seconds, ", expected at least 0");
 }
 
 /// The seed of everything random in task t.
@@ -26938,6 +27065,252 @@ void load_state(auto_tokenset<S, A, R>& r, const tensor_file& file) {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/train/setting_differences.hpp ====
+// What two lots of settings differ in, in words: why a saved state is not one's own.
+
+#include <string>
+
+
+namespace core_tokensets {
+
+/// "epochs was 2, now it is 3; fit.seed was ..." of all values that differ, inner ones by their path; empty where none
+/// does. Keys that `was` lacks were not there, and those that `now` lacks are gone.
+inline std::string setting_differences(const json& was, const json& now, const std::string& name = "") {
+  if (was == now) return {};
+  if (!was.is_object() || !now.is_object())
+    return (name.empty() ? "settings" : name) + " was " + was.dump() + ", now it is " + now.dump();
+  std::string all;
+  const auto add = [&](const std::string& text) { all += (all.empty() || text.empty() ? "" : "; ") + text; };
+  const auto path = [&](const std::string& key) { return name.empty() ? key : name + "." + key; };
+  for (const auto& [key, value] : was.items()) {
+    add(now.contains(key) ? setting_differences(value, now.at(key), path(key))
+                          : path(key) + " was " + value.dump() + ", now there is none");
+  }
+  for (const auto& [key, value] : now.items()) {
+    if (!was.contains(key)) add("there was no " + path(key) + ", now it is " + value.dump());
+  }
+  return all;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/checkpoint.hpp ====
+// Training that is interrupted in the middle of a task and goes on from there to the same bits: the state is everything
+// that the next step depends on, since random numbers are functions of seed and step.
+
+#include <array>
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <typeinfo>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// Where training stands between two steps.
+struct fit_position {
+  index steps = 0;                 ///< that are done
+  double seconds = 0;              ///< that they took
+  double loss = 0;                 ///< as it was last looked at
+  std::uint64_t replay_cycle = 0;  ///< of the replay: `replay_sampler::state::cycle_start`, `cursor`
+  index replay_cursor = 0;
+};
+
+namespace detail {
+
+/// The file of an interrupted training: parameters, the optimiser's moments, the position, and what the training
+/// depends on, by which a file of another one is told.
+class fit_checkpoint {
+ public:
+  /// Reads the file, if there is one. `depends_on()` is what the training depends on, as JSON; it is asked only where
+  /// a file is named. `Error`: the file is damaged, or belongs to another training (names what differs).
+  template <class Facts>
+  fit_checkpoint(const checkpoint_options& o, const Facts& depends_on) : o_(o) {
+    if (o_.file.empty()) return;
+    facts_ = json{{"library", library_version}, {"about", o_.about}};
+    facts_.update(depends_on());
+    if (std::filesystem::exists(o_.file)) read();
+  }
+
+  /// True if the training goes on from a file.
+  bool found() const { return found_.has_value(); }
+  /// Where it begins, or goes on.
+  const fit_position& position() const { return at_; }
+
+  /// Gives a training the numbers of the file, if there is one.
+  template <tensor_backend B>
+  void restore(B& b, tensor<B>& parameters, optimiser_state<B>& state) {
+    saved_ = std::chrono::steady_clock::now();
+    if (!found_) return;
+    using T = typename B::scalar;
+    for (const auto& [name, to] :
+         {std::pair("parameters", &parameters), {"first", &state.first}, {"second", &state.second}}) {
+      const host_array& from = found_->at(name);
+      require(from.type == dtype_of<T> && from.size() == to->size(), o_.file.string(), ": '", name, "' holds ",
+              from.size(), " numbers of type ", dtype_name(from.type), ", expected ", to->size(), " of type ",
+              dtype_name(dtype_of<T>));
+      to->assign(b, 1, to->size(), from.as<T>().data());
+    }
+    state.steps = at_.steps;
+    found_->arrays.clear();
+  }
+
+  /// Called after every step: saves where it is time to. Throws `stopped`, having saved, where training shall stop.
+  template <tensor_backend B>
+  void after_step(B& b, const tensor<B>& parameters, const optimiser_state<B>& state, const fit_position& at) {
+    const bool stop = o_.stop && o_.stop();
+    const auto now = std::chrono::steady_clock::now();
+    const bool due = std::chrono::duration<double>(now - saved_).count() >= o_.seconds;
+    if (!o_.file.empty() && (stop || due)) {
+      tensor_file file;
+      for (const auto& [name, from] :
+           {std::pair("parameters", &parameters), {"first", &state.first}, {"second", &state.second}})
+        file.arrays.emplace(name, host_array::of(from->to_host(b)));
+      write(at, std::move(file));
+      saved_ = std::chrono::steady_clock::now();
+    }
+    if (stop) throw stopped(o_.file);
+  }
+
+ private:
+  static constexpr const char *kind = "core_tokensets.interrupted_training", *version = "1";
+
+  /// Over all that the file holds but itself.
+  static std::string checksum_of(const tensor_file& file) {
+    std::uint64_t sum = fnv1a({});
+    for (const auto& [key, value] : file.metadata) {
+      if (key != "checksum") sum = fnv1a(value, fnv1a(key, sum));
+    }
+    for (const auto& [name, array] : file.arrays) sum = fnv1a(array.bytes, fnv1a(name, sum));
+    return checksum_text(sum);
+  }
+
+  void write(const fit_position& at, tensor_file file) const {
+    file.metadata = {{"kind", kind},
+                     {"version", version},
+                     {"depends_on", facts_.dump()},
+                     {"position", json{{"steps", at.steps},
+                                       {"seconds", at.seconds},
+                                       {"loss", at.loss},
+                                       {"replay_cycle", at.replay_cycle},
+                                       {"replay_cursor", at.replay_cursor}}
+                                      .dump()}};
+    file.metadata["checksum"] = checksum_of(file);
+    if (o_.file.has_parent_path()) make_folders(o_.file.parent_path());
+    save_safetensors(o_.file, file);
+  }
+
+  void read() {
+    const std::string path = o_.file.string(), anew = "; remove it to begin the task anew";
+    try {
+      found_ = load_safetensors(o_.file);
+    } catch (const Error& e) {
+      fail(e.what(), "; it should hold an interrupted training", anew);
+    }
+    const auto& m = found_->metadata;
+    require(m.contains("kind") && m.at("kind") == kind && m.contains("version") && m.contains("depends_on") &&
+                m.contains("position") && m.contains("checksum"),
+            path, ": not an interrupted training; choose another file");
+    require(m.at("version") == version, path, ": an interrupted training of version ", m.at("version"),
+            ", this library knows ", version, anew);
+    require(m.at("checksum") == checksum_of(*found_), path, ": it was altered (its checksum does not match)", anew);
+    const std::string differ = setting_differences(parse_json(m.at("depends_on"), path), facts_);
+    require(differ.empty(), path, ": belongs to a training with other settings or data: ", differ,
+            "; go on with the old ones, or remove the file to begin the task anew");
+    const json at = parse_json(m.at("position"), path);
+    at_ = {.steps = at.at("steps").get<index>(),
+           .seconds = at.at("seconds").get<double>(),
+           .loss = at.at("loss").get<double>(),
+           .replay_cycle = at.at("replay_cycle").get<std::uint64_t>(),
+           .replay_cursor = at.at("replay_cursor").get<index>()};
+  }
+
+  checkpoint_options o_;
+  json facts_;
+  std::optional<tensor_file> found_;
+  fit_position at_;
+  std::chrono::steady_clock::time_point saved_ = std::chrono::steady_clock::now();
+};
+
+/// A number by which the samples of a view are told from others.
+inline std::uint64_t checksum_of(const sample_view<dataset>& samples) {
+  const dataset& data = *samples.data;
+  const std::array shape{data.height, data.width, data.channels};
+  std::uint64_t sum = fnv1a(std::as_bytes(std::span(shape)));
+  for (const index i : samples.indices) {
+    const std::span pixels(data.view_of(i).pixels, static_cast<std::size_t>(data.image_size()));
+    const std::int32_t label = data.label(i);
+    sum = fnv1a(std::as_bytes(std::span(&label, 1)), fnv1a(std::as_bytes(pixels), sum));
+  }
+  for (const auto& name : data.class_names) sum = fnv1a(name, sum);
+  return sum;
+}
+inline std::uint64_t checksum_of(const sample_view<visual_text>& samples) {
+  return fnv1a(std::as_bytes(std::span(samples.indices)), checksum(*samples.data));
+}
+
+/// A number by which a memory is told from others; 0 where there is none.
+inline std::uint64_t checksum_of(const token_memory* memory) {
+  if (memory == nullptr || memory->empty()) return 0;
+  const token_arrays& a = memory->arrays();
+  std::uint64_t sum = fnv1a(a.pixels);
+  const auto add = [&](const auto& values) { sum = fnv1a(std::as_bytes(std::span(values)), sum); };
+  add(a.pixel_offsets), add(a.positions), add(a.offsets), add(a.targets), add(a.weights), add(a.text);
+  add(a.text_offsets);
+  std::map<std::string, std::span<const std::byte>> columns;  // their order is not said anywhere
+  for (std::size_t i = 0; i < a.columns.size(); ++i) columns[a.format.columns[i].name] = a.columns[i];
+  for (const auto& [name, values] : columns) sum = fnv1a(values, fnv1a(name, sum));
+  return sum;
+}
+
+/// A number by which what a model computes is told from others.
+template <tensor_backend B, class Model>
+std::uint64_t checksum_of_model(B& b, const Model& model) {
+  const auto numbers = model.parameters().to_host(b);
+  const auto& c = image_config(model);
+  const pixel_normalisation n = c.normalisation.for_channels(c.grid.channels);
+  std::uint64_t sum = fnv1a(std::as_bytes(std::span(n.mean)), fnv1a(std::as_bytes(std::span(n.stddev))));
+  for (const parameter& p : model.layout().parameters.table()) {  // what lies between them is nobody's
+    const auto of_p =
+        std::span(numbers).subspan(static_cast<std::size_t>(p.where.offset), static_cast<std::size_t>(p.where.size()));
+    sum = fnv1a(std::as_bytes(of_p), fnv1a(p.name, sum));
+  }
+  return sum;
+}
+
+/// Name and options of a part that has them; of others the name of its type.
+template <class Part>
+std::string text_of_part(const Part& part) {
+  if constexpr (requires { text_of(part); }) {
+    return text_of(part);
+  } else {
+    return typeid(Part).name();
+  }
+}
+
+/// Everything that the training of a model on samples depends on.
+template <tensor_backend B, class Model, class Data, class Objective, class Optimiser>
+json training_facts(B& b, const Model& model, const sample_view<Data>& samples, const token_memory* memory,
+                    index number, const fit_options& o, const Objective& what, const Optimiser& optimiser) {
+  json fit = json::object();
+  fit_options::options(o, [&](const char* key, const auto& value) { fit[key] = option_text(value); });
+  return json{{"task", number + 1},
+              {"fit", fit},
+              {"objective", text_of_part(what)},
+              {"optimiser", text_of_part(optimiser)},
+              {"data", checksum_text(checksum_of(samples))},
+              {"memory", checksum_text(checksum_of(memory))},
+              {"start_model", checksum_text(checksum_of_model(b, model))}};
+}
+
+}  // namespace detail
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/train/head.hpp ====
 // The head of a classifier when classes arrive: room for them, rows that start from class means, rows of one length.
 
@@ -27343,33 +27716,43 @@ struct epoch_position {
   double schedule = 1;  ///< what the learning rate is multiplied by
 };
 
-/// The loop that all training shares: epochs of shuffled samples in batches, the learning rate's schedule, progress.
-/// `step(part, position)` trains on samples; `loss()` waits for the last step's loss and throws where it is not finite.
-template <class Step, class Loss>
-void run_epochs(std::span<const index> samples, const fit_options& o, const std::string& what, const Step& step,
-                const Loss& loss) {
+/// What training did.
+struct fit_report {
+  index steps = 0;
+  double loss = 0;             ///< of the last step
+  double earlier_seconds = 0;  ///< of the steps that were done before an interruption
+};
+
+/// The loop that all training shares: epochs of shuffled samples in batches, the learning rate's schedule, progress. It
+/// goes on behind the steps of `from`. `step(part, position)` trains on samples; `loss()` waits for the last step's
+/// loss and throws where it is not finite; `after_step(done)` is told where training stands then.
+template <class Step, class Loss, class After>
+fit_report run_epochs(std::span<const index> samples, const fit_options& o, const std::string& what,
+                      const fit_position& from, const Step& step, const Loss& loss, const After& after_step) {
   require(!samples.empty(), what, ": there are no samples to learn from");
   const auto n = static_cast<index>(samples.size());
-  const index steps = (n + o.batch - 1) / o.batch * o.epochs;
+  const index each = (n + o.batch - 1) / o.batch, steps = each * o.epochs;
   const auto warm_up = static_cast<index>(o.warm_up * static_cast<double>(steps));
   constexpr index look_every = 8;  // steps between two looks at the loss, for which a device must be waited for
-  progress_meter meter(o.on_progress, what, steps);
-  std::string note;
+  progress_meter meter(o.on_progress, what, steps, from.steps, from.seconds);
+  fit_position at = from;
   std::vector<index> order(samples.begin(), samples.end());
-  for (index epoch = 0, done = 0; epoch < o.epochs; ++epoch) {
+  for (index epoch = 0; epoch < o.epochs; ++epoch) {
     random_stream(o.seed, 1000 + static_cast<std::uint64_t>(epoch)).shuffle(std::span(order));
-    for (index begin = 0; begin < n; begin += o.batch, ++done) {
+    for (index done = std::max(at.steps, epoch * each); done < (epoch + 1) * each; ++done) {
+      const index begin = (done - epoch * each) * o.batch;
       step(std::span<const index>(order).subspan(static_cast<std::size_t>(begin),
                                                  static_cast<std::size_t>(std::min(o.batch, n - begin))),
            epoch_position{epoch, done, cosine_schedule(done, steps, warm_up)});
-      if (done % look_every == 0 || done + 1 == steps) {
-        char text[32];
-        std::snprintf(text, sizeof text, "loss %.3f", loss());
-        note = text;
-      }
+      if (done % look_every == 0 || done + 1 == steps) at.loss = loss();
+      at.steps = done + 1, at.seconds = meter.seconds();
+      char note[32];
+      std::snprintf(note, sizeof note, "loss %.3f", at.loss);
       meter.step(note);
+      after_step(at);
     }
   }
+  return {.steps = steps, .loss = at.loss, .earlier_seconds = from.seconds};
 }
 
 /// A batch of new pictures as training sees it: whole, or for some of the steps with tokens left out; or with its first
@@ -27425,11 +27808,15 @@ namespace detail {
 /// Samples of the memory, drawn step after step; none where there is no memory.
 class replay_batches {
  public:
-  replay_batches(const token_memory* memory, const vit_config& c, const fit_options& o)
+  replay_batches(const token_memory* memory, const vit_config& c, const fit_options& o, const fit_position& from)
       : memory_(memory != nullptr && !memory->empty() ? memory : nullptr),
         config_(c),
         options_(o),
-        sampler_(memory_ != nullptr ? memory_->samples() : 1, o.seed, replay_stream) {
+        sampler_(replay_sampler::state{.samples = memory_ != nullptr ? memory_->samples() : 1,
+                                       .seed = o.seed,
+                                       .stream = replay_stream,
+                                       .cycle_start = from.replay_cycle,
+                                       .cursor = from.replay_cursor}) {
     if (memory_ == nullptr) return;
     require(memory_->format().grid == c.grid, "fit: the memory holds images of ", memory_->format().grid,
             ", the model sees images of ", c.grid);
@@ -27437,6 +27824,11 @@ class replay_batches {
   explicit operator bool() const { return memory_ != nullptr; }
   /// How many join each batch.
   index count() const { return memory_ != nullptr ? std::min(options_.replay_batch, memory_->samples()) : 0; }
+
+  /// Writes down where the dealing of samples stands.
+  void mark(fit_position& at) const {
+    at.replay_cycle = sampler_.position().cycle_start, at.replay_cursor = sampler_.position().cursor;
+  }
 
   /// The next samples join the batch; returns their numbers in the memory.
   std::span<const index> append_to(token_batch& batch, index step) {
@@ -27468,9 +27860,10 @@ struct start_model {
 };
 
 template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce>
-void fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples, const token_memory* memory,
-                 index first_class, const fit_options& o, const Objective& what, const Optimiser& optimiser,
-                 const Reduce& reduce, std::optional<vit<B>> start, const std::string& name) {
+fit_report fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples, const token_memory* memory,
+                       index first_class, const fit_options& o, const Objective& what, const Optimiser& optimiser,
+                       const Reduce& reduce, std::optional<vit<B>> start, fit_checkpoint& checkpoint,
+                       const std::string& name) {
   using T = typename B::scalar;
   training_state<B> state;
   state.optimiser.reset(b, model.layout().parameters);
@@ -27478,7 +27871,8 @@ void fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples, const
     state.groups = parameter_groups(model.layout().parameters, o.backbone_rate,
                                     [](const std::string& p) { return !p.starts_with("head."); });
   }
-  replay_batches replay(memory, model.config(), o);
+  checkpoint.restore(b, model.parameters(), state.optimiser);
+  replay_batches replay(memory, model.config(), o, checkpoint.position());
   const bool keeps_logits = stored_logits(what) > 0 && replay;
   if (keeps_logits) check_stored_logits(*memory);
   new_pictures pictures;
@@ -27510,7 +27904,12 @@ void fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples, const
     });
     weights = batch.weights;
   };
-  run_epochs(samples.indices, o, name, train, [&] { return mean_loss(b, state.loss, weights); });
+  return run_epochs(
+      samples.indices, o, name, checkpoint.position(), train, [&] { return mean_loss(b, state.loss, weights); },
+      [&](fit_position at) {
+        replay.mark(at);
+        checkpoint.after_step(b, model.parameters(), state.optimiser, at);
+      });
 }
 
 }  // namespace detail
@@ -27518,42 +27917,52 @@ void fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples, const
 /// Trains a classifier on a task with replay from `memory`. The head gets room for the task's classes (`prepare_head`);
 /// the loss is the mean over the new samples plus the weighted mean over the replayed ones. Every random choice is a
 /// function of `options.seed` and the task's number. `Error`: pictures or a memory that do not fit the model, options
-/// that make no sense, a loss that is not finite.
+/// that make no sense, a loss that is not finite, a checkpoint of another training. `stopped`: see
+/// `checkpoint_options`; the model is to be made anew then, as it was before.
 template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser = adamw,
           class Reduce = local_gradients>
-void fit(B& b, vit<B>& model, const task& t, const token_memory& memory, const fit_options& options = {},
-         const Objective& what = {}, const Optimiser& optimiser = {}, const Reduce& reduce = {}) {
+fit_report fit(B& b, vit<B>& model, const task& t, const token_memory& memory, const fit_options& options = {},
+               const Objective& what = {}, const Optimiser& optimiser = {}, const Reduce& reduce = {}) {
   check(options);
   fit_options o = options;
   o.seed = seed_of_task(options.seed, t.number);
   const sample_view<dataset> samples = t.train();
   check_pictures(*samples.data, model.config());
+  detail::fit_checkpoint checkpoint(o.checkpoint, [&] {
+    return detail::training_facts(b, model, samples, &memory, t.number, options, what, optimiser);
+  });
   const index first = first_new_class(t);
   std::optional<vit<B>> start;
   if (uses_start_model(what) && first > 0 && model.config().classes >= first) start = model.copy(b);
   const auto known = static_cast<index>(model.config().class_names.size());  // rows of these have learnt something
   prepare_head(b, model, t);
-  if (o.imprint && known < model.config().classes) imprint_head(b, model, samples, std::max(first, known));
-  detail::fit_samples(b, model, samples, &memory, first, o, what, optimiser, reduce, std::move(start),
-                      t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name);
+  if (o.imprint && known < model.config().classes && !checkpoint.found())
+    imprint_head(b, model, samples, std::max(first, known));
+  const fit_report report =
+      detail::fit_samples(b, model, samples, &memory, first, o, what, optimiser, reduce, std::move(start), checkpoint,
+                          t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name);
   if (o.align) align_head(b, model, first);
+  return report;
 }
 
 /// Trains a classifier on some samples of a data set, or on all of it, without a memory. The head must have room for
 /// their labels, or has as many classes as the data after this.
 template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser = adamw,
           class Reduce = local_gradients>
-void fit(B& b, vit<B>& model, const sample_view<dataset>& samples, const fit_options& options = {},
-         const Objective& what = {}, const Optimiser& optimiser = {}, const Reduce& reduce = {}) {
+fit_report fit(B& b, vit<B>& model, const sample_view<dataset>& samples, const fit_options& options = {},
+               const Objective& what = {}, const Optimiser& optimiser = {}, const Reduce& reduce = {}) {
   check(options);
   const dataset& data = *samples.data;
   data.check("fit");
   check_pictures(data, model.config());
+  detail::fit_checkpoint checkpoint(options.checkpoint, [&] {
+    return detail::training_facts(b, model, samples, nullptr, 0, options, what, optimiser);
+  });
   if (model.config().classes < data.classes() || model.config().class_names.empty()) {
     if (model.config().classes != data.classes()) model.replace_head(b, data.classes());
     model.set_class_names(data.class_names);
   }
-  detail::fit_samples(b, model, samples, nullptr, 0, options, what, optimiser, reduce, {}, "fit");
+  return detail::fit_samples(b, model, samples, nullptr, 0, options, what, optimiser, reduce, {}, checkpoint, "fit");
 }
 
 }  // namespace core_tokensets
@@ -27924,10 +28333,15 @@ class saved_learner {
             ": it was altered (its checksum does not match)");
   }
 
+  const std::filesystem::path& folder() const { return folder_; }
   const json& state() const { return state_; }
 
-  /// `Error` that names the first setting that differs.
-  void check_settings(const json& wanted) const { compare(state_.at("settings"), wanted, ""); }
+  /// `Error` that names all settings that differ, with both of their values.
+  void check_settings(const json& wanted) const {
+    const std::string differ = setting_differences(state_.at("settings"), wanted);
+    require(differ.empty(), folder_.string(), ": what is there was made with other settings: ", differ,
+            "; choose another folder, or start anew");
+  }
 
   /// A part by its name. `Error`: altered.
   tensor_file file(const std::string& part) const { return load_safetensors(checked(part)); }
@@ -27956,17 +28370,6 @@ class saved_learner {
     require(files.at(part).at("checksum") == json(detail::file_checksum(path)), path.string(),
             ": it was altered (its checksum does not match)");
     return path;
-  }
-  void compare(const json& was, const json& wanted, const std::string& name) const {
-    if (was == wanted) return;
-    if (was.is_object() && wanted.is_object()) {
-      for (const auto& [key, value] : wanted.items()) {
-        require(was.contains(key), folder_.string(), ": saved by another version, which has no setting '", key, "'");
-        compare(was.at(key), value, name.empty() ? key : name + "." + key);
-      }
-    }
-    fail(folder_.string(), ": what is there was made with other settings: ", name, " was ", was.dump(), ", now it is ",
-         wanted.dump(), "; choose another folder, or start anew");
   }
 
   std::filesystem::path folder_;
@@ -28084,12 +28487,13 @@ inline void append_stored_texts(const token_memory& memory, std::span<const inde
 /// Trains an image-text model on a task with replay from `memory`. A step holds `options.batch` pictures with at most
 /// `texts_per_picture` of their texts each, and `replay_batch` stored samples; its loss is the mean over the new texts
 /// plus the weighted mean over the stored ones. Where pictures look as the memory would keep them, they have one
-/// text each, as stored samples do. Pictures are not mirrored. `Error`: as for classes, and a text that is too long.
+/// text each, as stored samples do. Pictures are not mirrored. `Error` and `stopped`: as for classes, and a text that
+/// is too long.
 template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser = adamw,
           class Reduce = local_gradients>
-void fit(B& b, image_text_model<B>& model, const text_task& t, const token_memory& memory,
-         const fit_options& options = {}, const Objective& what = {}, const Optimiser& optimiser = {},
-         const Reduce& reduce = {}) {
+fit_report fit(B& b, image_text_model<B>& model, const text_task& t, const token_memory& memory,
+               const fit_options& options = {}, const Objective& what = {}, const Optimiser& optimiser = {},
+               const Reduce& reduce = {}) {
   using T = typename B::scalar;
   check(options);
   require(stored_logits(what) == 0, "fit: texts have logits for each token, which a memory does not keep");
@@ -28097,6 +28501,9 @@ void fit(B& b, image_text_model<B>& model, const text_task& t, const token_memor
   o.seed = seed_of_task(options.seed, t.number);
   o.augment_replay = false;
   const visual_text& data = t.data->train;
+  detail::fit_checkpoint checkpoint(o.checkpoint, [&] {
+    return detail::training_facts(b, model, t.train(), &memory, t.number, options, what, optimiser);
+  });
   text_training_state<B> state;
   state.optimiser.reset(b, model.layout().parameters);
   if (o.backbone_rate != 1) {
@@ -28106,9 +28513,10 @@ void fit(B& b, image_text_model<B>& model, const text_task& t, const token_memor
   const tokenizer& words = model.words();
   const encoded_texts encoded(data, words, model.config().text.length);
   const samples_by_picture by_picture(data, t.train_indices);
-  detail::replay_batches replay(&memory, model.config().image, o);
   std::optional<image_text_model<B>> start;
   if (uses_start_model(what) && t.number > 0) start = model.copy(b);
+  checkpoint.restore(b, model.parameters(), state.optimiser);
+  detail::replay_batches replay(&memory, model.config().image, o, checkpoint.position());
   image_text_tape<B> start_tape;
   start_tape.keep = kept::logits;
   new_pictures pictures;
@@ -28143,9 +28551,13 @@ void fit(B& b, image_text_model<B>& model, const text_task& t, const token_memor
     }
     training_step(b, model, batch, texts, fresh, start_logits, what, optimiser, {o.clip, at.schedule}, state, reduce);
   };
-  run_epochs(by_picture.pictures(), o,
-             t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name, train,
-             [&] { return mean_loss(b, state.loss, state.tape.text.weights); });
+  return run_epochs(
+      by_picture.pictures(), o, t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name,
+      checkpoint.position(), train, [&] { return mean_loss(b, state.loss, state.tape.text.weights); },
+      [&](fit_position at) {
+        replay.mark(at);
+        checkpoint.after_step(b, model.parameters(), state.optimiser, at);
+      });
 }
 
 }  // namespace core_tokensets
@@ -28204,6 +28616,7 @@ class continual_learner {
     check(o_.fit);
   }
 
+  B& backend() const { return b_; }
   const Model& model() const { return model_; }
   const token_memory& memory() const { return memory_; }
   const Strategy& how() const { return strategy_; }
@@ -28225,10 +28638,16 @@ class continual_learner {
     }
   }
 
+  /// Where a task that is being learnt saves how far it is (`options().fit.checkpoint`). `save` removes the file of the
+  /// task that was learnt before.
+  void set_checkpoint(checkpoint_options how) { o_.fit.checkpoint = std::move(how); }
+
   /// Trains on a task with replay, then remembers it within the budget. A task that does not follow the last one in its
   /// stream is taken for what arrives next; classes are told by their names then. `Error`, before anything is trained:
-  /// data that do not fit the model, a budget that holds nothing.
+  /// data that do not fit the model, a budget that holds nothing, a checkpoint of another training. `stopped` where the
+  /// checkpoint says so; a learner that is made, or restored, as this one was goes on from there.
   learnt_task learn(const task_type& given) {
+    remove_checkpoint();  // of a task that was learnt and not saved
     task_type t = detail::arrange(given, done_, model_, o_.fresh_head && done_ == 0);
     const room space = room_for(t);
     check_room(t, space);
@@ -28237,11 +28656,12 @@ class continual_learner {
     if (o_.fresh_head && done_ == 0) detail::forget_head(b_, model_, t);
     const auto start = std::chrono::steady_clock::now();
     if (const auto lesson = detail::training_task_of(strategy_, t)) {
-      fit(b_, model_, *lesson, memory_, fit_options_for(t), objective_, optimiser_);
+      report.train_seconds =
+          fit(b_, model_, *lesson, memory_, fit_options_for(t), objective_, optimiser_).earlier_seconds;
     } else {
       detail::make_head(b_, model_, t);
     }
-    report.train_seconds = detail::seconds_since(start);
+    report.train_seconds += detail::seconds_since(start);
     if (t.of == 0 && done_ > 0) {
       make_room(memory_, sources_, space.before, [&](const token_memory& m) { return detail::price_of(strategy_, m); });
     }
@@ -28256,6 +28676,7 @@ class continual_learner {
     report.memory_bytes = memory_bytes();
     report.memory_samples = memory_.samples(), report.memory_tokens = memory_.tokens();
     ++done_;
+    has_old_checkpoint_ = true;
     return report;
   }
   /// The same with all samples of a data set, as they arrive.
@@ -28290,16 +28711,20 @@ class continual_learner {
   json settings() const {
     json fit = json::object();
     fit_options::options(o_.fit, [&](const char* key, const auto& value) { fit[key] = detail::option_text(value); });
-    return json{{"library", library_version},
-                {"strategy", text_of(strategy_)},
-                {"objective", text_of(objective_)},
-                {"optimiser", text_of(optimiser_)},
-                {"budget",
-                 {{"amount", o_.budget.amount},
-                  {"fraction", o_.budget.is_fraction},
-                  {"each", detail::option_text(o_.budget.each)}}},
-                {"fresh_head", o_.fresh_head},
-                {"fit", fit}};
+    const vit_config& c = image_config(model_);
+    return json{
+        {"library", library_version},
+        {"model",
+         {{"image", c.grid.height}, {"patch", c.grid.patch}, {"dim", c.dim}, {"depth", c.depth}, {"heads", c.heads}}},
+        {"strategy", text_of(strategy_)},
+        {"objective", text_of(objective_)},
+        {"optimiser", text_of(optimiser_)},
+        {"budget",
+         {{"amount", o_.budget.amount},
+          {"fraction", o_.budget.is_fraction},
+          {"each", detail::option_text(o_.budget.each)}}},
+        {"fresh_head", o_.fresh_head},
+        {"fit", fit}};
   }
 
   /// Writes model, memory and settings into a folder, which is made. Whenever the program dies, what was saved last is
@@ -28314,10 +28739,11 @@ class continual_learner {
                       {"sources", sources_},
                       {"seen_bytes", seen_bytes_},
                       {"notes", notes}});
+    remove_checkpoint();
   }
 
   /// Goes on from what was saved in a folder; returns its notes. `Error`: none there, altered, or saved with other
-  /// settings (names the first that differs).
+  /// settings (names all that differ).
   json restore(const std::filesystem::path& folder) {
     const saved_learner saved(folder);
     saved.check_settings(settings());
@@ -28327,6 +28753,7 @@ class continual_learner {
     sources_ = saved.state().at("sources").template get<std::vector<index>>();
     done_ = saved.state().at("tasks").template get<index>();
     seen_bytes_ = saved.state().at("seen_bytes").template get<index>();
+    has_old_checkpoint_ = false;
     return saved.state().at("notes");
   }
   /// Tells the strategy of a task that was learnt before it was restored and whose data are at hand again.
@@ -28368,6 +28795,7 @@ class continual_learner {
   }
   fit_options fit_options_for(const task_type&) {
     fit_options f = o_.fit;
+    f.checkpoint.about["strategy"] = text_of(strategy_);  // says what "as remembered" means
     f.as_remembered = [this](const token_batch& whole, const text_batch* texts, token_batch& out) {
       detail::as_remembered(b_, std::as_const(strategy_), std::as_const(model_), whole, texts, o_.fit.missing, out);
     };
@@ -28382,6 +28810,13 @@ class continual_learner {
     }
   }
 
+  /// The file of a task that this learner has learnt; one that was there before is gone on from.
+  void remove_checkpoint() const {
+    std::error_code ignored;
+    if (std::exchange(has_old_checkpoint_, false) && !o_.fit.checkpoint.file.empty())
+      std::filesystem::remove(o_.fit.checkpoint.file, ignored);
+  }
+
   B& b_;
   Model model_;
   learner_options o_;
@@ -28391,6 +28826,7 @@ class continual_learner {
   token_memory memory_;
   std::vector<index> sources_;
   index done_ = 0, seen_bytes_ = 0;
+  mutable bool has_old_checkpoint_ = false;  ///< saving changes nothing else here
 };
 
 /// A learner that was saved in a folder, for classes or (with `image_text_model<B>` as the model) for texts. Parts that
@@ -28642,7 +29078,7 @@ struct sequence_result {
 
 /// Where checkpoints go, and what is told.
 struct sequence_options {
-  std::filesystem::path out = {};  ///< folder of checkpoints; empty: none
+  std::filesystem::path out = {};  ///< folder of checkpoints, after each task and within; empty: none
   bool resume = false;             ///< go on from the last checkpoint in `out`, to the same bits
   /// Called after every task, with the results so far.
   std::function<void(const learnt_task&, const sequence_result&)> after_task = {};
@@ -28688,20 +29124,54 @@ inline sequence_result sequence_result_from_json(const json& j) {
   return r;
 }
 
+namespace detail {
+
+/// `Error` that names what differs unless a saved run is one of the same settings, data and start.
+template <class Learner>
+void check_same_run(const saved_learner& saved, const Learner& learner, const json& notes) {
+  saved.check_settings(learner.settings());
+  const json& was = saved.state().at("notes");
+  const std::string folder = saved.folder().string(), anew = "; choose another folder or start anew";
+  require(was.is_object() && was.contains("data") && was.contains("start") && was.contains("about"), folder,
+          ": the checkpoint is not one of a run of tasks", anew);
+  std::string differ = setting_differences(was.at("about"), notes.at("about"));
+  if (differ.empty()) differ = "what they are called is the same, what they hold is not";
+  require(was.at("data") == notes.at("data"), folder, ": the checkpoint belongs to a run on other data: ", differ,
+          anew);
+  require(learner.tasks_learnt() > 0 || was.at("start") == notes.at("start"), folder,
+          ": the checkpoint belongs to a run that started from another model: ", differ, anew);
+}
+
+}  // namespace detail
+
+/// The file in a run's folder that holds how far the task is that is being learnt.
+inline constexpr const char* half_learnt_file = "half-learnt.safetensors";
+
 /// Learns all tasks of a stream; after each the learner is judged on the test data of all so far (`judge(learner,
-/// task) -> evaluation`, by default `learner.evaluate(task.test())`), and saved where there is a folder. A checkpoint
-/// of other settings or other data is refused.
+/// task) -> evaluation`, by default `learner.evaluate(task.test())`), and saved where there is a folder; there also
+/// goes how far a task is, about once a minute, unless the learner has another file for it. A checkpoint of other
+/// settings or other data is refused. `stopped`: between two steps, or when a task is saved, where the learner's
+/// checkpoint says so.
 template <class Learner, sample_set Data, class Judge>
 sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream, const sequence_options& o,
                              const Judge& judge) {
   require(stream.size() > 0, "sequence: there are no tasks");
   for (const auto& t : stream) learner.check_task(t);
   sequence_result result;
-  const std::string data = o.out.empty() ? std::string() : checksum_text(checksum(stream));
+  json notes = json::object();
+  if (!o.out.empty()) {
+    checkpoint_options within = learner.options().fit.checkpoint;
+    if (within.file.empty()) within.file = o.out / half_learnt_file;
+    notes = json{{"data", checksum_text(checksum(stream))},
+                 {"start", checksum_text(detail::checksum_of_model(learner.backend(), learner.model()))},
+                 {"about", within.about}};
+    if (!o.resume) std::filesystem::remove(within.file);
+    learner.set_checkpoint(std::move(within));
+  }
   if (o.resume && !o.out.empty() && saved_learner::in(o.out)) {
-    const json notes = saved_learner(o.out).state().at("notes");
-    require(notes.is_object() && notes.contains("data") && notes.at("data") == json(data), o.out.string(),
-            ": the checkpoint belongs to a run on other data; choose another folder or start anew");
+    const saved_learner saved(o.out);
+    detail::check_same_run(saved, learner, notes);
+    notes["start"] = saved.state().at("notes").at("start");
     result = sequence_result_from_json(learner.restore(o.out).at("results"));
     for (index t = 0; t < learner.tasks_learnt(); ++t) learner.recall(stream[t]);
   }
@@ -28729,8 +29199,13 @@ sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream,
       }
     }
     result.evaluate_seconds += detail::seconds_since(start);
-    if (!o.out.empty()) learner.save(o.out, json{{"data", data}, {"results", to_json(result)}});
+    if (!o.out.empty()) {
+      notes["results"] = to_json(result);
+      learner.save(o.out, notes);
+    }
     if (o.after_task) o.after_task(learnt, result);
+    const auto& stop = learner.options().fit.checkpoint.stop;
+    if (t + 1 < stream.size() && stop && stop()) throw stopped({});
   }
   return result;
 }

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "cli/support.hpp"
+#include "core_tokensets/core/random.hpp"
 
 namespace cli_resume_tests {
 
@@ -185,10 +186,27 @@ TEST_CASE("resume starts afresh where there is nothing, and does no work where a
   const auto printed = run_well(box, three_tasks(whole, {}, true)).out;
   CHECK(printed.find("core-tokenset") != std::string::npos);
   CHECK(box.listing() == before);
+}
 
-  // Without --resume the same folder is begun anew.
-  run_well(box, three_tasks(whole, {{"--seed", "5"}}));
-  CHECK(run_files(whole).model != run_files(fresh).model);
+TEST_CASE("a run that is there is neither overwritten nor gone on with unless that was asked for", "[cli][resume]") {
+  const sandbox box;
+  const fs::path out = box.path / "out", fresh = box.path / "fresh";
+  kill_at_file(box, out, three_tasks(out), 1 + 4 + 1);
+  REQUIRE(fs::exists(out / "learner.json"));
+  check_refused(box, three_tasks(out), {out.string(), "has not ended (learner.json)", "--resume", "--overwrite"});
+  run_well(box, three_tasks(out, {}, true));
+  check_refused(box, three_tasks(out), {out.string(), "there is a finished run", "--overwrite"});
+  check_refused(box, three_tasks(out, {{"--overwrite", ""}}, true), {"choose one"});
+  // What cannot be done at all leaves the old run as it is.
+  check_refused(box, three_tasks(out, {{"--overwrite", ""}, {"--data", "folder:" + (box.path / "no").string()}}),
+                {"no"});
+  const options other{{"--seed", "5"}, {"--memory", "none"}};
+  auto anew = other;
+  anew["--overwrite"] = "";
+  run_well(box, three_tasks(out, anew));
+  run_well(box, three_tasks(fresh, other));
+  check_same(run_files(out), run_files(fresh));
+  for (const auto& entry : fs::directory_iterator(out)) CHECK(fs::exists(fresh / entry.path().filename()));
 }
 
 TEST_CASE("a checkpoint of other settings, or one that was altered, is refused", "[cli][resume]") {
@@ -205,8 +223,10 @@ TEST_CASE("a checkpoint of other settings, or one that was altered, is refused",
   differs({{"--memory", "coreset"}}, {"other settings: strategy was", "coreset"});
   differs({{"--optimiser", "adamw:learning_rate=0.002"}}, {"other settings: optimiser was", "0.002"});
   differs({{"--epochs", "3"}}, {"other settings: fit.epochs was \"2\", now it is \"3\""});
-  differs({{"--seed", "1"}}, {"other data"});  // scenes follow from it
-  differs({{"--tasks", "2"}}, {"other data"});
+  differs({{"--epochs", "3"}, {"--dim", "32"}}, {"model.dim was 16, now it is 32", "fit.epochs was \"2\""});
+  differs({{"--seed", "1"}}, {"fit.seed was \"0\", now it is \"1\""});
+  differs({{"--tasks", "2"}}, {"other data", "tasks was 3, now it is 2"});
+  differs({{"--per-class", "13"}}, {"other data", "per_class was 12, now it is 13"});
 
   const auto refuse = [&](const std::string& name, const std::string& content, const std::string& told) {
     const std::string good = cts::read_text(out / name);
@@ -236,6 +256,33 @@ TEST_CASE("a checkpoint of other settings, or one that was altered, is refused",
     fs::rename(box.path / "away", out / name);
   }
   run_well(box, three_tasks(out, {}, true));
+}
+
+TEST_CASE("a run of one task that is killed within it goes on there, to the same bits", "[cli][resume]") {
+  const sandbox box;
+  const fs::path whole = box.path / "whole", out = box.path / "out";
+  const options joint{{"--memory", "joint"}, {"--tasks", "1"}, {"--epochs", "6"}};
+  auto often = joint;
+  often["--save-every"] = "0";  // after every step
+  run_well(box, three_tasks(whole, joint));
+  cts::random_stream random(3);
+  for (int times = 0; times < 4; ++times) {
+    // Every run tries the folder and then comes a few steps further.
+    CHECK(kill_at_file(box, out, three_tasks(out, often, true), 3 + static_cast<int>(random.below(8))));
+    CHECK(fs::exists(out / "half-learnt.safetensors"));
+    CHECK_FALSE(fs::exists(out / "learner.json"));
+  }
+  const std::string half = cts::read_text(out / "half-learnt.safetensors");
+  check_refused(box, three_tasks(out, often), {"has not ended (half-learnt.safetensors)"});
+  check_refused(box, three_tasks(out, {{"--memory", "joint"}, {"--tasks", "1"}, {"--epochs", "7"}}, true),
+                {"half-learnt.safetensors", "fit.epochs was \"6\", now it is \"7\"", "remove the file"});
+  cts::write_file(out / "half-learnt.safetensors", std::string_view(half).substr(0, half.size() - 1));
+  check_refused(box, three_tasks(out, joint, true), {"half-learnt.safetensors", "remove it to begin the task anew"});
+  cts::write_file(out / "half-learnt.safetensors", std::string_view(half));
+  const int steps_left = files_made(box, out, three_tasks(out, often, true));
+  CHECK(steps_left < 6 * 9 + 1 + 4 + 3 - 4);  // it did not begin anew: some steps are not saved again
+  check_same(run_files(out), run_files(whole));
+  CHECK_FALSE(fs::exists(out / "half-learnt.safetensors"));
 }
 
 }  // namespace cli_resume_tests

@@ -1,5 +1,8 @@
 #include "core_tokensets/io/atomic_folder.hpp"
 
+#include <signal.h>
+#include <sys/wait.h>
+
 #include <string>
 
 #include "support/catch.hpp"
@@ -68,6 +71,37 @@ TEST_CASE("a folder of results is tried before the work, and stays only if somet
   CHECK(fs::exists(path));
   CHECK(has(message_of([] { cts::output_folder("/proc"); }), "/proc"));
   CHECK(message_of([&] { cts::output_folder(scratch.path / "x/y/../y/a/"); }).empty());
+}
+
+TEST_CASE("a folder of results belongs to one at a time, who is named, and to nobody once that has ended") {
+  const scratch_folder scratch;
+  int ready[2], end[2];
+  REQUIRE(::pipe(ready) == 0);
+  REQUIRE(::pipe(end) == 0);
+  const pid_t child = ::fork();
+  char byte = 0;
+  if (child == 0) {
+    const cts::output_folder folder(scratch.path);
+    if (::write(ready[1], "x", 1) == 1) (void)!::read(end[0], &byte, 1);
+    ::_exit(0);
+  }
+  REQUIRE(::read(ready[0], &byte, 1) == 1);
+  const auto said = message_of([&] { const cts::output_folder folder(scratch.path); });
+  CHECK(has(said, scratch.path.string() + ": process " + std::to_string(child) + " ("));
+  CHECK(has(said, "writes into this folder"));
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  CHECK(message_of([&] { const cts::output_folder folder(scratch.path); }).empty());
+  for (const int descriptor : {ready[0], ready[1], end[0], end[1]}) ::close(descriptor);
+}
+
+TEST_CASE("what a disk has no room for is told") {
+  const scratch_folder scratch;
+  cts::check_space(scratch.path, 1, "a byte");
+  const auto said = message_of([&] { cts::check_space(scratch.path, std::uintmax_t{1} << 60, "everything"); });
+  CHECK(has(said, scratch.path.string() + ": the disk has room for"));
+  CHECK(has(said, "everything may take 1099511627776 MiB"));
+  cts::check_space("/nowhere/at/all", 1, "nothing");
 }
 
 }  // namespace io_atomic_folder_tests

@@ -345,7 +345,18 @@ TEST_CASE("a run on text is the same to the bit for any number of threads, and a
   auto o = quick();
   const auto want = run(stream, half, o, {}, 1);
   CHECK((run(stream, half, o, {}, 3).parameters == want.parameters));
-  const support::scratch_folder folder;
+  const support::scratch_folder folder, within;
+  for (const int after : {3, 2, 2}) {  // steps of both tasks: 4 each
+    auto stops = o;
+    int steps = 0;
+    stops.fit.checkpoint.stop = [&] { return ++steps == after; };
+    CHECK_THROWS_AS(run(stream, half, stops, {.out = within.path, .resume = true}), cts::stopped);
+  }
+  CHECK(std::filesystem::exists(within.path / cts::half_learnt_file));
+  const auto gone_on = run(stream, half, o, {.out = within.path, .resume = true});
+  CHECK((gone_on.parameters == want.parameters));
+  CHECK((gone_on.pixels == want.pixels));
+  CHECK((gone_on.text == want.text));
   auto cut_off = o;
   cut_off.fit.on_progress = [](const cts::progress& p) {
     if (p.what == "task 2/2") throw std::runtime_error("cut off");

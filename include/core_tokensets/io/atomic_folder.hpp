@@ -1,11 +1,17 @@
 #pragma once
-// A whole folder that appears at once: it is filled under a temporary name beside its place and then renamed.
+// A whole folder that appears at once: it is filled under a temporary name beside its place and then renamed. A folder
+// for long work: its own as long as it runs.
 
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
+#include <cstdio>
 #include <filesystem>
+#include <fstream>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -46,14 +52,68 @@ struct temporary_folder {
 
 }  // namespace detail
 
-/// A folder for the results of long work: made where it is missing, and tried for writing at once. `Error` with the
-/// reason where that fails. It goes away with this object if it was made by it and is still empty.
+namespace detail {
+
+/// "process 123 (cts sequence ...)": who holds the lock of a folder, as far as the system tells.
+inline std::string holder_of(int folder) {
+  struct stat info {};
+  std::ifstream locks("/proc/locks");
+  std::string line;
+  if (::fstat(folder, &info) != 0) return "another process";
+  while (std::getline(locks, line)) {  // "1: FLOCK  ADVISORY  WRITE 123 08:01:4711 0 EOF"
+    long pid = 0;
+    unsigned major = 0, minor = 0;
+    unsigned long long inode = 0;
+    if (std::sscanf(line.c_str(), "%*s FLOCK %*s %*s %ld %x:%x:%llu", &pid, &major, &minor, &inode) != 4 || pid <= 0 ||
+        inode != info.st_ino)
+      continue;
+    std::ifstream words("/proc/" + std::to_string(pid) + "/cmdline");
+    std::string command, word;
+    while (std::getline(words, word, '\0') && command.size() < 200) command += (command.empty() ? "" : " ") + word;
+    return "process " + std::to_string(pid) + (command.empty() ? "" : " (" + command + ")");
+  }
+  return "another process";
+}
+
+/// The right to write into a folder, which one process has at a time; the system takes it back when a process ends,
+/// however it does. `Error` that names the process that has it.
+class folder_lock {
+ public:
+  explicit folder_lock(const std::filesystem::path& path)
+      : folder_(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), {}) {
+    if (folder_.descriptor < 0) fail_file(path, "open the folder");
+    if (::flock(folder_.descriptor, LOCK_EX | LOCK_NB) == 0) return;
+    // Some file systems over a network have no locks of folders; results can be written there all the same.
+    require(errno != EWOULDBLOCK, path.string(), ": ", holder_of(folder_.descriptor),
+            " writes into this folder; wait until it ends, or choose another folder");
+  }
+
+ private:
+  open_file folder_;
+};
+
+}  // namespace detail
+
+/// `Error` where the disk of a folder has no room for `bytes` more, of which `what` says what they are for.
+inline void check_space(const std::filesystem::path& folder, std::uintmax_t bytes, const std::string& what) {
+  std::error_code unknown;
+  const auto space = std::filesystem::space(folder, unknown);
+  if (unknown) return;  // the system does not say
+  const auto in_mib = [](std::uintmax_t n) { return std::to_string((n + (1 << 20) - 1) >> 20) + " MiB"; };
+  require(space.available >= bytes, folder.string(), ": the disk has room for ", space.available >> 20, " MiB, ", what,
+          " may take ", in_mib(bytes));
+}
+
+/// A folder for the results of long work: made where it is missing, tried for writing at once, and kept from all other
+/// processes as long as this object lives. `Error` with the reason where that fails; it names the process that has the
+/// folder. The folder goes away with this object if it was made by it and is still empty.
 class output_folder {
  public:
   explicit output_folder(std::filesystem::path path) : path_(std::move(path)) {
     std::error_code ignored;
     made_ = !std::filesystem::exists(path_, ignored);
     detail::make_folders(path_);
+    lock_.emplace(path_);
     auto [descriptor, temporary] = detail::create_temporary(path_, path_ / "results");
     const detail::open_file probe(descriptor, std::move(temporary));
   }
@@ -66,6 +126,7 @@ class output_folder {
 
  private:
   std::filesystem::path path_;
+  std::optional<detail::folder_lock> lock_;
   bool made_ = false;
 };
 

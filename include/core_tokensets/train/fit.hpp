@@ -11,6 +11,7 @@
 #include "core_tokensets/data/token_drop.hpp"
 #include "core_tokensets/memory/replay.hpp"
 #include "core_tokensets/nn/optimiser.hpp"
+#include "core_tokensets/train/checkpoint.hpp"
 #include "core_tokensets/train/fit_options.hpp"
 #include "core_tokensets/train/head.hpp"
 #include "core_tokensets/train/objectives/cross_entropy.hpp"
@@ -92,33 +93,43 @@ struct epoch_position {
   double schedule = 1;  ///< what the learning rate is multiplied by
 };
 
-/// The loop that all training shares: epochs of shuffled samples in batches, the learning rate's schedule, progress.
-/// `step(part, position)` trains on samples; `loss()` waits for the last step's loss and throws where it is not finite.
-template <class Step, class Loss>
-void run_epochs(std::span<const index> samples, const fit_options& o, const std::string& what, const Step& step,
-                const Loss& loss) {
+/// What training did.
+struct fit_report {
+  index steps = 0;
+  double loss = 0;             ///< of the last step
+  double earlier_seconds = 0;  ///< of the steps that were done before an interruption
+};
+
+/// The loop that all training shares: epochs of shuffled samples in batches, the learning rate's schedule, progress. It
+/// goes on behind the steps of `from`. `step(part, position)` trains on samples; `loss()` waits for the last step's
+/// loss and throws where it is not finite; `after_step(done)` is told where training stands then.
+template <class Step, class Loss, class After>
+fit_report run_epochs(std::span<const index> samples, const fit_options& o, const std::string& what,
+                      const fit_position& from, const Step& step, const Loss& loss, const After& after_step) {
   require(!samples.empty(), what, ": there are no samples to learn from");
   const auto n = static_cast<index>(samples.size());
-  const index steps = (n + o.batch - 1) / o.batch * o.epochs;
+  const index each = (n + o.batch - 1) / o.batch, steps = each * o.epochs;
   const auto warm_up = static_cast<index>(o.warm_up * static_cast<double>(steps));
   constexpr index look_every = 8;  // steps between two looks at the loss, for which a device must be waited for
-  progress_meter meter(o.on_progress, what, steps);
-  std::string note;
+  progress_meter meter(o.on_progress, what, steps, from.steps, from.seconds);
+  fit_position at = from;
   std::vector<index> order(samples.begin(), samples.end());
-  for (index epoch = 0, done = 0; epoch < o.epochs; ++epoch) {
+  for (index epoch = 0; epoch < o.epochs; ++epoch) {
     random_stream(o.seed, 1000 + static_cast<std::uint64_t>(epoch)).shuffle(std::span(order));
-    for (index begin = 0; begin < n; begin += o.batch, ++done) {
+    for (index done = std::max(at.steps, epoch * each); done < (epoch + 1) * each; ++done) {
+      const index begin = (done - epoch * each) * o.batch;
       step(std::span<const index>(order).subspan(static_cast<std::size_t>(begin),
                                                  static_cast<std::size_t>(std::min(o.batch, n - begin))),
            epoch_position{epoch, done, cosine_schedule(done, steps, warm_up)});
-      if (done % look_every == 0 || done + 1 == steps) {
-        char text[32];
-        std::snprintf(text, sizeof text, "loss %.3f", loss());
-        note = text;
-      }
+      if (done % look_every == 0 || done + 1 == steps) at.loss = loss();
+      at.steps = done + 1, at.seconds = meter.seconds();
+      char note[32];
+      std::snprintf(note, sizeof note, "loss %.3f", at.loss);
       meter.step(note);
+      after_step(at);
     }
   }
+  return {.steps = steps, .loss = at.loss, .earlier_seconds = from.seconds};
 }
 
 /// A batch of new pictures as training sees it: whole, or for some of the steps with tokens left out; or with its first
@@ -174,11 +185,15 @@ namespace detail {
 /// Samples of the memory, drawn step after step; none where there is no memory.
 class replay_batches {
  public:
-  replay_batches(const token_memory* memory, const vit_config& c, const fit_options& o)
+  replay_batches(const token_memory* memory, const vit_config& c, const fit_options& o, const fit_position& from)
       : memory_(memory != nullptr && !memory->empty() ? memory : nullptr),
         config_(c),
         options_(o),
-        sampler_(memory_ != nullptr ? memory_->samples() : 1, o.seed, replay_stream) {
+        sampler_(replay_sampler::state{.samples = memory_ != nullptr ? memory_->samples() : 1,
+                                       .seed = o.seed,
+                                       .stream = replay_stream,
+                                       .cycle_start = from.replay_cycle,
+                                       .cursor = from.replay_cursor}) {
     if (memory_ == nullptr) return;
     require(memory_->format().grid == c.grid, "fit: the memory holds images of ", memory_->format().grid,
             ", the model sees images of ", c.grid);
@@ -186,6 +201,11 @@ class replay_batches {
   explicit operator bool() const { return memory_ != nullptr; }
   /// How many join each batch.
   index count() const { return memory_ != nullptr ? std::min(options_.replay_batch, memory_->samples()) : 0; }
+
+  /// Writes down where the dealing of samples stands.
+  void mark(fit_position& at) const {
+    at.replay_cycle = sampler_.position().cycle_start, at.replay_cursor = sampler_.position().cursor;
+  }
 
   /// The next samples join the batch; returns their numbers in the memory.
   std::span<const index> append_to(token_batch& batch, index step) {
@@ -217,9 +237,10 @@ struct start_model {
 };
 
 template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce>
-void fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples, const token_memory* memory,
-                 index first_class, const fit_options& o, const Objective& what, const Optimiser& optimiser,
-                 const Reduce& reduce, std::optional<vit<B>> start, const std::string& name) {
+fit_report fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples, const token_memory* memory,
+                       index first_class, const fit_options& o, const Objective& what, const Optimiser& optimiser,
+                       const Reduce& reduce, std::optional<vit<B>> start, fit_checkpoint& checkpoint,
+                       const std::string& name) {
   using T = typename B::scalar;
   training_state<B> state;
   state.optimiser.reset(b, model.layout().parameters);
@@ -227,7 +248,8 @@ void fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples, const
     state.groups = parameter_groups(model.layout().parameters, o.backbone_rate,
                                     [](const std::string& p) { return !p.starts_with("head."); });
   }
-  replay_batches replay(memory, model.config(), o);
+  checkpoint.restore(b, model.parameters(), state.optimiser);
+  replay_batches replay(memory, model.config(), o, checkpoint.position());
   const bool keeps_logits = stored_logits(what) > 0 && replay;
   if (keeps_logits) check_stored_logits(*memory);
   new_pictures pictures;
@@ -259,7 +281,12 @@ void fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples, const
     });
     weights = batch.weights;
   };
-  run_epochs(samples.indices, o, name, train, [&] { return mean_loss(b, state.loss, weights); });
+  return run_epochs(
+      samples.indices, o, name, checkpoint.position(), train, [&] { return mean_loss(b, state.loss, weights); },
+      [&](fit_position at) {
+        replay.mark(at);
+        checkpoint.after_step(b, model.parameters(), state.optimiser, at);
+      });
 }
 
 }  // namespace detail
@@ -267,42 +294,52 @@ void fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples, const
 /// Trains a classifier on a task with replay from `memory`. The head gets room for the task's classes (`prepare_head`);
 /// the loss is the mean over the new samples plus the weighted mean over the replayed ones. Every random choice is a
 /// function of `options.seed` and the task's number. `Error`: pictures or a memory that do not fit the model, options
-/// that make no sense, a loss that is not finite.
+/// that make no sense, a loss that is not finite, a checkpoint of another training. `stopped`: see
+/// `checkpoint_options`; the model is to be made anew then, as it was before.
 template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser = adamw,
           class Reduce = local_gradients>
-void fit(B& b, vit<B>& model, const task& t, const token_memory& memory, const fit_options& options = {},
-         const Objective& what = {}, const Optimiser& optimiser = {}, const Reduce& reduce = {}) {
+fit_report fit(B& b, vit<B>& model, const task& t, const token_memory& memory, const fit_options& options = {},
+               const Objective& what = {}, const Optimiser& optimiser = {}, const Reduce& reduce = {}) {
   check(options);
   fit_options o = options;
   o.seed = seed_of_task(options.seed, t.number);
   const sample_view<dataset> samples = t.train();
   check_pictures(*samples.data, model.config());
+  detail::fit_checkpoint checkpoint(o.checkpoint, [&] {
+    return detail::training_facts(b, model, samples, &memory, t.number, options, what, optimiser);
+  });
   const index first = first_new_class(t);
   std::optional<vit<B>> start;
   if (uses_start_model(what) && first > 0 && model.config().classes >= first) start = model.copy(b);
   const auto known = static_cast<index>(model.config().class_names.size());  // rows of these have learnt something
   prepare_head(b, model, t);
-  if (o.imprint && known < model.config().classes) imprint_head(b, model, samples, std::max(first, known));
-  detail::fit_samples(b, model, samples, &memory, first, o, what, optimiser, reduce, std::move(start),
-                      t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name);
+  if (o.imprint && known < model.config().classes && !checkpoint.found())
+    imprint_head(b, model, samples, std::max(first, known));
+  const fit_report report =
+      detail::fit_samples(b, model, samples, &memory, first, o, what, optimiser, reduce, std::move(start), checkpoint,
+                          t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name);
   if (o.align) align_head(b, model, first);
+  return report;
 }
 
 /// Trains a classifier on some samples of a data set, or on all of it, without a memory. The head must have room for
 /// their labels, or has as many classes as the data after this.
 template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser = adamw,
           class Reduce = local_gradients>
-void fit(B& b, vit<B>& model, const sample_view<dataset>& samples, const fit_options& options = {},
-         const Objective& what = {}, const Optimiser& optimiser = {}, const Reduce& reduce = {}) {
+fit_report fit(B& b, vit<B>& model, const sample_view<dataset>& samples, const fit_options& options = {},
+               const Objective& what = {}, const Optimiser& optimiser = {}, const Reduce& reduce = {}) {
   check(options);
   const dataset& data = *samples.data;
   data.check("fit");
   check_pictures(data, model.config());
+  detail::fit_checkpoint checkpoint(options.checkpoint, [&] {
+    return detail::training_facts(b, model, samples, nullptr, 0, options, what, optimiser);
+  });
   if (model.config().classes < data.classes() || model.config().class_names.empty()) {
     if (model.config().classes != data.classes()) model.replace_head(b, data.classes());
     model.set_class_names(data.class_names);
   }
-  detail::fit_samples(b, model, samples, nullptr, 0, options, what, optimiser, reduce, {}, "fit");
+  return detail::fit_samples(b, model, samples, nullptr, 0, options, what, optimiser, reduce, {}, checkpoint, "fit");
 }
 
 }  // namespace core_tokensets

@@ -2,13 +2,16 @@
 // How a model is trained: everything but its objective and its optimiser, which are types.
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
+#include <stdexcept>
 
 #include "core_tokensets/core/options.hpp"
 #include "core_tokensets/core/progress.hpp"
 #include "core_tokensets/data/augment.hpp"
 #include "core_tokensets/data/text/text_batch.hpp"
 #include "core_tokensets/data/token_batch.hpp"
+#include "core_tokensets/io/json.hpp"
 
 namespace core_tokensets {
 
@@ -22,6 +25,24 @@ inline constexpr std::array words<token_drop_rule>{"random", "memory"};
 
 /// New pictures as a memory would keep them: from a whole batch, with the texts about it (null for classes), to `out`.
 using remembered_form = std::function<void(const token_batch& whole, const text_batch* texts, token_batch& out)>;
+
+/// What training throws that was asked to stop. How far it came is in the file of its checkpoint, if it has one.
+class stopped : public std::runtime_error {
+ public:
+  explicit stopped(const std::filesystem::path& file)
+      : std::runtime_error(file.empty() ? "training was stopped"
+                                        : "training was stopped; " + file.string() + " holds how far it came") {}
+};
+
+/// How training is interrupted within a task and goes on from there to the same bits. It goes on where `file` is there,
+/// which is an error where it is damaged or of another training. A learner removes the file when it is saved after the
+/// task; who calls `fit` removes it when its results are safe.
+struct checkpoint_options {
+  std::filesystem::path file = {};  ///< empty: the task is learnt in one go
+  double seconds = 60;              ///< between two times that it is written, at least
+  std::function<bool()> stop = {};  ///< asked after every step: true writes the file and throws `stopped`
+  json about = json::object();      ///< what else the training depends on, to be told where the file has another
+};
 
 struct fit_options {
   index epochs = 5;
@@ -42,6 +63,7 @@ struct fit_options {
   std::uint64_t seed = 0;
   progress_callback on_progress = {};
   remembered_form as_remembered = {};  ///< for `drop_rule` memory and equal footing; a learner sets it
+  checkpoint_options checkpoint = {};  ///< results do not depend on it
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
@@ -85,6 +107,7 @@ inline void check(const fit_options& o) {
   require(o.token_drop < 1, "fit: token_drop ", o.token_drop, ", expected less than 1: something must be left");
   share("token_drop_often", o.token_drop_often, 1);
   share("flip", o.flip, 1);
+  require(o.checkpoint.seconds >= 0, "fit: checkpoint.seconds ", o.checkpoint.seconds, ", expected at least 0");
 }
 
 /// The seed of everything random in task t.

@@ -62,6 +62,7 @@ class continual_learner {
     check(o_.fit);
   }
 
+  B& backend() const { return b_; }
   const Model& model() const { return model_; }
   const token_memory& memory() const { return memory_; }
   const Strategy& how() const { return strategy_; }
@@ -83,10 +84,16 @@ class continual_learner {
     }
   }
 
+  /// Where a task that is being learnt saves how far it is (`options().fit.checkpoint`). `save` removes the file of the
+  /// task that was learnt before.
+  void set_checkpoint(checkpoint_options how) { o_.fit.checkpoint = std::move(how); }
+
   /// Trains on a task with replay, then remembers it within the budget. A task that does not follow the last one in its
   /// stream is taken for what arrives next; classes are told by their names then. `Error`, before anything is trained:
-  /// data that do not fit the model, a budget that holds nothing.
+  /// data that do not fit the model, a budget that holds nothing, a checkpoint of another training. `stopped` where the
+  /// checkpoint says so; a learner that is made, or restored, as this one was goes on from there.
   learnt_task learn(const task_type& given) {
+    remove_checkpoint();  // of a task that was learnt and not saved
     task_type t = detail::arrange(given, done_, model_, o_.fresh_head && done_ == 0);
     const room space = room_for(t);
     check_room(t, space);
@@ -95,11 +102,12 @@ class continual_learner {
     if (o_.fresh_head && done_ == 0) detail::forget_head(b_, model_, t);
     const auto start = std::chrono::steady_clock::now();
     if (const auto lesson = detail::training_task_of(strategy_, t)) {
-      fit(b_, model_, *lesson, memory_, fit_options_for(t), objective_, optimiser_);
+      report.train_seconds =
+          fit(b_, model_, *lesson, memory_, fit_options_for(t), objective_, optimiser_).earlier_seconds;
     } else {
       detail::make_head(b_, model_, t);
     }
-    report.train_seconds = detail::seconds_since(start);
+    report.train_seconds += detail::seconds_since(start);
     if (t.of == 0 && done_ > 0) {
       make_room(memory_, sources_, space.before, [&](const token_memory& m) { return detail::price_of(strategy_, m); });
     }
@@ -114,6 +122,7 @@ class continual_learner {
     report.memory_bytes = memory_bytes();
     report.memory_samples = memory_.samples(), report.memory_tokens = memory_.tokens();
     ++done_;
+    has_old_checkpoint_ = true;
     return report;
   }
   /// The same with all samples of a data set, as they arrive.
@@ -148,16 +157,20 @@ class continual_learner {
   json settings() const {
     json fit = json::object();
     fit_options::options(o_.fit, [&](const char* key, const auto& value) { fit[key] = detail::option_text(value); });
-    return json{{"library", library_version},
-                {"strategy", text_of(strategy_)},
-                {"objective", text_of(objective_)},
-                {"optimiser", text_of(optimiser_)},
-                {"budget",
-                 {{"amount", o_.budget.amount},
-                  {"fraction", o_.budget.is_fraction},
-                  {"each", detail::option_text(o_.budget.each)}}},
-                {"fresh_head", o_.fresh_head},
-                {"fit", fit}};
+    const vit_config& c = image_config(model_);
+    return json{
+        {"library", library_version},
+        {"model",
+         {{"image", c.grid.height}, {"patch", c.grid.patch}, {"dim", c.dim}, {"depth", c.depth}, {"heads", c.heads}}},
+        {"strategy", text_of(strategy_)},
+        {"objective", text_of(objective_)},
+        {"optimiser", text_of(optimiser_)},
+        {"budget",
+         {{"amount", o_.budget.amount},
+          {"fraction", o_.budget.is_fraction},
+          {"each", detail::option_text(o_.budget.each)}}},
+        {"fresh_head", o_.fresh_head},
+        {"fit", fit}};
   }
 
   /// Writes model, memory and settings into a folder, which is made. Whenever the program dies, what was saved last is
@@ -172,10 +185,11 @@ class continual_learner {
                       {"sources", sources_},
                       {"seen_bytes", seen_bytes_},
                       {"notes", notes}});
+    remove_checkpoint();
   }
 
   /// Goes on from what was saved in a folder; returns its notes. `Error`: none there, altered, or saved with other
-  /// settings (names the first that differs).
+  /// settings (names all that differ).
   json restore(const std::filesystem::path& folder) {
     const saved_learner saved(folder);
     saved.check_settings(settings());
@@ -185,6 +199,7 @@ class continual_learner {
     sources_ = saved.state().at("sources").template get<std::vector<index>>();
     done_ = saved.state().at("tasks").template get<index>();
     seen_bytes_ = saved.state().at("seen_bytes").template get<index>();
+    has_old_checkpoint_ = false;
     return saved.state().at("notes");
   }
   /// Tells the strategy of a task that was learnt before it was restored and whose data are at hand again.
@@ -226,6 +241,7 @@ class continual_learner {
   }
   fit_options fit_options_for(const task_type&) {
     fit_options f = o_.fit;
+    f.checkpoint.about["strategy"] = text_of(strategy_);  // says what "as remembered" means
     f.as_remembered = [this](const token_batch& whole, const text_batch* texts, token_batch& out) {
       detail::as_remembered(b_, std::as_const(strategy_), std::as_const(model_), whole, texts, o_.fit.missing, out);
     };
@@ -240,6 +256,13 @@ class continual_learner {
     }
   }
 
+  /// The file of a task that this learner has learnt; one that was there before is gone on from.
+  void remove_checkpoint() const {
+    std::error_code ignored;
+    if (std::exchange(has_old_checkpoint_, false) && !o_.fit.checkpoint.file.empty())
+      std::filesystem::remove(o_.fit.checkpoint.file, ignored);
+  }
+
   B& b_;
   Model model_;
   learner_options o_;
@@ -249,6 +272,7 @@ class continual_learner {
   token_memory memory_;
   std::vector<index> sources_;
   index done_ = 0, seen_bytes_ = 0;
+  mutable bool has_old_checkpoint_ = false;  ///< saving changes nothing else here
 };
 
 /// A learner that was saved in a folder, for classes or (with `image_text_model<B>` as the model) for texts. Parts that

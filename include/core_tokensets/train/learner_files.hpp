@@ -16,6 +16,7 @@
 #include "core_tokensets/memory/budget.hpp"
 #include "core_tokensets/memory/token_memory.hpp"
 #include "core_tokensets/train/fit_options.hpp"
+#include "core_tokensets/train/setting_differences.hpp"
 
 namespace core_tokensets {
 
@@ -96,10 +97,15 @@ class saved_learner {
             ": it was altered (its checksum does not match)");
   }
 
+  const std::filesystem::path& folder() const { return folder_; }
   const json& state() const { return state_; }
 
-  /// `Error` that names the first setting that differs.
-  void check_settings(const json& wanted) const { compare(state_.at("settings"), wanted, ""); }
+  /// `Error` that names all settings that differ, with both of their values.
+  void check_settings(const json& wanted) const {
+    const std::string differ = setting_differences(state_.at("settings"), wanted);
+    require(differ.empty(), folder_.string(), ": what is there was made with other settings: ", differ,
+            "; choose another folder, or start anew");
+  }
 
   /// A part by its name. `Error`: altered.
   tensor_file file(const std::string& part) const { return load_safetensors(checked(part)); }
@@ -128,17 +134,6 @@ class saved_learner {
     require(files.at(part).at("checksum") == json(detail::file_checksum(path)), path.string(),
             ": it was altered (its checksum does not match)");
     return path;
-  }
-  void compare(const json& was, const json& wanted, const std::string& name) const {
-    if (was == wanted) return;
-    if (was.is_object() && wanted.is_object()) {
-      for (const auto& [key, value] : wanted.items()) {
-        require(was.contains(key), folder_.string(), ": saved by another version, which has no setting '", key, "'");
-        compare(was.at(key), value, name.empty() ? key : name + "." + key);
-      }
-    }
-    fail(folder_.string(), ": what is there was made with other settings: ", name, " was ", was.dump(), ", now it is ",
-         wanted.dump(), "; choose another folder, or start anew");
   }
 
   std::filesystem::path folder_;

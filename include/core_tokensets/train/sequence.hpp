@@ -24,7 +24,7 @@ struct sequence_result {
 
 /// Where checkpoints go, and what is told.
 struct sequence_options {
-  std::filesystem::path out = {};  ///< folder of checkpoints; empty: none
+  std::filesystem::path out = {};  ///< folder of checkpoints, after each task and within; empty: none
   bool resume = false;             ///< go on from the last checkpoint in `out`, to the same bits
   /// Called after every task, with the results so far.
   std::function<void(const learnt_task&, const sequence_result&)> after_task = {};
@@ -70,20 +70,54 @@ inline sequence_result sequence_result_from_json(const json& j) {
   return r;
 }
 
+namespace detail {
+
+/// `Error` that names what differs unless a saved run is one of the same settings, data and start.
+template <class Learner>
+void check_same_run(const saved_learner& saved, const Learner& learner, const json& notes) {
+  saved.check_settings(learner.settings());
+  const json& was = saved.state().at("notes");
+  const std::string folder = saved.folder().string(), anew = "; choose another folder or start anew";
+  require(was.is_object() && was.contains("data") && was.contains("start") && was.contains("about"), folder,
+          ": the checkpoint is not one of a run of tasks", anew);
+  std::string differ = setting_differences(was.at("about"), notes.at("about"));
+  if (differ.empty()) differ = "what they are called is the same, what they hold is not";
+  require(was.at("data") == notes.at("data"), folder, ": the checkpoint belongs to a run on other data: ", differ,
+          anew);
+  require(learner.tasks_learnt() > 0 || was.at("start") == notes.at("start"), folder,
+          ": the checkpoint belongs to a run that started from another model: ", differ, anew);
+}
+
+}  // namespace detail
+
+/// The file in a run's folder that holds how far the task is that is being learnt.
+inline constexpr const char* half_learnt_file = "half-learnt.safetensors";
+
 /// Learns all tasks of a stream; after each the learner is judged on the test data of all so far (`judge(learner,
-/// task) -> evaluation`, by default `learner.evaluate(task.test())`), and saved where there is a folder. A checkpoint
-/// of other settings or other data is refused.
+/// task) -> evaluation`, by default `learner.evaluate(task.test())`), and saved where there is a folder; there also
+/// goes how far a task is, about once a minute, unless the learner has another file for it. A checkpoint of other
+/// settings or other data is refused. `stopped`: between two steps, or when a task is saved, where the learner's
+/// checkpoint says so.
 template <class Learner, sample_set Data, class Judge>
 sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream, const sequence_options& o,
                              const Judge& judge) {
   require(stream.size() > 0, "sequence: there are no tasks");
   for (const auto& t : stream) learner.check_task(t);
   sequence_result result;
-  const std::string data = o.out.empty() ? std::string() : checksum_text(checksum(stream));
+  json notes = json::object();
+  if (!o.out.empty()) {
+    checkpoint_options within = learner.options().fit.checkpoint;
+    if (within.file.empty()) within.file = o.out / half_learnt_file;
+    notes = json{{"data", checksum_text(checksum(stream))},
+                 {"start", checksum_text(detail::checksum_of_model(learner.backend(), learner.model()))},
+                 {"about", within.about}};
+    if (!o.resume) std::filesystem::remove(within.file);
+    learner.set_checkpoint(std::move(within));
+  }
   if (o.resume && !o.out.empty() && saved_learner::in(o.out)) {
-    const json notes = saved_learner(o.out).state().at("notes");
-    require(notes.is_object() && notes.contains("data") && notes.at("data") == json(data), o.out.string(),
-            ": the checkpoint belongs to a run on other data; choose another folder or start anew");
+    const saved_learner saved(o.out);
+    detail::check_same_run(saved, learner, notes);
+    notes["start"] = saved.state().at("notes").at("start");
     result = sequence_result_from_json(learner.restore(o.out).at("results"));
     for (index t = 0; t < learner.tasks_learnt(); ++t) learner.recall(stream[t]);
   }
@@ -111,8 +145,13 @@ sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream,
       }
     }
     result.evaluate_seconds += detail::seconds_since(start);
-    if (!o.out.empty()) learner.save(o.out, json{{"data", data}, {"results", to_json(result)}});
+    if (!o.out.empty()) {
+      notes["results"] = to_json(result);
+      learner.save(o.out, notes);
+    }
     if (o.after_task) o.after_task(learnt, result);
+    const auto& stop = learner.options().fit.checkpoint.stop;
+    if (t + 1 < stream.size() && stop && stop()) throw stopped({});
   }
   return result;
 }

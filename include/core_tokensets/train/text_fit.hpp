@@ -62,12 +62,13 @@ inline void append_stored_texts(const token_memory& memory, std::span<const inde
 /// Trains an image-text model on a task with replay from `memory`. A step holds `options.batch` pictures with at most
 /// `texts_per_picture` of their texts each, and `replay_batch` stored samples; its loss is the mean over the new texts
 /// plus the weighted mean over the stored ones. Where pictures look as the memory would keep them, they have one
-/// text each, as stored samples do. Pictures are not mirrored. `Error`: as for classes, and a text that is too long.
+/// text each, as stored samples do. Pictures are not mirrored. `Error` and `stopped`: as for classes, and a text that
+/// is too long.
 template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser = adamw,
           class Reduce = local_gradients>
-void fit(B& b, image_text_model<B>& model, const text_task& t, const token_memory& memory,
-         const fit_options& options = {}, const Objective& what = {}, const Optimiser& optimiser = {},
-         const Reduce& reduce = {}) {
+fit_report fit(B& b, image_text_model<B>& model, const text_task& t, const token_memory& memory,
+               const fit_options& options = {}, const Objective& what = {}, const Optimiser& optimiser = {},
+               const Reduce& reduce = {}) {
   using T = typename B::scalar;
   check(options);
   require(stored_logits(what) == 0, "fit: texts have logits for each token, which a memory does not keep");
@@ -75,6 +76,9 @@ void fit(B& b, image_text_model<B>& model, const text_task& t, const token_memor
   o.seed = seed_of_task(options.seed, t.number);
   o.augment_replay = false;
   const visual_text& data = t.data->train;
+  detail::fit_checkpoint checkpoint(o.checkpoint, [&] {
+    return detail::training_facts(b, model, t.train(), &memory, t.number, options, what, optimiser);
+  });
   text_training_state<B> state;
   state.optimiser.reset(b, model.layout().parameters);
   if (o.backbone_rate != 1) {
@@ -84,9 +88,10 @@ void fit(B& b, image_text_model<B>& model, const text_task& t, const token_memor
   const tokenizer& words = model.words();
   const encoded_texts encoded(data, words, model.config().text.length);
   const samples_by_picture by_picture(data, t.train_indices);
-  detail::replay_batches replay(&memory, model.config().image, o);
   std::optional<image_text_model<B>> start;
   if (uses_start_model(what) && t.number > 0) start = model.copy(b);
+  checkpoint.restore(b, model.parameters(), state.optimiser);
+  detail::replay_batches replay(&memory, model.config().image, o, checkpoint.position());
   image_text_tape<B> start_tape;
   start_tape.keep = kept::logits;
   new_pictures pictures;
@@ -121,9 +126,13 @@ void fit(B& b, image_text_model<B>& model, const text_task& t, const token_memor
     }
     training_step(b, model, batch, texts, fresh, start_logits, what, optimiser, {o.clip, at.schedule}, state, reduce);
   };
-  run_epochs(by_picture.pictures(), o,
-             t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name, train,
-             [&] { return mean_loss(b, state.loss, state.tape.text.weights); });
+  return run_epochs(
+      by_picture.pictures(), o, t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name,
+      checkpoint.position(), train, [&] { return mean_loss(b, state.loss, state.tape.text.weights); },
+      [&](fit_position at) {
+        replay.mark(at);
+        checkpoint.after_step(b, model.parameters(), state.optimiser, at);
+      });
 }
 
 }  // namespace core_tokensets

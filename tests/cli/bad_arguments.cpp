@@ -134,6 +134,7 @@ TEST_CASE("weights that do not say their heads are started from by --heads", "[c
   file.metadata.clear();
   cts::save_safetensors(box.path / "plain", file);
   auto next = small_sequence(box / "next");
+  next["--overwrite"] = "";
   next["--weights"] = box / "plain";
   run_well(box, with("sequence", next));
   const auto results = nlohmann::json::parse(cts::read_text(box.path / "next" / "results.json"));

@@ -15,7 +15,10 @@ struct model_options {
   int threads = 0;
 
   void add_to(CLI::App& command) {
-    command.add_option("--weights", weights, "model as safetensors, timm's or Hugging Face's; cts info --weights says what it is")->required();
+    command
+        .add_option("--weights", weights,
+                    "model as safetensors, timm's or Hugging Face's; cts info --weights says what it is")
+        ->required();
     command
         .add_option("--inputs", inputs,
                     "safetensors with images [B,C,H,W] (F32 as normalised, or U8 0-255) and, where needed, labels [B]")

@@ -232,7 +232,8 @@ void add_data_options(CLI::App& c, sequence_arguments& a) {
 }
 
 void add_model_options(CLI::App& c, sequence_arguments& a) {
-  c.add_option("--weights", a.weights, "start from this model; a head is not needed, other picture sizes are interpolated");
+  c.add_option("--weights", a.weights,
+               "start from this model; a head is not needed, other picture sizes are interpolated");
   c.add_option("--patch", a.patch, "side of a patch in pixels; with --weights that of the model counts");
   c.add_option("--dim", a.dim, "channels of a token; with --weights those of the model count");
   c.add_option("--depth", a.depth, "blocks; with --weights those of the model count");

@@ -86,7 +86,9 @@ cts::json judge_classes(const judge_arguments& a, const cts::tensor_file& file) 
   backend b(a.threads);
   cts::vit_hints hints;
   if (a.heads > 0) hints.heads = a.heads;
-  const auto model = cts::load_vit(b, file, hints);
+  const auto weights = cts::read_vit(file, hints);
+  for (const auto& note : weights.notes) std::printf("weights: %s\n", note.c_str());
+  const auto model = cts::load_vit(b, weights);
   const auto& c = model.config();
   const auto data = read_pictures(a, c);
   auto order = cts::random_stream(a.seed, 0x6a75646765).permutation(data.n());
@@ -172,7 +174,9 @@ std::string table_of(const cts::json& result) {
 void add_judge(CLI::App& app) {
   auto a = std::make_shared<judge_arguments>();
   auto* c = app.add_subcommand("judge", "measure attribution methods; writes a table, and JSON to FILE");
-  c->add_option("--weights", a->weights, "model as safetensors under timm's names")->required();
+  c->add_option("--weights", a->weights,
+                "model as safetensors, timm's or Hugging Face's; cts info --weights says what it is")
+      ->required();
   c->add_option("--heads", a->heads, "attention heads, where the file does not say");
   c->add_option("--data", a->data,
                 "scenes, or folder:DIR (test/ or val/, and boxes.csv for the measures of place); for a model of "

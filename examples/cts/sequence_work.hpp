@@ -119,6 +119,7 @@ inline cts::vit_weights read_weights(const sequence_arguments& a, cts::tensor_fi
   cts::vit_hints hints{.height = pictures.height, .width = pictures.width, .new_head = classes, .seed = a.fit.seed};
   if (a.heads > 0) hints.heads = a.heads;
   auto weights = cts::read_vit(std::move(file), hints);
+  cts::check_pictures(pictures, weights.config);
   for (const auto& note : weights.notes) {
     if (a.tells) std::printf("weights: %s\n", note.c_str());
   }

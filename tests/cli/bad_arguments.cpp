@@ -123,7 +123,7 @@ TEST_CASE("a model that does not fit the pictures is told", "[cli]") {
   const sandbox box;
   const auto golden_case = golden::folder("vit_c");
   check_mistakes(box, {{{{"--weights", box / "nowhere"}}, {box / "nowhere", "No such file"}},
-                       {{{"--weights", golden_case / "weights.safetensors"}}, {"12 x 12 x 1", "16 x 16 x 3"}},
+                       {{{"--weights", golden_case / "weights.safetensors"}}, {"16 x 16 x 1", "16 x 16 x 3"}},
                        {{{"--weights", golden_case / "inputs.safetensors"}}, {"inputs.safetensors", "patch_embed"}}});
 }
 

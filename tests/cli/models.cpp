@@ -222,13 +222,13 @@ TEST_CASE("weights from elsewhere are described, predicted with and learnt from"
 
   auto arguments = small_sequence(box / "run");
   for (const char* size : {"--patch", "--dim", "--depth"}) arguments.erase(size);
-  arguments["--weights"] = backbone, arguments["--heads"] = "3", arguments["--image"] = "8";
+  arguments["--weights"] = backbone, arguments["--heads"] = "3", arguments["--image"] = "16";
   const auto learnt = run_well(box, with("sequence", arguments)).out;
   CHECK(learnt.find("weights: without a head of its own\n") != std::string::npos);
-  CHECK(learnt.find("weights: positions of 2 x 2 patches interpolated to 4 x 4") != std::string::npos);
+  CHECK(learnt.find("weights: positions of 2 x 2 patches interpolated to 8 x 8") != std::string::npos);
   const auto model = cts::load_safetensors(box.path / "run" / "model.safetensors");
   CHECK(model.at("head.weight").shape == std::vector<cts::index>{4, 12});
-  CHECK(model.at("pos_embed").shape == std::vector<cts::index>{1, 17, 12});
+  CHECK(model.at("pos_embed").shape == std::vector<cts::index>{1, 65, 12});
 }
 
 TEST_CASE("inputs that do not fit the model are named", "[cli]") {

@@ -248,6 +248,9 @@ TEST_CASE("a description says what a file is and what becomes of its parts", "[w
   CHECK(line(lines, "loads") == "yes with --heads, to start a sequence from, which gives it a head");
 
   auto file = plain_file();
+  lines = cts::describe_weights(weights_of("distilled"));
+  CHECK(line(lines, "pictures").find("4 x 4 x 3 in patches of 2, positions of 2 x 2 patches") == 0);
+  CHECK(line(lines, "unusual").find("refused, left out where the model gets a new head: distillation token") == 0);
   file.metadata["config"] = R"({"heads": 3, "H": 16, "W": 16, "mean": [0.4], "std": [0.2]})";
   lines = cts::describe_weights(file);
   CHECK(line(lines, "heads") == "3");

@@ -37,9 +37,9 @@ struct vit_survey {
   renamed_weights weights;
   std::vector<weight_part> parts;
   index dim = 0, depth = 0, hidden = 0, patch = 0, channels = 0;
-  index heads = 0;    ///< 0: the file does not say
-  index classes = 0;  ///< 0: there is no head
-  index registers = 0;
+  index heads = 0;                     ///< 0: the file does not say
+  index classes = 0;                   ///< 0: there is no head
+  index registers = 0;                 ///< a distillation token is one
   std::optional<index> height, width;  ///< of the pictures, as the metadata say
 };
 
@@ -93,7 +93,7 @@ inline vit_survey survey_vit(tensor_file file) {
   if (own.contains("blocks.0.mlp.fc1.weight")) s.hidden = detail::whole_shape(own, "blocks.0.mlp.fc1.weight", 2)[0];
   s.heads = detail::stated(own, "heads").value_or(0);
   if (own.contains("head.weight")) s.classes = detail::whole_shape(own, "head.weight", 2)[0];
-  s.registers = detail::extent(own, "reg_token", 1);
+  s.registers = detail::extent(own, "reg_token", 1) + detail::extent(own, "dist_token", 1);
   s.height = detail::stated(own, "H"), s.width = detail::stated(own, "W");
   return s;
 }
@@ -176,14 +176,12 @@ inline std::vector<std::string> notes_of(const vit_survey& s, const std::vector<
 namespace detail {
 
 /// A distillation token of which the head is not read is a register. `Error`: there are registers already.
-inline void distillation_as_register(vit_survey& s) {
-  tensor_file& own = s.weights.file;
+inline void distillation_as_register(tensor_file& own) {
   const auto found = own.arrays.find("dist_token");
   if (found == own.arrays.end()) return;
-  require(s.registers == 0, own.path, ": 'dist_token' and 'reg_token', expected one of them");
+  require(!own.contains("reg_token"), own.path, ": 'dist_token' and 'reg_token', expected one of them");
   own.arrays["reg_token"] = std::move(found->second);
   own.arrays.erase("dist_token");
-  s.registers = extent(own, "reg_token", 1);
 }
 
 /// `Error`: an array of a file that is none of the parameters.
@@ -230,7 +228,7 @@ inline vit_config config_of(const vit_survey& s, const grid_extent& stored, cons
 inline vit_weights read_vit(vit_survey s, const vit_hints& hints = {}) {
   tensor_file& own = s.weights.file;
   refuse_parts(s.parts, hints.new_head.has_value(), own.path);
-  detail::distillation_as_register(s);
+  detail::distillation_as_register(own);
   (void)detail::whole_shape(own, "blocks.0.mlp.fc1.weight", 2);
   const stored_positions positions = detail::settled_positions(s, hints);
   vit_weights result;

@@ -156,9 +156,9 @@ inline std::vector<weight_part> unusual_parts(const tensor_file& file) {
   return parts;
 }
 
-/// "register tokens ('reg_token'): of DINOv2 ..."
+/// "register tokens ('reg_token'), of DINOv2 ..."
 inline std::string to_text(const weight_part& part) {
-  return part.name + (part.array.empty() ? "" : " ('" + part.array + "')") + ": " + part.about;
+  return part.name + (part.array.empty() ? "" : " ('" + part.array + "')") + ", " + part.about;
 }
 
 /// `Error` that names every part of which the fate is `refused`, or `of_head` too unless the model gets a `new_head`.
@@ -172,7 +172,7 @@ inline void refuse_parts(const std::vector<weight_part>& parts, bool new_head, c
       others += (others.empty() ? "" : ", ") + part.name;
     }
   }
-  require(first.empty(), path, ": a Vision Transformer with something that cts does not compute, ", first,
+  require(first.empty(), path, ": has a part that is not computed: ", first,
           others.empty() ? "" : "; it also has: ", others);
 }
 

@@ -67,6 +67,27 @@ TEST_CASE("pictures are classified by a run's folder as the library does it", "[
   CHECK(classes_of(box, {"classify", "--model", box / "run/model.safetensors", box / "wide.png"})[0] == said[0]);
 }
 
+TEST_CASE("classify looks at pictures in another size where it is asked to", "[cli]") {
+  const sandbox box;
+  run_well(box, learn("none", box / "run"));
+  const cts::image picture(40, 70, 3, 90);
+  cts::write_png(box.path / "wide.png", picture);
+  const arguments as_asked{"classify", "--model", box / "run", "--image", "16x32", box / "wide.png"};
+  const auto text = run_well(box, as_asked).out;
+  CHECK(text.find("weights: positions of 4 x 4 patches interpolated to 2 x 4") == 0);
+  cts::eigen_backend<float> b(1);
+  const auto model = cts::load_vit(b, box.path / "run" / "model.safetensors", {.height = 16, .width = 32});
+  const auto expected = cts::predict(b, model, picture);
+  const auto best = classes_of(box, as_asked)[0]["classes"][0];
+  CHECK(best["name"] == expected.name);
+  CHECK(best["probability"].get<double>() == Approx(expected.probability).epsilon(1e-4));
+  for (const char* size : {"16x", "x16", "0", "16x32x3", "16.5", "99999"})
+    check_refused(box, {"classify", "--model", box / "run", "--image", size, box / "wide.png"},
+                  {std::string("--image ") + size, "HEIGHTxWIDTH"});
+  check_refused(box, {"classify", "--model", box / "run", "--image", "12", box / "wide.png"},
+                {"model.safetensors", "patches of 8 do not tile pictures of 12 x 12"});
+}
+
 TEST_CASE("a run by class means classifies by them", "[cli]") {
   const sandbox box;
   run_well(box, learn("ncm", box / "run"));

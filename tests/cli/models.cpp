@@ -231,6 +231,32 @@ TEST_CASE("weights from elsewhere are described, predicted with and learnt from"
   CHECK(model.at("pos_embed").shape == std::vector<cts::index>{1, 65, 12});
 }
 
+TEST_CASE("questions are learnt on an encoder from elsewhere, unless it has registers", "[cli]") {
+  const sandbox box;
+  const auto foreign = golden::folder("foreign");
+  const auto learn = [&](const char* weights) {
+    return with("sequence", {{"--task", "vqa"},
+                             {"--data", "scenes"},
+                             {"--tasks", "1"},
+                             {"--memory", "none"},
+                             {"--image", "16"},
+                             {"--text-depth", "1"},
+                             {"--pictures", "60"},
+                             {"--test-pictures", "40"},
+                             {"--epochs", "1"},
+                             {"--heads", "3"},
+                             {"--quiet", ""},
+                             {"--out", box / "answers"},
+                             {"--weights", (foreign / weights).string()}});
+  };
+  const auto refused = run(box, learn("registers.safetensors"));
+  CHECK(refused.code == 2);
+  CHECK(refused.err == "cts: image_text: 3 registers, an encoder here has none\n");
+  run_well(box, learn("hf_dinov2.safetensors"));
+  const auto model = cts::load_safetensors(box.path / "answers" / "model.safetensors");
+  CHECK(model.at("encoder.pos_embed").shape == std::vector<cts::index>{1, 65, 12});
+}
+
 TEST_CASE("inputs that do not fit the model are named", "[cli]") {
   refuse_inputs([](auto& f) { f.arrays.erase("images"); }, {"no array 'images'"});
   refuse_inputs([](auto& f) { f.arrays.erase("labels"); }, {"no array 'labels'"});

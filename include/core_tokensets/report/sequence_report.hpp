@@ -56,7 +56,7 @@ inline report_section pictures_section(const json& results) {
 /// " over 3 of 4 classes" where some classes have no pictures to measure on; empty where all have.
 inline std::string measured_classes(const json& results) {
   const std::size_t without = detail::unmeasured_classes(results).size();
-  if (without == 0) return {};
+  if (without == 0 || !results.contains("class_names")) return {};  // questions and captions have no classes
   const std::size_t all = results.at("class_names").size();
   return " over " + std::to_string(all - without) + " of " + std::to_string(all) + " classes";
 }

@@ -211,7 +211,7 @@ layer_case<B> embedding_case(bool scaled) {
   const auto plan = std::make_shared<cts::embedding_plan<B>>();
   const auto assign = [=](B& b) {
     const std::vector<double> scale = scaled ? std::vector<double>{1, 0, 1.75, 1, 0.5} : std::vector<double>{};
-    plan->assign(b, {0, 3, 3, 5}, {0, 2, 3, 1, 2}, scale, {});
+    plan->assign(b, l, {0, 3, 3, 5}, {0, 2, 3, 1, 2}, scale, {});
   };
   c.forward = [=](B& b, const tensor& p, const tensor& x, tensor& y) {
     assign(b);

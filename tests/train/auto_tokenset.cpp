@@ -33,9 +33,15 @@ cts::evidence gradients(const std::vector<float>& whole, const std::vector<float
   return e;
 }
 
+/// Of enough pictures that what a form loses is told from noise.
+cts::task_stream larger_stream() {
+  return cts::class_incremental(
+      cts::scenes({.classes = 4, .train_per_class = 60, .test_per_class = 4, .image = 16, .seed = 1}), {.tasks = 2});
+}
+
 struct trained {
   backend b{1};
-  cts::task_stream stream = support::small_stream();
+  cts::task_stream stream = larger_stream();
   cts::vit<backend> model = support::small_model(b);
 
   trained() { cts::fit(b, model, stream[0], cts::token_memory(model.config().grid), support::quick()); }
@@ -57,7 +63,7 @@ TEST_CASE("what storing moves and how much samples differ, by hand", "[auto]") {
 
 TEST_CASE("small budgets buy cheap forms and large ones exact ones", "[auto]") {
   trained t;
-  cts::auto_tokenset<> recipe{.forms = few, .probe = 24};
+  cts::auto_tokenset<> recipe{.forms = few, .probe = 120};
   const auto memory = empty_memory(recipe, {.grid = t.model.config().grid});
   const auto error = [&](cts::index bytes) {
     return expected_errors(t.b, recipe, t.model, t.stream[0], memory, memory.bytes_on_disk() + bytes);
@@ -75,11 +81,11 @@ TEST_CASE("small budgets buy cheap forms and large ones exact ones", "[auto]") {
 }
 
 TEST_CASE("a memory of chosen forms keeps its budget, says its forms and goes on after a restart", "[auto]") {
-  const auto stream = support::small_stream();
+  const auto stream = larger_stream();
   const support::scratch_folder folder;
   const auto run = [&](cts::index kib, bool stop) {
     backend b(1);
-    cts::auto_tokenset<> recipe{.forms = few, .probe = 16};
+    cts::auto_tokenset<> recipe{.forms = few, .probe = 120};
     cts::continual_learner learner(b, support::small_model(b), {.budget = cts::kibibytes(kib), .fit = support::quick()},
                                    recipe);
     std::vector<std::string> forms;

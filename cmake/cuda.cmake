@@ -13,6 +13,7 @@ if(NOT TARGET core_tokensets::cuda AND "CUDA" IN_LIST cts_languages)
       string(REPLACE " " "," cts_openmp_flags "${OpenMP_CXX_FLAGS}")
       target_compile_options(core_tokensets::cuda INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${cts_openmp_flags}>)
     endif()
-    target_link_libraries(core_tokensets::cuda INTERFACE core_tokensets::core_tokensets CUDA::cudart CUDA::cublasLt)
+    # cuBLASLt is opened when it is needed: tensor/cuda/cublas_library.hpp.
+    target_link_libraries(core_tokensets::cuda INTERFACE core_tokensets::core_tokensets CUDA::cudart ${CMAKE_DL_LIBS})
   endif()
 endif()

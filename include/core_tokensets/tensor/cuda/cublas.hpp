@@ -4,20 +4,19 @@
 
 #ifdef __CUDACC__
 
-#include <cublasLt.h>
-
 #include <array>
 #include <map>
 #include <optional>
 
+#include "core_tokensets/tensor/cuda/cublas_library.hpp"
 #include "core_tokensets/tensor/cuda/product.hpp"
 
 namespace core_tokensets::cuda {
 
 inline void check(cublasStatus_t result, const char* call, const product& p) {
   if (result == CUBLAS_STATUS_SUCCESS) return;
-  fail("cuda: ", call, ": ", cublasLtGetStatusString(result), " for [", p.m, ", ", p.k, "] times [", p.k, ", ", p.n,
-       "], ", p.batch, " of them");
+  fail("cuda: ", call, ": ", cublas_library::get().status_string(result), " for [", p.m, ", ", p.k, "] times [", p.k,
+       ", ", p.n, "], ", p.batch, " of them");
 }
 
 class product_library {
@@ -26,9 +25,9 @@ class product_library {
 
   /// `workspace`: device memory of that size for products on one stream.
   explicit product_library(void* workspace) : workspace_(workspace) {
-    check(cublasLtCreate(&handle_), "cublasLtCreate", {});
+    check(library_.create(&handle_), "cublasLtCreate", {});
   }
-  ~product_library() { cublasLtDestroy(handle_); }
+  ~product_library() { library_.destroy(handle_); }
   product_library(const product_library&) = delete;
   product_library& operator=(const product_library&) = delete;
 
@@ -38,9 +37,9 @@ class product_library {
     plan& known = find(p);
     cublasLtMatmulDescOpaque_t operation = known.operation;
     if (p.bias != nullptr) set(&operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias, p);
-    check(cublasLtMatmul(handle_, &operation, &p.alpha, p.b.data, &known.b, p.a.data, &known.a, &p.beta, p.addend,
-                         &known.addend, p.c, &known.c, &known.algorithm, workspace_,
-                         static_cast<std::size_t>(workspace_bytes), stream),
+    check(library_.matmul(handle_, &operation, &p.alpha, p.b.data, &known.b, p.a.data, &known.a, &p.beta, p.addend,
+                          &known.addend, p.c, &known.c, &known.algorithm, workspace_,
+                          static_cast<std::size_t>(workspace_bytes), stream),
           "cublasLtMatmul", p);
   }
 
@@ -98,24 +97,25 @@ class product_library {
   template <class Value>
   static void set(cublasLtMatmulDescOpaque_t* d, cublasLtMatmulDescAttributes_t what, const Value& value,
                   const product& p) {
-    check(cublasLtMatmulDescSetAttribute(d, what, &value, sizeof value), "cublasLtMatmulDescSetAttribute", p);
+    check(cublas_library::get().set_operation(d, what, &value, sizeof value), "cublasLtMatmulDescSetAttribute", p);
   }
   template <class Value>
   static void set(cublasLtMatrixLayoutOpaque_t* l, cublasLtMatrixLayoutAttribute_t what, const Value& value,
                   const product& p) {
-    check(cublasLtMatrixLayoutSetAttribute(l, what, &value, sizeof value), "cublasLtMatrixLayoutSetAttribute", p);
+    check(cublas_library::get().set_layout(l, what, &value, sizeof value), "cublasLtMatrixLayoutSetAttribute", p);
   }
   template <class Value>
   static void set(cublasLtMatmulPreferenceOpaque_t* f, cublasLtMatmulPreferenceAttributes_t what, const Value& value,
                   const product& p) {
-    check(cublasLtMatmulPreferenceSetAttribute(f, what, &value, sizeof value), "cublasLtMatmulPreferenceSetAttribute",
+    check(cublas_library::get().set_preference(f, what, &value, sizeof value), "cublasLtMatmulPreferenceSetAttribute",
           p);
   }
 
   /// A row-major matrix `[rows, cols]`, which in columns is `[cols, rows]`.
   static void lay(cublasLtMatrixLayoutOpaque_t& l, cudaDataType_t type, index rows, index cols, index ld, index stride,
                   const product& p) {
-    check(cublasLtMatrixLayoutInit(&l, type, static_cast<std::uint64_t>(cols), static_cast<std::uint64_t>(rows), ld),
+    check(cublas_library::get().init_layout(&l, sizeof l, type, static_cast<std::uint64_t>(cols),
+                                            static_cast<std::uint64_t>(rows), ld),
           "cublasLtMatrixLayoutInit", p);
     if (p.batch == 1) return;
     set(&l, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, static_cast<std::int32_t>(p.batch), p);
@@ -125,7 +125,8 @@ class product_library {
   void make(const product& p, plan& made) const {
     const auto compute = p.how == arithmetic::tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
     const cudaDataType_t type = p.narrow ? CUDA_R_16BF : CUDA_R_32F;
-    check(cublasLtMatmulDescInit(&made.operation, compute, CUDA_R_32F), "cublasLtMatmulDescInit", p);
+    check(library_.init_operation(&made.operation, sizeof made.operation, compute, CUDA_R_32F),
+          "cublasLtMatmulDescInit", p);
     set(&made.operation, CUBLASLT_MATMUL_DESC_TRANSA, p.b.transpose ? CUBLAS_OP_T : CUBLAS_OP_N, p);
     set(&made.operation, CUBLASLT_MATMUL_DESC_TRANSB, p.a.transpose ? CUBLAS_OP_T : CUBLAS_OP_N, p);
     if (p.bias != nullptr) {
@@ -138,7 +139,7 @@ class product_library {
     lay(made.c, CUDA_R_32F, p.m, p.n, p.ldc, p.stride_c, p);
 
     cublasLtMatmulPreferenceOpaque_t wish{};
-    check(cublasLtMatmulPreferenceInit(&wish), "cublasLtMatmulPreferenceInit", p);
+    check(library_.init_preference(&wish, sizeof wish), "cublasLtMatmulPreferenceInit", p);
     set(&wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<std::uint64_t>(workspace_bytes), p);
     set(&wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment(p.b.data), p);
     set(&wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment(p.a.data), p);
@@ -146,13 +147,14 @@ class product_library {
     set(&wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment(p.c), p);
     cublasLtMatmulHeuristicResult_t found{};
     int count = 0;
-    check(cublasLtMatmulAlgoGetHeuristic(handle_, &made.operation, &made.b, &made.a, &made.addend, &made.c, &wish, 1,
-                                         &found, &count),
-          "cublasLtMatmulAlgoGetHeuristic", p);
+    check(
+        library_.heuristic(handle_, &made.operation, &made.b, &made.a, &made.addend, &made.c, &wish, 1, &found, &count),
+        "cublasLtMatmulAlgoGetHeuristic", p);
     if (count == 0) check(CUBLAS_STATUS_NOT_SUPPORTED, "cublasLtMatmulAlgoGetHeuristic", p);
     made.algorithm = found.algo;
   }
 
+  const cublas_library& library_ = cublas_library::get();
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_;
   std::map<key, plan> plans_;

@@ -71,6 +71,20 @@ TEST_CASE("relevance that is not finite is an error that names the method and wh
   check("grad_cam", cts::grad_cam{});
   check("gradient_x_input", cts::gradient_x_input{});
   check("rollout", cts::rollout{});
+
+  // Relevance of the only block is finite, and the gradients below it are not: its norm divides by next to nothing.
+  auto config = c;
+  config.depth = 1;
+  auto flat = ragged::lively_model(b, config);
+  for (const char* name : {"patch_embed.proj.weight", "patch_embed.proj.bias", "pos_embed", "cls_token"}) {
+    scale_parameter(b, flat, name, 1e-20);
+  }
+  scale_parameter(b, flat, "blocks.0.norm1.weight", 1e4);
+  scale_parameter(b, flat, "head.weight", 1e33);
+  CHECK(said(cts::generic_attention{}, flat).find("generic_attention: gradients are not finite from block 0 down") ==
+        0);
+  CHECK(said(cts::gradient_x_input{}, flat).find("gradient_x_input: gradients are not finite") == 0);
+
   CHECK(said(cts::grad_lrp{}, steep).find("grad_lrp: relevance is not finite in sample 0") == 0);
   CHECK(said(cts::generic_attention{}, steep).find("generic_attention: relevance is not finite in sample 0") == 0);
 }

@@ -147,6 +147,7 @@ void judge(const M& method, B& b, const vit<B>& model, measured_batch<B>& m, std
 inline json to_json(const judgement& j) {
   json result = json::object();
   for (const auto& [name, values] : j) {
+    if (values.empty()) continue;  // samples without tokens have no stability
     const auto n = static_cast<double>(values.size());
     const double mean = std::accumulate(values.begin(), values.end(), 0.0) / n;
     double square = 0;

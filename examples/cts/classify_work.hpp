@@ -3,9 +3,11 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <numeric>
-#include <optional>
+#include <span>
 #include <tuple>
+#include <type_traits>
 
 #include "core_tokensets/data/image_io.hpp"
 #include "core_tokensets/io/atomic_folder.hpp"
@@ -15,6 +17,7 @@
 #include "core_tokensets/report/heatmap.hpp"
 #include "core_tokensets/report/mosaic.hpp"
 #include "core_tokensets/train/evaluate.hpp"
+#include "core_tokensets/train/feature_classifiers.hpp"
 #include "core_tokensets/train/learner_files.hpp"
 #include "methods.hpp"
 #include "model_file.hpp"
@@ -54,12 +57,21 @@ inline std::vector<classified> read_pictures(const std::vector<std::string>& pat
   return all;
 }
 
-/// The class means of a run that classifies by them; none for any other model.
-inline std::optional<cts::nearest_class_mean> class_means_of(const std::filesystem::path& run) {
+/// Scores of classes for features, in a run that classifies by them; none for any other model.
+using feature_scores = std::function<std::vector<double>(std::span<const float>)>;
+
+inline feature_scores feature_scores_of(const std::filesystem::path& run) {
   if (!cts::saved_learner::in(run)) return {};
   const cts::saved_learner saved(run);
-  if (!saved.state().at("settings").at("strategy").get<std::string>().starts_with("ncm")) return {};
-  return cts::nearest_class_mean::load(saved.file("strategy"));
+  const auto strategy = saved.state().at("settings").at("strategy").get<std::string>();
+  feature_scores found;
+  const auto attempt = [&]<class C>(std::type_identity<C>) {
+    if (strategy.starts_with(C::name))
+      found = [c = C::load(saved.file("strategy"))](std::span<const float> x) { return c.scores(x); };
+  };
+  attempt(std::type_identity<cts::nearest_class_mean>{});
+  attempt(std::type_identity<cts::ridge_regression>{});
+  return found;
 }
 
 /// Classes by their probability, the likeliest first.
@@ -102,9 +114,9 @@ struct classify_work {
     if (!a.image.empty()) std::tie(hints.height, hints.width) = picture_size("--image", a.image);
     const auto weights = cts::read_vit(cts::load_safetensors(model_file(a.model)), hints);
     const auto model = cts::load_vit(b, weights);
-    const auto means = class_means_of(a.model);
+    const auto scores = feature_scores_of(a.model);
     auto all = read_pictures(a.pictures, model.config().grid);
-    for (classified& c : all) c.said = said_of(b, model, means, c.picture);
+    for (classified& c : all) c.said = said_of(b, model, scores, c.picture);
     if (!a.explain.empty()) explain(b, model, method, all);
     for (const auto& note : weights.notes) {
       if (!a.as_json) std::printf("weights: %s\n", note.c_str());
@@ -114,12 +126,11 @@ struct classify_work {
 
  private:
   template <class B>
-  static cts::prediction said_of(B& b, const cts::vit<B>& model, const std::optional<cts::nearest_class_mean>& means,
+  static cts::prediction said_of(B& b, const cts::vit<B>& model, const feature_scores& scores,
                                  const cts::image_view& picture) {
-    if (!means) return cts::predict(b, model, picture);
+    if (!scores) return cts::predict(b, model, picture);
     const auto data = cts::one_picture(picture, model.config().grid);
-    return cts::prediction_of<double>(means->scores(cts::run_model(b, model, data).features),
-                                      model.config().class_names);
+    return cts::prediction_of<double>(scores(cts::run_model(b, model, data).features), model.config().class_names);
   }
 
   /// Writes FOLDER/N-NAME.png for each picture: itself, where the model looked, and what a memory would keep of it.

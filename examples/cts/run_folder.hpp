@@ -29,7 +29,7 @@ class run_folder {
 /// Bytes that the memory may take at most, of these data cut into parts.
 template <class Data>
 std::ptrdiff_t most_memory_bytes(const sequence_arguments& a, const Data& train, std::ptrdiff_t parts) {
-  if (a.memory == "none" || a.memory == "joint" || a.memory == "ncm") return 0;
+  if (!keeps_samples(a.memory)) return 0;
   const auto budget = core_tokensets::parse_budget(a.budget);
   const auto data = core_tokensets::bytes_of_data(train);
   const auto bytes = budget.resolve(data) * (budget.each == core_tokensets::budget_of::all ? 1 : parts);

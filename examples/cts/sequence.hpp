@@ -29,7 +29,13 @@ inline constexpr memory_kind memory_kinds[] = {
     {"core-tokenset", "of the samples that --select chooses the tokens that --rule keeps by --attribute", true},
     {"auto-tokenset", "as core-tokenset; how many tokens and how sharp is chosen by their worth and price", false},
     {"joint", "all data of all tasks: the upper bound", true},
-    {"ncm", "no training after the first task: nearest class mean on its features", false}};
+    {"ncm", "no training after the first task: nearest class mean on its features", false},
+    {"ridge", "no training after the first task: ridge regression on its features", false}};
+
+/// Whether a kind of memory keeps samples, so that a budget limits it.
+inline bool keeps_samples(const std::string& memory) {
+  return memory != "none" && memory != "joint" && memory != "ncm" && memory != "ridge";
+}
 
 /// Options whose defaults are the library's are taken from there.
 struct sequence_arguments {

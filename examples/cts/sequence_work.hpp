@@ -11,6 +11,7 @@
 #include "core_tokensets/report/relevance_sheet.hpp"
 #include "core_tokensets/train/auto_tokenset.hpp"
 #include "core_tokensets/train/diagnose.hpp"
+#include "core_tokensets/train/frozen_features.hpp"
 #include "core_tokensets/train/sequence.hpp"
 #include "interruption.hpp"
 #include "methods.hpp"
@@ -79,6 +80,7 @@ struct named_parts {
             .select = tokens.select, .attribute = attribute, .rule = tokens.rule});
       }
       if (a.memory == "ncm") return any_strategy<B, Model>(cts::class_means{.frozen = !a.weights.empty()});
+      if (a.memory == "ridge") return any_strategy<B, Model>(cts::ridge_head{.frozen = !a.weights.empty()});
     }
     if (a.memory == "coded-coreset") {
       tokens.rule = any_rule(cts::chance_tokens{}), tokens.keep = 1;

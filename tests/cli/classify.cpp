@@ -88,14 +88,16 @@ TEST_CASE("classify looks at pictures in another size where it is asked to", "[c
                 {"model.safetensors", "patches of 8 do not tile pictures of 12 x 12"});
 }
 
-TEST_CASE("a run by class means classifies by them", "[cli]") {
+TEST_CASE("a run by class means or ridge regression classifies by them", "[cli]") {
   const sandbox box;
-  run_well(box, learn("ncm", box / "run"));
+  const std::string memory = GENERATE("ncm", "ridge");
+  CAPTURE(memory);
+  run_well(box, learn(memory, box / "run"));
   const auto scenes = cts::scenes({.classes = 4, .train_per_class = 1, .test_per_class = 3});
   cts::write_png(box.path / "a.png", cts::image(scenes.test.view_of(10)));
-  const auto by_means = classes_of(box, {"classify", "--model", box / "run", box / "a.png"});
+  const auto by_features = classes_of(box, {"classify", "--model", box / "run", box / "a.png"});
   const auto by_head = classes_of(box, {"classify", "--model", box / "run/model.safetensors", box / "a.png"});
-  CHECK(by_means[0]["classes"][0]["probability"] != by_head[0]["classes"][0]["probability"]);
+  CHECK(by_features[0]["classes"][0]["probability"] != by_head[0]["classes"][0]["probability"]);
 }
 
 TEST_CASE("classify names what it cannot read, all of it", "[cli]") {

@@ -5,6 +5,7 @@
 
 #include <set>
 
+#include "core_tokensets/train/frozen_features.hpp"
 #include "core_tokensets/train/objectives/objectives.hpp"
 #include "core_tokensets/train/sequence.hpp"
 #include "support/catch.hpp"

@@ -4,6 +4,7 @@
 
 #include <fstream>
 
+#include "core_tokensets/train/frozen_features.hpp"
 #include "core_tokensets/train/objectives/objectives.hpp"
 #include "support/catch.hpp"
 #include "support/scratch.hpp"
@@ -86,6 +87,8 @@ TEST_CASE("every strategy runs through the same loop and keeps its budget", "[le
   check(cts::joint<>{}, 0);
   const auto means = check(cts::class_means{}, 0);
   CHECK(means.result.memory_bytes == 4 * 16 * 4);  // classes, channels, bytes of a float
+  const auto ridge = check(cts::ridge_head{}, 0);
+  CHECK(ridge.result.memory_bytes == (17 * 18 / 2 + 4 * 17) * 4);  // pairs of channels and the constant, classes
   check(cts::core_tokens<>{.keep = 0.25}, 4);
   const auto coded = check(cts::core_tokenset<>{}, 8);
   CHECK(coded.result.memory_bytes == coded.file_bytes);

@@ -8,6 +8,7 @@
 
 #include "core_tokensets/data/tasks.hpp"
 #include "core_tokensets/train/evaluate.hpp"
+#include "core_tokensets/train/feature_classifiers.hpp"
 
 namespace core_tokensets {
 

@@ -309,49 +309,4 @@ consolidation consolidate(B&, const joint<Data>&, const Model&, const basic_task
   return {};
 }
 
-/// No training after the first task (none at all if `frozen`): pictures belong to the class with the nearest mean
-/// feature (Mensink et al. 2013; a mean of D floats for each class). Classes only.
-struct class_means {
-  static constexpr const char* name = "ncm";
-  static constexpr const char* about = "no training after the first task: nearest class mean on its features";
-  bool frozen = false;
-  nearest_class_mean means = {};
-  bool trained = false;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("frozen", self.frozen);
-  }
-};
-
-inline std::optional<task> training_task(class_means& s, const task& t) {
-  if (s.frozen || s.trained) return {};
-  s.trained = true;
-  return t;
-}
-template <tensor_backend B>
-consolidation consolidate(B& b, class_means& s, const vit<B>& model, const task& t, token_memory&, index,
-                          std::uint64_t = 0) {
-  const model_outputs got = run_model(b, model, t.train());
-  s.means.add(got.features, got.labels, model.config().classes);
-  return {};
-}
-template <tensor_backend B>
-std::vector<double> class_scores(B& b, const class_means& s, const vit<B>& model, const sample_view<dataset>& samples) {
-  return s.means.scores(run_model(b, model, samples).features);
-}
-inline index memory_price(const class_means& s, const token_memory&) {
-  return s.means.classes() * s.means.dim() * static_cast<index>(sizeof(float));
-}
-inline tensor_file save_state(const class_means& s) {
-  tensor_file file;
-  file.metadata["trained"] = s.trained ? "true" : "false";
-  s.means.save(file);
-  return file;
-}
-inline void load_state(class_means& s, const tensor_file& file) {
-  s.trained = file.metadata.contains("trained") && file.metadata.at("trained") == "true";
-  s.means = nearest_class_mean::load(file);
-}
-
 }  // namespace core_tokensets

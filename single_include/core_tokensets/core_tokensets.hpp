@@ -8286,225 +8286,6 @@ std::vector<double> attribute(const authors_atman& method, B& b, const vit<B>& m
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/attribution/grad_cam.hpp ====
-// Grad-CAM on tokens: heads of the last block weighted by the mean gradient of the class-token row (Chefer 2021,
-// baselines; Selvaraju et al. 2017 for convolutions).
-
-
-namespace core_tokensets {
-
-/// w_h = mean_j G[h, 0, j], relevance = max(0, mean_h(w_h A[h, 0, :])) over patches j (as often as their weights say),
-/// in the last block.
-struct grad_cam {
-  static constexpr const char* name = "grad_cam";
-  static constexpr const char* about = "attention of the last block, heads weighted by their gradient";
-};
-
-template <tensor_backend B>
-std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const token_batch& batch, const target& t,
-                              attribution_workspace<B>& ws) {
-  using T = typename B::scalar;
-  explain_forward(b, model, batch, t, ws, kept::gradients);
-  const index heads = model.config().heads, last = model.config().depth - 1;
-  gradient_walk<B>(b, model, ws).step(last);
-  const attention_rows& layout = attention_layout(ws.tape, last, model);
-  const auto a = tape_of_block(ws.tape, last, model).a.to_host(b), g = ws.attention_gradient.to_host(b);
-  std::vector<double> relevance;
-  for (index s = 0; s < batch.samples(); ++s) {
-    const view<const T> as = layout.matrices(a.data(), s, heads), gs = layout.matrices(g.data(), s, heads);
-    const index patches = as.cols - 1 - ws.tape.plan.registers, begin = batch.offsets[static_cast<std::size_t>(s)];
-    const auto counts = [&](index c) {
-      return batch.token_weights.empty() ? 1.0 : double(batch.token_weights[static_cast<std::size_t>(begin + c - 1)]);
-    };
-    double all = 0;
-    for (index c = 1; c <= patches; ++c) all += counts(c);
-    std::vector<double> cam(static_cast<std::size_t>(patches), 0.0);
-    for (index h = 0; h < heads; ++h) {
-      double weight = 0;
-      for (index c = 1; c <= patches; ++c) weight += counts(c) * double(gs.matrix(0, h)(0, c)) / all;
-      for (index c = 1; c <= patches; ++c)
-        cam[static_cast<std::size_t>(c - 1)] += weight * double(as.matrix(0, h)(0, c)) / static_cast<double>(heads);
-    }
-    for (const double c : cam) relevance.push_back(std::max(c, 0.0));
-  }
-  require_finite_gradients(grad_cam::name, b, model, ws);
-  return finite_relevance(grad_cam::name, batch, std::move(relevance));
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/passes/copies.hpp ====
-// Several copies of the samples of a batch as one batch, for methods that change the patches themselves (noise, paths).
-
-
-namespace core_tokensets {
-
-/// What was settled for the samples of a batch, for such copies of them.
-inline target repeat_target(const settled_target& settled, std::span<const index> samples) {
-  target t{settled.what, explained_class::given};
-  for (const index s : samples) {
-    t.classes.push_back(settled.classes[static_cast<std::size_t>(s)]);
-    if (settled.what == explained_score::margin) t.against.push_back(settled.others[static_cast<std::size_t>(s)]);
-  }
-  return t;
-}
-
-/// Calls `body(copies, number)` for `count` copies of every sample, cut into parts of at most `most_tokens` tokens (or
-/// one sample): `copies` are the samples of a part and `number` which of its copies each is.
-template <class Body>
-void for_each_part(const token_batch& batch, index count, index most_tokens, const Body& body) {
-  std::vector<index> copies, number;
-  index tokens = 0;
-  const auto flush = [&] {
-    if (!copies.empty()) body(std::span<const index>(copies), std::span<const index>(number));
-    copies.clear(), number.clear(), tokens = 0;
-  };
-  for (index s = 0; s < batch.samples(); ++s) {
-    const index n = batch.offsets[static_cast<std::size_t>(s + 1)] - batch.offsets[static_cast<std::size_t>(s)] + 1;
-    for (index c = 0; c < count; ++c) {
-      if (tokens + n > most_tokens) flush();
-      copies.push_back(s), number.push_back(c), tokens += n;
-    }
-  }
-  flush();
-}
-
-/// Settles `t` for the batch itself, before copies of it are changed.
-template <tensor_backend B>
-settled_target settle_batch(B& b, const vit<B>& model, const token_batch& batch, const target& t,
-                            attribution_workspace<B>& ws) {
-  explain_forward(b, model, batch, t, ws, kept::logits);
-  return ws.explained;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/attribution/integrated_gradients.hpp ====
-// Integrated gradients (Sundararajan, Taly & Yan, ICML 2017), all steps of many samples as ragged batches.
-
-#include <numbers>
-
-
-namespace core_tokensets {
-
-/// Where the straight path to the input starts: pixels of one value, or patch embeddings of 0 (a `zero` missing token).
-enum class path_start { pixels, embeddings };
-
-template <>
-inline constexpr std::array words<path_start>{"pixels", "embeddings"};
-
-/// (x - x') times the mean gradient on the path from x' to x, by Gauss-Legendre quadrature with `steps` points. The sum
-/// over the patches is f(x) - f(x') but for the error of the quadrature.
-struct integrated_gradients {
-  static constexpr const char* name = "integrated_gradients";
-  static constexpr const char* about = "mean gradient on the way from an empty picture, times the way";
-  index steps = 16;
-  path_start start = path_start::pixels;
-  double pixel = 0;  ///< of the start, in normalised values
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("steps", self.steps);
-    visit("start", self.start);
-    visit("pixel", self.pixel);
-  }
-};
-
-/// Points and weights of Gauss-Legendre quadrature on [0, 1], by Newton's method on the Legendre polynomial.
-struct quadrature {
-  std::vector<double> points, weights;
-};
-
-inline quadrature gauss_legendre(index n) {
-  quadrature q;
-  const auto order = static_cast<double>(n);
-  for (index i = 0; i < n; ++i) {
-    double x = std::cos(std::numbers::pi * (static_cast<double>(i) + 0.75) / (order + 0.5)), slope = 0;
-    for (int step = 0; step < 100; ++step) {
-      double value = 1, before = 0;
-      for (index k = 1; k <= n; ++k) {
-        const auto d = static_cast<double>(k);
-        const double next = ((2 * d - 1) * x * value - (d - 1) * before) / d;
-        before = value, value = next;
-      }
-      slope = order * (x * value - before) / (x * x - 1);
-      const double move = value / slope;
-      x -= move;
-      if (std::abs(move) < 1e-15) break;
-    }
-    q.points.push_back((1 - x) / 2);
-    q.weights.push_back(1 / ((1 - x * x) * slope * slope));
-  }
-  return q;
-}
-
-namespace detail {
-
-/// Moves a copy to its point of the path.
-inline void move_along_path(const integrated_gradients& method, double at, token_batch& copies, index begin,
-                            index end) {
-  if (method.start == path_start::embeddings) {
-    for (index p = begin; p < end; ++p) copies.scale[static_cast<std::size_t>(p)] *= at;
-    return;
-  }
-  for (index i = begin * copies.patch_dim; i < end * copies.patch_dim; ++i) {
-    float& x = copies.patches[static_cast<std::size_t>(i)];
-    x = static_cast<float>(method.pixel + at * (double(x) - method.pixel));
-  }
-}
-
-}  // namespace detail
-
-template <tensor_backend B>
-std::vector<double> attribute(const integrated_gradients& method, B& b, const vit<B>& model, const token_batch& batch,
-                              const target& t, attribution_workspace<B>& ws) {
-  require(method.steps > 0 && method.steps <= 1000, "integrated_gradients: ", method.steps,
-          " steps, expected 1 to 1000");
-  require_finite("integrated_gradients: pixel", method.pixel);
-  const auto settled = settle_batch(b, model, batch, t, ws);
-  const quadrature q = gauss_legendre(method.steps);
-  const bool at_pixels = method.start == path_start::pixels;
-  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 0.0);
-  tensor<B> gradient;
-  for_each_part(batch, method.steps, 4096, [&](std::span<const index> samples, std::span<const index> step) {
-    token_batch copies = copy_samples(batch, samples);
-    if (!at_pixels && copies.scale.empty()) copies.scale.assign(static_cast<std::size_t>(copies.tokens()), 1.0);
-    for (std::size_t c = 0; c < samples.size(); ++c) {
-      detail::move_along_path(method, q.points[static_cast<std::size_t>(step[c])], copies, copies.offsets[c],
-                              copies.offsets[c + 1]);
-    }
-    explain_forward(b, model, copies, repeat_target(settled, samples), ws, kept::gradients);
-    patch_gradient(b, model, ws, gradient);
-    if (!at_pixels) {  // d f / d scale = embedding . gradient; the tape holds scale times embedding
-      gradient.resize(b, copies.tokens(), model.config().dim);
-      b.gather_rows(*gradient, *std::as_const(ws.dtokens), ws.tape.plan.patch_rows.data());
-      b.map(fn::multiply{}, *gradient, *std::as_const(ws.tape.embeddings));
-    }
-    const auto host = gradient.to_host(b);
-    const auto width = static_cast<std::size_t>(gradient.cols());
-    for (std::size_t c = 0; c < samples.size(); ++c) {
-      const double at = q.points[static_cast<std::size_t>(step[c])],
-                   weight = q.weights[static_cast<std::size_t>(step[c])];
-      const auto first = static_cast<std::size_t>(batch.offsets[static_cast<std::size_t>(samples[c])]);
-      const auto begin = static_cast<std::size_t>(copies.offsets[c]),
-                 end = static_cast<std::size_t>(copies.offsets[c + 1]);
-      for (std::size_t p = begin; p < end; ++p) {
-        double sum = 0;
-        for (std::size_t d = 0; d < width; ++d) {
-          const double g = double(host[p * width + d]);
-          sum += at_pixels ? g * (double(batch.patches[(first + p - begin) * width + d]) - method.pixel) : g / at;
-        }
-        relevance[first + p - begin] += weight * sum;
-      }
-    }
-  });
-  ws.explained = settled;
-  ws.classes = settled.classes;
-  return finite_relevance(integrated_gradients::name, batch, std::move(relevance));
-}
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/attribution/lrp.hpp ====
 // Layer-wise relevance propagation from what is explained to tokens or pixels, by the rules of any composite.
 
@@ -8657,6 +8438,472 @@ std::vector<double> attribute(const lrp_attribution& method, B& b, const vit<B>&
                               const target& t, attribution_workspace<B>& ws) {
   const lrp::composite rules = lrp::make(method.rules, method.stabiliser);
   return attribute(composite_attribution{rules, method.level, method.limit}, b, model, batch, t, ws);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/passes/copies.hpp ====
+// Several copies of the samples of a batch as one batch, for methods that change the patches themselves (noise, paths).
+
+
+namespace core_tokensets {
+
+/// What was settled for the samples of a batch, for such copies of them.
+inline target repeat_target(const settled_target& settled, std::span<const index> samples) {
+  target t{settled.what, explained_class::given};
+  for (const index s : samples) {
+    t.classes.push_back(settled.classes[static_cast<std::size_t>(s)]);
+    if (settled.what == explained_score::margin) t.against.push_back(settled.others[static_cast<std::size_t>(s)]);
+  }
+  return t;
+}
+
+/// Calls `body(copies, number)` for `count` copies of every sample, cut into parts of at most `most_tokens` tokens (or
+/// one sample): `copies` are the samples of a part and `number` which of its copies each is.
+template <class Body>
+void for_each_part(const token_batch& batch, index count, index most_tokens, const Body& body) {
+  std::vector<index> copies, number;
+  index tokens = 0;
+  const auto flush = [&] {
+    if (!copies.empty()) body(std::span<const index>(copies), std::span<const index>(number));
+    copies.clear(), number.clear(), tokens = 0;
+  };
+  for (index s = 0; s < batch.samples(); ++s) {
+    const index n = batch.offsets[static_cast<std::size_t>(s + 1)] - batch.offsets[static_cast<std::size_t>(s)] + 1;
+    for (index c = 0; c < count; ++c) {
+      if (tokens + n > most_tokens) flush();
+      copies.push_back(s), number.push_back(c), tokens += n;
+    }
+  }
+  flush();
+}
+
+/// Settles `t` for the batch itself, before copies of it are changed.
+template <tensor_backend B>
+settled_target settle_batch(B& b, const vit<B>& model, const token_batch& batch, const target& t,
+                            attribution_workspace<B>& ws) {
+  explain_forward(b, model, batch, t, ws, kept::logits);
+  return ws.explained;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/core/choices.hpp ====
+// Types that a text chooses between, as "name" or "name:option=value:option=value". A list of types is the one table of
+// a choice: parsing, printing, help and error messages come from it. A type takes part with a `name`, one line `about`
+// it, and `options` where it has any (core/options.hpp).
+
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// The types of a choice, the default first.
+template <class... T>
+struct choices {};
+
+template <class T>
+concept choice = requires {
+  { T::name } -> std::convertible_to<std::string_view>;
+  { T::about } -> std::convertible_to<std::string_view>;
+};
+
+/// Lists one after the other.
+template <class... A>
+choices<A...> joined(choices<A...> all) {
+  return all;
+}
+template <class... A, class... B, class... More>
+auto joined(choices<A...>, choices<B...>, More... more) {
+  return joined(choices<A..., B...>{}, more...);
+}
+
+namespace detail {
+
+/// ":option=value" for each option of a value.
+template <class T>
+std::string written_options(const T& value) {
+  std::string text;
+  if constexpr (has_options<const T>) {
+    T::options(value, [&](const char* name, const auto& option) {
+      text += ":" + std::string(name) + "=" + option_text(option);
+    });
+  }
+  return text;
+}
+
+}  // namespace detail
+
+/// Name of a value and all of its options, in the form that `choose_by_name` reads.
+template <class T>
+requires requires { T::name; }
+std::string text_of(const T& value) { return std::string(std::string_view(T::name)) + detail::written_options(value); }
+
+/// The names of a choice.
+template <class... T>
+std::vector<std::string> names_of(choices<T...>) {
+  return {std::string(std::string_view(T::name))...};
+}
+
+/// "random, grad_match": for messages.
+inline std::string join_names(const std::vector<std::string>& names) {
+  std::string all;
+  for (const auto& name : names) all += (all.empty() ? "" : ", ") + name;
+  return all;
+}
+
+/// One line for each: the name with its options and their defaults, and what it is about. For help and tables.
+template <class... T>
+std::vector<std::pair<std::string, std::string>> table_of(choices<T...>) {
+  return {{text_of(T{}), std::string(std::string_view(T::about))}...};
+}
+
+namespace detail {
+
+/// Sets the options "a=1:b=2" of a value that `what` names in messages.
+template <class T>
+void set_options(T& value, std::string_view text, const std::string& what) {
+  while (!text.empty()) {
+    const auto colon = text.find(':');
+    const std::string_view option = text.substr(0, colon);
+    const auto equals = option.find('=');
+    require(equals != option.npos, what, ": option '", option, "', expected name=value");
+    set_option(value, option.substr(0, equals), option.substr(equals + 1), what);
+    text.remove_prefix(colon == text.npos ? text.size() : colon + 1);
+  }
+}
+
+}  // namespace detail
+
+/// Calls `use(value)` with the value that `text` describes; `what` is the kind of choice, for messages. `Error`: an
+/// unknown name or option (lists the choices), a value that does not fit.
+template <class Use, class... T>
+void choose_by_name(choices<T...> all, std::string_view text, const std::string& what, const Use& use) {
+  const auto colon = text.find(':');
+  const std::string_view name = text.substr(0, colon), options = colon == text.npos ? "" : text.substr(colon + 1);
+  bool found = false;
+  const auto attempt = [&]<class U>(std::type_identity<U>) {
+    if (found || name != std::string_view(U::name)) return;
+    found = true;
+    U value{};
+    detail::set_options(value, options, what + " '" + std::string(name) + "'");
+    use(value);
+  };
+  (attempt(std::type_identity<T>{}), ...);
+  if (!found) fail(what, ": none is named '", name, "'; there are ", join_names(names_of(all)));
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/averaged.hpp ====
+// Relevance made for choosing tokens: that of any method, averaged over ways in which the same picture could have been
+// seen, so that it says where the object is and not what one pass happened to look at.
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// The mean relevance of every patch over views of a sample: `pairs` times its patches cut at random into two halves of
+/// which each is seen without the other, so that every patch is seen as often (0: all patches together); all of it also
+/// of the mirror image if `mirror`. In each view relevance is divided by the mean of its absolute values, so that no
+/// view counts more than another. The class is settled on the sample itself. It needs a model that knows pictures with
+/// tokens missing, as training with `token_drop` makes it.
+template <class Method = lrp_attribution>
+struct averaged {
+  static constexpr const char* name = "averaged";
+  static constexpr const char* about = "another method, averaged over halves of the picture and its mirror image";
+  Method method = {};
+  index pairs = 4;
+  bool mirror = true;
+  std::uint64_t seed = 0;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("pairs", self.pairs);
+    visit("mirror", self.mirror);
+    visit("seed", self.seed);
+  }
+  /// The same around another method.
+  template <class Other>
+  averaged<Other> around(Other other) const {
+    return {std::move(other), pairs, mirror, seed};
+  }
+};
+
+/// The method inside stands in brackets behind the name.
+template <class Method>
+std::string text_of(const averaged<Method>& a) {
+  return a.name + ("(" + text_of(a.method) + ")") + detail::written_options(a);
+}
+
+namespace detail {
+
+/// The mirror image of every sample of a batch: patches mirrored, at mirrored positions, in the same order.
+inline token_batch mirror_image(const token_batch& batch, const patch_grid& grid) {
+  token_batch mirrored = batch;
+  const index side = grid.patch;
+  for (auto row = mirrored.patches.begin(); row != mirrored.patches.end(); row += side) std::reverse(row, row + side);
+  for (std::int32_t& p : mirrored.positions) {
+    const auto cols = static_cast<std::int32_t>(grid.cols());
+    p += cols - 1 - 2 * (p % cols);
+  }
+  return mirrored;
+}
+
+/// Calls `see(view, of, samples)` with the patches of a batch, or `pairs` times with a random half of them and then
+/// with the other: `of` are their numbers in the batch, `samples` those that have a patch there. What is drawn for a
+/// sample depends on the seed and its number of patches alone.
+template <class See>
+void for_halves(const token_batch& batch, index pairs, std::uint64_t seed, const See& see) {
+  std::vector<index> each(static_cast<std::size_t>(batch.samples())), of(static_cast<std::size_t>(batch.tokens()));
+  std::iota(each.begin(), each.end(), index{0});
+  std::iota(of.begin(), of.end(), index{0});
+  if (pairs == 0) see(batch, of, each);
+  for (index pair = 0; pair < pairs; ++pair) {
+    std::vector<std::uint8_t> first(of.size(), 0);
+    for (const index s : each) {
+      const index begin = batch.offsets[static_cast<std::size_t>(s)],
+                  n = batch.offsets[static_cast<std::size_t>(s + 1)] - begin;
+      const auto order = random_stream(seed ^ 0x68616c766573, static_cast<std::uint64_t>(pair)).permutation(n);
+      for (index i = 0; i < (n + pair % 2) / 2; ++i)
+        first[static_cast<std::size_t>(begin + order[static_cast<std::size_t>(i)])] = 1;
+    }
+    for (const bool other : {false, true}) {
+      token_batch view;
+      std::vector<index> shown, samples;
+      std::vector<std::uint8_t> keep;
+      for (const index s : each) {
+        const index begin = batch.offsets[static_cast<std::size_t>(s)],
+                    end = batch.offsets[static_cast<std::size_t>(s + 1)];
+        const std::size_t before = shown.size();
+        for (index i = begin; i < end; ++i) {
+          if ((first[static_cast<std::size_t>(i)] == 0) == other) shown.push_back(i);
+        }
+        if (shown.size() == before) continue;
+        samples.push_back(s);
+        for (index i = begin; i < end; ++i) keep.push_back((first[static_cast<std::size_t>(i)] == 0) == other);
+      }
+      if (samples.empty()) continue;
+      apply_token_mask(copy_samples(batch, samples), keep, missing_tokens::drop, view);
+      see(view, shown, samples);
+    }
+  }
+}
+
+}  // namespace detail
+
+/// `Error`: fewer than no pairs.
+template <tensor_backend B, attribution_method<B> Method>
+std::vector<double> attribute(const averaged<Method>& a, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  require(a.pairs >= 0, "averaged: ", a.pairs, " pairs, expected 0 or more");
+  const auto settled = settle_batch(b, model, batch, t, ws);
+  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 0.0);
+  const double views = static_cast<double>((a.mirror ? 2 : 1) * std::max<index>(1, a.pairs));  // that show a patch
+  // Relevance in a view whose patches are numbers `of` the batch, for samples that have any there.
+  const auto add = [&](const token_batch& view, const std::vector<index>& of, std::span<const index> samples) {
+    const auto seen = attribute(a.method, b, model, view, repeat_target(settled, samples), ws);
+    for (index s = 0; s < view.samples(); ++s) {
+      const index begin = view.offsets[static_cast<std::size_t>(s)],
+                  end = view.offsets[static_cast<std::size_t>(s + 1)];
+      double size = 0;
+      for (index i = begin; i < end; ++i) size += std::abs(seen[static_cast<std::size_t>(i)]);
+      if (!(size > 0)) continue;
+      for (index i = begin; i < end; ++i)
+        relevance[static_cast<std::size_t>(of[static_cast<std::size_t>(i)])] +=
+            seen[static_cast<std::size_t>(i)] * static_cast<double>(end - begin) / size / views;
+    }
+  };
+  for (const bool mirrored : {false, true}) {
+    if (mirrored && !a.mirror) continue;
+    const token_batch whole = mirrored ? detail::mirror_image(batch, model.config().grid) : batch;
+    detail::for_halves(whole, a.pairs, a.seed ^ (mirrored ? 0x6d6972726f72 : 0), add);
+  }
+  ws.explained = settled;
+  ws.classes = settled.classes;
+  return relevance;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/grad_cam.hpp ====
+// Grad-CAM on tokens: heads of the last block weighted by the mean gradient of the class-token row (Chefer 2021,
+// baselines; Selvaraju et al. 2017 for convolutions).
+
+
+namespace core_tokensets {
+
+/// w_h = mean_j G[h, 0, j], relevance = max(0, mean_h(w_h A[h, 0, :])) over patches j (as often as their weights say),
+/// in the last block.
+struct grad_cam {
+  static constexpr const char* name = "grad_cam";
+  static constexpr const char* about = "attention of the last block, heads weighted by their gradient";
+};
+
+template <tensor_backend B>
+std::vector<double> attribute(const grad_cam&, B& b, const vit<B>& model, const token_batch& batch, const target& t,
+                              attribution_workspace<B>& ws) {
+  using T = typename B::scalar;
+  explain_forward(b, model, batch, t, ws, kept::gradients);
+  const index heads = model.config().heads, last = model.config().depth - 1;
+  gradient_walk<B>(b, model, ws).step(last);
+  const attention_rows& layout = attention_layout(ws.tape, last, model);
+  const auto a = tape_of_block(ws.tape, last, model).a.to_host(b), g = ws.attention_gradient.to_host(b);
+  std::vector<double> relevance;
+  for (index s = 0; s < batch.samples(); ++s) {
+    const view<const T> as = layout.matrices(a.data(), s, heads), gs = layout.matrices(g.data(), s, heads);
+    const index patches = as.cols - 1 - ws.tape.plan.registers, begin = batch.offsets[static_cast<std::size_t>(s)];
+    const auto counts = [&](index c) {
+      return batch.token_weights.empty() ? 1.0 : double(batch.token_weights[static_cast<std::size_t>(begin + c - 1)]);
+    };
+    double all = 0;
+    for (index c = 1; c <= patches; ++c) all += counts(c);
+    std::vector<double> cam(static_cast<std::size_t>(patches), 0.0);
+    for (index h = 0; h < heads; ++h) {
+      double weight = 0;
+      for (index c = 1; c <= patches; ++c) weight += counts(c) * double(gs.matrix(0, h)(0, c)) / all;
+      for (index c = 1; c <= patches; ++c)
+        cam[static_cast<std::size_t>(c - 1)] += weight * double(as.matrix(0, h)(0, c)) / static_cast<double>(heads);
+    }
+    for (const double c : cam) relevance.push_back(std::max(c, 0.0));
+  }
+  require_finite_gradients(grad_cam::name, b, model, ws);
+  return finite_relevance(grad_cam::name, batch, std::move(relevance));
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/attribution/integrated_gradients.hpp ====
+// Integrated gradients (Sundararajan, Taly & Yan, ICML 2017), all steps of many samples as ragged batches.
+
+#include <numbers>
+
+
+namespace core_tokensets {
+
+/// Where the straight path to the input starts: pixels of one value, or patch embeddings of 0 (a `zero` missing token).
+enum class path_start { pixels, embeddings };
+
+template <>
+inline constexpr std::array words<path_start>{"pixels", "embeddings"};
+
+/// (x - x') times the mean gradient on the path from x' to x, by Gauss-Legendre quadrature with `steps` points. The sum
+/// over the patches is f(x) - f(x') but for the error of the quadrature.
+struct integrated_gradients {
+  static constexpr const char* name = "integrated_gradients";
+  static constexpr const char* about = "mean gradient on the way from an empty picture, times the way";
+  index steps = 16;
+  path_start start = path_start::pixels;
+  double pixel = 0;  ///< of the start, in normalised values
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("steps", self.steps);
+    visit("start", self.start);
+    visit("pixel", self.pixel);
+  }
+};
+
+/// Points and weights of Gauss-Legendre quadrature on [0, 1], by Newton's method on the Legendre polynomial.
+struct quadrature {
+  std::vector<double> points, weights;
+};
+
+inline quadrature gauss_legendre(index n) {
+  quadrature q;
+  const auto order = static_cast<double>(n);
+  for (index i = 0; i < n; ++i) {
+    double x = std::cos(std::numbers::pi * (static_cast<double>(i) + 0.75) / (order + 0.5)), slope = 0;
+    for (int step = 0; step < 100; ++step) {
+      double value = 1, before = 0;
+      for (index k = 1; k <= n; ++k) {
+        const auto d = static_cast<double>(k);
+        const double next = ((2 * d - 1) * x * value - (d - 1) * before) / d;
+        before = value, value = next;
+      }
+      slope = order * (x * value - before) / (x * x - 1);
+      const double move = value / slope;
+      x -= move;
+      if (std::abs(move) < 1e-15) break;
+    }
+    q.points.push_back((1 - x) / 2);
+    q.weights.push_back(1 / ((1 - x * x) * slope * slope));
+  }
+  return q;
+}
+
+namespace detail {
+
+/// Moves a copy to its point of the path.
+inline void move_along_path(const integrated_gradients& method, double at, token_batch& copies, index begin,
+                            index end) {
+  if (method.start == path_start::embeddings) {
+    for (index p = begin; p < end; ++p) copies.scale[static_cast<std::size_t>(p)] *= at;
+    return;
+  }
+  for (index i = begin * copies.patch_dim; i < end * copies.patch_dim; ++i) {
+    float& x = copies.patches[static_cast<std::size_t>(i)];
+    x = static_cast<float>(method.pixel + at * (double(x) - method.pixel));
+  }
+}
+
+}  // namespace detail
+
+template <tensor_backend B>
+std::vector<double> attribute(const integrated_gradients& method, B& b, const vit<B>& model, const token_batch& batch,
+                              const target& t, attribution_workspace<B>& ws) {
+  require(method.steps > 0 && method.steps <= 1000, "integrated_gradients: ", method.steps,
+          " steps, expected 1 to 1000");
+  require_finite("integrated_gradients: pixel", method.pixel);
+  const auto settled = settle_batch(b, model, batch, t, ws);
+  const quadrature q = gauss_legendre(method.steps);
+  const bool at_pixels = method.start == path_start::pixels;
+  std::vector<double> relevance(static_cast<std::size_t>(batch.tokens()), 0.0);
+  tensor<B> gradient;
+  for_each_part(batch, method.steps, 4096, [&](std::span<const index> samples, std::span<const index> step) {
+    token_batch copies = copy_samples(batch, samples);
+    if (!at_pixels && copies.scale.empty()) copies.scale.assign(static_cast<std::size_t>(copies.tokens()), 1.0);
+    for (std::size_t c = 0; c < samples.size(); ++c) {
+      detail::move_along_path(method, q.points[static_cast<std::size_t>(step[c])], copies, copies.offsets[c],
+                              copies.offsets[c + 1]);
+    }
+    explain_forward(b, model, copies, repeat_target(settled, samples), ws, kept::gradients);
+    patch_gradient(b, model, ws, gradient);
+    if (!at_pixels) {  // d f / d scale = embedding . gradient; the tape holds scale times embedding
+      gradient.resize(b, copies.tokens(), model.config().dim);
+      b.gather_rows(*gradient, *std::as_const(ws.dtokens), ws.tape.plan.patch_rows.data());
+      b.map(fn::multiply{}, *gradient, *std::as_const(ws.tape.embeddings));
+    }
+    const auto host = gradient.to_host(b);
+    const auto width = static_cast<std::size_t>(gradient.cols());
+    for (std::size_t c = 0; c < samples.size(); ++c) {
+      const double at = q.points[static_cast<std::size_t>(step[c])],
+                   weight = q.weights[static_cast<std::size_t>(step[c])];
+      const auto first = static_cast<std::size_t>(batch.offsets[static_cast<std::size_t>(samples[c])]);
+      const auto begin = static_cast<std::size_t>(copies.offsets[c]),
+                 end = static_cast<std::size_t>(copies.offsets[c + 1]);
+      for (std::size_t p = begin; p < end; ++p) {
+        double sum = 0;
+        for (std::size_t d = 0; d < width; ++d) {
+          const double g = double(host[p * width + d]);
+          sum += at_pixels ? g * (double(batch.patches[(first + p - begin) * width + d]) - method.pixel) : g / at;
+        }
+        relevance[first + p - begin] += weight * sum;
+      }
+    }
+  });
+  ws.explained = settled;
+  ws.classes = settled.classes;
+  return finite_relevance(integrated_gradients::name, batch, std::move(relevance));
 }
 
 }  // namespace core_tokensets
@@ -8869,117 +9116,6 @@ std::vector<double> attribute(const rollout& method, B& b, const vit<B>& model, 
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/core/choices.hpp ====
-// Types that a text chooses between, as "name" or "name:option=value:option=value". A list of types is the one table of
-// a choice: parsing, printing, help and error messages come from it. A type takes part with a `name`, one line `about`
-// it, and `options` where it has any (core/options.hpp).
-
-#include <string>
-#include <string_view>
-#include <type_traits>
-#include <utility>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// The types of a choice, the default first.
-template <class... T>
-struct choices {};
-
-template <class T>
-concept choice = requires {
-  { T::name } -> std::convertible_to<std::string_view>;
-  { T::about } -> std::convertible_to<std::string_view>;
-};
-
-/// Lists one after the other.
-template <class... A>
-choices<A...> joined(choices<A...> all) {
-  return all;
-}
-template <class... A, class... B, class... More>
-auto joined(choices<A...>, choices<B...>, More... more) {
-  return joined(choices<A..., B...>{}, more...);
-}
-
-namespace detail {
-
-/// ":option=value" for each option of a value.
-template <class T>
-std::string written_options(const T& value) {
-  std::string text;
-  if constexpr (has_options<const T>) {
-    T::options(value, [&](const char* name, const auto& option) {
-      text += ":" + std::string(name) + "=" + option_text(option);
-    });
-  }
-  return text;
-}
-
-}  // namespace detail
-
-/// Name of a value and all of its options, in the form that `choose_by_name` reads.
-template <class T>
-requires requires { T::name; }
-std::string text_of(const T& value) { return std::string(std::string_view(T::name)) + detail::written_options(value); }
-
-/// The names of a choice.
-template <class... T>
-std::vector<std::string> names_of(choices<T...>) {
-  return {std::string(std::string_view(T::name))...};
-}
-
-/// "random, grad_match": for messages.
-inline std::string join_names(const std::vector<std::string>& names) {
-  std::string all;
-  for (const auto& name : names) all += (all.empty() ? "" : ", ") + name;
-  return all;
-}
-
-/// One line for each: the name with its options and their defaults, and what it is about. For help and tables.
-template <class... T>
-std::vector<std::pair<std::string, std::string>> table_of(choices<T...>) {
-  return {{text_of(T{}), std::string(std::string_view(T::about))}...};
-}
-
-namespace detail {
-
-/// Sets the options "a=1:b=2" of a value that `what` names in messages.
-template <class T>
-void set_options(T& value, std::string_view text, const std::string& what) {
-  while (!text.empty()) {
-    const auto colon = text.find(':');
-    const std::string_view option = text.substr(0, colon);
-    const auto equals = option.find('=');
-    require(equals != option.npos, what, ": option '", option, "', expected name=value");
-    set_option(value, option.substr(0, equals), option.substr(equals + 1), what);
-    text.remove_prefix(colon == text.npos ? text.size() : colon + 1);
-  }
-}
-
-}  // namespace detail
-
-/// Calls `use(value)` with the value that `text` describes; `what` is the kind of choice, for messages. `Error`: an
-/// unknown name or option (lists the choices), a value that does not fit.
-template <class Use, class... T>
-void choose_by_name(choices<T...> all, std::string_view text, const std::string& what, const Use& use) {
-  const auto colon = text.find(':');
-  const std::string_view name = text.substr(0, colon), options = colon == text.npos ? "" : text.substr(colon + 1);
-  bool found = false;
-  const auto attempt = [&]<class U>(std::type_identity<U>) {
-    if (found || name != std::string_view(U::name)) return;
-    found = true;
-    U value{};
-    detail::set_options(value, options, what + " '" + std::string(name) + "'");
-    use(value);
-  };
-  (attempt(std::type_identity<T>{}), ...);
-  if (!found) fail(what, ": none is named '", name, "'; there are ", join_names(names_of(all)));
-}
-
-}  // namespace core_tokensets
-
 // ==== core_tokensets/attribution/smooth_grad.hpp ====
 // SmoothGrad (Smilkov et al. 2017) around any method: the mean of its relevance over noisy copies of the input.
 
@@ -9002,6 +9138,11 @@ struct smooth_grad {
     visit("samples", self.samples);
     visit("sigma", self.sigma);
     visit("seed", self.seed);
+  }
+  /// The same around another method.
+  template <class Other>
+  smooth_grad<Other> around(Other other) const {
+    return {std::move(other), samples, sigma, seed};
   }
 };
 
@@ -9058,6 +9199,8 @@ std::vector<double> attribute(const smooth_grad<Method>& smooth, B& b, const vit
 // The table of all methods by name. What is known by name here is known to the command, to messages and to the
 // documentation; a method of one's own is a type (attribution/method.hpp) and needs no entry.
 
+#include <optional>
+
 
 namespace core_tokensets {
 
@@ -9066,8 +9209,11 @@ using plain_attribution_methods = choices<random_relevance, last_attention, roll
                                           integrated_gradients, lrp_attribution, partial_lrp, lrp_rollout, grad_lrp,
                                           generic_attention, atman, atman_first_order, occlusion, authors_atman>;
 
-/// All of them: those, and SmoothGrad around one of those.
-using attribution_methods = decltype(joined(plain_attribution_methods{}, choices<smooth_grad<>>{}));
+/// Those around another one.
+using attribution_wrappers = choices<averaged<>, smooth_grad<>>;
+
+/// All of them.
+using attribution_methods = decltype(joined(plain_attribution_methods{}, attribution_wrappers{}));
 
 /// What several methods have among their options, to be set from outside where it is not 0.
 struct attribution_settings {
@@ -9083,23 +9229,25 @@ struct attribution_settings {
 };
 
 /// The grammar of methods by name: "name:option=value:..." is `plain(text)`; "smooth_grad(text):option=value:..." is
-/// `smooth(text, settings)` with `settings` a `smooth_grad<>` of which the options count, not the method.
-template <class Plain, class Smooth>
-auto read_attribution(std::string_view text, const Plain& plain, const Smooth& smooth) {
-  const std::string name = smooth_grad<>::name;
-  if (text.substr(0, text.find_first_of(":(")) != name) return plain(text);
+/// `around(text, settings)` with `settings` one of the wrappers, of which the options count and not the method.
+template <class Plain, class Around>
+auto read_attribution(std::string_view text, const Plain& plain, const Around& around) {
+  const std::string name(text.substr(0, text.find_first_of(":(")));
+  const auto wraps = [&]<class... W>(choices<W...>) { return ((name == W::name) || ...); };
+  if (!wraps(attribution_wrappers{})) return plain(text);
   std::string_view options = text.substr(name.size());
-  std::string inner = text_of(gradient_x_input{});
+  std::string inner;
   if (options.starts_with('(')) {
     const auto end = options.find(')');
     require(end != options.npos, "attribution: '", text, "' lacks a closing bracket");
     inner = options.substr(1, end - 1);
     options.remove_prefix(end + 1);
   }
-  smooth_grad<> settings;
-  choose_by_name(choices<smooth_grad<>>{}, name + std::string(options), "attribution",
-                 [&](const smooth_grad<>& read) { settings = read; });
-  return smooth(inner, settings);
+  std::optional<decltype(plain(text))> made;
+  choose_by_name(attribution_wrappers{}, name + std::string(options), "attribution", [&](const auto& settings) {
+    made = around(inner.empty() ? text_of(settings.method) : inner, settings);
+  });
+  return *std::move(made);
 }
 
 /// The text of a method with all of its options, from a text that names one and some of them. Instantiates no method.
@@ -9116,10 +9264,10 @@ std::string attribution_text(std::string_view text, const attribution_settings& 
     return all;
   };
   return read_attribution(
-      text, [&](std::string_view one) { return written(joined(plain, choices<smooth_grad<>>{}), one, settings); },
-      [&](std::string_view inner, smooth_grad<> smooth) {
-        settings.apply(smooth);
-        return smooth.name + ("(" + written(plain, inner, {}) + ")") + detail::written_options(smooth);
+      text, [&](std::string_view one) { return written(joined(plain, attribution_wrappers{}), one, settings); },
+      [&](std::string_view inner, auto wrapper) {
+        settings.apply(wrapper);
+        return wrapper.name + ("(" + written(plain, inner, {}) + ")") + detail::written_options(wrapper);
       });
 }
 
@@ -9266,8 +9414,8 @@ template <tensor_backend B, makes_methods<B> Plain>
 any_attribution<B> named_attribution(std::string_view text, const Plain& plain) {
   return read_attribution(
       text, [&](std::string_view one) -> any_attribution<B> { return plain(std::string(one)); },
-      [&](const std::string& inner, const smooth_grad<>& s) -> any_attribution<B> {
-        return smooth_grad<any_attribution<B>>{plain(inner), s.samples, s.sigma, s.seed};
+      [&](const std::string& inner, const auto& wrapper) -> any_attribution<B> {
+        return wrapper.around(any_attribution<B>(plain(inner)));
       });
 }
 
@@ -23020,89 +23168,6 @@ prediction predict(B& b, const vit<B>& model, const image_view& picture) {
   return prediction_of<float>(run_model(b, model, data).logits, model.config().class_names);
 }
 
-/// Class means of features `[n, D]`, and the negative squared distances of other features to them: a classifier without
-/// training (nearest class mean; Mensink et al. 2013). `Error`: sizes that disagree, a label that is no class.
-class nearest_class_mean {
- public:
-  nearest_class_mean() = default;
-  nearest_class_mean(std::span<const float> features, std::span<const std::int32_t> labels, index classes) {
-    add(features, labels, classes);
-  }
-
-  /// Adds samples; classes may have become more.
-  void add(std::span<const float> features, std::span<const std::int32_t> labels, index classes) {
-    require(!labels.empty() && features.size() % labels.size() == 0, "nearest class mean: ", features.size(),
-            " feature values for ", labels.size(), " samples");
-    const auto dim = static_cast<index>(features.size() / labels.size());
-    require(dim > 0 && (dim_ == 0 || dim == dim_), "nearest class mean: features of ", dim, " numbers, expected ",
-            dim_);
-    dim_ = dim;
-    require(classes >= this->classes(), "nearest class mean: ", classes, " classes, there were ", this->classes());
-    counts_.resize(static_cast<std::size_t>(classes), 0.0);
-    sums_.resize(static_cast<std::size_t>(classes * dim), 0.0);
-    for (std::size_t i = 0; i < labels.size(); ++i) {
-      require(labels[i] >= 0 && labels[i] < classes, "nearest class mean: label ", labels[i], " of sample ", i,
-              ", expected 0 to ", classes - 1);
-      counts_[static_cast<std::size_t>(labels[i])] += 1;
-      for (index d = 0; d < dim; ++d)
-        sums_[static_cast<std::size_t>(labels[i] * dim + d)] +=
-            double(features[i * static_cast<std::size_t>(dim) + static_cast<std::size_t>(d)]);
-    }
-  }
-
-  index classes() const { return static_cast<index>(counts_.size()); }
-  index dim() const { return dim_; }
-  /// Samples of class k.
-  double count(index k) const { return counts_[static_cast<std::size_t>(k)]; }
-  /// The mean `[D]` of class k, 0 without samples.
-  std::vector<double> mean(index k) const {
-    std::vector<double> m(sums_.begin() + k * dim_, sums_.begin() + (k + 1) * dim_);
-    for (double& x : m) x /= std::max(1.0, count(k));
-    return m;
-  }
-
-  /// `[n, K]` for features `[n, D]`.
-  std::vector<double> scores(std::span<const float> features) const {
-    require(dim_ > 0 && features.size() % static_cast<std::size_t>(dim_) == 0, "nearest class mean: ", features.size(),
-            " feature values, expected a multiple of ", dim_);
-    std::vector<std::vector<double>> means;
-    for (index k = 0; k < classes(); ++k) means.push_back(mean(k));
-    std::vector<double> result;
-    for (std::size_t i = 0; i < features.size(); i += static_cast<std::size_t>(dim_)) {
-      for (const auto& m : means) {
-        double distance = 0;
-        for (std::size_t d = 0; d < m.size(); ++d) {
-          const double difference = double(features[i + d]) - m[d];
-          distance += difference * difference;
-        }
-        result.push_back(-distance);
-      }
-    }
-    return result;
-  }
-
-  /// Adds sums `[K, D]` and counts `[K]` to a file.
-  void save(tensor_file& file) const {
-    file.arrays["sums"] = host_array::of(sums_, {classes(), dim_});
-    file.arrays["counts"] = host_array::of(counts_, {classes()});
-  }
-  /// What `save` wrote. `Error`: arrays that are missing or do not fit.
-  static nearest_class_mean load(const tensor_file& file) {
-    nearest_class_mean m;
-    const host_array& sums = file.at("sums");
-    m.counts_ = file.at("counts").as<double>();
-    m.sums_ = sums.as<double>();
-    require(sums.shape.size() == 2 && sums.shape[0] == m.classes(), file.path, ": 'sums' has shape ",
-            shape_text(sums.shape), " for ", m.classes(), " classes");
-    m.dim_ = sums.shape[1];
-    return m;
-  }
-
- private:
-  index dim_ = 0;
-  std::vector<double> counts_, sums_;  ///< [K], [K, D]
-};
-
 }  // namespace core_tokensets
 
 // ==== core_tokensets/train/answering.hpp ====
@@ -26737,51 +26802,6 @@ consolidation consolidate(B&, const joint<Data>&, const Model&, const basic_task
   return {};
 }
 
-/// No training after the first task (none at all if `frozen`): pictures belong to the class with the nearest mean
-/// feature (Mensink et al. 2013; a mean of D floats for each class). Classes only.
-struct class_means {
-  static constexpr const char* name = "ncm";
-  static constexpr const char* about = "no training after the first task: nearest class mean on its features";
-  bool frozen = false;
-  nearest_class_mean means = {};
-  bool trained = false;
-
-  template <class Self, class V>
-  static void options(Self& self, const V& visit) {
-    visit("frozen", self.frozen);
-  }
-};
-
-inline std::optional<task> training_task(class_means& s, const task& t) {
-  if (s.frozen || s.trained) return {};
-  s.trained = true;
-  return t;
-}
-template <tensor_backend B>
-consolidation consolidate(B& b, class_means& s, const vit<B>& model, const task& t, token_memory&, index,
-                          std::uint64_t = 0) {
-  const model_outputs got = run_model(b, model, t.train());
-  s.means.add(got.features, got.labels, model.config().classes);
-  return {};
-}
-template <tensor_backend B>
-std::vector<double> class_scores(B& b, const class_means& s, const vit<B>& model, const sample_view<dataset>& samples) {
-  return s.means.scores(run_model(b, model, samples).features);
-}
-inline index memory_price(const class_means& s, const token_memory&) {
-  return s.means.classes() * s.means.dim() * static_cast<index>(sizeof(float));
-}
-inline tensor_file save_state(const class_means& s) {
-  tensor_file file;
-  file.metadata["trained"] = s.trained ? "true" : "false";
-  s.means.save(file);
-  return file;
-}
-inline void load_state(class_means& s, const tensor_file& file) {
-  s.trained = file.metadata.contains("trained") && file.metadata.at("trained") == "true";
-  s.means = nearest_class_mean::load(file);
-}
-
 }  // namespace core_tokensets
 
 // ==== core_tokensets/train/auto_tokenset.hpp ====
@@ -27307,6 +27327,230 @@ json training_facts(B& b, const Model& model, const sample_view<Data>& samples, 
 }
 
 }  // namespace detail
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/feature_classifiers.hpp ====
+// Classifiers of features without training: they keep sums over samples, which come in any order and any parts.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// D of the features `[n, D]` of n labels. `Error`: there is none, or another than `before` (0: any).
+inline index checked_dim(const char* what, std::span<const float> features, std::span<const std::int32_t> labels,
+                         index before) {
+  require(!labels.empty() && features.size() % labels.size() == 0, what, ": ", features.size(), " feature values for ",
+          labels.size(), " samples");
+  const auto dim = static_cast<index>(features.size() / labels.size());
+  require(dim > 0 && (before == 0 || dim == before), what, ": features of ", dim, " numbers, expected ", before);
+  return dim;
+}
+
+inline void check_label(const char* what, std::span<const std::int32_t> labels, std::size_t i, index classes) {
+  require(labels[i] >= 0 && labels[i] < classes, what, ": label ", labels[i], " of sample ", i, ", expected 0 to ",
+          classes - 1);
+}
+
+}  // namespace detail
+
+/// Class means of features `[n, D]`, and the negative squared distances of other features to them: a classifier without
+/// training (nearest class mean; Mensink et al. 2013). `Error`: sizes that disagree, a label that is no class.
+class nearest_class_mean {
+ public:
+  static constexpr const char* name = "ncm";
+  static constexpr const char* about = "no training after the first task: nearest class mean on its features";
+
+  nearest_class_mean() = default;
+  nearest_class_mean(std::span<const float> features, std::span<const std::int32_t> labels, index classes) {
+    add(features, labels, classes);
+  }
+
+  /// Adds samples; classes may have become more.
+  void add(std::span<const float> features, std::span<const std::int32_t> labels, index classes) {
+    const index dim = dim_ = detail::checked_dim("nearest class mean", features, labels, dim_);
+    require(classes >= this->classes(), "nearest class mean: ", classes, " classes, there were ", this->classes());
+    counts_.resize(static_cast<std::size_t>(classes), 0.0);
+    sums_.resize(static_cast<std::size_t>(classes * dim), 0.0);
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+      detail::check_label("nearest class mean", labels, i, classes);
+      counts_[static_cast<std::size_t>(labels[i])] += 1;
+      for (index d = 0; d < dim; ++d)
+        sums_[static_cast<std::size_t>(labels[i] * dim + d)] +=
+            double(features[i * static_cast<std::size_t>(dim) + static_cast<std::size_t>(d)]);
+    }
+  }
+
+  index classes() const { return static_cast<index>(counts_.size()); }
+  index dim() const { return dim_; }
+  /// Samples of class k.
+  double count(index k) const { return counts_[static_cast<std::size_t>(k)]; }
+  /// The mean `[D]` of class k, 0 without samples.
+  std::vector<double> mean(index k) const {
+    std::vector<double> m(sums_.begin() + k * dim_, sums_.begin() + (k + 1) * dim_);
+    for (double& x : m) x /= std::max(1.0, count(k));
+    return m;
+  }
+
+  /// `[n, K]` for features `[n, D]`.
+  std::vector<double> scores(std::span<const float> features) const {
+    require(dim_ > 0 && features.size() % static_cast<std::size_t>(dim_) == 0, "nearest class mean: ", features.size(),
+            " feature values, expected a multiple of ", dim_);
+    std::vector<std::vector<double>> means;
+    for (index k = 0; k < classes(); ++k) means.push_back(mean(k));
+    std::vector<double> result;
+    for (std::size_t i = 0; i < features.size(); i += static_cast<std::size_t>(dim_)) {
+      for (const auto& m : means) {
+        double distance = 0;
+        for (std::size_t d = 0; d < m.size(); ++d) {
+          const double difference = double(features[i + d]) - m[d];
+          distance += difference * difference;
+        }
+        result.push_back(-distance);
+      }
+    }
+    return result;
+  }
+
+  /// Bytes of the means, a float each.
+  index bytes() const { return classes() * dim() * static_cast<index>(sizeof(float)); }
+
+  /// Adds sums `[K, D]` and counts `[K]` to a file.
+  void save(tensor_file& file) const {
+    file.arrays["sums"] = host_array::of(sums_, {classes(), dim_});
+    file.arrays["counts"] = host_array::of(counts_, {classes()});
+  }
+  /// What `save` wrote. `Error`: arrays that are missing or do not fit.
+  static nearest_class_mean load(const tensor_file& file) {
+    nearest_class_mean m;
+    const host_array& sums = file.at("sums");
+    m.counts_ = file.at("counts").as<double>();
+    m.sums_ = sums.as<double>();
+    require(sums.shape.size() == 2 && sums.shape[0] == m.classes(), file.path, ": 'sums' has shape ",
+            shape_text(sums.shape), " for ", m.classes(), " classes");
+    m.dim_ = sums.shape[1];
+    return m;
+  }
+
+ private:
+  index dim_ = 0;
+  std::vector<double> counts_, sums_;  ///< [K], [K, D]
+};
+
+/// Least squares from features `[n, D]` and a constant to classes (1 for its own, 0 for the others), with a penalty on
+/// the weights but not on the constant (Hoerl & Kennard 1970). It keeps the sums from which this is solved: what order
+/// samples came in, and in how many parts, makes no difference, so nothing is forgotten (Zhuang et al., NeurIPS 2022).
+/// `penalty` is a share of the mean of the features' variances. `Error`: sizes that disagree, a label that is no class.
+class ridge_regression {
+ public:
+  static constexpr const char* name = "ridge";
+  static constexpr const char* about = "no training after the first task: ridge regression on its features";
+
+  explicit ridge_regression(double share = 0.01) : penalty(share) {}
+  double penalty;
+
+  /// Adds samples; classes may have become more.
+  void add(std::span<const float> features, std::span<const std::int32_t> labels, index classes) {
+    require(penalty > 0 && std::isfinite(penalty), "ridge: penalty ", penalty, ", expected a finite number above 0");
+    dim_ = detail::checked_dim("ridge", features, labels, dim_);
+    require(classes >= this->classes(), "ridge: ", classes, " classes, there were ", this->classes());
+    const auto d = static_cast<std::size_t>(dim_), rows = d + 1;
+    products_.resize(rows * rows, 0.0);
+    targets_.resize(static_cast<std::size_t>(classes) * rows, 0.0);
+    std::vector<double> x(rows, 1.0);
+    for (std::size_t n = 0; n < labels.size(); ++n) {
+      detail::check_label("ridge", labels, n, classes);
+      std::copy_n(features.data() + n * d, d, x.begin());
+      for (std::size_t i = 0; i < rows; ++i) {
+        for (std::size_t j = 0; j <= i; ++j) products_[i * rows + j] += x[i] * x[j];
+        targets_[static_cast<std::size_t>(labels[n]) * rows + i] += x[i];
+      }
+    }
+  }
+
+  index classes() const { return dim_ == 0 ? 0 : static_cast<index>(targets_.size()) / (dim_ + 1); }
+  index dim() const { return dim_; }
+  /// Bytes of the sums: a float for each pair of features and for each feature of a class.
+  index bytes() const {
+    const index rows = dim_ + 1;
+    return dim_ == 0 ? 0 : (rows * (rows + 1) / 2 + rows * classes()) * static_cast<index>(sizeof(float));
+  }
+
+  /// The weights `[K, D + 1]`, the constant last.
+  std::vector<double> solve() const {
+    const auto rows = static_cast<std::size_t>(dim_ + 1);
+    const double samples = products_.empty() ? 0 : products_.back();
+    double variance = 0;
+    for (std::size_t i = 0; i + 1 < rows; ++i) {
+      const double mean = products_[(rows - 1) * rows + i] / samples;
+      variance += (products_[i * rows + i] - samples * mean * mean) / static_cast<double>(dim_);
+    }
+    growing_cholesky factor;
+    for (std::size_t i = 0; i < rows; ++i) {
+      std::vector<double> row(products_.begin() + static_cast<std::ptrdiff_t>(i * rows),
+                              products_.begin() + static_cast<std::ptrdiff_t>(i * rows + i + 1));
+      if (i + 1 < rows) row.back() += penalty * variance;
+      require(factor.append(row), "ridge: the features of ", samples, " samples cannot be told apart, expected a ",
+              "larger penalty than ", penalty);
+    }
+    std::vector<double> weights;
+    for (std::size_t k = 0; k < targets_.size(); k += rows) {
+      const auto w = factor.solve(std::span(targets_).subspan(k, rows));
+      weights.insert(weights.end(), w.begin(), w.end());
+    }
+    return weights;
+  }
+
+  /// `[n, K]` for features `[n, D]`.
+  std::vector<double> scores(std::span<const float> features) const {
+    const auto d = static_cast<std::size_t>(dim_), rows = d + 1;
+    require(d > 0 && features.size() % d == 0, "ridge: ", features.size(), " feature values, expected a multiple of ",
+            dim_);
+    const std::vector<double> weights = solve();
+    std::vector<double> result;
+    for (std::size_t n = 0; n < features.size(); n += d) {
+      for (std::size_t k = 0; k < weights.size(); k += rows) {
+        double sum = weights[k + d];
+        for (std::size_t i = 0; i < d; ++i) sum += weights[k + i] * double(features[n + i]);
+        result.push_back(sum);
+      }
+    }
+    return result;
+  }
+
+  /// Adds the sums and the penalty to a file.
+  void save(tensor_file& file) const {
+    file.metadata["penalty"] = detail::option_text(penalty);
+    const index rows = dim_ == 0 ? 0 : dim_ + 1;
+    file.arrays["products"] = host_array::of(products_, {rows, rows});
+    file.arrays["targets"] = host_array::of(targets_, {classes(), rows});
+  }
+  static ridge_regression load(const tensor_file& file) {
+    require(file.metadata.contains("penalty"), file.path, ": not a ridge regression ('penalty' is missing)");
+    ridge_regression r;
+    r.penalty = detail::parse_option<double>(file.metadata.at("penalty"), file.path + ": penalty");
+    const host_array &products = file.at("products"), &targets = file.at("targets");
+    const auto& shape = products.shape;
+    require(shape.size() == 2 && shape[0] == shape[1] && shape[0] != 1 && targets.shape.size() == 2 &&
+                targets.shape[1] == shape[0],
+            file.path, ": 'products' has shape ", shape_text(shape), ", 'targets' ", shape_text(targets.shape));
+    r.products_ = products.as<double>(), r.targets_ = targets.as<double>();
+    r.dim_ = std::max<index>(0, shape[0] - 1);
+    return r;
+  }
+
+ private:
+  index dim_ = 0;
+  std::vector<double> products_, targets_;  ///< [D + 1, D + 1] of which the lower half counts, [K, D + 1]
+};
 
 }  // namespace core_tokensets
 
@@ -28239,6 +28483,74 @@ evaluation diagnose(B& b, const Learner& learner, const task& t) {
   found.others["memory as stored"] = accuracy<float>(kept.logits, kept.labels);
   found.others["memory whole"] = evaluate(b, model, {t.data->train, sources}).accuracy;
   return found;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/train/frozen_features.hpp ====
+// Rivals of a memory that keep features still: after the first task nothing is trained, and classes are told by sums
+// over features. Classes only.
+
+#include <optional>
+
+
+namespace core_tokensets {
+
+/// No training after the first task (none at all if `frozen`); pictures are classified by their features alone. It
+/// costs what the classifier keeps.
+template <class Classifier>
+struct frozen_features {
+  static constexpr const char* name = Classifier::name;
+  static constexpr const char* about = Classifier::about;
+  bool frozen = false;
+  Classifier classifier = Classifier();
+  bool trained = false;
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("frozen", self.frozen);
+    if constexpr (requires { self.classifier.penalty; }) visit("penalty", self.classifier.penalty);
+  }
+};
+
+/// Pictures belong to the class with the nearest mean feature (Mensink et al. 2013).
+using class_means = frozen_features<nearest_class_mean>;
+/// Pictures belong to the class that a ridge regression of all features so far says.
+using ridge_head = frozen_features<ridge_regression>;
+
+template <class C>
+std::optional<task> training_task(frozen_features<C>& s, const task& t) {
+  if (s.frozen || s.trained) return {};
+  s.trained = true;
+  return t;
+}
+template <tensor_backend B, class C>
+consolidation consolidate(B& b, frozen_features<C>& s, const vit<B>& model, const task& t, token_memory&, index,
+                          std::uint64_t = 0) {
+  const model_outputs got = run_model(b, model, t.train());
+  s.classifier.add(got.features, got.labels, model.config().classes);
+  return {};
+}
+template <tensor_backend B, class C>
+std::vector<double> class_scores(B& b, const frozen_features<C>& s, const vit<B>& model,
+                                 const sample_view<dataset>& samples) {
+  return s.classifier.scores(run_model(b, model, samples).features);
+}
+template <class C>
+index memory_price(const frozen_features<C>& s, const token_memory&) {
+  return s.classifier.bytes();
+}
+template <class C>
+tensor_file save_state(const frozen_features<C>& s) {
+  tensor_file file;
+  file.metadata["trained"] = s.trained ? "true" : "false";
+  s.classifier.save(file);
+  return file;
+}
+template <class C>
+void load_state(frozen_features<C>& s, const tensor_file& file) {
+  s.trained = file.metadata.contains("trained") && file.metadata.at("trained") == "true";
+  s.classifier = C::load(file);
 }
 
 }  // namespace core_tokensets

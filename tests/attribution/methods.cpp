@@ -136,6 +136,8 @@ TEST_CASE("methods are named, printed and read back to the last digit; what is w
   CHECK(cts::attribution_text("atman:factor=0.123456789012345").starts_with("atman:factor=0.123456789012345:"));
   CHECK(cts::attribution_text("smooth_grad") ==
         "smooth_grad(gradient_x_input:magnitude=false):samples=16:sigma=0.1:seed=0");
+  CHECK(cts::attribution_text("averaged(rollout):pairs=2") ==
+        "averaged(rollout:start_layer=0:fusion=mean:discard=0):pairs=2:mirror=true:seed=0");
   CHECK(cts::attribution_text("smooth_grad(rollout):samples=8") ==
         "smooth_grad(rollout:start_layer=0:fusion=mean:discard=0):samples=8:sigma=0.1:seed=0");
   CHECK(refusal("best") ==
@@ -200,7 +202,7 @@ TEST_CASE("a method of one's own is smoothed, erased and named like any other", 
   CHECK(attribute(cts::named_attribution<B>("smooth_grad(brightness):sigma=0:samples=4", mine), it.b, it.model,
                   it.batch) == own);
   CHECK(support::message_of([&] { cts::named_attribution<B>("best", mine); }) ==
-        "attribution: none is named 'best'; there are brightness, attention, smooth_grad");
+        "attribution: none is named 'best'; there are brightness, attention, averaged, smooth_grad");
   const cts::any_attribution<B> wrong(somebody::forgetful{}, "forgetful");
   CHECK(support::message_of([&] { attribute(wrong, it.b, it.model, it.batch); }) ==
         "attribution: 'forgetful' gave 2 numbers for 15 patches");

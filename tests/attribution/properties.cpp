@@ -15,14 +15,26 @@ const cts::vit_config small{.grid = {10, 8, 3, 2}, .dim = 12, .depth = 3, .heads
 /// Every method as it comes, and with options that take other ways.
 std::vector<std::string> all_methods() {
   auto methods = names_of(cts::attribution_methods{});
-  for (const char* more :
-       {"rollout:fusion=max:start_layer=1", "rollout:fusion=min:discard=0.5", "gradient_x_input:magnitude=true",
-        "integrated_gradients:start=embeddings:steps=3", "lrp:rules=chefer:level=pixels",
-        "lrp:rules=chefer_original:level=embeddings", "lrp:rules=epsilon:level=pixels",
-        "lrp:rules=attn_lrp_explicit:level=pixels", "lrp:rules=attn_lrp_gamma:level=pixels", "lrp:rules=cp_lrp",
-        "partial_lrp:block_from_last=2:gradient=true", "grad_lrp:rules=attn_lrp:start_layer=1",
-        "generic_attention:start_layer=2", "atman:neighbours=patch:threshold=0.2:shift=false", "occlusion:missing=zero",
-        "atman_first_order:shift=false", "smooth_grad(grad_lrp):samples=3", "smooth_grad(atman):samples=2"}) {
+  for (const char* more : {"rollout:fusion=max:start_layer=1",
+                           "rollout:fusion=min:discard=0.5",
+                           "gradient_x_input:magnitude=true",
+                           "integrated_gradients:start=embeddings:steps=3",
+                           "lrp:rules=chefer:level=pixels",
+                           "lrp:rules=chefer_original:level=embeddings",
+                           "lrp:rules=epsilon:level=pixels",
+                           "lrp:rules=attn_lrp_explicit:level=pixels",
+                           "lrp:rules=attn_lrp_gamma:level=pixels",
+                           "lrp:rules=cp_lrp",
+                           "partial_lrp:block_from_last=2:gradient=true",
+                           "grad_lrp:rules=attn_lrp:start_layer=1",
+                           "generic_attention:start_layer=2",
+                           "atman:neighbours=patch:threshold=0.2:shift=false",
+                           "occlusion:missing=zero",
+                           "atman_first_order:shift=false",
+                           "smooth_grad(grad_lrp):samples=3",
+                           "smooth_grad(atman):samples=2",
+                           "averaged(atman):pairs=1",
+                           "averaged(grad_lrp):pairs=0"}) {
     methods.emplace_back(more);
   }
   return methods;

@@ -139,8 +139,8 @@ template <tensor_backend B, makes_methods<B> Plain>
 any_attribution<B> named_attribution(std::string_view text, const Plain& plain) {
   return read_attribution(
       text, [&](std::string_view one) -> any_attribution<B> { return plain(std::string(one)); },
-      [&](const std::string& inner, const smooth_grad<>& s) -> any_attribution<B> {
-        return smooth_grad<any_attribution<B>>{plain(inner), s.samples, s.sigma, s.seed};
+      [&](const std::string& inner, const auto& wrapper) -> any_attribution<B> {
+        return wrapper.around(any_attribution<B>(plain(inner)));
       });
 }
 

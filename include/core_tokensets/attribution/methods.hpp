@@ -2,10 +2,13 @@
 // The table of all methods by name. What is known by name here is known to the command, to messages and to the
 // documentation; a method of one's own is a type (attribution/method.hpp) and needs no entry.
 
+#include <optional>
+
 #include "core_tokensets/attribution/atman.hpp"
 #include "core_tokensets/attribution/atman_first_order.hpp"
 #include "core_tokensets/attribution/attention.hpp"
 #include "core_tokensets/attribution/authors_atman.hpp"
+#include "core_tokensets/attribution/averaged.hpp"
 #include "core_tokensets/attribution/generic_attention.hpp"
 #include "core_tokensets/attribution/grad_cam.hpp"
 #include "core_tokensets/attribution/grad_lrp.hpp"
@@ -27,8 +30,11 @@ using plain_attribution_methods = choices<random_relevance, last_attention, roll
                                           integrated_gradients, lrp_attribution, partial_lrp, lrp_rollout, grad_lrp,
                                           generic_attention, atman, atman_first_order, occlusion, authors_atman>;
 
-/// All of them: those, and SmoothGrad around one of those.
-using attribution_methods = decltype(joined(plain_attribution_methods{}, choices<smooth_grad<>>{}));
+/// Those around another one.
+using attribution_wrappers = choices<averaged<>, smooth_grad<>>;
+
+/// All of them.
+using attribution_methods = decltype(joined(plain_attribution_methods{}, attribution_wrappers{}));
 
 /// What several methods have among their options, to be set from outside where it is not 0.
 struct attribution_settings {
@@ -44,23 +50,25 @@ struct attribution_settings {
 };
 
 /// The grammar of methods by name: "name:option=value:..." is `plain(text)`; "smooth_grad(text):option=value:..." is
-/// `smooth(text, settings)` with `settings` a `smooth_grad<>` of which the options count, not the method.
-template <class Plain, class Smooth>
-auto read_attribution(std::string_view text, const Plain& plain, const Smooth& smooth) {
-  const std::string name = smooth_grad<>::name;
-  if (text.substr(0, text.find_first_of(":(")) != name) return plain(text);
+/// `around(text, settings)` with `settings` one of the wrappers, of which the options count and not the method.
+template <class Plain, class Around>
+auto read_attribution(std::string_view text, const Plain& plain, const Around& around) {
+  const std::string name(text.substr(0, text.find_first_of(":(")));
+  const auto wraps = [&]<class... W>(choices<W...>) { return ((name == W::name) || ...); };
+  if (!wraps(attribution_wrappers{})) return plain(text);
   std::string_view options = text.substr(name.size());
-  std::string inner = text_of(gradient_x_input{});
+  std::string inner;
   if (options.starts_with('(')) {
     const auto end = options.find(')');
     require(end != options.npos, "attribution: '", text, "' lacks a closing bracket");
     inner = options.substr(1, end - 1);
     options.remove_prefix(end + 1);
   }
-  smooth_grad<> settings;
-  choose_by_name(choices<smooth_grad<>>{}, name + std::string(options), "attribution",
-                 [&](const smooth_grad<>& read) { settings = read; });
-  return smooth(inner, settings);
+  std::optional<decltype(plain(text))> made;
+  choose_by_name(attribution_wrappers{}, name + std::string(options), "attribution", [&](const auto& settings) {
+    made = around(inner.empty() ? text_of(settings.method) : inner, settings);
+  });
+  return *std::move(made);
 }
 
 /// The text of a method with all of its options, from a text that names one and some of them. Instantiates no method.
@@ -77,10 +85,10 @@ std::string attribution_text(std::string_view text, const attribution_settings& 
     return all;
   };
   return read_attribution(
-      text, [&](std::string_view one) { return written(joined(plain, choices<smooth_grad<>>{}), one, settings); },
-      [&](std::string_view inner, smooth_grad<> smooth) {
-        settings.apply(smooth);
-        return smooth.name + ("(" + written(plain, inner, {}) + ")") + detail::written_options(smooth);
+      text, [&](std::string_view one) { return written(joined(plain, attribution_wrappers{}), one, settings); },
+      [&](std::string_view inner, auto wrapper) {
+        settings.apply(wrapper);
+        return wrapper.name + ("(" + written(plain, inner, {}) + ")") + detail::written_options(wrapper);
       });
 }
 

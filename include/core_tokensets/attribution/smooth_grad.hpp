@@ -25,6 +25,11 @@ struct smooth_grad {
     visit("sigma", self.sigma);
     visit("seed", self.seed);
   }
+  /// The same around another method.
+  template <class Other>
+  smooth_grad<Other> around(Other other) const {
+    return {std::move(other), samples, sigma, seed};
+  }
 };
 
 /// The method inside stands in brackets behind the name.

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """What the headers cost to include: seconds of one core and peak memory of the compiler, one JSON line a program.
 
-usage: bench/compile_cost.py [COMPILER]   (g++ by default; Eigen and stb where Debian puts them, or in CPATH)
+usage: bench/compile_cost.py [--headers] [COMPILER]   (g++ by default; Eigen and stb where Debian puts them, or in CPATH)
+
+--headers: instead, an empty program with each of the headers that docs/headers.md names.
 """
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,6 +22,13 @@ PROGRAMS = {
     "single_include": '#include "' + ROOT + '/single_include/core_tokensets/core_tokensets.hpp"\n' + EMPTY,
     "README's program": open(ROOT + "/tests/consumer/readme.cpp").read(),
 }
+
+
+def headers():
+    """Those that docs/headers.md names, in its order, each once."""
+    text = open(ROOT + "/docs/headers.md").read()
+    found = re.findall(r"`([a-z_/]+\.hpp)`", text)
+    return {h: f"#include <core_tokensets/{h}>\n" + EMPTY for h in dict.fromkeys(found)}
 
 
 def measure(compiler, name, program):
@@ -39,5 +49,6 @@ def measure(compiler, name, program):
 
 
 if __name__ == "__main__":
-    for name, program in PROGRAMS.items():
-        measure(sys.argv[1] if len(sys.argv) > 1 else "g++", name, program)
+    arguments = [a for a in sys.argv[1:] if a != "--headers"]
+    for name, program in (headers() if "--headers" in sys.argv else PROGRAMS).items():
+        measure(arguments[0] if arguments else "g++", name, program)

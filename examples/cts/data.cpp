@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "core_tokensets/data/arriving.hpp"
 #include "core_tokensets/data/readers/boxes.hpp"
 #include "core_tokensets/data/readers/cifar.hpp"
 #include "core_tokensets/data/readers/coco_captions.hpp"
@@ -46,16 +47,35 @@ struct named_set {
   }
 };
 
-/// The sets of a request: for questions and captions there may be several.
+/// Where the next set begins behind `at`: a comma before the name of a source, since folders may have commas, too.
+std::size_t end_of_set(const std::string& sets, std::size_t at) {
+  for (std::size_t comma = sets.find(',', at); comma != std::string::npos; comma = sets.find(',', comma + 1)) {
+    const std::string rest = sets.substr(comma + 1), kind = rest.substr(0, rest.find_first_of(",:"));
+    for (const data_source& s : data_sources) {
+      const std::string known = s.name;
+      if (kind == known.substr(0, known.find(':'))) return comma;
+    }
+  }
+  return sets.size();
+}
+
+/// The sets of a request.
 std::vector<named_set> sets_of(const data_request& r) {
-  if (r.task == task_kind::classify) return {named_set(r.sets, r.task)};
   std::vector<named_set> sets;
   for (std::size_t at = 0; at <= r.sets.size();) {
-    const std::size_t end = std::min(r.sets.find(',', at), r.sets.size());
+    const std::size_t end = end_of_set(r.sets, at);
     sets.emplace_back(r.sets.substr(at, end - at), r.task);
     at = end + 1;
   }
   return sets;
+}
+
+/// The one set of a request.
+named_set only_set(const data_request& r) {
+  const auto sets = sets_of(r);
+  cts::require(sets.size() == 1, "--data ", r.sets, ": ", sets.size(), " sets, expected one; several are tasks of cts ",
+               "sequence");
+  return sets.front();
 }
 
 cts::dataset_split read_scenes(const data_request& r, const std::string& variant) {
@@ -153,8 +173,9 @@ void check_data(const data_request& r) {
   if (!r.classes.empty()) cts::parse_class_range(r.classes);
 }
 
-cts::dataset_split read_classes(const data_request& r) {
-  const named_set set(r.sets, task_kind::classify);
+namespace {
+
+cts::dataset_split read_classes_of(const named_set& set, const data_request& r) {
   cts::require(!r.skip_damaged || set.kind == "folder", "--skip-damaged: ", r.sets, " has no files of single pictures");
   cts::dataset_split split;
   if (set.kind == "scenes") {
@@ -173,8 +194,26 @@ cts::dataset_split read_classes(const data_request& r) {
   return split;
 }
 
+}  // namespace
+
+cts::dataset_split read_classes(const data_request& r) { return read_classes_of(only_set(r), r); }
+
+cts::task_stream read_tasks(const data_request& r, const cts::class_incremental_options& how) {
+  const auto sets = sets_of(r);
+  if (sets.size() == 1) return cts::class_incremental(read_classes_of(sets.front(), r), how);
+  cts::require(how.first == 0 && how.increment == 0 && how.order.empty() && !how.shuffle, "--data ", r.sets,
+               ": each of the sets is a task; --first, --increment and --order cut the classes of one set");
+  std::vector<cts::named_split> parts;
+  for (const named_set& set : sets) {
+    const auto folder = fs::path(set.where).lexically_normal();
+    const std::string name = (folder.has_filename() ? folder : folder.parent_path()).filename().string();
+    parts.push_back({set.kind == "folder" ? name : set.text, read_classes_of(set, r)});
+  }
+  return cts::arriving(parts);
+}
+
 cts::dataset read_test_pictures(const data_request& r) {
-  const named_set set(r.sets, task_kind::classify);
+  const named_set set = only_set(r);
   if (set.kind != "folder") return read_classes(r).test;
   const fs::path dir = set.where;
   auto data = cts::load_test_folder(dir, pictures_of(r));

@@ -36,7 +36,7 @@ std::string data_names(task_kind task);
 /// One line for each source, for help.
 std::string data_help();
 
-/// What to read: `sets` as in --data, for questions and captions several with commas between.
+/// What to read: `sets` as in --data, several with commas between.
 struct data_request {
   std::string sets = "scenes", classes = {};
   task_kind task = task_kind::classify;
@@ -53,8 +53,11 @@ struct data_request {
 /// Throws where a name is unknown, or the folder that it names is not there; reads nothing.
 void check_data(const data_request& request);
 
-/// Pictures of classes.
+/// Pictures of classes, of one set.
 core_tokensets::dataset_split read_classes(const data_request& request);
+/// Tasks of classes: those that one set is cut into, or each of several sets.
+core_tokensets::task_stream read_tasks(const data_request& request,
+                                       const core_tokensets::class_incremental_options& how);
 /// The part of them to measure on, numbered as the part to learn from, with masks of objects where there are any.
 core_tokensets::dataset read_test_pictures(const data_request& request);
 /// Questions or captions: several sets are a task each; the groups of a single one are its tasks (`tasks` of them, or

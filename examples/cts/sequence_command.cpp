@@ -238,9 +238,11 @@ void add_words(CLI::App& c, const char* name, E& value, const char* about) {
 void add_data_options(CLI::App& c, sequence_arguments& a) {
   c.add_option("--task", a.task, "classify pictures, answer questions (vqa) or write captions (caption)")
       ->check(CLI::IsMember({"classify", "vqa", "caption"}));
-  c.add_option("--data", a.data, "for vqa and caption several with commas between:" + data_help());
+  c.add_option(
+      "--data", a.data,
+      "several with commas between are a task each; a class is the same wherever it has the same name:" + data_help());
   c.add_option("--tasks", a.tasks,
-               "tasks that the classes are cut into; vqa, caption: that the groups of a single set are, at most");
+               "tasks that the classes of a single set are cut into; vqa, caption: that its groups are, at most");
   c.add_option("--first", a.first, "classes of the first task, 0: as many as of the others");
   c.add_option("--increment", a.increment,
                "classes of each other task, the last may have fewer; 0: as many as --tasks leaves");

@@ -171,7 +171,7 @@ struct sequence_work {
     if (only_check) return;
     std::optional<run_folder> folder;
     if (!a.out.empty()) folder.emplace(a);
-    const auto stream = cts::class_incremental(read_classes(request_of(a)), task_options_of(a));
+    const auto stream = read_tasks(request_of(a), task_options_of(a));
     const cts::dataset& train = stream.data().train;
     if (a.tells) tell_pictures(train, stream.data().test);
     std::vector<std::string> notes;
@@ -195,6 +195,11 @@ struct sequence_work {
     outcome.results["config"] = config;
     outcome.results["settings"] = learner.settings();
     outcome.results["class_names"] = train.class_names;
+    if (stream[0].name != "task 1") {  // tasks that one set is cut into have no names of their own
+      std::vector<std::string> names;
+      for (const cts::task& t : stream) names.push_back(t.name);
+      outcome.results["task_names"] = names;
+    }
     if (!notes.empty()) outcome.results["weights_notes"] = notes;
     add_pictures(outcome.results, train, stream.data().test);
     outcome.figures = draw(b, learner.model(), stream, learner.memory(), learner.sources(), parts.attribute);

@@ -54,6 +54,7 @@
 #include "core_tokensets/core/random.hpp"
 #include "core_tokensets/core/version.hpp"
 #include "core_tokensets/core/view.hpp"
+#include "core_tokensets/data/arriving.hpp"
 #include "core_tokensets/data/augment.hpp"
 #include "core_tokensets/data/dataset.hpp"
 #include "core_tokensets/data/exif.hpp"

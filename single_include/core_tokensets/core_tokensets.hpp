@@ -10782,6 +10782,283 @@ inline constexpr const char* library_version = "0.1.0";
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/data/tasks.hpp ====
+// A dataset cut into tasks that arrive one after another, each with classes of its own.
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// One task of classes. The classes of a stream are numbered in order of appearance.
+using task = basic_task<dataset>;
+/// Tasks of classes in order.
+using task_stream = basic_stream<dataset>;
+
+/// The number of classes seen up to a task of a stream, itself included.
+inline index seen_classes(const task& t) {
+  require(!t.classes.empty(), "task '", t.name, "': it has no classes");
+  return *std::max_element(t.classes.begin(), t.classes.end()) + 1;
+}
+
+/// The names of classes 0 .. n-1 of the data of a task; none where the data have none.
+inline std::vector<std::string> class_names_of(const task& t, index n) {
+  const auto& names = t.data->train.class_names;
+  if (static_cast<index>(names.size()) < n) return {};
+  return {names.begin(), names.begin() + n};
+}
+
+/// A whole data set as one task, to be learnt by itself: all of its classes are new.
+inline task whole_task(dataset_split split, std::string name = "task") {
+  split.train.check("task: train");
+  split.test.check("task: test");
+  task all{.of = 1, .name = std::move(name), .data = std::make_shared<const dataset_split>(std::move(split))};
+  all.train_indices = sample_view<dataset>(all.data->train).indices;
+  all.test_indices = sample_view<dataset>(all.data->test).indices;
+  for (index k = 0; k < all.data->train.classes(); ++k) all.classes.push_back(static_cast<std::int32_t>(k));
+  return all;
+}
+/// The same with nothing to measure on.
+inline task whole_task(dataset data, std::string name = "task") {
+  dataset none;
+  none.height = data.height, none.width = data.width, none.channels = data.channels;
+  none.class_names = data.class_names;
+  return whole_task(dataset_split{std::move(data), std::move(none)}, std::move(name));
+}
+
+/// A number by which data and their tasks are told from others.
+inline std::uint64_t checksum(const task_stream& stream) {
+  std::uint64_t sum = checksum(stream.data());
+  for (const task& t : stream.tasks) {
+    sum = fnv1a(std::as_bytes(std::span(t.classes)), fnv1a(t.name, sum));
+    for (const auto* part : {&t.train_indices, &t.test_indices}) sum = fnv1a(std::as_bytes(std::span(*part)), sum);
+  }
+  return sum;
+}
+
+/// How classes become tasks: `tasks` of equal size, or a first one of `first` classes and others of `increment`.
+struct class_incremental_options {
+  index tasks = 5;      ///< how many; with `increment` that follows from the classes
+  index first = 0;      ///< classes of the first task; 0: as many as each of the others
+  index increment = 0;  ///< classes of each other task, the last may have fewer; 0: as many as `tasks` leave
+  std::vector<std::string> order = {};  ///< names of all classes as they arrive; empty: in the order of the data
+  bool shuffle = false;                 ///< deal the classes out in a random order
+  std::uint64_t seed = 0;               ///< of that order
+};
+
+/// Gives class k of the data the number `number[k]`; names move along.
+inline void renumber_classes(dataset& data, std::span<const std::int32_t> number) {
+  require(static_cast<index>(number.size()) == data.classes(), "renumber_classes: ", number.size(), " numbers for ",
+          data.classes(), " classes");
+  std::vector<std::string> names(data.class_names.size());
+  for (std::size_t k = 0; k < number.size(); ++k) names[static_cast<std::size_t>(number[k])] = data.class_names[k];
+  for (auto& label : data.labels) label = number[static_cast<std::size_t>(label)];
+  data.class_names = std::move(names);
+}
+
+namespace detail {
+
+/// How many classes each task has.
+inline std::vector<index> task_sizes(index classes, const class_incremental_options& o) {
+  require(o.first >= 0 && o.first <= classes && o.increment >= 0, "class_incremental: a first task of ", o.first,
+          " classes and others of ", o.increment, ", of ", classes, " classes");
+  std::vector<index> sizes;
+  if (o.increment > 0) {
+    for (index left = classes; left > 0; left -= sizes.back()) {
+      sizes.push_back(std::min(left, sizes.empty() && o.first > 0 ? o.first : o.increment));
+    }
+    return sizes;
+  }
+  const index others = o.first > 0 ? o.tasks - 1 : o.tasks, left = classes - o.first;
+  require(o.tasks > 0 && o.tasks <= classes && (others == 0 ? left == 0 : left % others == 0 && left >= others),
+          "class_incremental: ", left, " classes do not divide into ", others, o.first > 0 ? " other" : "", " tasks",
+          "; an increment of classes may leave a smaller last task");
+  if (o.first > 0) sizes.push_back(o.first);
+  sizes.insert(sizes.end(), static_cast<std::size_t>(others), others > 0 ? left / others : 0);
+  return sizes;
+}
+
+/// The number that each class of the data gets, by the order in which classes arrive.
+inline std::vector<std::int32_t> class_numbers(const dataset& data, const class_incremental_options& o) {
+  const index classes = data.classes();
+  std::vector<std::int32_t> number(static_cast<std::size_t>(classes), -1);
+  if (o.order.empty()) {
+    const auto order = random_stream(o.seed).permutation(classes);
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      number[static_cast<std::size_t>(order[i])] = static_cast<std::int32_t>(i);
+    }
+    return number;
+  }
+  require(!o.shuffle, "class_incremental: the order of the classes is given, and is to be random as well");
+  for (std::size_t i = 0; i < o.order.size(); ++i) {
+    const auto at = std::find(data.class_names.begin(), data.class_names.end(), o.order[i]);
+    require(at != data.class_names.end(), "class_incremental: the order names '", o.order[i],
+            "', which is no class of the data");
+    auto& its = number[static_cast<std::size_t>(at - data.class_names.begin())];
+    require(its < 0, "class_incremental: the order names '", o.order[i], "' twice");
+    its = static_cast<std::int32_t>(i);
+  }
+  for (std::size_t k = 0; k < number.size(); ++k) {
+    require(number[k] >= 0, "class_incremental: the order lacks the class '", data.class_names[k], "'");
+  }
+  return number;
+}
+
+}  // namespace detail
+
+/// Cuts the classes into tasks, in their order, a given or a random one, and renumbers them in order of appearance.
+/// `Error`: classes that do not divide into tasks, an order that is none of all classes, a class without pictures to
+/// learn from, a task without any to measure on.
+inline task_stream class_incremental(dataset_split split, const class_incremental_options& options = {}) {
+  const index classes = split.train.classes();
+  require(classes == split.test.classes(), "class_incremental: ", classes, " classes in train, ", split.test.classes(),
+          " in test");
+  const std::vector<index> sizes = detail::task_sizes(classes, options);
+  split.train.check("class_incremental: train");
+  split.test.check("class_incremental: test");
+  if (options.shuffle || !options.order.empty()) {
+    const auto number = detail::class_numbers(split.train, options);
+    renumber_classes(split.train, number);
+    renumber_classes(split.test, number);
+  }
+  task_stream stream{std::make_shared<const dataset_split>(std::move(split)), {}};
+  const dataset_split& data = stream.data();
+  const auto tasks = static_cast<index>(sizes.size());
+  std::vector<std::size_t> task_of_class;
+  for (index t = 0; t < tasks; ++t) {
+    task next{.number = t, .of = tasks, .name = "task " + std::to_string(t + 1), .data = stream.split};
+    for (index k = 0; k < sizes[static_cast<std::size_t>(t)]; ++k) {
+      next.classes.push_back(static_cast<std::int32_t>(task_of_class.size()));
+      task_of_class.push_back(static_cast<std::size_t>(t));
+    }
+    stream.tasks.push_back(std::move(next));
+  }
+  std::vector<index> counts(static_cast<std::size_t>(classes), 0);
+  const auto task_of = [&](const dataset& from, index i) -> task& {
+    return stream.tasks[task_of_class[static_cast<std::size_t>(from.label(i))]];
+  };
+  for (index i = 0; i < data.train.n(); ++i) {
+    task_of(data.train, i).train_indices.push_back(i);
+    ++counts[static_cast<std::size_t>(data.train.label(i))];
+  }
+  for (index i = 0; i < data.test.n(); ++i) task_of(data.test, i).test_indices.push_back(i);
+  for (std::size_t k = 0; k < counts.size(); ++k) {
+    require(counts[k] > 0, "class_incremental: class '", data.train.class_names[k], "' has no train pictures");
+  }
+  for (const task& t : stream.tasks) {
+    require(!t.test_indices.empty(), "class_incremental: no test pictures for ", t.name, ", whose classes begin with '",
+            data.test.class_names[static_cast<std::size_t>(t.classes.front())], "'");
+  }
+  return stream;
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/data/arriving.hpp ====
+// Data sets that arrive one after another: the same classes in another domain, classes that come back, new ones.
+
+#include <algorithm>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// A data set and what it is called.
+struct named_split {
+  std::string name;
+  dataset_split data;
+};
+
+namespace detail {
+
+/// The number of each class of `names` in `all`, to which new ones are added. `Error`: two of one name.
+inline std::vector<std::int32_t> numbers_in(std::vector<std::string>& all, const std::vector<std::string>& names,
+                                            const std::string& what) {
+  std::vector<std::int32_t> numbers;
+  for (std::size_t k = 0; k < names.size(); ++k) {
+    require(std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(k), names[k]) ==
+                names.begin() + static_cast<std::ptrdiff_t>(k),
+            what, ": two classes are named '", names[k], "'");
+    const auto at = std::find(all.begin(), all.end(), names[k]);
+    numbers.push_back(static_cast<std::int32_t>(at - all.begin()));
+    if (at == all.end()) all.push_back(names[k]);
+  }
+  return numbers;
+}
+
+/// Adds pictures of the same size, their classes numbered by `numbers`. What not all parts have, none has.
+inline void add_pictures(dataset& to, const dataset& from, std::span<const std::int32_t> numbers, bool first,
+                         const std::string& what) {
+  if (first) to.height = from.height, to.width = from.width, to.channels = from.channels;
+  require(to.height == from.height && to.width == from.width && to.channels == from.channels, what, ": pictures of ",
+          from.height, " x ", from.width, " x ", from.channels, " after pictures of ", to.height, " x ", to.width,
+          " x ", to.channels, "; expected one size");
+  const auto add = [&](auto& all, const auto& more, bool all_have, bool more_have) {
+    if (all_have && more_have) {
+      all.insert(all.end(), more.begin(), more.end());
+    } else {
+      all.clear();
+    }
+  };
+  const bool none = to.n() == 0, empty = from.n() == 0;
+  add(to.names, from.names, none || !to.names.empty(), empty || !from.names.empty());
+  add(to.source_bytes, from.source_bytes, none || !to.source_bytes.empty(), empty || !from.source_bytes.empty());
+  add(to.masks, from.masks, none || !to.masks.empty(), empty || !from.masks.empty());
+  to.pixels.insert(to.pixels.end(), from.pixels.begin(), from.pixels.end());
+  for (const std::int32_t label : from.labels) to.labels.push_back(numbers[static_cast<std::size_t>(label)]);
+  to.reading += from.reading;
+}
+
+}  // namespace detail
+
+/// A task for each part, in order. A class is the same wherever it has the same name: it may come back in a later task,
+/// and where all parts have the same classes they are domains. Classes are numbered in order of appearance.
+/// `Error`: no parts, pictures of several sizes, a part without pictures to learn from or to measure on.
+inline task_stream arriving(const std::vector<named_split>& parts) {
+  require(!parts.empty(), "arriving: there are no data sets");
+  auto all = std::make_shared<dataset_split>();
+  task_stream stream;
+  std::vector<std::string> names;
+  for (std::size_t p = 0; p < parts.size(); ++p) {
+    const auto& [name, data] = parts[p];
+    const std::string what = "arriving: '" + name + "'";
+    data.train.check(what + ": train");
+    data.test.check(what + ": test");
+    require(data.train.n() > 0 && data.test.n() > 0, what, ": ", data.train.n(), " pictures to learn from and ",
+            data.test.n(), " to measure on, expected some of both");
+    require(data.train.class_names == data.test.class_names, what, ": other classes in train than in test");
+    const auto numbers = detail::numbers_in(names, data.train.class_names, what);
+    const index learnt = all->train.n(), measured = all->test.n();
+    detail::add_pictures(all->train, data.train, numbers, p == 0, what);
+    detail::add_pictures(all->test, data.test, numbers, p == 0, what);
+    task next{.number = static_cast<index>(p), .of = static_cast<index>(parts.size()), .name = name, .data = all};
+    for (index i = learnt; i < all->train.n(); ++i) next.train_indices.push_back(i);
+    for (index i = measured; i < all->test.n(); ++i) next.test_indices.push_back(i);
+    if (const auto without = classes_without_pictures(data.train); !without.empty()) {
+      fail(what, ": class '", data.train.class_names[static_cast<std::size_t>(without.front())],
+           "' has no pictures to learn from");
+    }
+    next.classes = numbers;
+    std::sort(next.classes.begin(), next.classes.end());
+    stream.tasks.push_back(std::move(next));
+  }
+  all->train.class_names = all->test.class_names = names;
+  stream.split = all;
+  return stream;
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/data/augment.hpp ====
 // Random shifts and mirror images of training pictures. Each draw depends on (seed, epoch, sample) only, so it is the
 // same in any order and on any number of threads.
@@ -15125,184 +15402,6 @@ inline scene_text scene_questions(const scene_text_options& options = {}) {
   detail::ask_about_scenes(result.data.train, result.train, options, result.held_out, true);
   result.composed = detail::ask_about_scenes(result.data.test, result.test, options, result.held_out, false);
   return result;
-}
-
-}  // namespace core_tokensets
-
-// ==== core_tokensets/data/tasks.hpp ====
-// A dataset cut into tasks that arrive one after another, each with classes of its own.
-
-#include <algorithm>
-#include <cstdint>
-#include <numeric>
-#include <span>
-#include <string>
-#include <utility>
-#include <vector>
-
-
-namespace core_tokensets {
-
-/// One task of classes. The classes of a stream are numbered in order of appearance.
-using task = basic_task<dataset>;
-/// Tasks of classes in order.
-using task_stream = basic_stream<dataset>;
-
-/// The number of classes seen up to a task of a stream, itself included.
-inline index seen_classes(const task& t) {
-  require(!t.classes.empty(), "task '", t.name, "': it has no classes");
-  return *std::max_element(t.classes.begin(), t.classes.end()) + 1;
-}
-
-/// The names of classes 0 .. n-1 of the data of a task; none where the data have none.
-inline std::vector<std::string> class_names_of(const task& t, index n) {
-  const auto& names = t.data->train.class_names;
-  if (static_cast<index>(names.size()) < n) return {};
-  return {names.begin(), names.begin() + n};
-}
-
-/// A whole data set as one task, to be learnt by itself: all of its classes are new.
-inline task whole_task(dataset_split split, std::string name = "task") {
-  split.train.check("task: train");
-  split.test.check("task: test");
-  task all{.of = 1, .name = std::move(name), .data = std::make_shared<const dataset_split>(std::move(split))};
-  all.train_indices = sample_view<dataset>(all.data->train).indices;
-  all.test_indices = sample_view<dataset>(all.data->test).indices;
-  for (index k = 0; k < all.data->train.classes(); ++k) all.classes.push_back(static_cast<std::int32_t>(k));
-  return all;
-}
-/// The same with nothing to measure on.
-inline task whole_task(dataset data, std::string name = "task") {
-  dataset none;
-  none.height = data.height, none.width = data.width, none.channels = data.channels;
-  none.class_names = data.class_names;
-  return whole_task(dataset_split{std::move(data), std::move(none)}, std::move(name));
-}
-
-/// A number by which data and their tasks are told from others.
-inline std::uint64_t checksum(const task_stream& stream) {
-  std::uint64_t sum = checksum(stream.data());
-  for (const task& t : stream.tasks) {
-    sum = fnv1a(std::as_bytes(std::span(t.classes)), fnv1a(t.name, sum));
-    for (const auto* part : {&t.train_indices, &t.test_indices}) sum = fnv1a(std::as_bytes(std::span(*part)), sum);
-  }
-  return sum;
-}
-
-/// How classes become tasks: `tasks` of equal size, or a first one of `first` classes and others of `increment`.
-struct class_incremental_options {
-  index tasks = 5;      ///< how many; with `increment` that follows from the classes
-  index first = 0;      ///< classes of the first task; 0: as many as each of the others
-  index increment = 0;  ///< classes of each other task, the last may have fewer; 0: as many as `tasks` leave
-  std::vector<std::string> order = {};  ///< names of all classes as they arrive; empty: in the order of the data
-  bool shuffle = false;                 ///< deal the classes out in a random order
-  std::uint64_t seed = 0;               ///< of that order
-};
-
-/// Gives class k of the data the number `number[k]`; names move along.
-inline void renumber_classes(dataset& data, std::span<const std::int32_t> number) {
-  require(static_cast<index>(number.size()) == data.classes(), "renumber_classes: ", number.size(), " numbers for ",
-          data.classes(), " classes");
-  std::vector<std::string> names(data.class_names.size());
-  for (std::size_t k = 0; k < number.size(); ++k) names[static_cast<std::size_t>(number[k])] = data.class_names[k];
-  for (auto& label : data.labels) label = number[static_cast<std::size_t>(label)];
-  data.class_names = std::move(names);
-}
-
-namespace detail {
-
-/// How many classes each task has.
-inline std::vector<index> task_sizes(index classes, const class_incremental_options& o) {
-  require(o.first >= 0 && o.first <= classes && o.increment >= 0, "class_incremental: a first task of ", o.first,
-          " classes and others of ", o.increment, ", of ", classes, " classes");
-  std::vector<index> sizes;
-  if (o.increment > 0) {
-    for (index left = classes; left > 0; left -= sizes.back()) {
-      sizes.push_back(std::min(left, sizes.empty() && o.first > 0 ? o.first : o.increment));
-    }
-    return sizes;
-  }
-  const index others = o.first > 0 ? o.tasks - 1 : o.tasks, left = classes - o.first;
-  require(o.tasks > 0 && o.tasks <= classes && (others == 0 ? left == 0 : left % others == 0 && left >= others),
-          "class_incremental: ", left, " classes do not divide into ", others, o.first > 0 ? " other" : "", " tasks",
-          "; an increment of classes may leave a smaller last task");
-  if (o.first > 0) sizes.push_back(o.first);
-  sizes.insert(sizes.end(), static_cast<std::size_t>(others), others > 0 ? left / others : 0);
-  return sizes;
-}
-
-/// The number that each class of the data gets, by the order in which classes arrive.
-inline std::vector<std::int32_t> class_numbers(const dataset& data, const class_incremental_options& o) {
-  const index classes = data.classes();
-  std::vector<std::int32_t> number(static_cast<std::size_t>(classes), -1);
-  if (o.order.empty()) {
-    const auto order = random_stream(o.seed).permutation(classes);
-    for (std::size_t i = 0; i < order.size(); ++i) {
-      number[static_cast<std::size_t>(order[i])] = static_cast<std::int32_t>(i);
-    }
-    return number;
-  }
-  require(!o.shuffle, "class_incremental: the order of the classes is given, and is to be random as well");
-  for (std::size_t i = 0; i < o.order.size(); ++i) {
-    const auto at = std::find(data.class_names.begin(), data.class_names.end(), o.order[i]);
-    require(at != data.class_names.end(), "class_incremental: the order names '", o.order[i],
-            "', which is no class of the data");
-    auto& its = number[static_cast<std::size_t>(at - data.class_names.begin())];
-    require(its < 0, "class_incremental: the order names '", o.order[i], "' twice");
-    its = static_cast<std::int32_t>(i);
-  }
-  for (std::size_t k = 0; k < number.size(); ++k) {
-    require(number[k] >= 0, "class_incremental: the order lacks the class '", data.class_names[k], "'");
-  }
-  return number;
-}
-
-}  // namespace detail
-
-/// Cuts the classes into tasks, in their order, a given or a random one, and renumbers them in order of appearance.
-/// `Error`: classes that do not divide into tasks, an order that is none of all classes, a class without pictures to
-/// learn from, a task without any to measure on.
-inline task_stream class_incremental(dataset_split split, const class_incremental_options& options = {}) {
-  const index classes = split.train.classes();
-  require(classes == split.test.classes(), "class_incremental: ", classes, " classes in train, ", split.test.classes(),
-          " in test");
-  const std::vector<index> sizes = detail::task_sizes(classes, options);
-  split.train.check("class_incremental: train");
-  split.test.check("class_incremental: test");
-  if (options.shuffle || !options.order.empty()) {
-    const auto number = detail::class_numbers(split.train, options);
-    renumber_classes(split.train, number);
-    renumber_classes(split.test, number);
-  }
-  task_stream stream{std::make_shared<const dataset_split>(std::move(split)), {}};
-  const dataset_split& data = stream.data();
-  const auto tasks = static_cast<index>(sizes.size());
-  std::vector<std::size_t> task_of_class;
-  for (index t = 0; t < tasks; ++t) {
-    task next{.number = t, .of = tasks, .name = "task " + std::to_string(t + 1), .data = stream.split};
-    for (index k = 0; k < sizes[static_cast<std::size_t>(t)]; ++k) {
-      next.classes.push_back(static_cast<std::int32_t>(task_of_class.size()));
-      task_of_class.push_back(static_cast<std::size_t>(t));
-    }
-    stream.tasks.push_back(std::move(next));
-  }
-  std::vector<index> counts(static_cast<std::size_t>(classes), 0);
-  const auto task_of = [&](const dataset& from, index i) -> task& {
-    return stream.tasks[task_of_class[static_cast<std::size_t>(from.label(i))]];
-  };
-  for (index i = 0; i < data.train.n(); ++i) {
-    task_of(data.train, i).train_indices.push_back(i);
-    ++counts[static_cast<std::size_t>(data.train.label(i))];
-  }
-  for (index i = 0; i < data.test.n(); ++i) task_of(data.test, i).test_indices.push_back(i);
-  for (std::size_t k = 0; k < counts.size(); ++k) {
-    require(counts[k] > 0, "class_incremental: class '", data.train.class_names[k], "' has no train pictures");
-  }
-  for (const task& t : stream.tasks) {
-    require(!t.test_indices.empty(), "class_incremental: no test pictures for ", t.name, ", whose classes begin with '",
-            data.test.class_names[static_cast<std::size_t>(t.classes.front())], "'");
-  }
-  return stream;
 }
 
 }  // namespace core_tokensets

@@ -152,4 +152,23 @@ TEST_CASE("names beyond ASCII are told as they are", "[cli]") {
   CHECK(has(some.printed, "no test pictures of " + cat));
 }
 
+TEST_CASE("several folders are a task each, and their classes are told by name", "[cli]") {
+  const sandbox box;
+  write_pictures(box.path / "photos, old");
+  write_pictures(box.path / "sketches", {"cow", "dog", "eel"});
+  auto options = small_sequence(box / "out");
+  for (const char* name : {"--classes", "--per-class", "--image", "--tasks"}) options.erase(name);
+  options["--budget"] = "6KB";
+  options["--data"] = "folder:" + (box / "photos, old") + ",folder:" + (box / "sketches");
+  const told said(box, with("sequence", options));
+  CHECK(said.results.at("class_names").size() == 5);
+  CHECK(said.results.at("task_names").get<std::vector<std::string>>() ==
+        std::vector<std::string>{"photos, old", "sketches"});
+  CHECK(said.results.at("accuracy").size() == 2);
+  check_refused(box, {"judge", "--weights", box / "out/model.safetensors", "--data", options["--data"]},
+                {"2 sets, expected one"});
+  fs::remove_all(box.path / "out");
+  check_refused(box, with("sequence", options, {{"--order", "random"}}), {"each of the sets is a task", "--order"});
+}
+
 }  // namespace cli_own_pictures_tests

@@ -4,6 +4,7 @@
 
 #include <fstream>
 
+#include "core_tokensets/data/arriving.hpp"
 #include "core_tokensets/train/frozen_features.hpp"
 #include "core_tokensets/train/objectives/objectives.hpp"
 #include "support/catch.hpp"
@@ -273,6 +274,32 @@ TEST_CASE("data that arrive without a plan: classes by name, old ones again, roo
   auto strange = only({1});
   strange.class_names = {"unheard of"};
   CHECK(learner.evaluate(strange).accuracy == 0);
+}
+
+TEST_CASE("the same classes in another domain: the head stays, and the memory keeps both", "[learner]") {
+  const auto darker = [](cts::dataset d) {
+    for (auto& x : d.pixels) x = static_cast<std::uint8_t>(255 - x);
+    return d;
+  };
+  const auto stream =
+      cts::arriving({{"bright", {support::coloured(20, 1), support::coloured(10, 2)}},
+                     {"inverted", {darker(support::coloured(20, 3)), darker(support::coloured(10, 4))}}});
+  backend b(2);
+  const cts::learner_options o{.budget = cts::kibibytes(24),
+                               .fit = {.epochs = 12, .batch = 8, .replay_batch = 8, .token_drop = 0}};
+  const auto run = [&](const auto& strategy) {
+    cts::continual_learner learner(b, small_model(b), o, strategy, cts::ace{}, cts::adamw{.learning_rate = 3e-3});
+    const auto result = cts::run_sequence(learner, stream);
+    CHECK(learner.model().config().classes == 4);
+    CHECK(result.accuracy[0][0] > 0.9);
+    CHECK(result.accuracy[1][1] > 0.6);  // of one in four; two domains are more to learn than one
+    return std::pair(result.accuracy[1][0], learner.memory().samples());
+  };
+  const auto [forgotten, nothing] = run(cts::none{});
+  const auto [remembered, samples] = run(cts::core_tokens<>{});
+  CHECK(nothing == 0);
+  CHECK(samples > 20);
+  CHECK(remembered > forgotten + 0.2);
 }
 
 TEST_CASE("a budget that holds nothing is refused before training and the least that would do is named", "[learner]") {

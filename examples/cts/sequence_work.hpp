@@ -193,6 +193,7 @@ struct sequence_work {
     if (folder) folder->tidy();
     outcome = {cts::to_json(result), {}};
     outcome.results["config"] = config;
+    outcome.results["config"]["tasks"] = stream.size();
     outcome.results["settings"] = learner.settings();
     outcome.results["class_names"] = train.class_names;
     if (stream[0].name != "task 1") {  // tasks that one set is cut into have no names of their own

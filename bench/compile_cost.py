@@ -27,7 +27,7 @@ PROGRAMS = {
 def headers():
     """Those that docs/headers.md names, in its order, each once."""
     text = open(ROOT + "/docs/headers.md").read()
-    found = re.findall(r"`([a-z_/]+\.hpp)`", text)
+    found = re.findall(r"\| `([a-z_/]+\.hpp)` \|", text)
     return {h: f"#include <core_tokensets/{h}>\n" + EMPTY for h in dict.fromkeys(found)}
 
 

@@ -1,5 +1,6 @@
 #include "data.hpp"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "core_tokensets/data/arriving.hpp"
@@ -47,13 +48,16 @@ struct named_set {
   }
 };
 
-/// Where the next set begins behind `at`: a comma before the name of a source, since folders may have commas, too.
+/// Where the set that begins at `at` ends: at a comma before the name of a source, since folders may have commas, too.
 std::size_t end_of_set(const std::string& sets, std::size_t at) {
+  const auto colon = sets.find(':', at);
+  if (colon != std::string::npos && fs::is_directory(sets.substr(colon + 1))) return sets.size();
   for (std::size_t comma = sets.find(',', at); comma != std::string::npos; comma = sets.find(',', comma + 1)) {
     const std::string rest = sets.substr(comma + 1), kind = rest.substr(0, rest.find_first_of(",:"));
     for (const data_source& s : data_sources) {
       const std::string known = s.name;
-      if (kind == known.substr(0, known.find(':'))) return comma;
+      const bool where = rest.size() > kind.size() && rest[kind.size()] == ':';
+      if (kind == known.substr(0, known.find(':')) && (where || !known.ends_with(":DIR"))) return comma;
     }
   }
   return sets.size();
@@ -176,14 +180,15 @@ void check_data(const data_request& r) {
 namespace {
 
 cts::dataset_split read_classes_of(const named_set& set, const data_request& r) {
-  cts::require(!r.skip_damaged || set.kind == "folder", "--skip-damaged: ", r.sets, " has no files of single pictures");
+  cts::require(!r.skip_damaged || set.kind == "folder", "--skip-damaged: ", set.text,
+               " has no files of single pictures");
   cts::dataset_split split;
   if (set.kind == "scenes") {
     split = read_scenes(r, set.where);
   } else if (set.kind == "folder") {
     split = cts::load_folder(set.where, pictures_of(r));
   } else {
-    cts::require(r.image == 0, "--image ", r.image, ": pictures of ", r.sets, " come as they are");
+    cts::require(r.image == 0, "--image ", r.image, ": pictures of ", set.text, " come as they are");
     const bool ten = fs::exists(fs::path(set.where) / "test_batch.bin");
     split = set.kind == "idx" ? cts::load_idx(set.where)
             : ten             ? cts::load_cifar10(set.where)
@@ -207,7 +212,8 @@ cts::task_stream read_tasks(const data_request& r, const cts::class_incremental_
   for (const named_set& set : sets) {
     const auto folder = fs::path(set.where).lexically_normal();
     const std::string name = (folder.has_filename() ? folder : folder.parent_path()).filename().string();
-    parts.push_back({set.kind == "folder" ? name : set.text, read_classes_of(set, r)});
+    const bool taken = std::any_of(parts.begin(), parts.end(), [&](const auto& p) { return p.name == name; });
+    parts.push_back({set.kind == "folder" && !taken ? name : set.text, read_classes_of(set, r)});
   }
   return cts::arriving(parts);
 }

@@ -176,14 +176,15 @@ struct sequence_work {
     if (a.tells) tell_pictures(train, stream.data().test);
     std::vector<std::string> notes;
     auto model = first_model(b, a, train, cts::seen_classes(stream[0]), notes);
-    const auto config = config_of(a, model.config());
+    auto config = config_of(a, model.config());
+    config["tasks"] = stream.size();
     const run_progress progress(a.quiet);
     prepare(parts.options.fit, a, progress, config);
     cts::continual_learner learner(b, std::move(model), parts.options, parts.strategy, parts.objective,
                                    parts.optimiser);
     std::optional<interruption> noted;
     if (folder) {
-      folder->begin(bytes_of(learner.model()), most_memory_bytes(a, train, std::max(train.classes(), a.tasks)));
+      folder->begin(bytes_of(learner.model()), most_memory_bytes(a, train, std::max(train.classes(), stream.size())));
       noted.emplace();
     }
     const auto result = cts::run_sequence(
@@ -193,14 +194,15 @@ struct sequence_work {
     if (folder) folder->tidy();
     outcome = {cts::to_json(result), {}};
     outcome.results["config"] = config;
-    outcome.results["config"]["tasks"] = stream.size();
     outcome.results["settings"] = learner.settings();
     outcome.results["class_names"] = train.class_names;
-    if (stream[0].name != "task 1") {  // tasks that one set is cut into have no names of their own
-      std::vector<std::string> names;
-      for (const cts::task& t : stream) names.push_back(t.name);
-      outcome.results["task_names"] = names;
+    std::vector<std::string> names;
+    bool own = false;  // tasks that one set is cut into have none
+    for (const cts::task& t : stream) {
+      own = own || t.name != "task " + std::to_string(t.number + 1);
+      names.push_back(t.name);
     }
+    if (own) outcome.results["task_names"] = names;
     if (!notes.empty()) outcome.results["weights_notes"] = notes;
     add_pictures(outcome.results, train, stream.data().test);
     outcome.figures = draw(b, learner.model(), stream, learner.memory(), learner.sources(), parts.attribute);
@@ -277,7 +279,8 @@ struct text_sequence_work {
     const cts::dataset& pictures = stream.data().train.images;
     if (a.tells) tell_pictures(pictures, stream.data().test.images);
     auto model = make_model(b, a, stream);
-    const auto config = config_of(a, model.config().image);
+    auto config = config_of(a, model.config().image);
+    config["tasks"] = stream.size();
     const run_progress progress(a.quiet);
     prepare(parts.options.fit, a, progress, config);
     const cts::generation_options writing{.beams = a.beams, .length = a.task == "vqa" ? 12 : 40};

@@ -8701,7 +8701,7 @@ void for_halves(const token_batch& batch, index pairs, std::uint64_t seed, const
 
 }  // namespace detail
 
-/// `Error`: fewer than no pairs.
+/// `Error`: fewer than no pairs, relevance that is not finite or not one number for each patch.
 template <tensor_backend B, attribution_method<B> Method>
 std::vector<double> attribute(const averaged<Method>& a, B& b, const vit<B>& model, const token_batch& batch,
                               const target& t, attribution_workspace<B>& ws) {
@@ -8712,12 +8712,16 @@ std::vector<double> attribute(const averaged<Method>& a, B& b, const vit<B>& mod
   // Relevance in a view whose patches are numbers `of` the batch, for samples that have any there.
   const auto add = [&](const token_batch& view, const std::vector<index>& of, std::span<const index> samples) {
     const auto seen = attribute(a.method, b, model, view, repeat_target(settled, samples), ws);
+    require(static_cast<index>(seen.size()) == view.tokens(), "averaged: its method gave ", seen.size(),
+            " numbers for ", view.tokens(), " patches");
     for (index s = 0; s < view.samples(); ++s) {
       const index begin = view.offsets[static_cast<std::size_t>(s)],
                   end = view.offsets[static_cast<std::size_t>(s + 1)];
       double size = 0;
       for (index i = begin; i < end; ++i) size += std::abs(seen[static_cast<std::size_t>(i)]);
-      if (!(size > 0)) continue;
+      require(std::isfinite(size), "averaged: relevance of sample ", samples[static_cast<std::size_t>(s)],
+              " is not finite in one of its views");
+      if (size == 0) continue;
       for (index i = begin; i < end; ++i)
         relevance[static_cast<std::size_t>(of[static_cast<std::size_t>(i)])] +=
             seen[static_cast<std::size_t>(i)] * static_cast<double>(end - begin) / size / views;
@@ -9228,7 +9232,7 @@ struct attribution_settings {
   }
 };
 
-/// The grammar of methods by name: "name:option=value:..." is `plain(text)`; "smooth_grad(text):option=value:..." is
+/// The grammar of methods by name: "name:option=value:..." is `plain(text)`; "wrapper(text):option=value:..." is
 /// `around(text, settings)` with `settings` one of the wrappers, of which the options count and not the method.
 template <class Plain, class Around>
 auto read_attribution(std::string_view text, const Plain& plain, const Around& around) {
@@ -9238,10 +9242,12 @@ auto read_attribution(std::string_view text, const Plain& plain, const Around& a
   std::string_view options = text.substr(name.size());
   std::string inner;
   if (options.starts_with('(')) {
-    const auto end = options.find(')');
+    const auto end = options.rfind(')');
     require(end != options.npos, "attribution: '", text, "' lacks a closing bracket");
     inner = options.substr(1, end - 1);
     options.remove_prefix(end + 1);
+    require(options.empty() || options.front() == ':', "attribution: '", text, "': behind the bracket '", options,
+            "', expected nothing or :option=value");
   }
   std::optional<decltype(plain(text))> made;
   choose_by_name(attribution_wrappers{}, name + std::string(options), "attribution", [&](const auto& settings) {
@@ -10801,7 +10807,7 @@ using task = basic_task<dataset>;
 /// Tasks of classes in order.
 using task_stream = basic_stream<dataset>;
 
-/// The number of classes seen up to a task of a stream, itself included.
+/// One more than the largest class of a task: of tasks with classes of their own, how many were seen with it.
 inline index seen_classes(const task& t) {
   require(!t.classes.empty(), "task '", t.name, "': it has no classes");
   return *std::max_element(t.classes.begin(), t.classes.end()) + 1;
@@ -11010,10 +11016,9 @@ inline void add_pictures(dataset& to, const dataset& from, std::span<const std::
       all.clear();
     }
   };
-  const bool none = to.n() == 0, empty = from.n() == 0;
-  add(to.names, from.names, none || !to.names.empty(), empty || !from.names.empty());
-  add(to.source_bytes, from.source_bytes, none || !to.source_bytes.empty(), empty || !from.source_bytes.empty());
-  add(to.masks, from.masks, none || !to.masks.empty(), empty || !from.masks.empty());
+  add(to.names, from.names, first || !to.names.empty(), !from.names.empty());
+  add(to.source_bytes, from.source_bytes, first || !to.source_bytes.empty(), !from.source_bytes.empty());
+  add(to.masks, from.masks, first || !to.masks.empty(), !from.masks.empty());
   to.pixels.insert(to.pixels.end(), from.pixels.begin(), from.pixels.end());
   for (const std::int32_t label : from.labels) to.labels.push_back(numbers[static_cast<std::size_t>(label)]);
   to.reading += from.reading;
@@ -11023,7 +11028,8 @@ inline void add_pictures(dataset& to, const dataset& from, std::span<const std::
 
 /// A task for each part, in order. A class is the same wherever it has the same name: it may come back in a later task,
 /// and where all parts have the same classes they are domains. Classes are numbered in order of appearance.
-/// `Error`: no parts, pictures of several sizes, a part without pictures to learn from or to measure on.
+/// `Error`: no parts, two of one name, pictures of several sizes, a part without pictures to learn from or to measure
+/// on, with a class without pictures to learn from, with two classes of one name or others in test than in train.
 inline task_stream arriving(const std::vector<named_split>& parts) {
   require(!parts.empty(), "arriving: there are no data sets");
   auto all = std::make_shared<dataset_split>();
@@ -11032,6 +11038,7 @@ inline task_stream arriving(const std::vector<named_split>& parts) {
   for (std::size_t p = 0; p < parts.size(); ++p) {
     const auto& [name, data] = parts[p];
     const std::string what = "arriving: '" + name + "'";
+    for (std::size_t q = 0; q < p; ++q) require(parts[q].name != name, what, ": two data sets have this name");
     data.train.check(what + ": train");
     data.test.check(what + ": test");
     require(data.train.n() > 0 && data.test.n() > 0, what, ": ", data.train.n(), " pictures to learn from and ",
@@ -26601,7 +26608,7 @@ inline std::uint64_t seed_of_task(std::uint64_t seed, index t) { return seed * 1
 }  // namespace core_tokensets
 
 // ==== core_tokensets/train/strategies.hpp ====
-// What is done about old tasks, each way a type: nothing, whole samples, some tokens of them, all data, class means. A
+// What is done about old tasks, each way a type: nothing, whole samples, some tokens of them, all data. A
 // strategy of one's own needs one function, `consolidate`, and nothing from here.
 
 #include <concepts>
@@ -27444,19 +27451,24 @@ namespace core_tokensets {
 
 namespace detail {
 
-/// D of the features `[n, D]` of n labels. `Error`: there is none, or another than `before` (0: any).
+/// D of the features `[n, D]` of n labels. `Error`: there is none, or another than `before` (0: any), a feature that is
+/// not finite, fewer classes than `had`, a label that is no class.
 inline index checked_dim(const char* what, std::span<const float> features, std::span<const std::int32_t> labels,
-                         index before) {
+                         index before, index classes, index had) {
   require(!labels.empty() && features.size() % labels.size() == 0, what, ": ", features.size(), " feature values for ",
           labels.size(), " samples");
   const auto dim = static_cast<index>(features.size() / labels.size());
   require(dim > 0 && (before == 0 || dim == before), what, ": features of ", dim, " numbers, expected ", before);
+  for (std::size_t i = 0; i < features.size(); ++i) {
+    require(std::isfinite(features[i]), what, ": feature ", i % static_cast<std::size_t>(dim), " of sample ",
+            i / static_cast<std::size_t>(dim), " is ", features[i], ", expected a finite number");
+  }
+  require(classes >= had, what, ": ", classes, " classes, there were ", had);
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    require(labels[i] >= 0 && labels[i] < classes, what, ": label ", labels[i], " of sample ", i, ", expected 0 to ",
+            classes - 1);
+  }
   return dim;
-}
-
-inline void check_label(const char* what, std::span<const std::int32_t> labels, std::size_t i, index classes) {
-  require(labels[i] >= 0 && labels[i] < classes, what, ": label ", labels[i], " of sample ", i, ", expected 0 to ",
-          classes - 1);
 }
 
 }  // namespace detail
@@ -27475,12 +27487,11 @@ class nearest_class_mean {
 
   /// Adds samples; classes may have become more.
   void add(std::span<const float> features, std::span<const std::int32_t> labels, index classes) {
-    const index dim = dim_ = detail::checked_dim("nearest class mean", features, labels, dim_);
-    require(classes >= this->classes(), "nearest class mean: ", classes, " classes, there were ", this->classes());
+    const index dim = dim_ =
+        detail::checked_dim("nearest class mean", features, labels, dim_, classes, this->classes());
     counts_.resize(static_cast<std::size_t>(classes), 0.0);
     sums_.resize(static_cast<std::size_t>(classes * dim), 0.0);
     for (std::size_t i = 0; i < labels.size(); ++i) {
-      detail::check_label("nearest class mean", labels, i, classes);
       counts_[static_cast<std::size_t>(labels[i])] += 1;
       for (index d = 0; d < dim; ++d)
         sums_[static_cast<std::size_t>(labels[i] * dim + d)] +=
@@ -27547,7 +27558,8 @@ class nearest_class_mean {
 /// Least squares from features `[n, D]` and a constant to classes (1 for its own, 0 for the others), with a penalty on
 /// the weights but not on the constant (Hoerl & Kennard 1970). It keeps the sums from which this is solved: what order
 /// samples came in, and in how many parts, makes no difference, so nothing is forgotten (Zhuang et al., NeurIPS 2022).
-/// `penalty` is a share of the mean of the features' variances. `Error`: sizes that disagree, a label that is no class.
+/// `penalty` is in parts of the variance of a feature, summed over samples and averaged over features.
+/// `Error`: sizes that disagree, a label that is no class, a feature that is not finite, a penalty that is not above 0.
 class ridge_regression {
  public:
   static constexpr const char* name = "ridge";
@@ -27558,15 +27570,14 @@ class ridge_regression {
 
   /// Adds samples; classes may have become more.
   void add(std::span<const float> features, std::span<const std::int32_t> labels, index classes) {
-    require(penalty > 0 && std::isfinite(penalty), "ridge: penalty ", penalty, ", expected a finite number above 0");
-    dim_ = detail::checked_dim("ridge", features, labels, dim_);
-    require(classes >= this->classes(), "ridge: ", classes, " classes, there were ", this->classes());
+    check_penalty();
+    weights_.clear();
+    dim_ = detail::checked_dim("ridge", features, labels, dim_, classes, this->classes());
     const auto d = static_cast<std::size_t>(dim_), rows = d + 1;
     products_.resize(rows * rows, 0.0);
     targets_.resize(static_cast<std::size_t>(classes) * rows, 0.0);
     std::vector<double> x(rows, 1.0);
     for (std::size_t n = 0; n < labels.size(); ++n) {
-      detail::check_label("ridge", labels, n, classes);
       std::copy_n(features.data() + n * d, d, x.begin());
       for (std::size_t i = 0; i < rows; ++i) {
         for (std::size_t j = 0; j <= i; ++j) products_[i * rows + j] += x[i] * x[j];
@@ -27583,45 +27594,34 @@ class ridge_regression {
     return dim_ == 0 ? 0 : (rows * (rows + 1) / 2 + rows * classes()) * static_cast<index>(sizeof(float));
   }
 
-  /// The weights `[K, D + 1]`, the constant last.
-  std::vector<double> solve() const {
-    const auto rows = static_cast<std::size_t>(dim_ + 1);
-    const double samples = products_.empty() ? 0 : products_.back();
-    double variance = 0;
-    for (std::size_t i = 0; i + 1 < rows; ++i) {
-      const double mean = products_[(rows - 1) * rows + i] / samples;
-      variance += (products_[i * rows + i] - samples * mean * mean) / static_cast<double>(dim_);
-    }
-    growing_cholesky factor;
-    for (std::size_t i = 0; i < rows; ++i) {
-      std::vector<double> row(products_.begin() + static_cast<std::ptrdiff_t>(i * rows),
-                              products_.begin() + static_cast<std::ptrdiff_t>(i * rows + i + 1));
-      if (i + 1 < rows) row.back() += penalty * variance;
-      require(factor.append(row), "ridge: the features of ", samples, " samples cannot be told apart, expected a ",
-              "larger penalty than ", penalty);
-    }
-    std::vector<double> weights;
-    for (std::size_t k = 0; k < targets_.size(); k += rows) {
-      const auto w = factor.solve(std::span(targets_).subspan(k, rows));
-      weights.insert(weights.end(), w.begin(), w.end());
-    }
-    return weights;
+  /// The weights `[K, D + 1]`, the constant last; solved once for what was added. `Error`: nothing was.
+  const std::vector<double>& weights() const {
+    if (weights_.empty()) weights_ = solve();
+    return weights_;
   }
 
-  /// `[n, K]` for features `[n, D]`.
-  std::vector<double> scores(std::span<const float> features) const {
+  /// What the regression says `[n, K]` for features `[n, D]`: 1 for its class and 0 for others, were it exact.
+  std::vector<double> outputs(std::span<const float> features) const {
     const auto d = static_cast<std::size_t>(dim_), rows = d + 1;
     require(d > 0 && features.size() % d == 0, "ridge: ", features.size(), " feature values, expected a multiple of ",
             dim_);
-    const std::vector<double> weights = solve();
+    const std::vector<double>& w = weights();
     std::vector<double> result;
     for (std::size_t n = 0; n < features.size(); n += d) {
-      for (std::size_t k = 0; k < weights.size(); k += rows) {
-        double sum = weights[k + d];
-        for (std::size_t i = 0; i < d; ++i) sum += weights[k + i] * double(features[n + i]);
+      for (std::size_t k = 0; k < w.size(); k += rows) {
+        double sum = w[k + d];
+        for (std::size_t i = 0; i < d; ++i) sum += w[k + i] * double(features[n + i]);
         result.push_back(sum);
       }
     }
+    return result;
+  }
+
+  /// Scores `[n, K]` in the same order, of which the softmax are the shares of the outputs, those below 0 next to none.
+  std::vector<double> scores(std::span<const float> features) const {
+    constexpr double sharpness = 20;  // of the bend at 0
+    std::vector<double> result = outputs(features);
+    for (double& x : result) x = std::log(x > 1 ? x : std::log1p(std::exp(sharpness * x)) / sharpness);
     return result;
   }
 
@@ -27647,8 +27647,38 @@ class ridge_regression {
   }
 
  private:
+  void check_penalty() const {
+    require(penalty > 0 && std::isfinite(penalty), "ridge: penalty ", penalty, ", expected a finite number above 0");
+  }
+  std::vector<double> solve() const {
+    require(dim_ > 0, "ridge: there are no samples");
+    check_penalty();
+    const auto rows = static_cast<std::size_t>(dim_ + 1);
+    const double samples = products_.empty() ? 0 : products_.back();
+    double variance = 0;
+    for (std::size_t i = 0; i + 1 < rows; ++i) {
+      const double mean = products_[(rows - 1) * rows + i] / samples;
+      variance += (products_[i * rows + i] - samples * mean * mean) / static_cast<double>(dim_);
+    }
+    growing_cholesky factor;
+    for (std::size_t i = 0; i < rows; ++i) {
+      std::vector<double> row(products_.begin() + static_cast<std::ptrdiff_t>(i * rows),
+                              products_.begin() + static_cast<std::ptrdiff_t>(i * rows + i + 1));
+      if (i + 1 < rows) row.back() += penalty * variance;
+      require(factor.append(row), "ridge: the features of ", samples, " samples cannot be told apart, expected a ",
+              "larger penalty than ", penalty);
+    }
+    std::vector<double> found;
+    for (std::size_t k = 0; k < targets_.size(); k += rows) {
+      const auto w = factor.solve(std::span(targets_).subspan(k, rows));
+      found.insert(found.end(), w.begin(), w.end());
+    }
+    return found;
+  }
+
   index dim_ = 0;
   std::vector<double> products_, targets_;  ///< [D + 1, D + 1] of which the lower half counts, [K, D + 1]
+  mutable std::vector<double> weights_;     ///< empty: to be solved
 };
 
 }  // namespace core_tokensets
@@ -27664,15 +27694,16 @@ class ridge_regression {
 
 namespace core_tokensets {
 
-/// The first class of the last block of classes of a task, if it has exactly those from there to the last one that is
-/// known; 0 where its classes are others (then all compete with all).
-inline index first_new_class(const task& t) {
+/// The first class of a task whose classes follow each other and are all new to a model that knows the first `known`
+/// ones; 0 where there are old ones among them (then all compete with all: for new samples that compete among old
+/// classes alone, or with themselves alone, there would be little or nothing to learn).
+inline index first_new_class(const task& t, index known) {
   std::vector<std::int32_t> classes = t.classes;
   std::sort(classes.begin(), classes.end());
   for (std::size_t i = 0; i + 1 < classes.size(); ++i) {
     if (classes[i] + 1 != classes[i + 1]) return 0;
   }
-  return classes.empty() ? 0 : classes.front();
+  return classes.empty() || classes.front() < known ? 0 : classes.front();
 }
 
 /// Gives the model a head for all classes up to those of the task, with their names. A head whose classes have no names
@@ -28273,10 +28304,10 @@ fit_report fit(B& b, vit<B>& model, const task& t, const token_memory& memory, c
   detail::fit_checkpoint checkpoint(o.checkpoint, [&] {
     return detail::training_facts(b, model, samples, &memory, t.number, options, what, optimiser);
   });
-  const index first = first_new_class(t);
+  const auto known = static_cast<index>(model.config().class_names.size());  // rows of these have learnt something
+  const index first = first_new_class(t, known);
   std::optional<vit<B>> start;
   if (uses_start_model(what) && first > 0 && model.config().classes >= first) start = model.copy(b);
-  const auto known = static_cast<index>(model.config().class_names.size());  // rows of these have learnt something
   prepare_head(b, model, t);
   if (o.imprint && known < model.config().classes && !checkpoint.found())
     imprint_head(b, model, samples, std::max(first, known));
@@ -28595,8 +28626,8 @@ evaluation diagnose(B& b, const Learner& learner, const task& t) {
 
 namespace core_tokensets {
 
-/// No training after the first task (none at all if `frozen`); pictures are classified by their features alone. It
-/// costs what the classifier keeps.
+/// No training after the first task (none at all if `frozen`); pictures are classified by their features alone.
+/// It is priced as what the classifier needs to keep, as floats; its file has them in double precision.
 template <class Classifier>
 struct frozen_features {
   static constexpr const char* name = Classifier::name;

@@ -148,6 +148,8 @@ TEST_CASE("methods are named, printed and read back to the last digit; what is w
   CHECK(refusal("rollout:fusion").find("name=value") != std::string::npos);
   CHECK(refusal("smooth_grad(rollout").find("bracket") != std::string::npos);
   CHECK(refusal("smooth_grad(smooth_grad)").find("none is named 'smooth_grad'") != std::string::npos);
+  CHECK(refusal("averaged(smooth_grad(rollout))").find("none is named 'smooth_grad(rollout)'") != std::string::npos);
+  CHECK(refusal("averaged(lrp)x").find("behind the bracket 'x'") != std::string::npos);
   CHECK(refusal("smooth_grad(rollout):size=1").find("sigma") != std::string::npos);
   CHECK(refusal("rollout(grad_lrp)").find("none is named 'rollout(grad_lrp)'") != std::string::npos);
   CHECK(refusal("grad_lrp(").find("none is named") != std::string::npos);

@@ -60,7 +60,7 @@ TEST_CASE("what only some of the data sets know is not known of all", "[tasks]")
   CHECK(cts::arriving({sized, plain}).data().train.source_bytes.empty());
   CHECK(cts::arriving({plain, sized}).data().train.source_bytes.empty());
   CHECK(cts::arriving({sized, plain}).data().test.source_bytes.size() == 2);
-  CHECK_NOTHROW(cts::arriving({plain, sized, sized}).data().train.check());
+  CHECK_NOTHROW(cts::arriving({plain, sized, part("c", {"cat"}, 2)}).data().train.check());
 }
 
 TEST_CASE("data sets that cannot be one stream are refused by name", "[tasks]") {
@@ -68,6 +68,7 @@ TEST_CASE("data sets that cannot be one stream are refused by name", "[tasks]") 
     return support::message_of([&] { cts::arriving(parts); });
   };
   CHECK(support::has(says({}), "no data sets"));
+  CHECK(support::has(says({part("a", {"cat"}, 0), part("a", {"dog"}, 0)}), "'a': two data sets have this name"));
   auto wide = part("wide", {"cat"}, 0);
   for (auto* d : {&wide.data.train, &wide.data.test}) d->width = 2, d->pixels.resize(2 * d->pixels.size());
   CHECK(support::has(says({part("a", {"cat"}, 0), wide}), "'wide'"));

@@ -41,7 +41,7 @@ else()
   cts_skip_test(consumer_find_package "dependencies were fetched, so nothing can be installed")
 endif()
 
-# Each header in a file that holds nothing else, and every program, read by the other compiler with warnings as errors.
+# Each header as if it were alone, and every program, read by the other compiler with warnings as errors.
 # Without one this compiler reads the headers; it has built the programs.
 find_program(CTS_CLANG NAMES clang++-14 clang++)
 if(CTS_CLANG AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")

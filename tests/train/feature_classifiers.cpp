@@ -32,7 +32,7 @@ TEST_CASE("ridge regression minimises the squared error and the penalty", "[froz
   const samples s = some(n, dim, 3);
   cts::ridge_regression ridge(0.1);
   ridge.add(s.features, s.labels, 3);
-  const auto w = ridge.solve();
+  const auto w = ridge.weights();
   REQUIRE(w.size() == 3 * (dim + 1));
   double variance = 0;  // summed over samples, mean over features
   for (std::size_t d = 0; d < dim; ++d) {
@@ -40,7 +40,7 @@ TEST_CASE("ridge regression minimises the squared error and the penalty", "[froz
     for (std::size_t i = 0; i < n; ++i) mean += double(s.features[i * dim + d]) / n;
     for (std::size_t i = 0; i < n; ++i) variance += std::pow(double(s.features[i * dim + d]) - mean, 2) / dim;
   }
-  const auto scores = ridge.scores(s.features);
+  const auto scores = ridge.outputs(s.features);
   for (std::size_t k = 0; k < 3; ++k) {
     std::vector<double> slope(dim + 1);  // half the derivative by each weight
     for (std::size_t d = 0; d < dim; ++d) slope[d] = 0.1 * variance * w[k * (dim + 1) + d];
@@ -53,7 +53,7 @@ TEST_CASE("ridge regression minimises the squared error and the penalty", "[froz
   }
   cts::tensor_file file;
   ridge.save(file);
-  CHECK(cts::ridge_regression::load(file).scores(s.features) == scores);
+  CHECK(cts::ridge_regression::load(file).outputs(s.features) == scores);
 }
 
 TEST_CASE("ridge regression forgets nothing: parts of the data in any order give what all of it gives", "[frozen]") {
@@ -71,6 +71,18 @@ TEST_CASE("ridge regression forgets nothing: parts of the data in any order give
   }
   const auto a = at_once.scores(s.features), b = in_parts.scores(s.features);
   for (std::size_t i = 0; i < a.size(); ++i) CHECK(a[i] == Approx(b[i]).margin(1e-9));
+  // Scores have the order of the outputs, and shares of nearly 1 where these are.
+  const auto out = at_once.outputs(s.features);
+  for (std::size_t i = 0; i < out.size(); i += 3) {
+    const auto largest = [&](const std::vector<double>& v) { return std::max_element(&v[i], &v[i] + 3) - &v[i]; };
+    CHECK(largest(out) == largest(a));
+    double total = 0;
+    for (std::size_t k = i; k < i + 3; ++k) total += std::exp(a[k]);
+    for (std::size_t k = i; k < i + 3; ++k) {
+      if (out[k] > 0.3) CHECK(std::exp(a[k]) == Approx(out[k]).epsilon(0.01));
+    }
+    CHECK(total >= 0.9);
+  }
   CHECK(at_once.bytes() == (5 * 6 / 2 + 3 * 5) * 4);
 }
 
@@ -86,12 +98,21 @@ TEST_CASE("classifiers of features refuse what makes no sense", "[frozen]") {
   refuses("label 3", add(cts::nearest_class_mean{}, x, outside, 3));
   refuses("2 feature values for 0", add(cts::ridge_regression{}, x, std::vector<std::int32_t>{}, 3));
   refuses("penalty 0", add(cts::ridge_regression(0), x, inside, 1));
+  refuses("there are no samples", [] { cts::ridge_regression{}.weights(); });
+  refuses("feature 1 of sample 0 is", add(cts::nearest_class_mean{}, std::vector<float>{1, NAN}, inside, 1));
   refuses("expected a multiple", [&] { cts::ridge_regression{}.scores(x); });
   cts::ridge_regression one;
   one.add(x, inside, 1);
   refuses("cannot be told apart", [&] { one.scores(x); });  // one sample has no variance
   CHECK_THROWS_AS(one.add(std::vector<float>{1, 2, 3}, inside, 1), cts::Error);
   CHECK_THROWS_AS(one.add(x, inside, 0), cts::Error);
+  // What is refused changes nothing.
+  const samples s = some(20, 2, 2);
+  cts::ridge_regression kept;
+  kept.add(s.features, s.labels, 2);
+  const auto before = kept.weights();
+  CHECK_THROWS_AS(kept.add(std::vector<float>{1, 2, 3, 4}, std::vector<std::int32_t>{0, 9}, 2), cts::Error);
+  CHECK(kept.weights() == before);
   cts::tensor_file file;
   CHECK_THROWS_AS(cts::ridge_regression::load(file), cts::Error);
 }

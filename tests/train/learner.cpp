@@ -302,6 +302,28 @@ TEST_CASE("the same classes in another domain: the head stays, and the memory ke
   CHECK(remembered > forgotten + 0.2);
 }
 
+TEST_CASE("a class that comes back alone is learnt, though it is the last that is known", "[learner]") {
+  const auto of = [](std::vector<std::int32_t> classes) { return cts::task{.classes = std::move(classes)}; };
+  CHECK(cts::first_new_class(of({2, 3}), 2) == 2);
+  CHECK(cts::first_new_class(of({3, 2}), 2) == 2);
+  CHECK(cts::first_new_class(of({2}), 3) == 0);
+  CHECK(cts::first_new_class(of({1, 2}), 2) == 0);
+  CHECK(cts::first_new_class(of({0, 2}), 0) == 0);
+
+  const auto white = [](cts::dataset d) {  // the last class alone, and dark
+    d = cts::select_classes(d, {3, 3});
+    for (auto& x : d.pixels) x = static_cast<std::uint8_t>(255 - x);
+    return d;
+  };
+  const auto stream = cts::arriving({{"all", {support::coloured(20, 1), support::coloured(10, 2)}},
+                                     {"dark", {white(support::coloured(20, 3)), white(support::coloured(10, 4))}}});
+  backend b(2);
+  cts::continual_learner learner(b, small_model(b), {.fit = {.epochs = 8, .batch = 8, .token_drop = 0}}, cts::none{},
+                                 cts::ace{}, cts::adamw{.learning_rate = 3e-3});
+  const auto result = cts::run_sequence(learner, stream);
+  CHECK(result.accuracy[1][1] > 0.9);
+}
+
 TEST_CASE("a budget that holds nothing is refused before training and the least that would do is named", "[learner]") {
   const auto stream = small_stream();
   const auto refused = [&](const auto& strategy) {

@@ -107,7 +107,7 @@ void for_halves(const token_batch& batch, index pairs, std::uint64_t seed, const
 
 }  // namespace detail
 
-/// `Error`: fewer than no pairs.
+/// `Error`: fewer than no pairs, relevance that is not finite or not one number for each patch.
 template <tensor_backend B, attribution_method<B> Method>
 std::vector<double> attribute(const averaged<Method>& a, B& b, const vit<B>& model, const token_batch& batch,
                               const target& t, attribution_workspace<B>& ws) {
@@ -118,12 +118,16 @@ std::vector<double> attribute(const averaged<Method>& a, B& b, const vit<B>& mod
   // Relevance in a view whose patches are numbers `of` the batch, for samples that have any there.
   const auto add = [&](const token_batch& view, const std::vector<index>& of, std::span<const index> samples) {
     const auto seen = attribute(a.method, b, model, view, repeat_target(settled, samples), ws);
+    require(static_cast<index>(seen.size()) == view.tokens(), "averaged: its method gave ", seen.size(),
+            " numbers for ", view.tokens(), " patches");
     for (index s = 0; s < view.samples(); ++s) {
       const index begin = view.offsets[static_cast<std::size_t>(s)],
                   end = view.offsets[static_cast<std::size_t>(s + 1)];
       double size = 0;
       for (index i = begin; i < end; ++i) size += std::abs(seen[static_cast<std::size_t>(i)]);
-      if (!(size > 0)) continue;
+      require(std::isfinite(size), "averaged: relevance of sample ", samples[static_cast<std::size_t>(s)],
+              " is not finite in one of its views");
+      if (size == 0) continue;
       for (index i = begin; i < end; ++i)
         relevance[static_cast<std::size_t>(of[static_cast<std::size_t>(i)])] +=
             seen[static_cast<std::size_t>(i)] * static_cast<double>(end - begin) / size / views;

@@ -49,7 +49,7 @@ struct attribution_settings {
   }
 };
 
-/// The grammar of methods by name: "name:option=value:..." is `plain(text)`; "smooth_grad(text):option=value:..." is
+/// The grammar of methods by name: "name:option=value:..." is `plain(text)`; "wrapper(text):option=value:..." is
 /// `around(text, settings)` with `settings` one of the wrappers, of which the options count and not the method.
 template <class Plain, class Around>
 auto read_attribution(std::string_view text, const Plain& plain, const Around& around) {
@@ -59,10 +59,12 @@ auto read_attribution(std::string_view text, const Plain& plain, const Around& a
   std::string_view options = text.substr(name.size());
   std::string inner;
   if (options.starts_with('(')) {
-    const auto end = options.find(')');
+    const auto end = options.rfind(')');
     require(end != options.npos, "attribution: '", text, "' lacks a closing bracket");
     inner = options.substr(1, end - 1);
     options.remove_prefix(end + 1);
+    require(options.empty() || options.front() == ':', "attribution: '", text, "': behind the bracket '", options,
+            "', expected nothing or :option=value");
   }
   std::optional<decltype(plain(text))> made;
   choose_by_name(attribution_wrappers{}, name + std::string(options), "attribution", [&](const auto& settings) {

@@ -49,10 +49,9 @@ inline void add_pictures(dataset& to, const dataset& from, std::span<const std::
       all.clear();
     }
   };
-  const bool none = to.n() == 0, empty = from.n() == 0;
-  add(to.names, from.names, none || !to.names.empty(), empty || !from.names.empty());
-  add(to.source_bytes, from.source_bytes, none || !to.source_bytes.empty(), empty || !from.source_bytes.empty());
-  add(to.masks, from.masks, none || !to.masks.empty(), empty || !from.masks.empty());
+  add(to.names, from.names, first || !to.names.empty(), !from.names.empty());
+  add(to.source_bytes, from.source_bytes, first || !to.source_bytes.empty(), !from.source_bytes.empty());
+  add(to.masks, from.masks, first || !to.masks.empty(), !from.masks.empty());
   to.pixels.insert(to.pixels.end(), from.pixels.begin(), from.pixels.end());
   for (const std::int32_t label : from.labels) to.labels.push_back(numbers[static_cast<std::size_t>(label)]);
   to.reading += from.reading;
@@ -62,7 +61,8 @@ inline void add_pictures(dataset& to, const dataset& from, std::span<const std::
 
 /// A task for each part, in order. A class is the same wherever it has the same name: it may come back in a later task,
 /// and where all parts have the same classes they are domains. Classes are numbered in order of appearance.
-/// `Error`: no parts, pictures of several sizes, a part without pictures to learn from or to measure on.
+/// `Error`: no parts, two of one name, pictures of several sizes, a part without pictures to learn from or to measure
+/// on, with a class without pictures to learn from, with two classes of one name or others in test than in train.
 inline task_stream arriving(const std::vector<named_split>& parts) {
   require(!parts.empty(), "arriving: there are no data sets");
   auto all = std::make_shared<dataset_split>();
@@ -71,6 +71,7 @@ inline task_stream arriving(const std::vector<named_split>& parts) {
   for (std::size_t p = 0; p < parts.size(); ++p) {
     const auto& [name, data] = parts[p];
     const std::string what = "arriving: '" + name + "'";
+    for (std::size_t q = 0; q < p; ++q) require(parts[q].name != name, what, ": two data sets have this name");
     data.train.check(what + ": train");
     data.test.check(what + ": test");
     require(data.train.n() > 0 && data.test.n() > 0, what, ": ", data.train.n(), " pictures to learn from and ",

@@ -20,7 +20,7 @@ using task = basic_task<dataset>;
 /// Tasks of classes in order.
 using task_stream = basic_stream<dataset>;
 
-/// The number of classes seen up to a task of a stream, itself included.
+/// One more than the largest class of a task: of tasks with classes of their own, how many were seen with it.
 inline index seen_classes(const task& t) {
   require(!t.classes.empty(), "task '", t.name, "': it has no classes");
   return *std::max_element(t.classes.begin(), t.classes.end()) + 1;

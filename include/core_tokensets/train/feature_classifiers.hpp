@@ -16,19 +16,24 @@ namespace core_tokensets {
 
 namespace detail {
 
-/// D of the features `[n, D]` of n labels. `Error`: there is none, or another than `before` (0: any).
+/// D of the features `[n, D]` of n labels. `Error`: there is none, or another than `before` (0: any), a feature that is
+/// not finite, fewer classes than `had`, a label that is no class.
 inline index checked_dim(const char* what, std::span<const float> features, std::span<const std::int32_t> labels,
-                         index before) {
+                         index before, index classes, index had) {
   require(!labels.empty() && features.size() % labels.size() == 0, what, ": ", features.size(), " feature values for ",
           labels.size(), " samples");
   const auto dim = static_cast<index>(features.size() / labels.size());
   require(dim > 0 && (before == 0 || dim == before), what, ": features of ", dim, " numbers, expected ", before);
+  for (std::size_t i = 0; i < features.size(); ++i) {
+    require(std::isfinite(features[i]), what, ": feature ", i % static_cast<std::size_t>(dim), " of sample ",
+            i / static_cast<std::size_t>(dim), " is ", features[i], ", expected a finite number");
+  }
+  require(classes >= had, what, ": ", classes, " classes, there were ", had);
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    require(labels[i] >= 0 && labels[i] < classes, what, ": label ", labels[i], " of sample ", i, ", expected 0 to ",
+            classes - 1);
+  }
   return dim;
-}
-
-inline void check_label(const char* what, std::span<const std::int32_t> labels, std::size_t i, index classes) {
-  require(labels[i] >= 0 && labels[i] < classes, what, ": label ", labels[i], " of sample ", i, ", expected 0 to ",
-          classes - 1);
 }
 
 }  // namespace detail
@@ -47,12 +52,11 @@ class nearest_class_mean {
 
   /// Adds samples; classes may have become more.
   void add(std::span<const float> features, std::span<const std::int32_t> labels, index classes) {
-    const index dim = dim_ = detail::checked_dim("nearest class mean", features, labels, dim_);
-    require(classes >= this->classes(), "nearest class mean: ", classes, " classes, there were ", this->classes());
+    const index dim = dim_ =
+        detail::checked_dim("nearest class mean", features, labels, dim_, classes, this->classes());
     counts_.resize(static_cast<std::size_t>(classes), 0.0);
     sums_.resize(static_cast<std::size_t>(classes * dim), 0.0);
     for (std::size_t i = 0; i < labels.size(); ++i) {
-      detail::check_label("nearest class mean", labels, i, classes);
       counts_[static_cast<std::size_t>(labels[i])] += 1;
       for (index d = 0; d < dim; ++d)
         sums_[static_cast<std::size_t>(labels[i] * dim + d)] +=
@@ -119,7 +123,8 @@ class nearest_class_mean {
 /// Least squares from features `[n, D]` and a constant to classes (1 for its own, 0 for the others), with a penalty on
 /// the weights but not on the constant (Hoerl & Kennard 1970). It keeps the sums from which this is solved: what order
 /// samples came in, and in how many parts, makes no difference, so nothing is forgotten (Zhuang et al., NeurIPS 2022).
-/// `penalty` is a share of the mean of the features' variances. `Error`: sizes that disagree, a label that is no class.
+/// `penalty` is in parts of the variance of a feature, summed over samples and averaged over features.
+/// `Error`: sizes that disagree, a label that is no class, a feature that is not finite, a penalty that is not above 0.
 class ridge_regression {
  public:
   static constexpr const char* name = "ridge";
@@ -130,15 +135,14 @@ class ridge_regression {
 
   /// Adds samples; classes may have become more.
   void add(std::span<const float> features, std::span<const std::int32_t> labels, index classes) {
-    require(penalty > 0 && std::isfinite(penalty), "ridge: penalty ", penalty, ", expected a finite number above 0");
-    dim_ = detail::checked_dim("ridge", features, labels, dim_);
-    require(classes >= this->classes(), "ridge: ", classes, " classes, there were ", this->classes());
+    check_penalty();
+    weights_.clear();
+    dim_ = detail::checked_dim("ridge", features, labels, dim_, classes, this->classes());
     const auto d = static_cast<std::size_t>(dim_), rows = d + 1;
     products_.resize(rows * rows, 0.0);
     targets_.resize(static_cast<std::size_t>(classes) * rows, 0.0);
     std::vector<double> x(rows, 1.0);
     for (std::size_t n = 0; n < labels.size(); ++n) {
-      detail::check_label("ridge", labels, n, classes);
       std::copy_n(features.data() + n * d, d, x.begin());
       for (std::size_t i = 0; i < rows; ++i) {
         for (std::size_t j = 0; j <= i; ++j) products_[i * rows + j] += x[i] * x[j];
@@ -155,45 +159,34 @@ class ridge_regression {
     return dim_ == 0 ? 0 : (rows * (rows + 1) / 2 + rows * classes()) * static_cast<index>(sizeof(float));
   }
 
-  /// The weights `[K, D + 1]`, the constant last.
-  std::vector<double> solve() const {
-    const auto rows = static_cast<std::size_t>(dim_ + 1);
-    const double samples = products_.empty() ? 0 : products_.back();
-    double variance = 0;
-    for (std::size_t i = 0; i + 1 < rows; ++i) {
-      const double mean = products_[(rows - 1) * rows + i] / samples;
-      variance += (products_[i * rows + i] - samples * mean * mean) / static_cast<double>(dim_);
-    }
-    growing_cholesky factor;
-    for (std::size_t i = 0; i < rows; ++i) {
-      std::vector<double> row(products_.begin() + static_cast<std::ptrdiff_t>(i * rows),
-                              products_.begin() + static_cast<std::ptrdiff_t>(i * rows + i + 1));
-      if (i + 1 < rows) row.back() += penalty * variance;
-      require(factor.append(row), "ridge: the features of ", samples, " samples cannot be told apart, expected a ",
-              "larger penalty than ", penalty);
-    }
-    std::vector<double> weights;
-    for (std::size_t k = 0; k < targets_.size(); k += rows) {
-      const auto w = factor.solve(std::span(targets_).subspan(k, rows));
-      weights.insert(weights.end(), w.begin(), w.end());
-    }
-    return weights;
+  /// The weights `[K, D + 1]`, the constant last; solved once for what was added. `Error`: nothing was.
+  const std::vector<double>& weights() const {
+    if (weights_.empty()) weights_ = solve();
+    return weights_;
   }
 
-  /// `[n, K]` for features `[n, D]`.
-  std::vector<double> scores(std::span<const float> features) const {
+  /// What the regression says `[n, K]` for features `[n, D]`: 1 for its class and 0 for others, were it exact.
+  std::vector<double> outputs(std::span<const float> features) const {
     const auto d = static_cast<std::size_t>(dim_), rows = d + 1;
     require(d > 0 && features.size() % d == 0, "ridge: ", features.size(), " feature values, expected a multiple of ",
             dim_);
-    const std::vector<double> weights = solve();
+    const std::vector<double>& w = weights();
     std::vector<double> result;
     for (std::size_t n = 0; n < features.size(); n += d) {
-      for (std::size_t k = 0; k < weights.size(); k += rows) {
-        double sum = weights[k + d];
-        for (std::size_t i = 0; i < d; ++i) sum += weights[k + i] * double(features[n + i]);
+      for (std::size_t k = 0; k < w.size(); k += rows) {
+        double sum = w[k + d];
+        for (std::size_t i = 0; i < d; ++i) sum += w[k + i] * double(features[n + i]);
         result.push_back(sum);
       }
     }
+    return result;
+  }
+
+  /// Scores `[n, K]` in the same order, of which the softmax are the shares of the outputs, those below 0 next to none.
+  std::vector<double> scores(std::span<const float> features) const {
+    constexpr double sharpness = 20;  // of the bend at 0
+    std::vector<double> result = outputs(features);
+    for (double& x : result) x = std::log(x > 1 ? x : std::log1p(std::exp(sharpness * x)) / sharpness);
     return result;
   }
 
@@ -219,8 +212,38 @@ class ridge_regression {
   }
 
  private:
+  void check_penalty() const {
+    require(penalty > 0 && std::isfinite(penalty), "ridge: penalty ", penalty, ", expected a finite number above 0");
+  }
+  std::vector<double> solve() const {
+    require(dim_ > 0, "ridge: there are no samples");
+    check_penalty();
+    const auto rows = static_cast<std::size_t>(dim_ + 1);
+    const double samples = products_.empty() ? 0 : products_.back();
+    double variance = 0;
+    for (std::size_t i = 0; i + 1 < rows; ++i) {
+      const double mean = products_[(rows - 1) * rows + i] / samples;
+      variance += (products_[i * rows + i] - samples * mean * mean) / static_cast<double>(dim_);
+    }
+    growing_cholesky factor;
+    for (std::size_t i = 0; i < rows; ++i) {
+      std::vector<double> row(products_.begin() + static_cast<std::ptrdiff_t>(i * rows),
+                              products_.begin() + static_cast<std::ptrdiff_t>(i * rows + i + 1));
+      if (i + 1 < rows) row.back() += penalty * variance;
+      require(factor.append(row), "ridge: the features of ", samples, " samples cannot be told apart, expected a ",
+              "larger penalty than ", penalty);
+    }
+    std::vector<double> found;
+    for (std::size_t k = 0; k < targets_.size(); k += rows) {
+      const auto w = factor.solve(std::span(targets_).subspan(k, rows));
+      found.insert(found.end(), w.begin(), w.end());
+    }
+    return found;
+  }
+
   index dim_ = 0;
   std::vector<double> products_, targets_;  ///< [D + 1, D + 1] of which the lower half counts, [K, D + 1]
+  mutable std::vector<double> weights_;     ///< empty: to be solved
 };
 
 }  // namespace core_tokensets

@@ -308,10 +308,10 @@ fit_report fit(B& b, vit<B>& model, const task& t, const token_memory& memory, c
   detail::fit_checkpoint checkpoint(o.checkpoint, [&] {
     return detail::training_facts(b, model, samples, &memory, t.number, options, what, optimiser);
   });
-  const index first = first_new_class(t);
+  const auto known = static_cast<index>(model.config().class_names.size());  // rows of these have learnt something
+  const index first = first_new_class(t, known);
   std::optional<vit<B>> start;
   if (uses_start_model(what) && first > 0 && model.config().classes >= first) start = model.copy(b);
-  const auto known = static_cast<index>(model.config().class_names.size());  // rows of these have learnt something
   prepare_head(b, model, t);
   if (o.imprint && known < model.config().classes && !checkpoint.found())
     imprint_head(b, model, samples, std::max(first, known));

@@ -9,8 +9,8 @@
 
 namespace core_tokensets {
 
-/// No training after the first task (none at all if `frozen`); pictures are classified by their features alone. It
-/// costs what the classifier keeps.
+/// No training after the first task (none at all if `frozen`); pictures are classified by their features alone.
+/// It is priced as what the classifier needs to keep, as floats; its file has them in double precision.
 template <class Classifier>
 struct frozen_features {
   static constexpr const char* name = Classifier::name;

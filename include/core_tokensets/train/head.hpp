@@ -12,15 +12,16 @@
 
 namespace core_tokensets {
 
-/// The first class of the last block of classes of a task, if it has exactly those from there to the last one that is
-/// known; 0 where its classes are others (then all compete with all).
-inline index first_new_class(const task& t) {
+/// The first class of a task whose classes follow each other and are all new to a model that knows the first `known`
+/// ones; 0 where there are old ones among them (then all compete with all: for new samples that compete among old
+/// classes alone, or with themselves alone, there would be little or nothing to learn).
+inline index first_new_class(const task& t, index known) {
   std::vector<std::int32_t> classes = t.classes;
   std::sort(classes.begin(), classes.end());
   for (std::size_t i = 0; i + 1 < classes.size(); ++i) {
     if (classes[i] + 1 != classes[i + 1]) return 0;
   }
-  return classes.empty() ? 0 : classes.front();
+  return classes.empty() || classes.front() < known ? 0 : classes.front();
 }
 
 /// Gives the model a head for all classes up to those of the task, with their names. A head whose classes have no names

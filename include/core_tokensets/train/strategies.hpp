@@ -1,5 +1,5 @@
 #pragma once
-// What is done about old tasks, each way a type: nothing, whole samples, some tokens of them, all data, class means. A
+// What is done about old tasks, each way a type: nothing, whole samples, some tokens of them, all data. A
 // strategy of one's own needs one function, `consolidate`, and nothing from here.
 
 #include <concepts>

@@ -126,6 +126,7 @@
 #include "core_tokensets/memory/memory_file.hpp"
 #include "core_tokensets/memory/price.hpp"
 #include "core_tokensets/memory/replay.hpp"
+#include "core_tokensets/memory/rules/facility.hpp"
 #include "core_tokensets/memory/rules/foveated.hpp"
 #include "core_tokensets/memory/rules/proportional.hpp"
 #include "core_tokensets/memory/rules/soft.hpp"

@@ -18,7 +18,7 @@ template <class Use>
 void for_every_rule(const Use& use) {
   for (const char* text :
        {"top", "random", "soft", "soft:power=3", "surely", "surely:sure=0", "surely:sure=1", "surely:weighted=false",
-        "proportional", "proportional:even=0.1", "window", "window:side=3"}) {
+        "proportional", "proportional:even=0.1", "window", "window:side=3", "facility", "facility:reach=0.5"}) {
     INFO(text);
     cts::choose_by_name(cts::token_rules{}, text, "rule", use);
   }
@@ -130,6 +130,8 @@ TEST_CASE("what no rule can choose from is an error", "[rules]") {
   CHECK_THROWS_AS(keep(cts::soft_tokens{.power = -1}, c), cts::Error);
   CHECK_THROWS_AS(keep(cts::soft_tokens{.power = std::nan("")}, c), cts::Error);
   CHECK_THROWS_AS(keep(cts::window_tokens{.side = 0}, c), cts::Error);
+  CHECK_THROWS_AS(keep(cts::facility_tokens{.reach = 0}, c), cts::Error);
+  CHECK_THROWS_AS(keep(cts::facility_tokens{}, {some, 5, 0, 7}), cts::Error);
   CHECK_THROWS_AS(keep(cts::window_tokens{}, {some, 5, 0, 7}), cts::Error);  // 24 tokens in rows of 7
   CHECK_THROWS_AS(keep(cts::window_tokens{}, {some, 5, 0}), cts::Error);     // and in no square
 }
@@ -245,6 +247,40 @@ TEST_CASE("a foveated sample is the whole picture, sharp where it is relevant", 
   CHECK_THROWS_AS(keep(cts::foveated_tokens{.coarse = 0}, {r, 5, 0, 6}), cts::Error);
   CHECK_THROWS_AS(keep(cts::foveated_tokens{.sharp = 101}, {r, 5, 0, 6}), cts::Error);
   CHECK_THROWS_AS(keep(rule, {r, 25, 0, 6}), cts::Error);
+}
+
+TEST_CASE("a facility is placed where it covers most relevance that is not covered yet", "[rules]") {
+  // Three relevant neighbours at the left, a less relevant one at the right of a row.
+  const std::vector<double> row{0.9, 1, 0.9, 0, 0, 0, 0, 0.5};
+  CHECK(keep(cts::facility_tokens{}, {row, 2, 0, 8}) == positions{1, 7});
+  CHECK(keep(cts::top_tokens{}, {row, 2, 0, 8}) == positions{0, 1});
+  CHECK(keep(cts::facility_tokens{.reach = 0.01}, {row, 3, 0, 8}) == keep(cts::top_tokens{}, {row, 3, 0, 8}));
+  CHECK(keep(cts::facility_tokens{}, {row, 8, 0, 8}) == positions{0, 1, 2, 3, 4, 5, 6, 7});
+  // Greedy is at least 1 - 1/e of the best pair, found by trying all.
+  cts::random_stream random(5);
+  std::vector<double> r;
+  for (int i = 0; i < 24; ++i) r.push_back(random.normal());
+  const auto worth = [&](std::size_t a, std::size_t b) {
+    double sum = 0;
+    for (std::size_t i = 0; i < 24; ++i) {
+      const auto near = [&](std::size_t j) {
+        const double dy = double(i / 6) - double(j / 6), dx = double(i % 6) - double(j % 6);
+        return std::exp(-(dy * dy + dx * dx) / 2);
+      };
+      sum += std::max(0.0, r[i]) * std::max(near(a), near(b));
+    }
+    return sum;
+  };
+  double best = 0;
+  for (std::size_t a = 0; a < 24; ++a) {
+    for (std::size_t b = a + 1; b < 24; ++b) best = std::max(best, worth(a, b));
+  }
+  const auto pair = keep(cts::facility_tokens{}, {r, 2, 0, 6});
+  CHECK(worth(pair[0], pair[1]) >= (1 - std::exp(-1)) * best);
+  CHECK(worth(pair[0], pair[1]) > worth(0, 23));
+  // The first is the best alone.
+  const auto first = keep(cts::facility_tokens{}, {r, 1, 0, 6})[0];
+  for (std::size_t a = 0; a < 24; ++a) CHECK(worth(first, first) >= worth(a, a));
 }
 
 TEST_CASE("windows take turns", "[rules]") {

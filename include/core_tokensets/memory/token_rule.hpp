@@ -78,6 +78,14 @@ inline void check_choice(const token_choice& c) {
   }
 }
 
+/// The columns of the grid that the tokens are. `Error`, naming the rule: they are none.
+inline index columns_of(const token_choice& c, const char* rule) {
+  const index columns = c.columns > 0 ? c.columns : std::lround(std::sqrt(static_cast<double>(c.tokens())));
+  require(c.tokens() % columns == 0 && (c.columns > 0 || columns * columns == c.tokens()), "token rule '", rule,
+          "': ", c.tokens(), " tokens are no grid of ", columns, " columns");
+  return columns;
+}
+
 /// All positions, the most relevant first; of equal ones the earlier.
 inline std::vector<index> by_relevance(const token_choice& c) {
   std::vector<index> order(c.relevance.size());

@@ -21,9 +21,7 @@ struct window_tokens {
 
 inline std::vector<std::uint16_t> keep(const window_tokens& rule, const token_choice& c) {
   detail::check_choice(c);
-  const index columns = c.columns > 0 ? c.columns : std::lround(std::sqrt(static_cast<double>(c.tokens())));
-  require(c.tokens() % columns == 0 && (c.columns > 0 || columns * columns == c.tokens()),
-          "token rule 'window': ", c.tokens(), " tokens are no grid of ", columns, " columns");
+  const index columns = detail::columns_of(c, window_tokens::name);
   require(rule.side > 0, "token rule 'window': side ", rule.side, ", expected 1 or more");
   const index across = (columns + rule.side - 1) / rule.side;
   std::vector<index> order = detail::by_relevance(c), taken(order.size(), 0), round(order.size());

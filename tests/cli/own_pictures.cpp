@@ -165,8 +165,9 @@ TEST_CASE("several folders are a task each, and their classes are told by name",
   CHECK(said.results.at("task_names").get<std::vector<std::string>>() ==
         std::vector<std::string>{"photos, old", "sketches"});
   CHECK(said.results.at("accuracy").size() == 2);
-  check_refused(box, {"judge", "--weights", box / "out/model.safetensors", "--data", options["--data"]},
-                {"2 sets, expected one"});
+  check_refused(
+      box, {"judge", "--weights", box / "out/model.safetensors", "--data", options["--data"], "--out", box / "judged"},
+      {"2 sets, expected one"});
   fs::remove_all(box.path / "out");
   check_refused(box, with("sequence", options, {{"--order", "random"}}), {"each of the sets is a task", "--order"});
 }

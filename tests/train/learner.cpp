@@ -304,11 +304,21 @@ TEST_CASE("the same classes in another domain: the head stays, and the memory ke
 
 TEST_CASE("a class that comes back alone is learnt, though it is the last that is known", "[learner]") {
   const auto of = [](std::vector<std::int32_t> classes) { return cts::task{.classes = std::move(classes)}; };
-  CHECK(cts::first_new_class(of({2, 3}), 2) == 2);
-  CHECK(cts::first_new_class(of({3, 2}), 2) == 2);
-  CHECK(cts::first_new_class(of({2}), 3) == 0);
-  CHECK(cts::first_new_class(of({1, 2}), 2) == 0);
-  CHECK(cts::first_new_class(of({0, 2}), 0) == 0);
+  cts::token_memory memory(cts::patch_grid{16, 16, 3, 4});
+  CHECK(cts::first_new_class(of({2, 3}), 2, memory) == 2);
+  CHECK(cts::first_new_class(of({3, 2}), 2, memory) == 2);
+  CHECK(cts::first_new_class(of({3, 2}), 4, memory) == 2);  // the same task again, which is not in the memory yet
+  CHECK(cts::first_new_class(of({2}), 2, memory) == 2);
+  CHECK(cts::first_new_class(of({2}), 3, memory) == 0);
+  CHECK(cts::first_new_class(of({1}), 3, memory) == 0);
+  CHECK(cts::first_new_class(of({1, 2}), 4, memory) == 0);
+  CHECK(cts::first_new_class(of({0, 2}), 0, memory) == 0);
+  CHECK(cts::first_new_class(of({1, 2}), 2, memory) == 1);
+  const std::vector<std::uint8_t> pixels(48);
+  const std::vector<std::uint16_t> places{0};
+  memory.append({.patches = pixels, .positions = places, .target = 1});
+  CHECK(cts::first_new_class(of({1, 2}), 2, memory) == 0);
+  CHECK(cts::first_new_class(of({2, 3}), 2, memory) == 2);
 
   const auto white = [](cts::dataset d) {  // the last class alone, and dark
     d = cts::select_classes(d, {3, 3});

@@ -309,7 +309,7 @@ fit_report fit(B& b, vit<B>& model, const task& t, const token_memory& memory, c
     return detail::training_facts(b, model, samples, &memory, t.number, options, what, optimiser);
   });
   const auto known = static_cast<index>(model.config().class_names.size());  // rows of these have learnt something
-  const index first = first_new_class(t, known);
+  const index first = first_new_class(t, known, memory);
   std::optional<vit<B>> start;
   if (uses_start_model(what) && first > 0 && model.config().classes >= first) start = model.copy(b);
   prepare_head(b, model, t);

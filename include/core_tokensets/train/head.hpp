@@ -7,21 +7,23 @@
 #include <vector>
 
 #include "core_tokensets/data/tasks.hpp"
+#include "core_tokensets/memory/token_memory.hpp"
 #include "core_tokensets/train/evaluate.hpp"
 #include "core_tokensets/train/feature_classifiers.hpp"
 
 namespace core_tokensets {
 
-/// The first class of a task whose classes follow each other and are all new to a model that knows the first `known`
-/// ones; 0 where there are old ones among them (then all compete with all: for new samples that compete among old
-/// classes alone, or with themselves alone, there would be little or nothing to learn).
-inline index first_new_class(const task& t, index known) {
-  std::vector<std::int32_t> classes = t.classes;
-  std::sort(classes.begin(), classes.end());
-  for (std::size_t i = 0; i + 1 < classes.size(); ++i) {
-    if (classes[i] + 1 != classes[i + 1]) return 0;
-  }
-  return classes.empty() || classes.front() < known ? 0 : classes.front();
+/// The first class of a task whose classes are the last ones, to a model that knows the first `known` ones, and new; 0
+/// where they are not: then all compete with all. They are old where the memory holds a sample of one of them. A class
+/// that comes back alone is old as well, since a sample that competes with its own class alone teaches nothing.
+inline index first_new_class(const task& t, index known, const token_memory& memory) {
+  if (t.classes.empty()) return 0;
+  const auto [least, most] = std::minmax_element(t.classes.begin(), t.classes.end());
+  const index first = *least, end = index{*most} + 1;
+  const bool gaps = end - first != static_cast<index>(t.classes.size()), alone = end - first == 1 && first < known;
+  const auto& stored = memory.arrays().targets;
+  const bool kept = std::any_of(stored.begin(), stored.end(), [&](std::int32_t k) { return k >= first && k < end; });
+  return gaps || end < known || alone || kept ? 0 : first;
 }
 
 /// Gives the model a head for all classes up to those of the task, with their names. A head whose classes have no names

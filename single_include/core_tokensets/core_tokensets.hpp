@@ -8605,7 +8605,7 @@ void choose_by_name(choices<T...> all, std::string_view text, const std::string&
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -8659,44 +8659,41 @@ inline token_batch mirror_image(const token_batch& batch, const patch_grid& grid
   return mirrored;
 }
 
-/// Calls `see(view, of, samples)` with the patches of a batch, or `pairs` times with a random half of them and then
-/// with the other: `of` are their numbers in the batch, `samples` those that have a patch there. What is drawn for a
-/// sample depends on the seed and its number of patches alone.
+/// A mask `[T]` of a random half of the patches of each sample, which depends on the seed, the number of the pair and
+/// how many patches the sample has.
+inline std::vector<std::uint8_t> random_half(const token_batch& batch, std::uint64_t seed, index pair) {
+  std::vector<std::uint8_t> mask(static_cast<std::size_t>(batch.tokens()), 0);
+  for (std::size_t s = 1; s < batch.offsets.size(); ++s) {
+    const index begin = batch.offsets[s - 1], n = batch.offsets[s] - begin;
+    const auto order = random_stream(seed ^ 0x68616c766573, static_cast<std::uint64_t>(pair)).permutation(n);
+    for (index i = 0; i < (n + pair % 2) / 2; ++i)
+      mask[static_cast<std::size_t>(begin + order[static_cast<std::size_t>(i)])] = 1;
+  }
+  return mask;
+}
+
+/// Calls `see(view, of, samples)` with the patches of a mask: `of` are their numbers in the batch, `samples` those that
+/// have one there.
 template <class See>
-void for_halves(const token_batch& batch, index pairs, std::uint64_t seed, const See& see) {
-  std::vector<index> each(static_cast<std::size_t>(batch.samples())), of(static_cast<std::size_t>(batch.tokens()));
-  std::iota(each.begin(), each.end(), index{0});
-  std::iota(of.begin(), of.end(), index{0});
-  if (pairs == 0) see(batch, of, each);
-  for (index pair = 0; pair < pairs; ++pair) {
-    std::vector<std::uint8_t> first(of.size(), 0);
-    for (const index s : each) {
-      const index begin = batch.offsets[static_cast<std::size_t>(s)],
-                  n = batch.offsets[static_cast<std::size_t>(s + 1)] - begin;
-      const auto order = random_stream(seed ^ 0x68616c766573, static_cast<std::uint64_t>(pair)).permutation(n);
-      for (index i = 0; i < (n + pair % 2) / 2; ++i)
-        first[static_cast<std::size_t>(begin + order[static_cast<std::size_t>(i)])] = 1;
-    }
-    for (const bool other : {false, true}) {
-      token_batch view;
-      std::vector<index> shown, samples;
-      std::vector<std::uint8_t> keep;
-      for (const index s : each) {
-        const index begin = batch.offsets[static_cast<std::size_t>(s)],
-                    end = batch.offsets[static_cast<std::size_t>(s + 1)];
-        const std::size_t before = shown.size();
-        for (index i = begin; i < end; ++i) {
-          if ((first[static_cast<std::size_t>(i)] == 0) == other) shown.push_back(i);
-        }
-        if (shown.size() == before) continue;
-        samples.push_back(s);
-        for (index i = begin; i < end; ++i) keep.push_back((first[static_cast<std::size_t>(i)] == 0) == other);
-      }
-      if (samples.empty()) continue;
-      apply_token_mask(copy_samples(batch, samples), keep, missing_tokens::drop, view);
-      see(view, shown, samples);
+void see_part(const token_batch& batch, const std::vector<std::uint8_t>& mask, const See& see) {
+  std::vector<index> of, samples;
+  std::vector<std::uint8_t> keep;
+  for (index s = 0; s < batch.samples(); ++s) {
+    const index begin = batch.offsets[static_cast<std::size_t>(s)],
+                end = batch.offsets[static_cast<std::size_t>(s + 1)];
+    const auto of_sample =
+        std::span(mask).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
+    if (std::find(of_sample.begin(), of_sample.end(), 1) == of_sample.end()) continue;
+    samples.push_back(s);
+    keep.insert(keep.end(), of_sample.begin(), of_sample.end());
+    for (index i = begin; i < end; ++i) {
+      if (mask[static_cast<std::size_t>(i)] != 0) of.push_back(i);
     }
   }
+  if (samples.empty()) return;
+  token_batch view;
+  apply_token_mask(copy_samples(batch, samples), keep, missing_tokens::drop, view);
+  see(view, of, samples);
 }
 
 }  // namespace detail
@@ -8730,7 +8727,13 @@ std::vector<double> attribute(const averaged<Method>& a, B& b, const vit<B>& mod
   for (const bool mirrored : {false, true}) {
     if (mirrored && !a.mirror) continue;
     const token_batch whole = mirrored ? detail::mirror_image(batch, model.config().grid) : batch;
-    detail::for_halves(whole, a.pairs, a.seed ^ (mirrored ? 0x6d6972726f72 : 0), add);
+    if (a.pairs == 0) detail::see_part(whole, std::vector<std::uint8_t>(relevance.size(), 1), add);
+    for (index pair = 0; pair < a.pairs; ++pair) {
+      auto mask = detail::random_half(whole, a.seed ^ (mirrored ? 0x6d6972726f72 : 0), pair);
+      detail::see_part(whole, mask, add);
+      for (std::uint8_t& x : mask) x = x == 0;
+      detail::see_part(whole, mask, add);
+    }
   }
   ws.explained = settled;
   ws.classes = settled.classes;

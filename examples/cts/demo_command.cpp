@@ -80,7 +80,7 @@ void add_demo(CLI::App& app) {
   auto* c = app.add_subcommand("demo", "all memories on built-in pictures, in a few minutes");
   c->add_option("--out", a->out, "folder of the report and the pictures");
   add_seed(*c, a->fit.seed);
-  c->add_option("--threads", a->threads, "0: as many as there are");
+  c->add_option("--threads", a->threads, "0: as many as there are processors free");
   c->add_flag("--quiet", a->quiet, "no progress line");
   c->final_callback([a] { demo(*a); });
 }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <sstream>
 
+#include "busy_machine.hpp"
 #include "commands.hpp"
 #include "core_tokensets/data/patches.hpp"
 #include "core_tokensets/data/readers/boxes.hpp"
@@ -198,13 +199,14 @@ void add_judge(CLI::App& app) {
   c->add_option("--steps", a->steps, "points of the deletion curves")->check(CLI::PositiveNumber);
   c->add_option("--sets", a->sets, "random sets of tokens of a picture")->check(CLI::PositiveNumber);
   add_seed(*c, a->seed);
-  c->add_option("--threads", a->threads, "0: as many as there are");
+  c->add_option("--threads", a->threads, "0: as many as there are processors free");
   c->add_flag("--skip-damaged", a->skip_damaged, "folder: go on without files that cannot be read, and count them");
   c->add_flag("--quiet", a->quiet, "no progress line");
   c->add_option("--out", a->out, "table as JSON")->required();
   c->final_callback([a] {
     cts::check_writable(a->out);
     const auto file = cts::load_safetensors(a->weights);
+    a->threads = threads_for(a->threads, a->quiet);
     const auto result = file.metadata.contains("kind") ? judge_answers(*a, file) : judge_classes(*a, file);
     cts::write_file(a->out, std::string_view(result.dump(1)));
     std::printf("%s", table_of(result).c_str());

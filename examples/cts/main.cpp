@@ -12,7 +12,7 @@
 #include "commands.hpp"
 #include "core_tokensets/train/fit_options.hpp"
 #include "interruption.hpp"
-#include "waiting_policy.hpp"
+#include "busy_machine.hpp"
 
 namespace {
 

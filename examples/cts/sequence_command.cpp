@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "backends.hpp"
+#include "busy_machine.hpp"
 #include "core_tokensets/io/atomic_file.hpp"
 #include "core_tokensets/memory/codecs/token_codecs.hpp"
 #include "core_tokensets/memory/token_rules.hpp"
@@ -189,7 +190,11 @@ sequence_outcome run_or_check(const sequence_arguments& a, bool only_check) {
 
 }  // namespace
 
-sequence_outcome run_sequence(const sequence_arguments& a) { return run_or_check(a, false); }
+sequence_outcome run_sequence(const sequence_arguments& given) {
+  sequence_arguments a = given;
+  a.threads = threads_for(given.threads, given.quiet);
+  return run_or_check(a, false);
+}
 
 void check_run(const sequence_arguments& a) {
   run_or_check(a, true);
@@ -319,7 +324,7 @@ void add_sequence_options(CLI::App& c, sequence_arguments& a) {
   add_training_options(c, a);
   add_memory_options(c, a);
   c.add_option("--backend", a.backend, "what computes; cts info lists what there is");
-  c.add_option("--threads", a.threads, "0: as many as there are; results do not depend on it");
+  c.add_option("--threads", a.threads, "0: as many as there are processors free when it starts; results do not depend on it");
   c.add_flag("--resume", a.resume, "go on where the run in DIR was interrupted, to the same results");
   c.add_flag("--overwrite", a.overwrite, "begin anew where there is a run in DIR");
   c.add_option("--save-every", a.save_every,

@@ -173,7 +173,8 @@ std::string data_help() {
 void check_data(const data_request& r) {
   for (const named_set& set : sets_of(r))
     cts::require(set.kind == "scenes" || fs::is_directory(set.where), "--data ", set.text, ": there is no folder ",
-                 set.where);
+                 set.where, set.where.find(',') == std::string::npos ? "" : "; behind a comma another set begins with ",
+                 set.where.find(',') == std::string::npos ? "" : data_names(r.task));
   if (!r.classes.empty()) cts::parse_class_range(r.classes);
 }
 

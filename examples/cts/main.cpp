@@ -9,10 +9,10 @@
 #include <stdexcept>
 #include <string>
 
+#include "busy_machine.hpp"
 #include "commands.hpp"
 #include "core_tokensets/train/fit_options.hpp"
 #include "interruption.hpp"
-#include "busy_machine.hpp"
 
 namespace {
 

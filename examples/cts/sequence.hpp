@@ -94,6 +94,8 @@ void tell_pictures(const core_tokensets::dataset& train, const core_tokensets::d
 /// The same for the results.
 void add_pictures(core_tokensets::json& results, const core_tokensets::dataset& train,
                   const core_tokensets::dataset& test);
+/// The classes that are measured in other tasks and not in this one, by the names of tasks: {"sketches": ["cow"]}.
+core_tokensets::json not_measured_in_tasks(const core_tokensets::task_stream& stream);
 
 void print_heading();
 void print_line(const std::string& name, const core_tokensets::json& results);

@@ -175,6 +175,14 @@ void add_pictures(cts::json& results, const cts::dataset& train, const cts::data
   results["classes_without_test_pictures"] = without_test_pictures(test);
 }
 
+cts::json not_measured_in_tasks(const cts::task_stream& stream) {
+  cts::json found = cts::json::object();
+  for (const cts::task& t : stream) {
+    if (const auto names = cts::classes_not_measured_in(t); !names.empty()) found[t.name] = names;
+  }
+  return found;
+}
+
 namespace {
 
 sequence_outcome run_or_check(const sequence_arguments& a, bool only_check) {
@@ -324,7 +332,8 @@ void add_sequence_options(CLI::App& c, sequence_arguments& a) {
   add_training_options(c, a);
   add_memory_options(c, a);
   c.add_option("--backend", a.backend, "what computes; cts info lists what there is");
-  c.add_option("--threads", a.threads, "0: as many as there are processors free when it starts; results do not depend on it");
+  c.add_option("--threads", a.threads,
+               "0: as many as there are processors free when it starts; results do not depend on it");
   c.add_flag("--resume", a.resume, "go on where the run in DIR was interrupted, to the same results");
   c.add_flag("--overwrite", a.overwrite, "begin anew where there is a run in DIR");
   c.add_option("--save-every", a.save_every,

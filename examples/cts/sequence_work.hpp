@@ -174,6 +174,12 @@ struct sequence_work {
     const auto stream = read_tasks(request_of(a), task_options_of(a));
     const cts::dataset& train = stream.data().train;
     if (a.tells) tell_pictures(train, stream.data().test);
+    const cts::json not_measured = not_measured_in_tasks(stream);
+    for (const auto& [name, classes] : not_measured.items()) {
+      if (a.tells)
+        std::printf("no test pictures of %s in %s\n",
+                    cts::detail::some_names(classes.get<std::vector<std::string>>(), 20).c_str(), name.c_str());
+    }
     std::vector<std::string> notes;
     auto model = first_model(b, a, train, cts::seen_classes(stream[0]), notes);
     auto config = config_of(a, model.config());
@@ -205,6 +211,7 @@ struct sequence_work {
     if (own) outcome.results["task_names"] = names;
     if (!notes.empty()) outcome.results["weights_notes"] = notes;
     add_pictures(outcome.results, train, stream.data().test);
+    if (not_measured.size() > 0) outcome.results["classes_not_measured_in"] = not_measured;
     outcome.figures = draw(b, learner.model(), stream, learner.memory(), learner.sources(), parts.attribute);
     if (!a.out.empty()) write_results(a.out, cts::to_file(b, learner.model()), learner.memory(), outcome);
   }

@@ -10823,6 +10823,19 @@ inline std::vector<std::string> class_names_of(const task& t, index n) {
   return {names.begin(), names.begin() + n};
 }
 
+/// The names of the classes that there are test pictures of, but none in this task: of one domain, not of others.
+inline std::vector<std::string> classes_not_measured_in(const task& t) {
+  const dataset& test = t.data->test;
+  std::vector<std::string> names;
+  for (const std::int32_t k : t.classes) {
+    const bool here = std::any_of(t.test_indices.begin(), t.test_indices.end(),
+                                  [&](index i) { return test.labels[static_cast<std::size_t>(i)] == k; });
+    const bool anywhere = std::find(test.labels.begin(), test.labels.end(), k) != test.labels.end();
+    if (!here && anywhere) names.push_back(test.class_names[static_cast<std::size_t>(k)]);
+  }
+  return names;
+}
+
 /// A whole data set as one task, to be learnt by itself: all of its classes are new.
 inline task whole_task(dataset_split split, std::string name = "task") {
   split.train.check("task: train");
@@ -23283,7 +23296,8 @@ double accuracy(std::span<const T> scores, std::span<const std::int32_t> labels)
 /// How well a model does: a share in [0, 1], and further measures by name.
 struct evaluation {
   double accuracy = 0;
-  std::map<std::string, double> others = {};
+  std::map<std::string, double> others = {};   ///< shares, too
+  std::map<std::string, double> amounts = {};  ///< what is no share: losses, norms
 };
 
 /// The share of the pictures whose class the model predicts. `Error`: no pictures.
@@ -24186,6 +24200,7 @@ struct accuracy_table {
   std::vector<std::vector<double>> values;
   std::vector<std::string> row_names = {}, column_names = {};
   std::string caption = {};
+  bool shares = true;  ///< values are printed in percent and shaded; otherwise they are amounts
 };
 
 /// A JSON value as the text of a cell.
@@ -24284,6 +24299,7 @@ inline std::string html_of(const accuracy_table& matrix) {
       "<div class=\"wide\"><table class=\"matrix\">" + caption_html(matrix.caption) + "<thead><tr><th></th>";
   for (std::size_t c = 0; c < columns; ++c) html += "<th>" + name(matrix.column_names, c, "task ") + "</th>";
   html += "<th>mean</th></tr></thead><tbody>";
+  const auto text = [&](double value) { return matrix.shares ? fixed(100 * value, 1) : number_text(value); };
   for (std::size_t r = 0; r < matrix.values.size(); ++r) {
     html += "<tr><th>" + name(matrix.row_names, r, "after ") + "</th>";
     double sum = 0;
@@ -24296,10 +24312,11 @@ inline std::string html_of(const accuracy_table& matrix) {
       }
       sum += value;
       ++measured;
-      html += "<td style=\"background:rgba(31,158,137," + fixed(0.05 + 0.65 * std::clamp(value, 0.0, 1.0), 3) + ")\">" +
-              fixed(100 * value, 1) + "</td>";
+      const std::string shade =
+          " style=\"background:rgba(31,158,137," + fixed(0.05 + 0.65 * std::clamp(value, 0.0, 1.0), 3) + ")\"";
+      html += "<td" + (matrix.shares ? shade : std::string()) + ">" + text(value) + "</td>";
     }
-    html += "<td class=\"mean\">" + (measured > 0 ? fixed(100 * sum / measured, 1) : std::string()) + "</td></tr>\n";
+    html += "<td class=\"mean\">" + (measured > 0 ? text(sum / measured) : std::string()) + "</td></tr>\n";
   }
   return html + "</tbody></table></div>\n";
 }
@@ -24524,6 +24541,11 @@ inline report_section pictures_section(const json& results) {
   }
   if (const auto without = unmeasured_classes(results); !without.empty())
     section.blocks.push_back(report_paragraph{"No test pictures of " + some_names(without, 20) + "."});
+  const json apart = results.value("classes_not_measured_in", json::object());
+  for (const auto& [task, names] : apart.items()) {
+    section.blocks.push_back(report_paragraph{
+        "No test pictures of " + some_names(names.get<std::vector<std::string>>(), 20) + " in " + task + "."});
+  }
   return section;
 }
 
@@ -24557,6 +24579,12 @@ inline report_page sequence_page(const json& results, const std::vector<report_f
   const json measures = results.value("measures", json::object());
   for (const auto& [name, values] : measures.items())
     page.sections.push_back({name, {detail::task_matrix(values, results)}});
+  const json amounts = results.value("amounts", json::object());
+  for (const auto& [name, values] : amounts.items()) {
+    accuracy_table matrix = detail::task_matrix(values, results);
+    matrix.shares = false;
+    page.sections.push_back({name, {std::move(matrix)}});
+  }
   if (!figures.empty()) page.sections.push_back({"Pictures", {figures.begin(), figures.end()}});
   page.sections.push_back({"Seconds", {table_from_json(results.at("seconds"))}});
   if (results.contains("config")) page.sections.push_back({"Settings", {table_from_json(results.at("config"))}});
@@ -28583,6 +28611,7 @@ void remember_logits(B&, const image_text_model<B>&, const Objective&, token_mem
 // ==== core_tokensets/train/diagnose.hpp ====
 // What a memory does to a model: whether stored pictures still look like pictures to it, or are told by their form.
 
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -28643,13 +28672,45 @@ inline double told_by_form(std::span<const float> whole, std::span<const float> 
   return right / static_cast<double>(2 * (n - known));
 }
 
+/// What samples of a memory have left to teach: their mean cross-entropy over all classes, and the norm of its gradient
+/// by all parameters.
+struct teaching {
+  double loss = 0, gradient_norm = 0;
+};
+template <tensor_backend B>
+teaching left_to_teach(B& b, const vit<B>& model, const token_memory& memory, std::span<const index> samples,
+                       missing_tokens missing, index batch_size = 128) {
+  using T = typename B::scalar;
+  training_state<B> state;
+  state.gradients.resize(b, 1, model.parameters().size());
+  b.fill(*state.gradients, T(0));
+  teaching found;
+  token_batch batch;
+  for_batches(samples, batch_size, [&](std::span<const index> part) {
+    make_batch(memory, part, model.config().normalisation, {.missing = missing}, batch);
+    // The loss is a mean over its batch, and the batches need not be equal.
+    const auto share = static_cast<double>(part.size()) / static_cast<double>(samples.size());
+    batch.weights.assign(part.size(), static_cast<float>(share));
+    forward(b, model, batch, state.tape);
+    cross_entropy(b, *std::as_const(state.tape.logits), batch.targets, state.loss, batch.weights);
+    for (const T loss : state.loss.losses.to_host(b)) found.loss += double(loss) / static_cast<double>(samples.size());
+    backward(b, model, state.tape, *state.loss.dlogits, state.gradients.data(), state.dtokens);
+  });
+  double squares = 0;
+  for (const T g : state.gradients.to_host(b)) squares += double(g) * double(g);
+  found.gradient_norm = std::sqrt(squares);
+  return found;
+}
+
 }  // namespace detail
 
-/// The accuracy on a task's test pictures, and what tells why it is as it is; all are shares in [0, 1]:
-/// "test as remembered": accuracy on the test pictures as the memory would keep them; "told by form": how well the
-/// features tell these from whole ones (0.5: not at all); and of the task's samples in the memory "memory as stored"
-/// and "memory whole": accuracy on them, and on the pictures that they were cut from. A model that knows what it stored
-/// and not the same pictures whole has learnt the form of its memory, not what it shows. For classes.
+/// The accuracy on a task's test pictures, and what tells why it is as it is. Shares in [0, 1]: "test as remembered",
+/// the accuracy on the test pictures as the memory would keep them; "told by form", how well the features tell these
+/// from whole ones (0.5: not at all); and of the task's samples in the memory "memory as stored" and "memory whole",
+/// the accuracy on them, and on the pictures that they were cut from. A model that knows what it stored and not the
+/// same pictures whole has learnt the form of its memory, not what it shows. Amounts: "memory loss", the
+/// mean cross-entropy of these samples as stored, and "memory gradient", the norm of its gradient. Where both are next
+/// to nothing when a task begins, replay has nothing to hold the model by. For classes.
 template <tensor_backend B, class Learner>
 evaluation diagnose(B& b, const Learner& learner, const task& t) {
   const vit<B>& model = learner.model();
@@ -28681,6 +28742,9 @@ evaluation diagnose(B& b, const Learner& learner, const task& t) {
   });
   found.others["memory as stored"] = accuracy<float>(kept.logits, kept.labels);
   found.others["memory whole"] = evaluate(b, model, {t.data->train, sources}).accuracy;
+  const detail::teaching left = detail::left_to_teach(b, model, memory, stored, missing);
+  found.amounts["memory loss"] = left.loss;
+  found.amounts["memory gradient"] = left.gradient_norm;
   return found;
 }
 
@@ -29568,6 +29632,7 @@ using objectives = choices<ace, summed, distilled<ace>, dark_experience<ace>>;
 // A stream of tasks from the first to the last: a learner learns each, and is measured on all tasks so far.
 
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -29579,7 +29644,8 @@ namespace core_tokensets {
 
 struct sequence_result {
   accuracy_matrix accuracy;
-  std::map<std::string, accuracy_matrix> others;  ///< further measures by name
+  std::map<std::string, accuracy_matrix> others;   ///< further measures by name; not a number where a task has none
+  std::map<std::string, accuracy_matrix> amounts;  ///< the same of those that are no shares
   index memory_bytes = 0, memory_tokens = 0, memory_samples = 0, budget_bytes = 0;
   index chosen_by_chance = 0;  ///< in all tasks: samples that the selector could not tell apart
   double train_seconds = 0, select_seconds = 0, attribute_seconds = 0, evaluate_seconds = 0;
@@ -29594,6 +29660,46 @@ struct sequence_options {
   std::function<void(const learnt_task&, const sequence_result&)> after_task = {};
 };
 
+namespace detail {
+
+inline json to_json(const std::map<std::string, accuracy_matrix>& measures) {
+  json all = json::object();
+  for (const auto& [name, matrix] : measures) {
+    json& rows = all[name] = json::array();
+    for (const auto& row : matrix) {
+      json cells = json::array();
+      for (const double value : row) cells.push_back(finite_or_null(value));
+      rows.push_back(std::move(cells));
+    }
+  }
+  return all;
+}
+
+inline std::map<std::string, accuracy_matrix> measures_from_json(const json& all) {
+  std::map<std::string, accuracy_matrix> measures;
+  for (const auto& [name, rows] : all.items()) {
+    auto& matrix = measures[name];
+    for (const json& row : rows) {
+      auto& cells = matrix.emplace_back();
+      for (const json& cell : row) cells.push_back(cell.is_null() ? std::nan("") : cell.get<double>());
+    }
+  }
+  return measures;
+}
+
+/// Writes what was measured of task i after task t, where tasks before have nothing of that name as well.
+inline void add_measures(std::map<std::string, accuracy_matrix>& to, const std::map<std::string, double>& found,
+                         index t, index i) {
+  for (const auto& [name, value] : found) {
+    auto& matrix = to[name];
+    matrix.resize(static_cast<std::size_t>(t) + 1);
+    matrix.back().resize(static_cast<std::size_t>(i), std::nan(""));
+    matrix.back().push_back(value);
+  }
+}
+
+}  // namespace detail
+
 /// Results as JSON: the accuracy matrix, its metrics, bytes and seconds.
 inline json to_json(const sequence_result& r) {
   json result{{"accuracy", r.accuracy},
@@ -29607,7 +29713,8 @@ inline json to_json(const sequence_result& r) {
                 {"select", r.select_seconds},
                 {"attribute", r.attribute_seconds},
                 {"evaluate", r.evaluate_seconds}}}};
-  if (!r.others.empty()) result["measures"] = r.others;
+  if (!r.others.empty()) result["measures"] = detail::to_json(r.others);
+  if (!r.amounts.empty()) result["amounts"] = detail::to_json(r.amounts);
   if (!r.forms.empty()) result["forms"] = r.forms;
   if (r.accuracy.empty()) return result;
   const continual_metrics m = measure(r.accuracy);
@@ -29622,7 +29729,8 @@ inline json to_json(const sequence_result& r) {
 inline sequence_result sequence_result_from_json(const json& j) {
   sequence_result r;
   r.accuracy = j.at("accuracy").get<accuracy_matrix>();
-  if (j.contains("measures")) r.others = j.at("measures").get<std::map<std::string, accuracy_matrix>>();
+  if (j.contains("measures")) r.others = detail::measures_from_json(j.at("measures"));
+  if (j.contains("amounts")) r.amounts = detail::measures_from_json(j.at("amounts"));
   r.memory_bytes = j.at("memory_bytes").get<index>(), r.memory_tokens = j.at("memory_tokens").get<index>();
   r.memory_samples = j.at("memory_samples").get<index>(), r.budget_bytes = j.at("budget_bytes").get<index>();
   r.chosen_by_chance = j.at("chosen_by_chance").get<index>();
@@ -29702,11 +29810,8 @@ sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream,
     for (index i = 0; i <= t; ++i) {
       const evaluation e = judge(std::as_const(learner), stream[i]);
       result.accuracy.back().push_back(e.accuracy);
-      for (const auto& [name, value] : e.others) {
-        auto& matrix = result.others[name];
-        matrix.resize(static_cast<std::size_t>(t) + 1);
-        matrix.back().push_back(value);
-      }
+      detail::add_measures(result.others, e.others, t, i);
+      detail::add_measures(result.amounts, e.amounts, t, i);
     }
     result.evaluate_seconds += detail::seconds_since(start);
     if (!o.out.empty()) {

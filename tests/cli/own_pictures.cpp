@@ -165,11 +165,22 @@ TEST_CASE("several folders are a task each, and their classes are told by name",
   CHECK(said.results.at("task_names").get<std::vector<std::string>>() ==
         std::vector<std::string>{"photos, old", "sketches"});
   CHECK(said.results.at("accuracy").size() == 2);
+  CHECK_FALSE(said.results.contains("classes_not_measured_in"));
   check_refused(
       box, {"judge", "--weights", box / "out/model.safetensors", "--data", options["--data"], "--out", box / "judged"},
       {"2 sets, expected one"});
   fs::remove_all(box.path / "out");
   check_refused(box, with("sequence", options, {{"--order", "random"}}), {"each of the sets is a task", "--order"});
+  check_refused(box, with("sequence", options, {{"--data", "folder:" + (box / "sketches") + ",fodler:x"}}),
+                {"there is no folder", "sketches,fodler:x", "behind a comma another set begins with scenes"});
+
+  // Cows are measured among the photos and not among the sketches, eels nowhere.
+  fs::remove_all(box.path / "sketches/val/cow"), fs::remove_all(box.path / "sketches/val/eel");
+  const told some(box, with("sequence", options));
+  CHECK(has(some.printed, "no test pictures of eel\n"));
+  CHECK(has(some.printed, "no test pictures of cow in sketches\n"));
+  CHECK(has(some.report, "No test pictures of cow in sketches."));
+  CHECK(some.results.at("classes_not_measured_in").at("sketches") == cts::json{"cow"});
 }
 
 }  // namespace cli_own_pictures_tests

@@ -120,11 +120,13 @@ TEST_CASE("sequence report: texts are told by what they say, tasks by their name
                     {"memory_tokens", 0},
                     {"accuracy", {{0.75}, {0.5, 0.5}}},
                     {"measures", {{"bleu_4", {{0.7511}, {0.5, 0.5}}}}},
+                    {"amounts", {{"memory loss", {{2.25}, {nullptr, 0.75}}}}},
                     {"task_names", {"round", "pointed"}},
                     {"seconds", {{"train", 1.5}}},
                     {"config", {{"task", "caption"}}}};
   const std::string html = cts::to_html(cts::sequence_page(results, {}));
-  for (const char* wanted : {"bleu_4", "75.1", "<th>round", "after pointed", "Average CIDEr-D over 10"}) {
+  for (const char* wanted : {"bleu_4", "75.1", "<th>round", "after pointed", "Average CIDEr-D over 10", "memory loss",
+                             "<td></td><td>0.75</td>", "<td>2.25</td>"}) {
     INFO(wanted);
     CHECK(html.find(wanted) != std::string::npos);
   }

@@ -48,9 +48,40 @@ TEST_CASE("the form of a memory is told where it is another", "[diagnose]") {
   CHECK(found[0].others.at("test as remembered") <= 1);
 }
 
+TEST_CASE("what a memory has left to teach: its loss, and the gradient of that", "[diagnose]") {
+  backend b(1);
+  const auto whole =
+      cts::core_tokenset<cts::random_selection, cts::grad_lrp, cts::top_tokens, cts::raw_codec>{.keep = 1};
+  cts::continual_learner learner(b, support::small_model(b),
+                                 {.budget = cts::kibibytes(40), .fit = {.epochs = 4, .batch = 8}}, whole);
+  const auto stream = support::coloured_stream();
+  for (const auto& t : stream) learner.learn(t);
+  const auto found = cts::diagnose(b, std::as_const(learner), stream[0]);
+
+  std::vector<cts::index> stored;
+  for (cts::index s = 0; s < learner.memory().samples(); ++s)
+    if (learner.memory().arrays().tasks[static_cast<std::size_t>(s)] == 0) stored.push_back(s);
+  REQUIRE(stored.size() > 3);  // so that batches are cut, of which the last has another size
+  const auto parts = cts::detail::left_to_teach(b, learner.model(), learner.memory(), stored, {}, 3);
+  CHECK(parts.loss == Approx(found.amounts.at("memory loss")).epsilon(1e-5));
+  CHECK(parts.gradient_norm == Approx(found.amounts.at("memory gradient")).epsilon(1e-4));
+  // A small step down the gradient takes as much of the loss as the norm says.
+  cts::vit<backend> moved = learner.model().copy(b);
+  cts::training_state<backend> state;
+  state.optimiser.reset(b, moved.layout().parameters);
+  cts::token_batch all;
+  cts::make_batch(learner.memory(), stored, moved.config().normalisation, {}, all);
+  const double norm = parts.gradient_norm, rate = 0.01 / norm;
+  cts::training_step(b, moved, all, {.targets = all.targets, .weights = {}, .fresh = all.samples()}, cts::summed{},
+                     cts::sgd{.learning_rate = rate, .momentum = 0, .weight_decay = 0}, {.clip = 0}, state);
+  const auto after = cts::detail::left_to_teach(b, moved, learner.memory(), stored, {});
+  CHECK((parts.loss - after.loss) / (rate * norm * norm) == Approx(1).epsilon(0.05));
+}
+
 TEST_CASE("without a memory only test pictures are looked at", "[diagnose]") {
   for (const auto& e : diagnoses(cts::none{}, support::coloured_stream())) {
     CHECK(e.others.size() == 2);
+    CHECK(e.amounts.empty());
     CHECK(e.others.at("told by form") == 0.5);
   }
 }

@@ -33,6 +33,19 @@ inline std::vector<std::string> class_names_of(const task& t, index n) {
   return {names.begin(), names.begin() + n};
 }
 
+/// The names of the classes that there are test pictures of, but none in this task: of one domain, not of others.
+inline std::vector<std::string> classes_not_measured_in(const task& t) {
+  const dataset& test = t.data->test;
+  std::vector<std::string> names;
+  for (const std::int32_t k : t.classes) {
+    const bool here = std::any_of(t.test_indices.begin(), t.test_indices.end(),
+                                  [&](index i) { return test.labels[static_cast<std::size_t>(i)] == k; });
+    const bool anywhere = std::find(test.labels.begin(), test.labels.end(), k) != test.labels.end();
+    if (!here && anywhere) names.push_back(test.class_names[static_cast<std::size_t>(k)]);
+  }
+  return names;
+}
+
 /// A whole data set as one task, to be learnt by itself: all of its classes are new.
 inline task whole_task(dataset_split split, std::string name = "task") {
   split.train.check("task: train");

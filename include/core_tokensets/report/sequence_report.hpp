@@ -48,6 +48,11 @@ inline report_section pictures_section(const json& results) {
   }
   if (const auto without = unmeasured_classes(results); !without.empty())
     section.blocks.push_back(report_paragraph{"No test pictures of " + some_names(without, 20) + "."});
+  const json apart = results.value("classes_not_measured_in", json::object());
+  for (const auto& [task, names] : apart.items()) {
+    section.blocks.push_back(report_paragraph{
+        "No test pictures of " + some_names(names.get<std::vector<std::string>>(), 20) + " in " + task + "."});
+  }
   return section;
 }
 
@@ -81,6 +86,12 @@ inline report_page sequence_page(const json& results, const std::vector<report_f
   const json measures = results.value("measures", json::object());
   for (const auto& [name, values] : measures.items())
     page.sections.push_back({name, {detail::task_matrix(values, results)}});
+  const json amounts = results.value("amounts", json::object());
+  for (const auto& [name, values] : amounts.items()) {
+    accuracy_table matrix = detail::task_matrix(values, results);
+    matrix.shares = false;
+    page.sections.push_back({name, {std::move(matrix)}});
+  }
   if (!figures.empty()) page.sections.push_back({"Pictures", {figures.begin(), figures.end()}});
   page.sections.push_back({"Seconds", {table_from_json(results.at("seconds"))}});
   if (results.contains("config")) page.sections.push_back({"Settings", {table_from_json(results.at("config"))}});

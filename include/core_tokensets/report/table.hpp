@@ -27,6 +27,7 @@ struct accuracy_table {
   std::vector<std::vector<double>> values;
   std::vector<std::string> row_names = {}, column_names = {};
   std::string caption = {};
+  bool shares = true;  ///< values are printed in percent and shaded; otherwise they are amounts
 };
 
 /// A JSON value as the text of a cell.
@@ -125,6 +126,7 @@ inline std::string html_of(const accuracy_table& matrix) {
       "<div class=\"wide\"><table class=\"matrix\">" + caption_html(matrix.caption) + "<thead><tr><th></th>";
   for (std::size_t c = 0; c < columns; ++c) html += "<th>" + name(matrix.column_names, c, "task ") + "</th>";
   html += "<th>mean</th></tr></thead><tbody>";
+  const auto text = [&](double value) { return matrix.shares ? fixed(100 * value, 1) : number_text(value); };
   for (std::size_t r = 0; r < matrix.values.size(); ++r) {
     html += "<tr><th>" + name(matrix.row_names, r, "after ") + "</th>";
     double sum = 0;
@@ -137,10 +139,11 @@ inline std::string html_of(const accuracy_table& matrix) {
       }
       sum += value;
       ++measured;
-      html += "<td style=\"background:rgba(31,158,137," + fixed(0.05 + 0.65 * std::clamp(value, 0.0, 1.0), 3) + ")\">" +
-              fixed(100 * value, 1) + "</td>";
+      const std::string shade =
+          " style=\"background:rgba(31,158,137," + fixed(0.05 + 0.65 * std::clamp(value, 0.0, 1.0), 3) + ")\"";
+      html += "<td" + (matrix.shares ? shade : std::string()) + ">" + text(value) + "</td>";
     }
-    html += "<td class=\"mean\">" + (measured > 0 ? fixed(100 * sum / measured, 1) : std::string()) + "</td></tr>\n";
+    html += "<td class=\"mean\">" + (measured > 0 ? text(sum / measured) : std::string()) + "</td></tr>\n";
   }
   return html + "</tbody></table></div>\n";
 }

@@ -1,12 +1,14 @@
 #pragma once
 // What a memory does to a model: whether stored pictures still look like pictures to it, or are told by their form.
 
+#include <cmath>
 #include <string>
 #include <vector>
 
 #include "core_tokensets/memory/replay.hpp"
 #include "core_tokensets/selection/cholesky.hpp"
 #include "core_tokensets/train/evaluate.hpp"
+#include "core_tokensets/train/fit.hpp"
 #include "core_tokensets/train/learner_parts.hpp"
 
 namespace core_tokensets {
@@ -65,13 +67,45 @@ inline double told_by_form(std::span<const float> whole, std::span<const float> 
   return right / static_cast<double>(2 * (n - known));
 }
 
+/// What samples of a memory have left to teach: their mean cross-entropy over all classes, and the norm of its gradient
+/// by all parameters.
+struct teaching {
+  double loss = 0, gradient_norm = 0;
+};
+template <tensor_backend B>
+teaching left_to_teach(B& b, const vit<B>& model, const token_memory& memory, std::span<const index> samples,
+                       missing_tokens missing, index batch_size = 128) {
+  using T = typename B::scalar;
+  training_state<B> state;
+  state.gradients.resize(b, 1, model.parameters().size());
+  b.fill(*state.gradients, T(0));
+  teaching found;
+  token_batch batch;
+  for_batches(samples, batch_size, [&](std::span<const index> part) {
+    make_batch(memory, part, model.config().normalisation, {.missing = missing}, batch);
+    // The loss is a mean over its batch, and the batches need not be equal.
+    const auto share = static_cast<double>(part.size()) / static_cast<double>(samples.size());
+    batch.weights.assign(part.size(), static_cast<float>(share));
+    forward(b, model, batch, state.tape);
+    cross_entropy(b, *std::as_const(state.tape.logits), batch.targets, state.loss, batch.weights);
+    for (const T loss : state.loss.losses.to_host(b)) found.loss += double(loss) / static_cast<double>(samples.size());
+    backward(b, model, state.tape, *state.loss.dlogits, state.gradients.data(), state.dtokens);
+  });
+  double squares = 0;
+  for (const T g : state.gradients.to_host(b)) squares += double(g) * double(g);
+  found.gradient_norm = std::sqrt(squares);
+  return found;
+}
+
 }  // namespace detail
 
-/// The accuracy on a task's test pictures, and what tells why it is as it is; all are shares in [0, 1]:
-/// "test as remembered": accuracy on the test pictures as the memory would keep them; "told by form": how well the
-/// features tell these from whole ones (0.5: not at all); and of the task's samples in the memory "memory as stored"
-/// and "memory whole": accuracy on them, and on the pictures that they were cut from. A model that knows what it stored
-/// and not the same pictures whole has learnt the form of its memory, not what it shows. For classes.
+/// The accuracy on a task's test pictures, and what tells why it is as it is. Shares in [0, 1]: "test as remembered",
+/// the accuracy on the test pictures as the memory would keep them; "told by form", how well the features tell these
+/// from whole ones (0.5: not at all); and of the task's samples in the memory "memory as stored" and "memory whole",
+/// the accuracy on them, and on the pictures that they were cut from. A model that knows what it stored and not the
+/// same pictures whole has learnt the form of its memory, not what it shows. Amounts: "memory loss", the
+/// mean cross-entropy of these samples as stored, and "memory gradient", the norm of its gradient. Where both are next
+/// to nothing when a task begins, replay has nothing to hold the model by. For classes.
 template <tensor_backend B, class Learner>
 evaluation diagnose(B& b, const Learner& learner, const task& t) {
   const vit<B>& model = learner.model();
@@ -103,6 +137,9 @@ evaluation diagnose(B& b, const Learner& learner, const task& t) {
   });
   found.others["memory as stored"] = accuracy<float>(kept.logits, kept.labels);
   found.others["memory whole"] = evaluate(b, model, {t.data->train, sources}).accuracy;
+  const detail::teaching left = detail::left_to_teach(b, model, memory, stored, missing);
+  found.amounts["memory loss"] = left.loss;
+  found.amounts["memory gradient"] = left.gradient_norm;
   return found;
 }
 

@@ -83,7 +83,8 @@ double accuracy(std::span<const T> scores, std::span<const std::int32_t> labels)
 /// How well a model does: a share in [0, 1], and further measures by name.
 struct evaluation {
   double accuracy = 0;
-  std::map<std::string, double> others = {};
+  std::map<std::string, double> others = {};   ///< shares, too
+  std::map<std::string, double> amounts = {};  ///< what is no share: losses, norms
 };
 
 /// The share of the pictures whose class the model predicts. `Error`: no pictures.

@@ -2,6 +2,7 @@
 // A stream of tasks from the first to the last: a learner learns each, and is measured on all tasks so far.
 
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -15,7 +16,8 @@ namespace core_tokensets {
 
 struct sequence_result {
   accuracy_matrix accuracy;
-  std::map<std::string, accuracy_matrix> others;  ///< further measures by name
+  std::map<std::string, accuracy_matrix> others;   ///< further measures by name; not a number where a task has none
+  std::map<std::string, accuracy_matrix> amounts;  ///< the same of those that are no shares
   index memory_bytes = 0, memory_tokens = 0, memory_samples = 0, budget_bytes = 0;
   index chosen_by_chance = 0;  ///< in all tasks: samples that the selector could not tell apart
   double train_seconds = 0, select_seconds = 0, attribute_seconds = 0, evaluate_seconds = 0;
@@ -30,6 +32,46 @@ struct sequence_options {
   std::function<void(const learnt_task&, const sequence_result&)> after_task = {};
 };
 
+namespace detail {
+
+inline json to_json(const std::map<std::string, accuracy_matrix>& measures) {
+  json all = json::object();
+  for (const auto& [name, matrix] : measures) {
+    json& rows = all[name] = json::array();
+    for (const auto& row : matrix) {
+      json cells = json::array();
+      for (const double value : row) cells.push_back(finite_or_null(value));
+      rows.push_back(std::move(cells));
+    }
+  }
+  return all;
+}
+
+inline std::map<std::string, accuracy_matrix> measures_from_json(const json& all) {
+  std::map<std::string, accuracy_matrix> measures;
+  for (const auto& [name, rows] : all.items()) {
+    auto& matrix = measures[name];
+    for (const json& row : rows) {
+      auto& cells = matrix.emplace_back();
+      for (const json& cell : row) cells.push_back(cell.is_null() ? std::nan("") : cell.get<double>());
+    }
+  }
+  return measures;
+}
+
+/// Writes what was measured of task i after task t, where tasks before have nothing of that name as well.
+inline void add_measures(std::map<std::string, accuracy_matrix>& to, const std::map<std::string, double>& found,
+                         index t, index i) {
+  for (const auto& [name, value] : found) {
+    auto& matrix = to[name];
+    matrix.resize(static_cast<std::size_t>(t) + 1);
+    matrix.back().resize(static_cast<std::size_t>(i), std::nan(""));
+    matrix.back().push_back(value);
+  }
+}
+
+}  // namespace detail
+
 /// Results as JSON: the accuracy matrix, its metrics, bytes and seconds.
 inline json to_json(const sequence_result& r) {
   json result{{"accuracy", r.accuracy},
@@ -43,7 +85,8 @@ inline json to_json(const sequence_result& r) {
                 {"select", r.select_seconds},
                 {"attribute", r.attribute_seconds},
                 {"evaluate", r.evaluate_seconds}}}};
-  if (!r.others.empty()) result["measures"] = r.others;
+  if (!r.others.empty()) result["measures"] = detail::to_json(r.others);
+  if (!r.amounts.empty()) result["amounts"] = detail::to_json(r.amounts);
   if (!r.forms.empty()) result["forms"] = r.forms;
   if (r.accuracy.empty()) return result;
   const continual_metrics m = measure(r.accuracy);
@@ -58,7 +101,8 @@ inline json to_json(const sequence_result& r) {
 inline sequence_result sequence_result_from_json(const json& j) {
   sequence_result r;
   r.accuracy = j.at("accuracy").get<accuracy_matrix>();
-  if (j.contains("measures")) r.others = j.at("measures").get<std::map<std::string, accuracy_matrix>>();
+  if (j.contains("measures")) r.others = detail::measures_from_json(j.at("measures"));
+  if (j.contains("amounts")) r.amounts = detail::measures_from_json(j.at("amounts"));
   r.memory_bytes = j.at("memory_bytes").get<index>(), r.memory_tokens = j.at("memory_tokens").get<index>();
   r.memory_samples = j.at("memory_samples").get<index>(), r.budget_bytes = j.at("budget_bytes").get<index>();
   r.chosen_by_chance = j.at("chosen_by_chance").get<index>();
@@ -138,11 +182,8 @@ sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream,
     for (index i = 0; i <= t; ++i) {
       const evaluation e = judge(std::as_const(learner), stream[i]);
       result.accuracy.back().push_back(e.accuracy);
-      for (const auto& [name, value] : e.others) {
-        auto& matrix = result.others[name];
-        matrix.resize(static_cast<std::size_t>(t) + 1);
-        matrix.back().push_back(value);
-      }
+      detail::add_measures(result.others, e.others, t, i);
+      detail::add_measures(result.amounts, e.amounts, t, i);
     }
     result.evaluate_seconds += detail::seconds_since(start);
     if (!o.out.empty()) {

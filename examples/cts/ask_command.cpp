@@ -5,7 +5,6 @@
 #include "ask_work.hpp"
 #include "backends.hpp"
 #include "commands.hpp"
-#include "model_file.hpp"
 
 namespace cts_command {
 
@@ -16,7 +15,7 @@ void ask(const ask_arguments& a) {
   cts::require(a.beams >= 1 && a.beams <= 64 && a.length >= 1 && a.length <= 4096, "--beams ", a.beams, " --length ",
                a.length, ": expected 1 to 64, and 1 to 4096");
   cts::check_attribution_name(a.method);
-  cts::tensor_file file = cts::load_safetensors(model_file(a.model));
+  cts::tensor_file file = cts::load_weights(a.model);
   with_backend_of<float>(a.backend, a.threads, ask_work{a, std::move(file)});
 }
 

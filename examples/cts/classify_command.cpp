@@ -12,7 +12,8 @@ void add_classify(CLI::App& app) {
   auto a = std::make_shared<classify_arguments>();
   auto* command = app.add_subcommand("classify", "says what pictures of any size show");
   command->option_defaults()->always_capture_default();
-  command->add_option("--model", a->model, "folder of cts sequence, or a model as safetensors")->required();
+  command->add_option("--model", a->model, "folder of cts sequence, a downloaded one, or a model as safetensors")
+      ->required();
   command->add_option("pictures", a->pictures, "PNG, JPEG, ...; they are scaled to the size that the model sees")
       ->required();
   command->add_option("--top", a->top, "so many classes of each picture");

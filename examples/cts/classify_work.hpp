@@ -20,7 +20,7 @@
 #include "core_tokensets/train/feature_classifiers.hpp"
 #include "core_tokensets/train/learner_files.hpp"
 #include "methods.hpp"
-#include "model_file.hpp"
+#include "picture_size.hpp"
 
 namespace cts_command {
 
@@ -112,7 +112,7 @@ struct classify_work {
     cts::vit_hints hints;
     if (a.heads != 0) hints.heads = a.heads;
     if (!a.image.empty()) std::tie(hints.height, hints.width) = picture_size("--image", a.image);
-    const auto weights = cts::read_vit(cts::load_safetensors(model_file(a.model)), hints);
+    const auto weights = cts::read_vit(cts::load_weights(a.model), hints);
     const auto model = cts::load_vit(b, weights);
     const auto scores = feature_scores_of(a.model);
     auto all = read_pictures(a.pictures, model.config().grid);

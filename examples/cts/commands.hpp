@@ -32,7 +32,7 @@ struct model_options {
   void add_to(CLI::App& command) {
     command
         .add_option("--weights", weights,
-                    "model as safetensors, timm's or Hugging Face's; cts info --weights says what it is")
+                    "model as safetensors or its folder, timm's or Hugging Face's; cts info --weights says what it is")
         ->required();
     command
         .add_option("--inputs", inputs,

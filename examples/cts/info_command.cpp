@@ -7,6 +7,7 @@
 #include "commands.hpp"
 #include "core_tokensets/io/json.hpp"
 #include "core_tokensets/model/describe_weights.hpp"
+#include "core_tokensets/model/weight_neighbours.hpp"
 
 namespace cts_command {
 
@@ -105,14 +106,14 @@ struct info_arguments {
 
 /// Lines of the same name become a list in JSON.
 void describe_file(const info_arguments& a) {
-  const auto lines = core_tokensets::describe_weights(core_tokensets::load_safetensors(a.weights));
+  const auto lines = core_tokensets::describe_weights(core_tokensets::load_weights(a.weights));
   if (!a.as_json) {
     for (const auto& [name, text] : lines) std::printf("%-11s %s\n", name.c_str(), text.c_str());
     return;
   }
-  json j{{"file", a.weights}, {"unusual", json::array()}};
+  json j{{"file", a.weights}, {"beside", json::array()}, {"unusual", json::array()}};
   for (const auto& [name, text] : lines) {
-    if (name == "unusual") {
+    if (j.contains(name) && j[name].is_array()) {
       j[name].push_back(text);
     } else {
       j[name] = text;
@@ -126,7 +127,8 @@ void describe_file(const info_arguments& a) {
 void add_info(CLI::App& app) {
   auto a = std::make_shared<info_arguments>();
   auto* command = app.add_subcommand("info", "what this program was compiled with, and what it found here");
-  command->add_option("--weights", a->weights, "instead what this file of weights is, and whether it can be loaded");
+  command->add_option("--weights", a->weights,
+                      "instead what these weights are, a file or a downloaded folder, and whether they can be loaded");
   command->add_flag("--json", a->as_json, "as JSON");
   command->final_callback([a] {
     if (!a->weights.empty()) return describe_file(*a);

@@ -176,7 +176,7 @@ void add_judge(CLI::App& app) {
   auto a = std::make_shared<judge_arguments>();
   auto* c = app.add_subcommand("judge", "measure attribution methods; writes a table, and JSON to FILE");
   c->add_option("--weights", a->weights,
-                "model as safetensors, timm's or Hugging Face's; cts info --weights says what it is")
+                "model as safetensors or its folder, timm's or Hugging Face's; cts info --weights says what it is")
       ->required();
   c->add_option("--heads", a->heads, "attention heads, where the file does not say");
   c->add_option("--data", a->data,
@@ -205,7 +205,7 @@ void add_judge(CLI::App& app) {
   c->add_option("--out", a->out, "table as JSON")->required();
   c->final_callback([a] {
     cts::check_writable(a->out);
-    const auto file = cts::load_safetensors(a->weights);
+    const auto file = cts::load_weights(a->weights);
     a->threads = threads_for(a->threads, a->quiet);
     const auto result = file.metadata.contains("kind") ? judge_answers(*a, file) : judge_classes(*a, file);
     cts::write_file(a->out, std::string_view(result.dump(1)));

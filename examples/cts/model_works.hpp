@@ -93,7 +93,7 @@ inline std::vector<std::int32_t> read_labels(const cts::tensor_file& file, cts::
 /// The model of --weights, for pictures of the size that 'images' [B, C, H, W] of --inputs have, and these.
 template <class B>
 model_and_batch<B> read_model_and_batch(B& b, const model_options& o, bool need_labels) {
-  auto survey = cts::survey_vit(cts::load_safetensors(o.weights));
+  auto survey = cts::survey_vit(cts::load_weights(o.weights));
   const cts::tensor_file file = cts::load_safetensors(o.inputs);
   const auto& shape = file.at("images").shape;
   cts::require(shape.size() == 4 && shape[0] > 0 && shape[1] == survey.channels && shape[2] > 0 && shape[3] > 0 &&

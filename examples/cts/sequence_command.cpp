@@ -10,6 +10,7 @@
 #include "core_tokensets/io/atomic_file.hpp"
 #include "core_tokensets/memory/codecs/token_codecs.hpp"
 #include "core_tokensets/memory/token_rules.hpp"
+#include "core_tokensets/model/weight_neighbours.hpp"
 #include "core_tokensets/report/sequence_report.hpp"
 #include "core_tokensets/selection/any_selector.hpp"
 #include "core_tokensets/train/objectives/objectives.hpp"
@@ -84,7 +85,7 @@ cts::json config_of(const sequence_arguments& a, const cts::vit_config& model) {
                    {"vocabulary", a.vocabulary},
                    {"beams", a.beams}});
   }
-  if (!a.weights.empty()) config["weights_checksum"] = cts::detail::file_checksum(a.weights);
+  if (!a.weights.empty()) config["weights_checksum"] = cts::detail::file_checksum(cts::weights_file(a.weights));
   return config;
 }
 
@@ -207,7 +208,7 @@ sequence_outcome run_sequence(const sequence_arguments& given) {
 void check_run(const sequence_arguments& a) {
   run_or_check(a, true);
   check_data(request_of(a));
-  if (!a.weights.empty()) const cts::file_reader readable(a.weights);
+  if (!a.weights.empty()) const cts::file_reader readable(cts::weights_file(a.weights));
 }
 
 void print_line(const std::string& name, const cts::json& r) {
@@ -271,8 +272,9 @@ void add_data_options(CLI::App& c, sequence_arguments& a) {
 }
 
 void add_model_options(CLI::App& c, sequence_arguments& a) {
-  c.add_option("--weights", a.weights,
-               "start from this model; a head is not needed, other picture sizes are interpolated");
+  c.add_option(
+      "--weights", a.weights,
+      "start from this model, a file or its folder; a head is not needed, other picture sizes are interpolated");
   c.add_option("--patch", a.patch, "side of a patch in pixels; with --weights that of the model counts");
   c.add_option("--dim", a.dim, "channels of a token; with --weights those of the model count");
   c.add_option("--depth", a.depth, "blocks; with --weights those of the model count");

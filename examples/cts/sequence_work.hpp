@@ -140,7 +140,7 @@ cts::vit<B> first_model(B& b, const sequence_arguments& a, const cts::dataset& t
                            .classes = classes,
                            .seed = a.fit.seed});
   }
-  const auto weights = read_weights(a, cts::load_safetensors(a.weights), train, classes);
+  const auto weights = read_weights(a, cts::load_weights(a.weights), train, classes);
   notes = weights.notes;
   return cts::load_vit(b, weights);
 }
@@ -233,7 +233,7 @@ template <class B>
 cts::image_text_model<B> make_model(B& b, const sequence_arguments& a, const cts::text_stream& stream) {
   const cts::dataset& pictures = stream.data().train.images;
   std::optional<cts::tensor_file> file;
-  if (!a.weights.empty()) file = cts::load_safetensors(a.weights);
+  if (!a.weights.empty()) file = cts::load_weights(a.weights);
   if (file && file->metadata.contains("kind")) {
     auto model = cts::load_image_text(b, *file);
     cts::require(a.heads == 0 || a.heads == model.config().image.heads, a.weights, ": the model has ",

@@ -152,6 +152,7 @@
 #include "core_tokensets/model/weight_config.hpp"
 #include "core_tokensets/model/weight_folding.hpp"
 #include "core_tokensets/model/weight_names.hpp"
+#include "core_tokensets/model/weight_neighbours.hpp"
 #include "core_tokensets/model/weight_parts.hpp"
 #include "core_tokensets/nn/block.hpp"
 #include "core_tokensets/nn/class_block.hpp"

@@ -20959,9 +20959,10 @@ inline grouped_score mean_by_group(std::span<const double> scores, const visual_
 }  // namespace core_tokensets
 
 // ==== core_tokensets/model/weight_config.hpp ====
-// The metadata `config` of a file of weights: what shapes cannot tell.
+// The metadata `config` of a file of weights: what shapes cannot tell, and who said it.
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 
@@ -20974,6 +20975,34 @@ inline json config_of(const tensor_file& file) {
   return config.is_object() ? config : json::object();
 }
 
+/// The metadata under which `load_weights` notes what it took of files beside the weights.
+inline constexpr const char* beside_key = "config_beside";
+
+/// What `load_weights` noted; null where nothing was beside the weights.
+inline json beside_of(const tensor_file& file) {
+  const auto found = file.metadata.find(beside_key);
+  return found == file.metadata.end() ? json() : parse_json_or_null(found->second);
+}
+
+/// The file beside the weights that says `key`, and what it calls it; empty where the weights say it themselves.
+struct config_origin {
+  std::string file, key;
+};
+inline config_origin origin_of(const tensor_file& file, std::string_view key) {
+  const json beside = beside_of(file), *keys = beside.find("keys");
+  const json* found = keys == nullptr ? nullptr : keys->find(key);
+  const bool whole = found != nullptr && found->is_array() && found->size() == 2 && found->at(0).is_string() &&
+                     found->at(1).is_string();
+  return whole ? config_origin{found->at(0).text(), found->at(1).text()} : config_origin{};
+}
+
+/// "'heads' in the metadata 'config'", or "'num_attention_heads' in config.json".
+inline std::string told_by(const tensor_file& file, std::string_view key) {
+  const config_origin origin = origin_of(file, key);
+  return origin.file.empty() ? "'" + std::string(key) + "' in the metadata 'config'"
+                             : "'" + origin.key + "' in " + origin.file;
+}
+
 /// The number `key` of the metadata `config`, or `fallback` where there is none. `Error`: it is not from `low` to
 /// `high`.
 inline double config_number(const tensor_file& file, const char* key, double fallback, double low, double high) {
@@ -20981,8 +21010,8 @@ inline double config_number(const tensor_file& file, const char* key, double fal
   const json* found = config.find(key);
   if (found == nullptr || !found->is_number()) return fallback;
   const double value = found->get<double>();
-  require(value >= low && value <= high, file.path, ": '", key, "' in the metadata 'config' is ", value, ", expected ",
-          low, " to ", high);
+  require(value >= low && value <= high, file.path, ": ", told_by(file, key), " is ", value, ", expected ", low, " to ",
+          high);
   return value;
 }
 
@@ -21000,10 +21029,10 @@ inline pixel_normalisation read_normalisation(const tensor_file& file, index cha
   const auto read = [&](const char* key, std::vector<float>& values) {
     const json* found = config.find(key);
     if (found == nullptr) return;
-    require(found->is_array() && !found->empty(), file.path, ": '", key, "' in the metadata 'config' is no list");
+    require(found->is_array() && !found->empty(), file.path, ": ", told_by(file, key), " is no list");
     values.clear();
     for (const json& x : *found) {
-      require(x.is_number(), file.path, ": '", key, "' in the metadata 'config' holds something else than numbers");
+      require(x.is_number(), file.path, ": ", told_by(file, key), " holds something else than numbers");
       values.push_back(static_cast<float>(x.get<double>()));
     }
   };
@@ -21012,7 +21041,8 @@ inline pixel_normalisation read_normalisation(const tensor_file& file, index cha
   try {
     return n.for_channels(channels);
   } catch (const Error& e) {
-    fail(file.path, ": metadata 'config': ", e.what());
+    const bool own = origin_of(file, "mean").file.empty();
+    fail(file.path, ": ", own ? "metadata 'config'" : told_by(file, "mean"), ": ", e.what());
   }
 }
 
@@ -21580,6 +21610,23 @@ inline void add_parts_without_names(const tensor_file& file, std::vector<weight_
         part_fate::of_head, "head.weight");
 }
 
+/// Parts that no array tells, but the configuration.
+inline void add_parts_of_config(const tensor_file& file, std::vector<weight_part>& parts) {
+  const json config = config_of(file);
+  const auto text = [&](const char* key) {
+    const json* found = config.find(key);
+    return found != nullptr && found->is_string() ? found->text() : std::string();
+  };
+  const std::string activation = text("activation"), pooling = text("pooling");
+  // The second is Hugging Face's name for the same function written in Python.
+  if (!activation.empty() && activation != "gelu" && activation != "gelu_python")
+    add_part(parts, {"activation '" + activation + "' (" + told_by(file, "activation") + ")",
+                     "another function than GELU, x Phi(x), which is computed", part_fate::refused, "", 0});
+  if (!pooling.empty() && pooling != "token")
+    add_part(parts, {"head on '" + pooling + "' of the tokens (" + told_by(file, "pooling") + ")",
+                     std::string(about_mean), part_fate::of_head, "", 0});
+}
+
 }  // namespace detail
 
 /// The unusual parts of a file under timm's names, each once.
@@ -21594,6 +21641,7 @@ inline std::vector<weight_part> unusual_parts(const tensor_file& file) {
     }
   }
   detail::add_parts_without_names(file, parts);
+  detail::add_parts_of_config(file, parts);
   return parts;
 }
 
@@ -21647,8 +21695,9 @@ inline void drop_parts(tensor_file& file, bool new_head) {
 
 namespace core_tokensets {
 
-/// What shapes cannot tell, and what is wanted. Where these are empty the file's metadata `config` are used; without
-/// either, the number of heads is an error and the picture is that of the positions, a square one.
+/// What shapes cannot tell, and what is wanted. Where these are empty the file's metadata `config` are used, which
+/// `load_weights` completes by what lies beside the file; without either, the number of heads is an error and the
+/// picture is that of the positions, a square one.
 struct vit_hints {
   std::optional<index> heads = {};
   std::optional<index> height = {}, width = {};  ///< of the pictures; positions of another grid are interpolated
@@ -21753,7 +21802,7 @@ inline stored_positions settled_positions(const vit_survey& s, const vit_hints& 
   const auto found = positions_of(s, hints);
   const index patches = shape.size() == 3 ? shape[1] - 1 - s.registers : shape[1] * shape[2];
   require(found || !s.height || !s.width, own.path, ": 'pos_embed' has places for ", patches, " patches, pictures of ",
-          s.height.value_or(0), "x", s.width.value_or(0), " (metadata 'config') in patches of ", s.patch,
+          s.height.value_or(0), "x", s.width.value_or(0), " (", told_by(own, "H"), ") in patches of ", s.patch,
           " have another number");
   require(found.has_value(), own.path, ": 'pos_embed' has places for ", patches, " patches, which is no square; ",
           "what tells the grid is 'H' and 'W' in the metadata 'config', or pictures of the size that it is for");
@@ -21774,12 +21823,39 @@ inline patch_grid picture_grid(const vit_survey& s, const grid_extent& stored, c
 
 inline index heads_of(const vit_survey& s, const vit_hints& hints) {
   const std::string& path = s.weights.file.path;
-  require(!hints.heads || s.heads == 0 || s.heads == *hints.heads, path, ": the metadata 'config' say ", s.heads,
+  const config_origin beside = origin_of(s.weights.file, "heads");
+  const std::string who = beside.file.empty() ? "the metadata 'config'" : beside.file + " and its '" + beside.key + "'";
+  require(!hints.heads || s.heads == 0 || s.heads == *hints.heads, path, ": ", who, " say ", s.heads,
           " heads, asked for are ", hints.heads.value_or(0));
   const index heads = hints.heads.value_or(s.heads);
   require(heads >= 1, path, ": the number of heads does not follow from the shapes; name it (--heads)");
-  require(s.dim % heads == 0, path, ": ", s.dim, " channels do not divide into ", heads, " heads");
+  require(s.dim % heads == 0, path, ": ", s.dim, " channels do not divide into ", heads, " heads",
+          beside.file.empty() ? "" : " (" + told_by(s.weights.file, "heads") + ")");
   return heads;
+}
+
+/// `Error`: a file beside the weights says another shape than the arrays have.
+inline void check_neighbours(const vit_survey& s) {
+  const tensor_file& own = s.weights.file;
+  const auto check = [&](const char* key, index have, const char* what) {
+    if (origin_of(own, key).file.empty()) return;
+    const index said = stated(own, key).value_or(0);
+    require(said == have, own.path, ": ", told_by(own, key), " is ", said, ", its arrays have ", have, " ", what);
+  };
+  check("dim", s.dim, "channels");
+  check("depth", s.depth, "blocks");
+  check("hidden", s.hidden, "channels in the MLP");
+  check("chans", s.channels, "channels of pictures");
+  check("patch", s.patch, "pixels along a patch");
+  check("patch_width", extent(own, "patch_embed.proj.weight", 3), "pixels along a patch");
+  check("registers", s.registers, "registers");
+  if (s.classes == 0 || has_foreign_head(s.parts)) return;
+  check("classes", s.classes, "classes");
+  if (origin_of(own, "class_names").file.empty()) return;
+  const json config = config_of(own);
+  const auto names = static_cast<index>(config.at("class_names").size());
+  require(names == s.classes, own.path, ": ", told_by(own, "class_names"), " has ", names, " names, its arrays have ",
+          s.classes, " classes");
 }
 
 /// What has been done to the weights, for people.
@@ -21861,6 +21937,7 @@ inline vit_config config_of(const vit_survey& s, const grid_extent& stored, cons
 inline vit_weights read_vit(vit_survey s, const vit_hints& hints = {}) {
   tensor_file& own = s.weights.file;
   refuse_parts(s.parts, hints.new_head.has_value(), own.path);
+  detail::check_neighbours(s);
   detail::distillation_as_register(own);
   (void)detail::whole_shape(own, "blocks.0.mlp.fc1.weight", 2);
   const stored_positions positions = detail::settled_positions(s, hints);
@@ -21935,8 +22012,14 @@ inline std::string network_text(const vit_survey& s) {
          " in the MLP";
 }
 
+/// ", of config.json" where that file said it.
+inline std::string origin_text(const tensor_file& file, std::string_view key) {
+  const std::string beside = origin_of(file, key).file;
+  return beside.empty() ? "" : ", of " + beside;
+}
+
 inline std::string heads_text(const vit_survey& s) {
-  if (s.heads > 0) return std::to_string(s.heads);
+  if (s.heads > 0) return std::to_string(s.heads) + origin_text(s.weights.file, "heads");
   std::string text = "not in the file, name them (--heads)";
   if (s.dim % 64 == 0) text += "; most models have 64 channels a head, here " + std::to_string(s.dim / 64) + " heads";
   return text;
@@ -21955,7 +22038,7 @@ inline std::string normalisation_text(const vit_survey& s) {
     return text;
   };
   return "mean " + list(n.mean) + ", standard deviation " + list(n.stddev) +
-         (says_normalisation(own) ? "" : "; the file does not say it, this is what is taken");
+         (says_normalisation(own) ? origin_text(own, "mean") : "; the file does not say it, this is what is taken");
 }
 
 /// What becomes of an unusual part.
@@ -22010,6 +22093,12 @@ inline described_weights describe_weights(const tensor_file& file) {
                           {"heads", detail::heads_text(s)},
                           {"head", s.classes > 0 ? std::to_string(s.classes) + " classes" : "none"},
                           {"normalised", detail::normalisation_text(s)}};
+  const json beside = detail::beside_of(own);
+  if (const json* files = beside.find("files"); files != nullptr && files->is_array()) {
+    for (const json& file_beside : *files) {
+      if (file_beside.is_string()) lines.emplace_back("beside", file_beside.text());
+    }
+  }
   if (s.weights.packed) lines.emplace_back("unusual", "folded: queries, keys and values apart; packed into one layer");
   if (const auto positions = positions_of(s); positions && positions->before == 0)
     lines.emplace_back("unusual", "folded: positions of patches alone; that of the class token is 0");
@@ -22018,7 +22107,8 @@ inline described_weights describe_weights(const tensor_file& file) {
     lines.emplace_back("unusual", detail::fate_text(part.fate) + to_text(part) + more);
   }
   if (const auto names = detail::read_class_names(own, s.classes); !names.empty())
-    lines.emplace_back("classes", names.front() + (names.size() > 1 ? " ... " + names.back() : ""));
+    lines.emplace_back("classes", names.front() + (names.size() > 1 ? " ... " + names.back() : "") +
+                                      detail::origin_text(own, "class_names"));
   lines.emplace_back("loads", detail::verdict_of(s));
   return lines;
 }
@@ -22353,6 +22443,335 @@ std::vector<generated_text> generate(B& b, const image_text_model<B>& model, con
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/model/weight_neighbours.hpp ====
+// What lies beside downloaded weights: config.json, of Hugging Face or timm, and preprocessor_config.json. They are
+// translated into keys of the metadata `config`, where the file's own come first, so that nobody else knows of them.
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace detail {
+
+/// A file beside weights, and what of it is understood.
+struct neighbour {
+  std::string name;                            ///< "config.json"
+  std::string path;                            ///< with its folder, for messages
+  json content;                                ///< as it was read
+  std::string kind = {};                       ///< "Hugging Face's vit"; empty: nothing in it is known
+  json facts = json::object();                 ///< under keys of the metadata `config`
+  json keys = json::object();                  ///< how the file itself calls each of these
+  const char* why_not = "of another program";  ///< where nothing in it is known
+
+  void put(const char* ours, const std::string& theirs, json value) {
+    facts[ours] = std::move(value);
+    keys[ours] = theirs;
+  }
+};
+
+/// The value under a key; null where there is none, or where it is null.
+inline const json* given(const json& object, std::string_view key) {
+  const json* found = object.find(key);
+  return found == nullptr || found->is_null() ? nullptr : found;
+}
+
+/// `Error` unless the value under a key is as expected.
+inline void expect(bool ok, const neighbour& n, std::string_view key, const char* expected) {
+  require(ok, n.path, ": '", key, "' is not what it should be, expected ", expected);
+}
+
+inline bool is_size(const json& value) { return value.holds<index>() && value.get<index>() >= 1; }
+
+inline void put_whole(neighbour& n, const json& from, const char* ours, const char* theirs) {
+  const json* found = given(from, theirs);
+  if (found == nullptr) return;
+  expect(is_size(*found), n, theirs, "a whole number from 1 on");
+  n.put(ours, theirs, *found);
+}
+
+/// A side that is a number or, where it is not a square, a list of height and width.
+inline void put_sides(neighbour& n, const char* height, const char* width, const char* theirs) {
+  const json* found = given(n.content, theirs);
+  if (found == nullptr) return;
+  const bool list = found->is_array() && found->size() == 2;
+  const json &tall = list ? found->at(0) : *found, &wide = list ? found->at(1) : *found;
+  expect(is_size(tall) && is_size(wide), n, theirs, "a whole number from 1 on, or two of them");
+  n.put(height, theirs, tall), n.put(width, theirs, wide);
+}
+
+inline void put_text(neighbour& n, const json& from, const char* ours, const char* theirs) {
+  const json* found = given(from, theirs);
+  if (found == nullptr) return;
+  expect(found->is_string(), n, theirs, "a text");
+  n.put(ours, theirs, *found);
+}
+
+/// One number for each channel, or one for all.
+inline std::vector<double> channel_numbers(const neighbour& n, const json& from, const char* theirs) {
+  const json& found = from.at(theirs);
+  const std::vector<json> values = found.is_array() ? found.list() : std::vector<json>{found};
+  std::vector<double> numbers;
+  for (const json& value : values) {
+    expect(value.is_number(), n, theirs, "a list of numbers");
+    numbers.push_back(value.get<double>());
+  }
+  expect(!numbers.empty(), n, theirs, "a list of numbers");
+  return numbers;
+}
+
+/// Names of classes, unless they are those that Hugging Face's library invents where nobody gave any.
+inline void put_class_names(neighbour& n, const char* theirs, const std::vector<std::string>& names) {
+  bool invented = true;
+  for (std::size_t k = 0; k < names.size(); ++k) invented = invented && names[k] == "LABEL_" + std::to_string(k);
+  if (!invented) n.put("class_names", theirs, names);
+}
+
+/// `id2label`: names by the numbers of their classes, in any order.
+inline void put_labels_by_number(neighbour& n) {
+  const char* theirs = "id2label";
+  const json* found = given(n.content, theirs);
+  if (found == nullptr) return;
+  expect(found->is_object(), n, theirs, "names of classes by their numbers");
+  std::vector<std::string> names(found->size());
+  std::vector<bool> named(names.size(), false);
+  for (const auto& [number, name] : found->items()) {
+    std::size_t k = names.size();
+    const auto [end, problem] = std::from_chars(number.data(), number.data() + number.size(), k);
+    const bool whole = problem == std::errc() && end == number.data() + number.size();
+    expect(whole && k < names.size() && !named[k] && name.is_string(), n, theirs,
+           "a name for every class from 0 on, and each once");
+    names[k] = name.text(), named[k] = true;
+  }
+  put_class_names(n, theirs, names);
+}
+
+/// Models whose configuration means what it does here.
+inline constexpr std::array<std::string_view, 6> known_model_types{
+    "vit", "deit", "dinov2", "dinov2_with_registers", "vit_mae", "vit_msn"};
+
+inline void read_hugging_face(neighbour& n) {
+  const json& c = n.content;
+  n.kind = "Hugging Face's " + c.at("model_type").text();
+  put_whole(n, c, "heads", "num_attention_heads");
+  put_whole(n, c, "dim", "hidden_size");
+  put_whole(n, c, "depth", "num_hidden_layers");
+  put_whole(n, c, "hidden", "intermediate_size");
+  put_whole(n, c, "chans", "num_channels");
+  put_sides(n, "H", "W", "image_size");
+  put_sides(n, "patch", "patch_width", "patch_size");
+  put_text(n, c, "activation", "hidden_act");
+  if (const json* registers = given(c, "num_register_tokens"); registers != nullptr && *registers != json(0))
+    put_whole(n, c, "registers", "num_register_tokens");
+  if (const json* eps = given(c, "layer_norm_eps")) {
+    expect(eps->is_number(), n, "layer_norm_eps", "a number");
+    n.put("layer_norm_eps", "layer_norm_eps", *eps);
+  }
+  put_labels_by_number(n);
+}
+
+/// A family of timm's, by how names of its architectures begin.
+struct timm_family {
+  std::string_view beginning;
+  index dim, heads;
+};
+
+/// Those whose heads are certain once their width is right.
+inline constexpr std::array timm_families{
+    timm_family{"vit_tiny_patch", 192, 3},    timm_family{"vit_small_patch", 384, 6},
+    timm_family{"vit_base_patch", 768, 12},   timm_family{"vit_large_patch", 1024, 16},
+    timm_family{"vit_huge_patch", 1280, 16},  timm_family{"deit_tiny_", 192, 3},
+    timm_family{"deit_small_", 384, 6},       timm_family{"deit_base_", 768, 12},
+    timm_family{"deit3_small_patch", 384, 6}, timm_family{"deit3_medium_patch", 512, 8},
+    timm_family{"deit3_base_patch", 768, 12}, timm_family{"deit3_large_patch", 1024, 16},
+    timm_family{"deit3_huge_patch", 1280, 16}};
+
+/// What timm changes of an architecture, and what follows from its name for weights of `dim` channels.
+inline void put_architecture(neighbour& n, index dim) {
+  const std::string& architecture = n.content.at("architecture").text();
+  const json none = json::object(), *changes = given(n.content, "model_args");
+  const json& args = changes != nullptr && changes->is_object() ? *changes : none;
+  for (const timm_family& family : timm_families) {
+    if (architecture.starts_with(family.beginning) && dim == family.dim) n.put("heads", "architecture", family.heads);
+  }
+  if (architecture.find("quickgelu") != architecture.npos) n.put("activation", "architecture", "quick_gelu");
+  put_whole(n, args, "heads", "num_heads");
+  put_text(n, args, "activation", "act_layer");
+  put_text(n, n.content, "pooling", "global_pool");
+  put_text(n, args, "pooling", "global_pool");
+}
+
+inline void read_timm(neighbour& n, index dim) {
+  const json& c = n.content;
+  n.kind = "timm's " + c.at("architecture").text();
+  put_architecture(n, dim);
+  // Before version 0.9 what is in `pretrained_cfg` now stood beside the architecture.
+  const json* inner = given(c, "pretrained_cfg");
+  const json& trained = inner != nullptr && inner->is_object() ? *inner : c;
+  if (given(trained, "mean") != nullptr && given(trained, "std") != nullptr) {
+    n.put("mean", "mean", channel_numbers(n, trained, "mean"));
+    n.put("std", "std", channel_numbers(n, trained, "std"));
+  }
+  if (const json* size = given(trained, "input_size")) {
+    const bool three = size->is_array() && size->size() == 3;
+    expect(three && std::all_of(size->begin(), size->end(), is_size), n, "input_size", "channels, height and width");
+    n.put("chans", "input_size", size->at(0)), n.put("H", "input_size", size->at(1));
+    n.put("W", "input_size", size->at(2));
+  }
+  if (const json* classes = given(c, "num_classes"); classes != nullptr && *classes != json(0))
+    put_whole(n, c, "classes", "num_classes");
+  const json& labelled = given(c, "label_names") != nullptr ? c : trained;
+  if (const json* names = given(labelled, "label_names")) {
+    expect(names->is_array() && std::all_of(names->begin(), names->end(), [](auto& x) { return x.is_string(); }), n,
+           "label_names", "a list of texts");
+    put_class_names(n, "label_names", names->get<std::vector<std::string>>());
+  }
+}
+
+/// A yes or no that is yes unless said otherwise.
+inline bool is_on(const neighbour& n, const char* theirs) {
+  const json* found = given(n.content, theirs);
+  if (found == nullptr) return true;
+  expect(found->is_boolean(), n, theirs, "true or false");
+  return found->get<bool>();
+}
+
+/// Hugging Face's (byte factor - mean) / std as the (byte / 255 - mean) / std that is computed here: both are divided
+/// by 255 factor, which is 1 nearly always. A step that is switched off is a factor of 1, a mean of 0 and a std of 1.
+inline void read_preprocessor(neighbour& n) {
+  const json& c = n.content;
+  const bool normalised = is_on(n, "do_normalize"), rescaled = is_on(n, "do_rescale");
+  n.kind = "Hugging Face's";
+  if (normalised && (given(c, "image_mean") == nullptr || given(c, "image_std") == nullptr)) return;
+  double scale = rescaled ? 1 : 255;
+  if (const json* factor = given(c, "rescale_factor"); factor != nullptr && rescaled) {
+    expect(factor->is_number() && factor->get<double>() > 0, n, "rescale_factor", "a number above 0");
+    scale = factor->get<double>() * 255;
+    if (std::abs(scale - 1) < 1e-9) scale = 1;
+  }
+  std::vector<double> mean{0}, stddev{1};
+  if (normalised) mean = channel_numbers(n, c, "image_mean"), stddev = channel_numbers(n, c, "image_std");
+  for (double& x : mean) x /= scale;
+  for (double& x : stddev) x /= scale;
+  n.put("mean", normalised ? "image_mean" : "do_normalize", mean);
+  n.put("std", normalised ? "image_std" : "do_normalize", stddev);
+}
+
+/// What a file beside weights of `dim` channels says. A file of another program says nothing.
+inline void understand(neighbour& n, index dim) {
+  const json &c = n.content, *type = given(c, "model_type"), *architecture = given(c, "architecture");
+  if (n.name == "preprocessor_config.json") {
+    if (c.contains("image_mean") || c.contains("do_normalize")) read_preprocessor(n);
+  } else if (type != nullptr && type->is_string() &&
+             std::find(known_model_types.begin(), known_model_types.end(), type->text()) != known_model_types.end()) {
+    read_hugging_face(n);
+  } else if (architecture != nullptr && architecture->is_string()) {
+    read_timm(n, dim);
+  } else if (type != nullptr) {
+    n.why_not = "its model_type is not known";
+  }
+}
+
+/// Whether a configuration says something already, itself or by another key that goes with it.
+inline bool says(const json& config, std::string_view key) {
+  using pair = std::pair<std::string_view, std::string_view>;
+  constexpr std::array together{pair{"H", "W"},
+                                pair{"mean", "std"},
+                                pair{"layer_norm_eps", "layernorm_eps"},
+                                pair{"class_names", "classes"},
+                                pair{"patch", "patch_width"},
+                                pair{"hidden", "mlp_ratio"}};
+  for (const auto& [one, other] : together) {
+    if (key == one || key == other) return config.contains(one) || config.contains(other);
+  }
+  return config.contains(key);
+}
+
+/// "heads, size of pictures": what was taken of a file, for people.
+inline std::string taken_text(const json& taken) {
+  using pair = std::pair<std::string_view, std::string_view>;
+  constexpr std::array words{pair{"heads", "heads"},           pair{"H", "size of pictures"},
+                             pair{"mean", "normalisation"},    pair{"layer_norm_eps", "epsilon of the norms"},
+                             pair{"activation", "activation"}, pair{"class_names", "names of classes"}};
+  std::string text;
+  for (const auto& [key, what] : words) {
+    if (taken.contains(key)) text += (text.empty() ? "" : ", ") + std::string(what);
+  }
+  return text.empty() ? "nothing that the weights do not say themselves" : text;
+}
+
+/// Adds what a neighbour says to a configuration that does not say it, and to `beside` what was taken.
+inline void add_facts(const neighbour& n, json& config, json& beside) {
+  json taken = json::object();
+  for (const auto& [key, value] : n.facts.items()) {
+    if (says(config, key)) continue;
+    taken[key] = value;
+    beside["keys"][key] = json::array({n.name, n.keys.at(key)});
+  }
+  config.update(taken);
+  beside["files"].push_back(n.kind.empty() ? n.name + ", " + n.why_not + ": nothing taken"
+                                           : n.name + ", " + n.kind + ": " + taken_text(taken));
+}
+
+/// The files beside weights that there are. `Error`: one is too long, or no JSON.
+inline std::vector<neighbour> neighbours_of(const std::filesystem::path& weights) {
+  constexpr index longest = 16 << 20;
+  std::vector<neighbour> found;
+  for (const char* name : {"config.json", "preprocessor_config.json"}) {
+    const auto path = weights.parent_path() / name;
+    std::error_code ignored;
+    if (!std::filesystem::is_regular_file(path, ignored)) continue;
+    const file_reader file(path);
+    require(file.size() <= longest, path.string(), ": ", file.size(), " bytes, expected at most ", longest);
+    std::string text(static_cast<std::size_t>(file.size()), ' ');
+    file.read(0, std::as_writable_bytes(std::span(text)));
+    found.push_back({.name = name, .path = path.string(), .content = parse_json(text, path.string())});
+  }
+  return found;
+}
+
+}  // namespace detail
+
+/// The file of weights itself, or `model.safetensors` in a folder, as a download or `cts sequence` leaves it. `Error`:
+/// a folder without it.
+inline std::filesystem::path weights_file(const std::filesystem::path& file_or_folder) {
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(file_or_folder, ignored)) return file_or_folder;
+  const auto file = file_or_folder / "model.safetensors";
+  require(std::filesystem::exists(file, ignored), file_or_folder.string(),
+          ": not a regular file, and a folder without model.safetensors");
+  return file;
+}
+
+/// Reads weights, or a folder that holds them as `model.safetensors`. Under that name, under which they are published,
+/// the files beside them are read too, and what they say completes the metadata `config`. `Error`: one of these is
+/// damaged.
+inline tensor_file load_weights(const std::filesystem::path& file_or_folder) {
+  const auto path = weights_file(file_or_folder);
+  tensor_file file = load_safetensors(path);
+  file.metadata.erase(detail::beside_key);
+  if (path.filename() != "model.safetensors" || file.metadata.contains("kind")) return file;
+  json config = detail::config_of(file), beside = json::object();
+  const index dim = detail::extent(file, detail::common_beginning(file) + "patch_embed.proj.weight", 0);
+  for (detail::neighbour& n : detail::neighbours_of(path)) {
+    detail::understand(n, dim);
+    detail::add_facts(n, config, beside);
+  }
+  if (beside.contains("keys")) file.metadata["config"] = config.dump();
+  if (!beside.empty()) file.metadata[detail::beside_key] = beside.dump();
+  return file;
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/model/vit_weights.hpp ====
 // Weights in and out as safetensors under timm's names.
 
@@ -22411,14 +22830,14 @@ vit<B> load_vit(B& b, const vit_weights& weights) {
   return model;
 }
 
-/// The model stored in a file.
+/// The model stored in a file, or in a folder as it was downloaded (`load_weights`).
 template <tensor_backend B>
 vit<B> load_vit(B& b, tensor_file file, const vit_hints& hints = {}) {
   return load_vit(b, read_vit(std::move(file), hints));
 }
 template <tensor_backend B>
 vit<B> load_vit(B& b, const std::filesystem::path& path, const vit_hints& hints = {}) {
-  return load_vit(b, load_safetensors(path), hints);
+  return load_vit(b, load_weights(path), hints);
 }
 
 /// An array laid out like the parameters (they themselves, or their gradients) as named arrays; `prefix` goes before
@@ -22546,7 +22965,7 @@ image_text_model<B> load_image_text(B& b, const tensor_file& file) {
 }
 template <tensor_backend B>
 image_text_model<B> load_image_text(B& b, const std::filesystem::path& path) {
-  return load_image_text(b, load_safetensors(path));
+  return load_image_text(b, load_weights(path));
 }
 
 /// Starts the encoder from a Vision Transformer that was trained elsewhere; its head is left out. `Error`: a parameter

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "cli/support.hpp"
+#include "core_tokensets/data/image_io.hpp"
 #include "core_tokensets/io/parse_json.hpp"
 #include "core_tokensets/tensor/eigen.hpp"
 #include "support/golden.hpp"
@@ -229,6 +230,43 @@ TEST_CASE("weights from elsewhere are described, predicted with and learnt from"
   const auto model = cts::load_safetensors(box.path / "run" / "model.safetensors");
   CHECK(model.at("head.weight").shape == std::vector<cts::index>{4, 12});
   CHECK(model.at("pos_embed").shape == std::vector<cts::index>{1, 65, 12});
+}
+
+TEST_CASE("a downloaded folder stands for its weights and says what they do not", "[cli]") {
+  const sandbox box;
+  const auto foreign = golden::folder("foreign");
+  fs::create_directory(box.path / "hub");
+  fs::copy_file(foreign / "hf_vit.safetensors", box.path / "hub/model.safetensors");
+  cts::write_file(box.path / "hub/config.json", std::string_view(R"({"model_type": "vit", "num_attention_heads": 3,
+    "id2label": {"0": "ant", "1": "bee", "2": "cow", "3": "dog"}})"));
+  cts::write_file(box.path / "hub/preprocessor_config.json",
+                  std::string_view(R"({"image_mean": [0.4, 0.5, 0.6], "image_std": [0.25, 0.25, 0.25]})"));
+  const auto told = run_well(box, {"info", "--weights", box / "hub"}).out;
+  CHECK(told.find("heads       3, of config.json\n") != std::string::npos);
+  CHECK(told.find("beside      preprocessor_config.json, Hugging Face's: normalisation\n") != std::string::npos);
+  const auto parsed = cts::parse_json(run_well(box, {"info", "--json", "--weights", box / "hub"}).out, "info");
+  CHECK(parsed.at("beside").size() == 2);
+
+  const auto images = (foreign / "hf_vit.expected.safetensors").string();
+  run_well(box, with("predict", {{"--weights", box / "hub"}, {"--inputs", images}, {"--out", box / "out"}}));
+  CHECK(golden::distance(cts::load_safetensors(box.path / "out").at("logits").as<double>(),
+                         cts::load_safetensors(images).at("logits").as<double>()) <= tolerance<float>(kind::outputs));
+  cts::write_png(box.path / "a.png", cts::image(9, 7, 3, 90));
+  const auto said = run_well(box, {"classify", "--model", box / "hub", "--json", box / "a.png"}).out;
+  CHECK(cts::parse_json(said, "classify")[0].at("classes").size() == 4);
+  CHECK(said.find("\"cow\"") != std::string::npos);
+  cts::write_file(box.path / "hub/config.json", std::string_view(R"({"model_type": "vit", "patch_size": 16})"));
+  check_refused(box, {"classify", "--model", box / "hub", "--heads", "3", box / "a.png"},
+                {"model.safetensors", "'patch_size' in config.json is 16"});
+  auto learn = small_sequence(box / "run");
+  for (const char* size : {"--patch", "--dim", "--depth", "--heads"}) learn.erase(size);
+  cts::write_file(box.path / "hub/config.json", std::string_view(R"({"model_type": "vit", "num_attention_heads": 3})"));
+  learn["--weights"] = box / "hub";
+  run_well(box, with("sequence", learn));
+  const auto model = cts::load_safetensors(box.path / "run" / "model.safetensors");
+  const auto config = cts::parse_json(model.metadata.at("config"), "config");
+  CHECK(config.at("heads") == 3);
+  CHECK(config.at("mean").at(0).get<float>() == 0.4f);
 }
 
 TEST_CASE("questions are learnt on an encoder from elsewhere, unless it has registers", "[cli]") {

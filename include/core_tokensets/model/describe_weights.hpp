@@ -46,8 +46,14 @@ inline std::string network_text(const vit_survey& s) {
          " in the MLP";
 }
 
+/// ", of config.json" where that file said it.
+inline std::string origin_text(const tensor_file& file, std::string_view key) {
+  const std::string beside = origin_of(file, key).file;
+  return beside.empty() ? "" : ", of " + beside;
+}
+
 inline std::string heads_text(const vit_survey& s) {
-  if (s.heads > 0) return std::to_string(s.heads);
+  if (s.heads > 0) return std::to_string(s.heads) + origin_text(s.weights.file, "heads");
   std::string text = "not in the file, name them (--heads)";
   if (s.dim % 64 == 0) text += "; most models have 64 channels a head, here " + std::to_string(s.dim / 64) + " heads";
   return text;
@@ -66,7 +72,7 @@ inline std::string normalisation_text(const vit_survey& s) {
     return text;
   };
   return "mean " + list(n.mean) + ", standard deviation " + list(n.stddev) +
-         (says_normalisation(own) ? "" : "; the file does not say it, this is what is taken");
+         (says_normalisation(own) ? origin_text(own, "mean") : "; the file does not say it, this is what is taken");
 }
 
 /// What becomes of an unusual part.
@@ -121,6 +127,12 @@ inline described_weights describe_weights(const tensor_file& file) {
                           {"heads", detail::heads_text(s)},
                           {"head", s.classes > 0 ? std::to_string(s.classes) + " classes" : "none"},
                           {"normalised", detail::normalisation_text(s)}};
+  const json beside = detail::beside_of(own);
+  if (const json* files = beside.find("files"); files != nullptr && files->is_array()) {
+    for (const json& file_beside : *files) {
+      if (file_beside.is_string()) lines.emplace_back("beside", file_beside.text());
+    }
+  }
   if (s.weights.packed) lines.emplace_back("unusual", "folded: queries, keys and values apart; packed into one layer");
   if (const auto positions = positions_of(s); positions && positions->before == 0)
     lines.emplace_back("unusual", "folded: positions of patches alone; that of the class token is 0");
@@ -129,7 +141,8 @@ inline described_weights describe_weights(const tensor_file& file) {
     lines.emplace_back("unusual", detail::fate_text(part.fate) + to_text(part) + more);
   }
   if (const auto names = detail::read_class_names(own, s.classes); !names.empty())
-    lines.emplace_back("classes", names.front() + (names.size() > 1 ? " ... " + names.back() : ""));
+    lines.emplace_back("classes", names.front() + (names.size() > 1 ? " ... " + names.back() : "") +
+                                      detail::origin_text(own, "class_names"));
   lines.emplace_back("loads", detail::verdict_of(s));
   return lines;
 }

@@ -77,7 +77,7 @@ image_text_model<B> load_image_text(B& b, const tensor_file& file) {
 }
 template <tensor_backend B>
 image_text_model<B> load_image_text(B& b, const std::filesystem::path& path) {
-  return load_image_text(b, load_safetensors(path));
+  return load_image_text(b, load_weights(path));
 }
 
 /// Starts the encoder from a Vision Transformer that was trained elsewhere; its head is left out. `Error`: a parameter

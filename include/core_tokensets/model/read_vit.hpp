@@ -14,8 +14,9 @@
 
 namespace core_tokensets {
 
-/// What shapes cannot tell, and what is wanted. Where these are empty the file's metadata `config` are used; without
-/// either, the number of heads is an error and the picture is that of the positions, a square one.
+/// What shapes cannot tell, and what is wanted. Where these are empty the file's metadata `config` are used, which
+/// `load_weights` completes by what lies beside the file; without either, the number of heads is an error and the
+/// picture is that of the positions, a square one.
 struct vit_hints {
   std::optional<index> heads = {};
   std::optional<index> height = {}, width = {};  ///< of the pictures; positions of another grid are interpolated
@@ -120,7 +121,7 @@ inline stored_positions settled_positions(const vit_survey& s, const vit_hints& 
   const auto found = positions_of(s, hints);
   const index patches = shape.size() == 3 ? shape[1] - 1 - s.registers : shape[1] * shape[2];
   require(found || !s.height || !s.width, own.path, ": 'pos_embed' has places for ", patches, " patches, pictures of ",
-          s.height.value_or(0), "x", s.width.value_or(0), " (metadata 'config') in patches of ", s.patch,
+          s.height.value_or(0), "x", s.width.value_or(0), " (", told_by(own, "H"), ") in patches of ", s.patch,
           " have another number");
   require(found.has_value(), own.path, ": 'pos_embed' has places for ", patches, " patches, which is no square; ",
           "what tells the grid is 'H' and 'W' in the metadata 'config', or pictures of the size that it is for");
@@ -141,12 +142,39 @@ inline patch_grid picture_grid(const vit_survey& s, const grid_extent& stored, c
 
 inline index heads_of(const vit_survey& s, const vit_hints& hints) {
   const std::string& path = s.weights.file.path;
-  require(!hints.heads || s.heads == 0 || s.heads == *hints.heads, path, ": the metadata 'config' say ", s.heads,
+  const config_origin beside = origin_of(s.weights.file, "heads");
+  const std::string who = beside.file.empty() ? "the metadata 'config'" : beside.file + " and its '" + beside.key + "'";
+  require(!hints.heads || s.heads == 0 || s.heads == *hints.heads, path, ": ", who, " say ", s.heads,
           " heads, asked for are ", hints.heads.value_or(0));
   const index heads = hints.heads.value_or(s.heads);
   require(heads >= 1, path, ": the number of heads does not follow from the shapes; name it (--heads)");
-  require(s.dim % heads == 0, path, ": ", s.dim, " channels do not divide into ", heads, " heads");
+  require(s.dim % heads == 0, path, ": ", s.dim, " channels do not divide into ", heads, " heads",
+          beside.file.empty() ? "" : " (" + told_by(s.weights.file, "heads") + ")");
   return heads;
+}
+
+/// `Error`: a file beside the weights says another shape than the arrays have.
+inline void check_neighbours(const vit_survey& s) {
+  const tensor_file& own = s.weights.file;
+  const auto check = [&](const char* key, index have, const char* what) {
+    if (origin_of(own, key).file.empty()) return;
+    const index said = stated(own, key).value_or(0);
+    require(said == have, own.path, ": ", told_by(own, key), " is ", said, ", its arrays have ", have, " ", what);
+  };
+  check("dim", s.dim, "channels");
+  check("depth", s.depth, "blocks");
+  check("hidden", s.hidden, "channels in the MLP");
+  check("chans", s.channels, "channels of pictures");
+  check("patch", s.patch, "pixels along a patch");
+  check("patch_width", extent(own, "patch_embed.proj.weight", 3), "pixels along a patch");
+  check("registers", s.registers, "registers");
+  if (s.classes == 0 || has_foreign_head(s.parts)) return;
+  check("classes", s.classes, "classes");
+  if (origin_of(own, "class_names").file.empty()) return;
+  const json config = config_of(own);
+  const auto names = static_cast<index>(config.at("class_names").size());
+  require(names == s.classes, own.path, ": ", told_by(own, "class_names"), " has ", names, " names, its arrays have ",
+          s.classes, " classes");
 }
 
 /// What has been done to the weights, for people.
@@ -228,6 +256,7 @@ inline vit_config config_of(const vit_survey& s, const grid_extent& stored, cons
 inline vit_weights read_vit(vit_survey s, const vit_hints& hints = {}) {
   tensor_file& own = s.weights.file;
   refuse_parts(s.parts, hints.new_head.has_value(), own.path);
+  detail::check_neighbours(s);
   detail::distillation_as_register(own);
   (void)detail::whole_shape(own, "blocks.0.mlp.fc1.weight", 2);
   const stored_positions positions = detail::settled_positions(s, hints);

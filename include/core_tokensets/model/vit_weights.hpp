@@ -8,6 +8,7 @@
 
 #include "core_tokensets/io/safetensors.hpp"
 #include "core_tokensets/model/read_vit.hpp"
+#include "core_tokensets/model/weight_neighbours.hpp"
 
 namespace core_tokensets {
 
@@ -58,14 +59,14 @@ vit<B> load_vit(B& b, const vit_weights& weights) {
   return model;
 }
 
-/// The model stored in a file.
+/// The model stored in a file, or in a folder as it was downloaded (`load_weights`).
 template <tensor_backend B>
 vit<B> load_vit(B& b, tensor_file file, const vit_hints& hints = {}) {
   return load_vit(b, read_vit(std::move(file), hints));
 }
 template <tensor_backend B>
 vit<B> load_vit(B& b, const std::filesystem::path& path, const vit_hints& hints = {}) {
-  return load_vit(b, load_safetensors(path), hints);
+  return load_vit(b, load_weights(path), hints);
 }
 
 /// An array laid out like the parameters (they themselves, or their gradients) as named arrays; `prefix` goes before

@@ -1,7 +1,8 @@
 #pragma once
-// The metadata `config` of a file of weights: what shapes cannot tell.
+// The metadata `config` of a file of weights: what shapes cannot tell, and who said it.
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core_tokensets/data/normalise.hpp"
@@ -17,6 +18,34 @@ inline json config_of(const tensor_file& file) {
   return config.is_object() ? config : json::object();
 }
 
+/// The metadata under which `load_weights` notes what it took of files beside the weights.
+inline constexpr const char* beside_key = "config_beside";
+
+/// What `load_weights` noted; null where nothing was beside the weights.
+inline json beside_of(const tensor_file& file) {
+  const auto found = file.metadata.find(beside_key);
+  return found == file.metadata.end() ? json() : parse_json_or_null(found->second);
+}
+
+/// The file beside the weights that says `key`, and what it calls it; empty where the weights say it themselves.
+struct config_origin {
+  std::string file, key;
+};
+inline config_origin origin_of(const tensor_file& file, std::string_view key) {
+  const json beside = beside_of(file), *keys = beside.find("keys");
+  const json* found = keys == nullptr ? nullptr : keys->find(key);
+  const bool whole = found != nullptr && found->is_array() && found->size() == 2 && found->at(0).is_string() &&
+                     found->at(1).is_string();
+  return whole ? config_origin{found->at(0).text(), found->at(1).text()} : config_origin{};
+}
+
+/// "'heads' in the metadata 'config'", or "'num_attention_heads' in config.json".
+inline std::string told_by(const tensor_file& file, std::string_view key) {
+  const config_origin origin = origin_of(file, key);
+  return origin.file.empty() ? "'" + std::string(key) + "' in the metadata 'config'"
+                             : "'" + origin.key + "' in " + origin.file;
+}
+
 /// The number `key` of the metadata `config`, or `fallback` where there is none. `Error`: it is not from `low` to
 /// `high`.
 inline double config_number(const tensor_file& file, const char* key, double fallback, double low, double high) {
@@ -24,8 +53,8 @@ inline double config_number(const tensor_file& file, const char* key, double fal
   const json* found = config.find(key);
   if (found == nullptr || !found->is_number()) return fallback;
   const double value = found->get<double>();
-  require(value >= low && value <= high, file.path, ": '", key, "' in the metadata 'config' is ", value, ", expected ",
-          low, " to ", high);
+  require(value >= low && value <= high, file.path, ": ", told_by(file, key), " is ", value, ", expected ", low, " to ",
+          high);
   return value;
 }
 
@@ -43,10 +72,10 @@ inline pixel_normalisation read_normalisation(const tensor_file& file, index cha
   const auto read = [&](const char* key, std::vector<float>& values) {
     const json* found = config.find(key);
     if (found == nullptr) return;
-    require(found->is_array() && !found->empty(), file.path, ": '", key, "' in the metadata 'config' is no list");
+    require(found->is_array() && !found->empty(), file.path, ": ", told_by(file, key), " is no list");
     values.clear();
     for (const json& x : *found) {
-      require(x.is_number(), file.path, ": '", key, "' in the metadata 'config' holds something else than numbers");
+      require(x.is_number(), file.path, ": ", told_by(file, key), " holds something else than numbers");
       values.push_back(static_cast<float>(x.get<double>()));
     }
   };
@@ -55,7 +84,8 @@ inline pixel_normalisation read_normalisation(const tensor_file& file, index cha
   try {
     return n.for_channels(channels);
   } catch (const Error& e) {
-    fail(file.path, ": metadata 'config': ", e.what());
+    const bool own = origin_of(file, "mean").file.empty();
+    fail(file.path, ": ", own ? "metadata 'config'" : told_by(file, "mean"), ": ", e.what());
   }
 }
 

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core_tokensets/model/weight_config.hpp"
 #include "core_tokensets/model/weight_names.hpp"
 
 namespace core_tokensets {
@@ -139,6 +140,23 @@ inline void add_parts_without_names(const tensor_file& file, std::vector<weight_
         part_fate::of_head, "head.weight");
 }
 
+/// Parts that no array tells, but the configuration.
+inline void add_parts_of_config(const tensor_file& file, std::vector<weight_part>& parts) {
+  const json config = config_of(file);
+  const auto text = [&](const char* key) {
+    const json* found = config.find(key);
+    return found != nullptr && found->is_string() ? found->text() : std::string();
+  };
+  const std::string activation = text("activation"), pooling = text("pooling");
+  // The second is Hugging Face's name for the same function written in Python.
+  if (!activation.empty() && activation != "gelu" && activation != "gelu_python")
+    add_part(parts, {"activation '" + activation + "' (" + told_by(file, "activation") + ")",
+                     "another function than GELU, x Phi(x), which is computed", part_fate::refused, "", 0});
+  if (!pooling.empty() && pooling != "token")
+    add_part(parts, {"head on '" + pooling + "' of the tokens (" + told_by(file, "pooling") + ")",
+                     std::string(about_mean), part_fate::of_head, "", 0});
+}
+
 }  // namespace detail
 
 /// The unusual parts of a file under timm's names, each once.
@@ -153,6 +171,7 @@ inline std::vector<weight_part> unusual_parts(const tensor_file& file) {
     }
   }
   detail::add_parts_without_names(file, parts);
+  detail::add_parts_of_config(file, parts);
   return parts;
 }
 

@@ -1,10 +1,7 @@
 #pragma once
-// What several commands on a stored model take: --model RUN|FILE, the folder that a run wrote or a model's file, and a
-// size of pictures.
+// A size of pictures, as options name it.
 
 #include <charconv>
-#include <filesystem>
-#include <string>
 #include <string_view>
 #include <utility>
 
@@ -12,17 +9,6 @@
 #include "core_tokensets/core/view.hpp"
 
 namespace cts_command {
-
-/// The model's file in a run's folder, or the file itself. `Error`: neither is there.
-inline std::string model_file(const std::string& run_or_file) {
-  namespace fs = std::filesystem;
-  std::error_code ignored;
-  if (!fs::is_directory(run_or_file, ignored)) return run_or_file;
-  const fs::path file = fs::path(run_or_file) / "model.safetensors";
-  core_tokensets::require(fs::exists(file, ignored), "--model ", run_or_file,
-                          ": a folder without model.safetensors, expected one that cts sequence wrote");
-  return file.string();
-}
 
 /// Height and width of "32" or "32x64". `Error` that names the option: anything else.
 inline std::pair<core_tokensets::index, core_tokensets::index> picture_size(const char* option, std::string_view text) {

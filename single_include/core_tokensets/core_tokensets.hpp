@@ -26198,21 +26198,40 @@ class block_stack {
 
 }  // namespace core_tokensets
 
-// ==== core_tokensets/tensor/eigen.hpp ====
-// The default backend: Eigen's matrix product on pieces that depend on the shapes only, OpenMP over the pieces, and
-// fused versions of the operations that benchmarks justify. Results are the same to the bit for any number of threads.
+// ==== core_tokensets/tensor/eigen_product.hpp ====
+// A matrix product on one thread: what a backend asks for, and Eigen's.
 
 #include <Eigen/Core>
 #include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <memory>
-#include <type_traits>
-#include <utility>
-#include <vector>
 
 
 namespace core_tokensets {
+
+/// What multiplies matrices: `P::multiply(memory, ta, tb, alpha, beta, a, b, c)` sets c = alpha op(a) op(b) + beta c on
+/// the calling thread, where op(x) is x or, with `ta` or `tb`, x transposed; c is not read where beta is 0. What it
+/// needs meanwhile lies in `memory`. The bits of a result depend on nothing but the numbers and the shapes.
+template <class P, class T>
+concept thread_product = requires(block_stack<>& memory, bool t, T x, const view<const T>& in, const view<T>& out) {
+  P::multiply(memory, t, t, x, x, in, in, out);
+};
+
+namespace host {
+
+/// c = beta c.
+template <class T>
+void scale(T beta, const view<T>& c) {
+  if (beta == T(1)) return;
+  for (index r = 0; r < c.rows; ++r) {
+    T* row = c.row(r);
+    if (beta == T(0)) {
+      std::fill_n(row, c.cols, T(0));
+    } else {
+      simd_for(0, c.cols, [=](index i) { row[i] *= beta; });
+    }
+  }
+}
+
+}  // namespace host
 
 namespace eigen_detail {
 
@@ -26285,34 +26304,268 @@ void add_large_product(block_stack<>& memory, index depth, T alpha, const view<c
                                                                           b.ld, c.data, 1, c.ld, alpha, blocking);
 }
 
-/// c = alpha op(a) op(b) + beta c on the calling thread; packed factors lie in `memory` meanwhile. Not inlined: one
-/// instance of each product a program.
-template <class T>
-[[gnu::noinline]] void product(block_stack<>& memory, bool ta, bool tb, T alpha, T beta, view<const T> a,
-                               view<const T> b, view<T> c) {
-  if (c.rows == 0 || c.cols == 0) return;
-  const index depth = ta ? a.rows : a.cols;
-  for (index r = 0; r < c.rows; ++r) {
-    T* row = c.row(r);
-    if (beta == T(0)) {
-      std::fill_n(row, c.cols, T(0));
-    } else if (beta != T(1)) {
-      simd_for(0, c.cols, [=](index i) { row[i] *= beta; });
+}  // namespace eigen_detail
+
+/// Eigen's product, in the vector instructions that the program is compiled for.
+struct eigen_product {
+  /// Not inlined: one instance of each product a program.
+  template <class T>
+  [[gnu::noinline]] static void multiply(block_stack<>& memory, bool ta, bool tb, T alpha, T beta,
+                                         const view<const T>& a, const view<const T>& b, const view<T>& c) {
+    if (c.rows == 0 || c.cols == 0) return;
+    const index depth = ta ? a.rows : a.cols;
+    host::scale(beta, c);
+    if (depth == 0) return;
+    if (c.rows == 1 || c.cols == 1 || c.rows + c.cols + depth < EIGEN_GEMM_TO_COEFFBASED_THRESHOLD) {
+      eigen_detail::add_small_product<T>(c.rows, c.cols, depth, alpha, {a, ta}, {b, tb}, c);
+    } else if (ta && tb) {
+      eigen_detail::add_large_product<true, true>(memory, depth, alpha, a, b, c);
+    } else if (ta) {
+      eigen_detail::add_large_product<true, false>(memory, depth, alpha, a, b, c);
+    } else if (tb) {
+      eigen_detail::add_large_product<false, true>(memory, depth, alpha, a, b, c);
+    } else {
+      eigen_detail::add_large_product<false, false>(memory, depth, alpha, a, b, c);
     }
   }
-  if (depth == 0) return;
-  if (c.rows == 1 || c.cols == 1 || c.rows + c.cols + depth < EIGEN_GEMM_TO_COEFFBASED_THRESHOLD) {
-    add_small_product<T>(c.rows, c.cols, depth, alpha, {a, ta}, {b, tb}, c);
-  } else if (ta && tb) {
-    add_large_product<true, true>(memory, depth, alpha, a, b, c);
-  } else if (ta) {
-    add_large_product<true, false>(memory, depth, alpha, a, b, c);
-  } else if (tb) {
-    add_large_product<false, true>(memory, depth, alpha, a, b, c);
-  } else {
-    add_large_product<false, false>(memory, depth, alpha, a, b, c);
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/tensor/packed_product.hpp ====
+// The product of matrices of float on processors with AVX2 or AVX-512, which is found out when the program runs: both
+// factors are packed into panels that the innermost loop reads one number behind the other (Goto and van de Geijn,
+// Anatomy of high-performance matrix multiplication, 2008).
+
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+
+
+#if defined(__x86_64__) && defined(__GNUC__)
+
+namespace core_tokensets::packed {
+
+// Loops over registers are none once they are unrolled, also where a program is not optimised for the sake of
+// debugging.
+#if defined(__clang__)
+#define CTS_TILE_FOR(features) [[gnu::target(features)]]
+#else
+#define CTS_TILE_FOR(features) [[gnu::target(features), gnu::optimize("O3")]]
+#endif
+
+/// So many numbers in one register.
+using four [[gnu::vector_size(16)]] = float;
+using eight [[gnu::vector_size(32)]] = float;
+using sixteen [[gnu::vector_size(64)]] = float;
+
+/// Products that are added up before the result is touched. The same for both kinds of processors, and so is the order:
+/// their results are the same bits.
+inline constexpr index depth = 256;
+
+/// A kind of processors: how many numbers of the result are held in registers.
+struct avx2 {
+  static constexpr index rows = 6, cols = 16, width = 8;
+  static bool here() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+};
+struct avx512 {
+  static constexpr index rows = 8, cols = 32, width = 16;
+  static bool here() { return __builtin_cpu_supports("avx512f"); }
+};
+
+/// c = alpha a b (+ c if `add`) `[rows, cols]` for a panel a `[n, rows]` and a panel b `[n, cols]`, of which the first
+/// `Registers` of each row count.
+template <int Registers>
+CTS_TILE_FOR("avx2,fma")
+inline void tile(avx2, index n, const float* a, const float* b, float alpha, float* c, index ld, bool add) {
+  eight sum[avx2::rows][Registers] = {}, factor[Registers];
+  for (; n > 0; --n, a += avx2::rows, b += avx2::cols) {
+    for (int j = 0; j < Registers; ++j) std::memcpy(&factor[j], b + 8 * j, sizeof(eight));
+    for (index r = 0; r < avx2::rows; ++r) {
+      for (int j = 0; j < Registers; ++j) sum[r][j] += a[r] * factor[j];
+    }
+  }
+  for (index r = 0; r < avx2::rows; ++r) {
+    for (int j = 0; j < Registers; ++j) {
+      eight before = {};
+      if (add) std::memcpy(&before, c + r * ld + 8 * j, sizeof before);
+      before += alpha * sum[r][j];
+      std::memcpy(c + r * ld + 8 * j, &before, sizeof before);
+    }
   }
 }
+
+/// The same in wider registers. Code for one kind of processors cannot be shared with another.
+template <int Registers>
+CTS_TILE_FOR("avx512f")
+inline void tile(avx512, index n, const float* a, const float* b, float alpha, float* c, index ld, bool add) {
+  sixteen sum[avx512::rows][Registers] = {}, factor[Registers];
+  for (; n > 0; --n, a += avx512::rows, b += avx512::cols) {
+    for (int j = 0; j < Registers; ++j) std::memcpy(&factor[j], b + 16 * j, sizeof(sixteen));
+    for (index r = 0; r < avx512::rows; ++r) {
+      for (int j = 0; j < Registers; ++j) sum[r][j] += a[r] * factor[j];
+    }
+  }
+  for (index r = 0; r < avx512::rows; ++r) {
+    for (int j = 0; j < Registers; ++j) {
+      sixteen before = {};
+      if (add) std::memcpy(&before, c + r * ld + 16 * j, sizeof before);
+      before += alpha * sum[r][j];
+      std::memcpy(c + r * ld + 16 * j, &before, sizeof before);
+    }
+  }
+}
+
+#undef CTS_TILE_FOR
+
+/// Four rows of four numbers, turned.
+inline void transpose(const float* from, index ld, float* to, index to_ld) {
+  four row[4];
+  for (index r = 0; r < 4; ++r) std::memcpy(&row[r], from + r * ld, sizeof row[r]);
+  const four low = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
+  const four high = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
+  const four low2 = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
+  const four high2 = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+  const four turned[] = {__builtin_shufflevector(low, low2, 0, 1, 4, 5), __builtin_shufflevector(low, low2, 2, 3, 6, 7),
+                         __builtin_shufflevector(high, high2, 0, 1, 4, 5),
+                         __builtin_shufflevector(high, high2, 2, 3, 6, 7)};
+  for (index r = 0; r < 4; ++r) std::memcpy(to + r * to_ld, &turned[r], sizeof turned[r]);
+}
+
+/// A panel `[n, Rows]` of a factor whose element (r, k) lies at `data[r * row + k * col]`, one of both strides being 1;
+/// rows from `have` on are 0.
+template <index Rows>
+void pack(const float* data, index row, index col, index have, index n, float* panel) {
+  if (have < Rows) {
+    std::fill_n(panel, Rows * n, 0.0f);
+    for (index r = 0; r < have; ++r) {
+      for (index k = 0; k < n; ++k) panel[k * Rows + r] = data[r * row + k * col];
+    }
+  } else if (row == 1) {
+    for (index k = 0; k < n; ++k) std::memcpy(panel + k * Rows, data + k * col, Rows * sizeof(float));
+  } else {
+    index k = 0;
+    for (; k + 4 <= n; k += 4) {
+      for (index r = 0; r < Rows; r += 4) {  // where Rows is no multiple the last four overlap with those before
+        const index first = std::min(r, Rows - 4);
+        transpose(data + first * row + k, row, panel + k * Rows + first, Rows);
+      }
+    }
+    for (; k < n; ++k) {
+      for (index r = 0; r < Rows; ++r) panel[k * Rows + r] = data[r * row + k];
+    }
+  }
+}
+
+/// Rows r .. end of a factor as panels, for the products k .. k + n; of a factor that lies `turned`, columns.
+template <index Rows>
+void pack_all(const view<const float>& factor, bool turned, index r, index end, index k, index n, float* panels) {
+  for (; r < end; r += Rows, panels += Rows * n) {
+    const float* from = turned ? factor.row(k) + r : factor.row(r) + k;
+    pack<Rows>(from, turned ? 1 : factor.ld, turned ? factor.ld : 1, std::min(Rows, end - r), n, panels);
+  }
+}
+
+/// The same as `tile` for a corner c of a tile at the edge of the result, by a whole one in `edge`.
+template <class Processor>
+void edge_tile(index n, const float* a, const float* b, float alpha, const view<float>& c, bool add, float* edge) {
+  constexpr index ld = Processor::cols;
+  for (index r = 0; add && r < c.rows; ++r) std::copy_n(c.row(r), c.cols, edge + r * ld);
+  if (c.cols <= Processor::width) {
+    tile<1>(Processor{}, n, a, b, alpha, edge, ld, add);
+  } else {
+    tile<2>(Processor{}, n, a, b, alpha, edge, ld, add);
+  }
+  for (index r = 0; r < c.rows; ++r) std::copy_n(edge + r * ld, c.cols, c.row(r));
+}
+
+/// Whether tiles are worth their padding, asked of tiles of one size so that both kinds of processors do the same.
+/// Smaller products are faster with Eigen.
+inline bool fills_tiles(index rows, index cols) {
+  const auto whole = [](index n, index of) { return (n + of - 1) / of * of; };
+  return 5 * rows * cols >= 3 * whole(rows, 8) * whole(cols, 16);
+}
+
+/// c = alpha op(a) op(b) (+ c if `add`) on the calling thread; panels lie in `memory` meanwhile.
+template <class Processor>
+void add_product(block_stack<>& memory, bool ta, bool tb, float alpha, bool add, const view<const float>& a,
+                 const view<const float>& b, const view<float>& c) {
+  constexpr index rows = Processor::rows, cols = Processor::cols;
+  constexpr index block = 32 * rows;  // rows of a whose panels stay in the second cache while those of b pass by
+  const index all = ta ? a.rows : a.cols, deep = std::min(all, depth);
+  if (all == 0 && !add) host::scale(0.0f, c);  // a sum of nothing
+  const index panels = (c.cols + cols - 1) / cols;
+  float* const edge = memory.take<float>(rows * cols + panels * cols * deep + (block + rows) * deep);
+  float *const of_b = edge + rows * cols, *const of_a = of_b + panels * cols * deep;
+  std::fill_n(edge, rows * cols, 0.0f);
+  for (index k = 0; k < all; k += depth) {
+    const index n = std::min(depth, all - k);
+    const bool more = add || k > 0;
+    pack_all<cols>(b, !tb, 0, c.cols, k, n, of_b);
+    for (index first = 0; first < c.rows; first += block) {
+      const index end = std::min(c.rows, first + block);
+      pack_all<rows>(a, ta, first, end, k, n, of_a);
+      for (index j = 0; j < c.cols; j += cols) {
+        for (index r = first; r < end; r += rows) {
+          const float *left = of_a + (r - first) * n, *right = of_b + j * n;
+          const index high = std::min(rows, end - r), wide = std::min(cols, c.cols - j);
+          if (high == rows && wide == cols) {
+            tile<2>(Processor{}, n, left, right, alpha, c.row(r) + j, c.ld, more);
+          } else {
+            edge_tile<Processor>(n, left, right, alpha, c.slice_rows(r, high).slice_cols(j, wide), more, edge);
+          }
+        }
+      }
+    }
+  }
+  memory.release();
+}
+
+}  // namespace core_tokensets::packed
+
+#endif
+
+namespace core_tokensets {
+
+/// The product that is fastest where the program runs: of float on processors with AVX2 or AVX-512 the one of this
+/// file, whatever the program was compiled for, otherwise Eigen's. Processor and shapes decide, nothing else.
+struct packed_product {
+  template <class T>
+  [[gnu::noinline]] static void multiply(block_stack<>& memory, bool ta, bool tb, T alpha, T beta,
+                                         const view<const T>& a, const view<const T>& b, const view<T>& c) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    if constexpr (std::is_same_v<T, float>) {
+      const bool wide = packed::avx512::here();
+      if (packed::fills_tiles(c.rows, c.cols) && (wide || packed::avx2::here())) {
+        if (beta != 0) host::scale(beta, c);
+        (wide ? &packed::add_product<packed::avx512> : &packed::add_product<packed::avx2>)(memory, ta, tb, alpha,
+                                                                                           beta != 0, a, b, c);
+        return;
+      }
+    }
+#endif
+    eigen_product::multiply<T>(memory, ta, tb, alpha, beta, a, b, c);
+  }
+};
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/tensor/eigen.hpp ====
+// The default backend: matrix products in pieces that depend on the shapes only, OpenMP over the pieces, and fused
+// versions of the operations that benchmarks justify. Results are the same to the bit for any number of threads.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+namespace eigen_detail {
 
 /// Softmax of one row of n numbers, scaled by `scale` before the exponential and multiplied by `weights` behind it
 /// unless they are null.
@@ -26327,9 +26580,10 @@ void softmax_row(T* x, index n, T scale, const T* weights) {
 
 }  // namespace eigen_detail
 
-/// Tensors in host memory, computed with Eigen. A copy has a workspace of its own; one value serves one caller at a
+/// Tensors in host memory. `Product` computes what one thread multiplies: `packed_product`, the plain `eigen_product`,
+/// a BLAS (`tensor/cblas.hpp`) or one of your own. A copy has a workspace of its own; one value serves one caller at a
 /// time.
-template <std::floating_point T>
+template <std::floating_point T, thread_product<T> Product = packed_product>
 class eigen_backend {
  public:
   using scalar = T;
@@ -26386,10 +26640,10 @@ class eigen_backend {
       const auto [c0, c1] = cut(c.cols, col_tiles, tile % col_tiles);
       const auto am = a.matrix(a.n0 == 1 ? 0 : i, a.n1 == 1 ? 0 : j),
                  bm = b.matrix(b.n0 == 1 ? 0 : i, b.n1 == 1 ? 0 : j);
-      eigen_detail::product<T>(workspace(), o.transpose_a, o.transpose_b, T(o.alpha), T(o.beta),
-                               o.transpose_a ? am.slice_cols(r0, r1 - r0) : am.slice_rows(r0, r1 - r0),
-                               o.transpose_b ? bm.slice_rows(c0, c1 - c0) : bm.slice_cols(c0, c1 - c0),
-                               c.matrix(i, j).slice_rows(r0, r1 - r0).slice_cols(c0, c1 - c0));
+      multiply(o.transpose_a, o.transpose_b, T(o.alpha), T(o.beta),
+               o.transpose_a ? am.slice_cols(r0, r1 - r0) : am.slice_rows(r0, r1 - r0),
+               o.transpose_b ? bm.slice_rows(c0, c1 - c0) : bm.slice_cols(c0, c1 - c0),
+               c.matrix(i, j).slice_rows(r0, r1 - r0).slice_cols(c0, c1 - c0));
     });
   }
 
@@ -26464,7 +26718,7 @@ class eigen_backend {
       } else if (start) {
         host::map(1, fn::copy{}, out, residual.empty() ? bias : residual.slice_rows(r, n));
       }
-      eigen_detail::product<T>(workspace(), false, true, T(1), start ? T(1) : T(0), x.slice_rows(r, n), weight, out);
+      multiply(false, true, T(1), start ? T(1) : T(0), x.slice_rows(r, n), weight, out);
     });
   }
 
@@ -26472,8 +26726,7 @@ class eigen_backend {
     row_tiles_of(y.rows, [&](index r, index n) {
       const auto out = pre.slice_rows(r, n);
       if (!bias.empty()) host::map(1, fn::copy{}, out, bias);
-      eigen_detail::product<T>(workspace(), false, true, T(1), bias.empty() ? T(0) : T(1), x.slice_rows(r, n), weight,
-                               out);
+      multiply(false, true, T(1), bias.empty() ? T(0) : T(1), x.slice_rows(r, n), weight, out);
       host::map(1, fn::apply_gelu{}, y.slice_rows(r, n), view<const T>(out));
     });
   }
@@ -26481,7 +26734,7 @@ class eigen_backend {
   void linear_gelu_backward_input(const_view<T> dy, const_view<T> weight, const_view<T> pre, view<T> dpre) {
     row_tiles_of(dy.rows, [&](index r, index n) {
       const auto out = dpre.slice_rows(r, n);
-      eigen_detail::product<T>(workspace(), false, false, T(1), T(0), dy.slice_rows(r, n), weight, out);
+      multiply(false, false, T(1), T(0), dy.slice_rows(r, n), weight, out);
       host::map(1, fn::multiply_gelu_derivative{}, out, pre.slice_rows(r, n));
     });
   }
@@ -26505,14 +26758,14 @@ class eigen_backend {
       const view<T> a = probabilities ? rows.matrices(probabilities, s, q.n1).matrix(0, h) : *memory;
       const auto of_query = [&](auto x) { return x.matrix(0, h).slice_rows(rows.queries().begin(s), nq); };
       const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
-      eigen_detail::product<T>(workspace(), false, true, T(1), T(0), of_query(q), of_key(k), a);
+      multiply(false, true, T(1), T(0), of_query(q), of_key(k), a);
       const T* weights = rows.key_weights<T>(s, nk).data;
       for (index r = 0; r < nq; ++r) {
         const index seen = rows.visible(s, r);
         eigen_detail::softmax_row(a.row(r), seen, scale, weights);
         std::fill(a.row(r) + seen, a.row(r) + nk, T(0));
       }
-      eigen_detail::product<T>(workspace(), false, false, T(1), T(0), a, of_key(v), of_query(out));
+      multiply(false, false, T(1), T(0), a, of_key(v), of_query(out));
     });
   }
 
@@ -26526,8 +26779,8 @@ class eigen_backend {
       const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
       const view<const T> a = rows.matrices(probabilities, s, q.n1).matrix(0, h);
       const view<T> ds = *memory;
-      eigen_detail::product<T>(workspace(), true, false, T(1), T(0), a, of_query(dout), of_key(dv));
-      eigen_detail::product<T>(workspace(), false, true, T(1), T(0), of_query(dout), of_key(v), ds);
+      multiply(true, false, T(1), T(0), a, of_query(dout), of_key(dv));
+      multiply(false, true, T(1), T(0), of_query(dout), of_key(v), ds);
       if (dprobabilities)
         host::map(1, fn::copy{}, rows.matrices(dprobabilities, s, q.n1).matrix(0, h), view<const T>(ds));
       for (index r = 0; r < nq; ++r) {
@@ -26536,8 +26789,8 @@ class eigen_backend {
         const T inner = host::fold<T>(nk, fn::plus{}, [&](index c) { return pa[c] * pd[c]; });
         simd_for(0, nk, [=](index c) { pd[c] = pa[c] * (pd[c] - inner) * scale; });
       }
-      eigen_detail::product<T>(workspace(), false, false, T(1), T(0), ds, of_key(k), of_query(dq));
-      eigen_detail::product<T>(workspace(), true, false, T(1), T(0), ds, of_query(q), of_key(dk));
+      multiply(false, false, T(1), T(0), ds, of_key(k), of_query(dq));
+      multiply(true, false, T(1), T(0), ds, of_query(q), of_key(dk));
     });
   }
 
@@ -26551,6 +26804,9 @@ class eigen_backend {
   static std::pair<index, index> cut(index extent, index pieces, index i) {
     const index step = ((extent + pieces - 1) / pieces + 15) / 16 * 16;
     return {std::min(extent, i * step), std::min(extent, (i + 1) * step)};
+  }
+  void multiply(bool ta, bool tb, T alpha, T beta, const view<const T>& a, const view<const T>& b, const view<T>& c) {
+    Product::multiply(workspace(), ta, tb, alpha, beta, a, b, c);
   }
   template <class Body>
   void row_tiles_of(index rows, const Body& body) {

@@ -1,8 +1,7 @@
 #pragma once
-// The default backend: Eigen's matrix product on pieces that depend on the shapes only, OpenMP over the pieces, and
-// fused versions of the operations that benchmarks justify. Results are the same to the bit for any number of threads.
+// The default backend: matrix products in pieces that depend on the shapes only, OpenMP over the pieces, and fused
+// versions of the operations that benchmarks justify. Results are the same to the bit for any number of threads.
 
-#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -14,6 +13,7 @@
 #include "core_tokensets/tensor/backend.hpp"
 #include "core_tokensets/tensor/host_buffer.hpp"
 #include "core_tokensets/tensor/host_kernels.hpp"
+#include "core_tokensets/tensor/packed_product.hpp"
 #include "core_tokensets/tensor/sequences.hpp"
 #include "core_tokensets/tensor/tensor.hpp"
 #include "core_tokensets/tensor/workspace.hpp"
@@ -21,104 +21,6 @@
 namespace core_tokensets {
 
 namespace eigen_detail {
-
-/// How Eigen blocks a product, with the memory for packed factors from a stack that is reused; left to itself it takes
-/// them from malloc wherever they are larger than 128 KiB.
-template <class T>
-class packing : public Eigen::internal::gemm_blocking_space<Eigen::RowMajor, T, T, Eigen::Dynamic, Eigen::Dynamic,
-                                                            Eigen::Dynamic, 1, false> {
- public:
-  packing(block_stack<>& stack, index rows, index cols, index depth)
-      : packing::gemm_blocking_space(rows, cols, depth, 1, true), stack_(stack) {
-    constexpr index line = 64 / sizeof(T);
-    const index of_a = (this->kc() * this->mc() + line - 1) / line * line, of_b = this->kc() * this->nc();
-    this->m_blockA = stack.template take<T>(of_a + of_b);
-    this->m_blockB = this->m_blockA + of_a;
-  }
-  ~packing() {
-    this->m_blockA = this->m_blockB = nullptr;  // not Eigen's to free
-    stack_.release();
-  }
-  packing(const packing&) = delete;
-  packing& operator=(const packing&) = delete;
-
- private:
-  block_stack<>& stack_;
-};
-
-/// Where the numbers of op(M) lie: element (r, c) at `data[r * row + c * col]`.
-template <class T>
-struct factor {
-  const T* data;
-  index row, col;
-
-  factor(const view<const T>& v, bool transpose) : data(v.data), row(transpose ? 1 : v.ld), col(transpose ? v.ld : 1) {}
-};
-
-/// c += alpha a b `[rows, cols]`, without packing: for vectors and matrices of a few numbers.
-template <class T>
-void add_small_product(index rows, index cols, index depth, T alpha, const factor<T>& a, const factor<T>& b,
-                       const view<T>& c) {
-  const bool dots = a.col == 1 && b.row == 1;
-  for (index r = 0; r < rows; ++r) {
-    const T* from = a.data + r * a.row;
-    T* to = c.row(r);
-    for (index j = 0; dots && j < cols; ++j) {
-      const T* column = b.data + j * b.col;
-      to[j] += alpha * host::fold<T>(depth, fn::plus{}, [=](index k) { return from[k] * column[k]; });
-    }
-    for (index k = 0; !dots && k < depth; ++k) {
-      const T times = alpha * from[k * a.col];
-      const T* row = b.data + k * b.row;
-      if (b.col == 1) {
-        simd_for(0, cols, [=](index j) { to[j] += times * row[j]; });
-      } else {
-        for (index j = 0; j < cols; ++j) to[j] += times * row[j * b.col];
-      }
-    }
-  }
-}
-
-/// c += alpha op(a) op(b), both orders known: Eigen's product called directly, on the calling thread only and with
-/// memory of ours. Its expressions would compile ten times as much for the same loop.
-template <bool TransposeA, bool TransposeB, class T>
-void add_large_product(block_stack<>& memory, index depth, T alpha, const view<const T>& a, const view<const T>& b,
-                       const view<T>& c) {
-  constexpr auto order = [](bool transpose) { return transpose ? Eigen::ColMajor : Eigen::RowMajor; };
-  packing<T> blocking(memory, c.rows, c.cols, depth);
-  Eigen::internal::general_matrix_matrix_product<index, T, order(TransposeA), false, T, order(TransposeB), false,
-                                                 Eigen::RowMajor, 1>::run(c.rows, c.cols, depth, a.data, a.ld, b.data,
-                                                                          b.ld, c.data, 1, c.ld, alpha, blocking);
-}
-
-/// c = alpha op(a) op(b) + beta c on the calling thread; packed factors lie in `memory` meanwhile. Not inlined: one
-/// instance of each product a program.
-template <class T>
-[[gnu::noinline]] void product(block_stack<>& memory, bool ta, bool tb, T alpha, T beta, view<const T> a,
-                               view<const T> b, view<T> c) {
-  if (c.rows == 0 || c.cols == 0) return;
-  const index depth = ta ? a.rows : a.cols;
-  for (index r = 0; r < c.rows; ++r) {
-    T* row = c.row(r);
-    if (beta == T(0)) {
-      std::fill_n(row, c.cols, T(0));
-    } else if (beta != T(1)) {
-      simd_for(0, c.cols, [=](index i) { row[i] *= beta; });
-    }
-  }
-  if (depth == 0) return;
-  if (c.rows == 1 || c.cols == 1 || c.rows + c.cols + depth < EIGEN_GEMM_TO_COEFFBASED_THRESHOLD) {
-    add_small_product<T>(c.rows, c.cols, depth, alpha, {a, ta}, {b, tb}, c);
-  } else if (ta && tb) {
-    add_large_product<true, true>(memory, depth, alpha, a, b, c);
-  } else if (ta) {
-    add_large_product<true, false>(memory, depth, alpha, a, b, c);
-  } else if (tb) {
-    add_large_product<false, true>(memory, depth, alpha, a, b, c);
-  } else {
-    add_large_product<false, false>(memory, depth, alpha, a, b, c);
-  }
-}
 
 /// Softmax of one row of n numbers, scaled by `scale` before the exponential and multiplied by `weights` behind it
 /// unless they are null.
@@ -133,9 +35,10 @@ void softmax_row(T* x, index n, T scale, const T* weights) {
 
 }  // namespace eigen_detail
 
-/// Tensors in host memory, computed with Eigen. A copy has a workspace of its own; one value serves one caller at a
+/// Tensors in host memory. `Product` computes what one thread multiplies: `packed_product`, the plain `eigen_product`,
+/// a BLAS (`tensor/cblas.hpp`) or one of your own. A copy has a workspace of its own; one value serves one caller at a
 /// time.
-template <std::floating_point T>
+template <std::floating_point T, thread_product<T> Product = packed_product>
 class eigen_backend {
  public:
   using scalar = T;
@@ -192,10 +95,10 @@ class eigen_backend {
       const auto [c0, c1] = cut(c.cols, col_tiles, tile % col_tiles);
       const auto am = a.matrix(a.n0 == 1 ? 0 : i, a.n1 == 1 ? 0 : j),
                  bm = b.matrix(b.n0 == 1 ? 0 : i, b.n1 == 1 ? 0 : j);
-      eigen_detail::product<T>(workspace(), o.transpose_a, o.transpose_b, T(o.alpha), T(o.beta),
-                               o.transpose_a ? am.slice_cols(r0, r1 - r0) : am.slice_rows(r0, r1 - r0),
-                               o.transpose_b ? bm.slice_rows(c0, c1 - c0) : bm.slice_cols(c0, c1 - c0),
-                               c.matrix(i, j).slice_rows(r0, r1 - r0).slice_cols(c0, c1 - c0));
+      multiply(o.transpose_a, o.transpose_b, T(o.alpha), T(o.beta),
+               o.transpose_a ? am.slice_cols(r0, r1 - r0) : am.slice_rows(r0, r1 - r0),
+               o.transpose_b ? bm.slice_rows(c0, c1 - c0) : bm.slice_cols(c0, c1 - c0),
+               c.matrix(i, j).slice_rows(r0, r1 - r0).slice_cols(c0, c1 - c0));
     });
   }
 
@@ -270,7 +173,7 @@ class eigen_backend {
       } else if (start) {
         host::map(1, fn::copy{}, out, residual.empty() ? bias : residual.slice_rows(r, n));
       }
-      eigen_detail::product<T>(workspace(), false, true, T(1), start ? T(1) : T(0), x.slice_rows(r, n), weight, out);
+      multiply(false, true, T(1), start ? T(1) : T(0), x.slice_rows(r, n), weight, out);
     });
   }
 
@@ -278,8 +181,7 @@ class eigen_backend {
     row_tiles_of(y.rows, [&](index r, index n) {
       const auto out = pre.slice_rows(r, n);
       if (!bias.empty()) host::map(1, fn::copy{}, out, bias);
-      eigen_detail::product<T>(workspace(), false, true, T(1), bias.empty() ? T(0) : T(1), x.slice_rows(r, n), weight,
-                               out);
+      multiply(false, true, T(1), bias.empty() ? T(0) : T(1), x.slice_rows(r, n), weight, out);
       host::map(1, fn::apply_gelu{}, y.slice_rows(r, n), view<const T>(out));
     });
   }
@@ -287,7 +189,7 @@ class eigen_backend {
   void linear_gelu_backward_input(const_view<T> dy, const_view<T> weight, const_view<T> pre, view<T> dpre) {
     row_tiles_of(dy.rows, [&](index r, index n) {
       const auto out = dpre.slice_rows(r, n);
-      eigen_detail::product<T>(workspace(), false, false, T(1), T(0), dy.slice_rows(r, n), weight, out);
+      multiply(false, false, T(1), T(0), dy.slice_rows(r, n), weight, out);
       host::map(1, fn::multiply_gelu_derivative{}, out, pre.slice_rows(r, n));
     });
   }
@@ -311,14 +213,14 @@ class eigen_backend {
       const view<T> a = probabilities ? rows.matrices(probabilities, s, q.n1).matrix(0, h) : *memory;
       const auto of_query = [&](auto x) { return x.matrix(0, h).slice_rows(rows.queries().begin(s), nq); };
       const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
-      eigen_detail::product<T>(workspace(), false, true, T(1), T(0), of_query(q), of_key(k), a);
+      multiply(false, true, T(1), T(0), of_query(q), of_key(k), a);
       const T* weights = rows.key_weights<T>(s, nk).data;
       for (index r = 0; r < nq; ++r) {
         const index seen = rows.visible(s, r);
         eigen_detail::softmax_row(a.row(r), seen, scale, weights);
         std::fill(a.row(r) + seen, a.row(r) + nk, T(0));
       }
-      eigen_detail::product<T>(workspace(), false, false, T(1), T(0), a, of_key(v), of_query(out));
+      multiply(false, false, T(1), T(0), a, of_key(v), of_query(out));
     });
   }
 
@@ -332,8 +234,8 @@ class eigen_backend {
       const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
       const view<const T> a = rows.matrices(probabilities, s, q.n1).matrix(0, h);
       const view<T> ds = *memory;
-      eigen_detail::product<T>(workspace(), true, false, T(1), T(0), a, of_query(dout), of_key(dv));
-      eigen_detail::product<T>(workspace(), false, true, T(1), T(0), of_query(dout), of_key(v), ds);
+      multiply(true, false, T(1), T(0), a, of_query(dout), of_key(dv));
+      multiply(false, true, T(1), T(0), of_query(dout), of_key(v), ds);
       if (dprobabilities)
         host::map(1, fn::copy{}, rows.matrices(dprobabilities, s, q.n1).matrix(0, h), view<const T>(ds));
       for (index r = 0; r < nq; ++r) {
@@ -342,8 +244,8 @@ class eigen_backend {
         const T inner = host::fold<T>(nk, fn::plus{}, [&](index c) { return pa[c] * pd[c]; });
         simd_for(0, nk, [=](index c) { pd[c] = pa[c] * (pd[c] - inner) * scale; });
       }
-      eigen_detail::product<T>(workspace(), false, false, T(1), T(0), ds, of_key(k), of_query(dq));
-      eigen_detail::product<T>(workspace(), true, false, T(1), T(0), ds, of_query(q), of_key(dk));
+      multiply(false, false, T(1), T(0), ds, of_key(k), of_query(dq));
+      multiply(true, false, T(1), T(0), ds, of_query(q), of_key(dk));
     });
   }
 
@@ -357,6 +259,9 @@ class eigen_backend {
   static std::pair<index, index> cut(index extent, index pieces, index i) {
     const index step = ((extent + pieces - 1) / pieces + 15) / 16 * 16;
     return {std::min(extent, i * step), std::min(extent, (i + 1) * step)};
+  }
+  void multiply(bool ta, bool tb, T alpha, T beta, const view<const T>& a, const view<const T>& b, const view<T>& c) {
+    Product::multiply(workspace(), ta, tb, alpha, beta, a, b, c);
   }
   template <class Body>
   void row_tiles_of(index rows, const Body& body) {

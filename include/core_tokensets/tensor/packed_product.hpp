@@ -1,5 +1,5 @@
 #pragma once
-// The product of matrices of float on processors with AVX2 or AVX-512, which is found out when the program runs: both
+// The product of matrices of float on processors with AVX2 or AVX-512, which is found out when the program runs:
 // factors are packed into panels that the innermost loop reads one number behind the other (Goto and van de Geijn,
 // Anatomy of high-performance matrix multiplication, 2008).
 
@@ -40,46 +40,70 @@ struct avx512 {
   static bool here() { return __builtin_cpu_supports("avx512f"); }
 };
 
-/// c = alpha a b (+ c if `add`) `[rows, cols]` for a panel a `[n, rows]` and a panel b `[n, cols]`, of which the first
+/// Where the rows of a tile lie in the left factor: element (r, k) at `data[r * row + k * step]`.
+struct rows_of {
+  const float* data;
+  index row, step;
+};
+
+/// c = alpha a b (+ c if `add`) `[rows, cols]` for a `[rows, n]` and a panel b `[n, cols]`, of which the first
 /// `Registers` of each row count.
 template <int Registers>
 CTS_TILE_FOR("avx2,fma")
-inline void tile(avx2, index n, const float* a, const float* b, float alpha, float* c, index ld, bool add) {
-  eight sum[avx2::rows][Registers] = {}, factor[Registers];
-  for (; n > 0; --n, a += avx2::rows, b += avx2::cols) {
+inline void tile(avx2, index n, const rows_of& a, const float* b, float alpha, float* c, index ld, bool add) {
+  eight sum[avx2::rows][Registers], factor[Registers];
+  for (index r = 0; r < avx2::rows; ++r) {
+    for (int j = 0; j < Registers; ++j) sum[r][j] = eight{};
+  }
+  const float* column = a.data;
+  for (const index row = a.row, step = a.step; n > 0; --n, column += step, b += avx2::cols) {
     for (int j = 0; j < Registers; ++j) std::memcpy(&factor[j], b + 8 * j, sizeof(eight));
     for (index r = 0; r < avx2::rows; ++r) {
-      for (int j = 0; j < Registers; ++j) sum[r][j] += a[r] * factor[j];
+      for (int j = 0; j < Registers; ++j) sum[r][j] += column[r * row] * factor[j];
     }
   }
   for (index r = 0; r < avx2::rows; ++r) {
+    for (int j = 0; j < Registers; ++j) sum[r][j] *= alpha;
+  }
+  for (index r = 0; add && r < avx2::rows; ++r) {
     for (int j = 0; j < Registers; ++j) {
-      eight before = {};
-      if (add) std::memcpy(&before, c + r * ld + 8 * j, sizeof before);
-      before += alpha * sum[r][j];
-      std::memcpy(c + r * ld + 8 * j, &before, sizeof before);
+      eight before;
+      std::memcpy(&before, c + r * ld + 8 * j, sizeof before);
+      sum[r][j] += before;
     }
+  }
+  for (index r = 0; r < avx2::rows; ++r) {
+    for (int j = 0; j < Registers; ++j) std::memcpy(c + r * ld + 8 * j, &sum[r][j], sizeof(eight));
   }
 }
 
 /// The same in wider registers. Code for one kind of processors cannot be shared with another.
 template <int Registers>
 CTS_TILE_FOR("avx512f")
-inline void tile(avx512, index n, const float* a, const float* b, float alpha, float* c, index ld, bool add) {
-  sixteen sum[avx512::rows][Registers] = {}, factor[Registers];
-  for (; n > 0; --n, a += avx512::rows, b += avx512::cols) {
+inline void tile(avx512, index n, const rows_of& a, const float* b, float alpha, float* c, index ld, bool add) {
+  sixteen sum[avx512::rows][Registers], factor[Registers];
+  for (index r = 0; r < avx512::rows; ++r) {
+    for (int j = 0; j < Registers; ++j) sum[r][j] = sixteen{};
+  }
+  const float* column = a.data;
+  for (const index row = a.row, step = a.step; n > 0; --n, column += step, b += avx512::cols) {
     for (int j = 0; j < Registers; ++j) std::memcpy(&factor[j], b + 16 * j, sizeof(sixteen));
     for (index r = 0; r < avx512::rows; ++r) {
-      for (int j = 0; j < Registers; ++j) sum[r][j] += a[r] * factor[j];
+      for (int j = 0; j < Registers; ++j) sum[r][j] += column[r * row] * factor[j];
     }
   }
   for (index r = 0; r < avx512::rows; ++r) {
+    for (int j = 0; j < Registers; ++j) sum[r][j] *= alpha;
+  }
+  for (index r = 0; add && r < avx512::rows; ++r) {
     for (int j = 0; j < Registers; ++j) {
-      sixteen before = {};
-      if (add) std::memcpy(&before, c + r * ld + 16 * j, sizeof before);
-      before += alpha * sum[r][j];
-      std::memcpy(c + r * ld + 16 * j, &before, sizeof before);
+      sixteen before;
+      std::memcpy(&before, c + r * ld + 16 * j, sizeof before);
+      sum[r][j] += before;
     }
+  }
+  for (index r = 0; r < avx512::rows; ++r) {
+    for (int j = 0; j < Registers; ++j) std::memcpy(c + r * ld + 16 * j, &sum[r][j], sizeof(sixteen));
   }
 }
 
@@ -135,7 +159,7 @@ void pack_all(const view<const float>& factor, bool turned, index r, index end, 
 
 /// The same as `tile` for a corner c of a tile at the edge of the result, by a whole one in `edge`.
 template <class Processor>
-void edge_tile(index n, const float* a, const float* b, float alpha, const view<float>& c, bool add, float* edge) {
+void edge_tile(index n, const rows_of& a, const float* b, float alpha, const view<float>& c, bool add, float* edge) {
   constexpr index ld = Processor::cols;
   for (index r = 0; add && r < c.rows; ++r) std::copy_n(c.row(r), c.cols, edge + r * ld);
   if (c.cols <= Processor::width) {
@@ -153,16 +177,16 @@ inline bool fills_tiles(index rows, index cols) {
   return 5 * rows * cols >= 3 * whole(rows, 8) * whole(cols, 16);
 }
 
-/// c = alpha op(a) op(b) (+ c if `add`) on the calling thread; panels lie in `memory` meanwhile.
+/// c = alpha op(a) op(b) (+ c if `add`) on the calling thread; panels lie in `memory` meanwhile. Of a left factor that
+/// is not turned only what is left at the end is packed: its rows are read where they are.
 template <class Processor>
 void add_product(block_stack<>& memory, bool ta, bool tb, float alpha, bool add, const view<const float>& a,
                  const view<const float>& b, const view<float>& c) {
   constexpr index rows = Processor::rows, cols = Processor::cols;
-  constexpr index block = 32 * rows;  // rows of a whose panels stay in the second cache while those of b pass by
-  const index all = ta ? a.rows : a.cols, deep = std::min(all, depth);
+  constexpr index block = 32 * rows;  // rows of a that stay in the second cache while panels of b pass by
+  const index all = ta ? a.rows : a.cols, deep = std::min(all, depth), panels = (c.cols + cols - 1) / cols;
   if (all == 0 && !add) host::scale(0.0f, c);  // a sum of nothing
-  const index panels = (c.cols + cols - 1) / cols;
-  float* const edge = memory.take<float>(rows * cols + panels * cols * deep + (block + rows) * deep);
+  float* const edge = memory.take<float>(rows * cols + panels * cols * deep + (ta ? block : rows) * deep);
   float *const of_b = edge + rows * cols, *const of_a = of_b + panels * cols * deep;
   std::fill_n(edge, rows * cols, 0.0f);
   for (index k = 0; k < all; k += depth) {
@@ -170,16 +194,17 @@ void add_product(block_stack<>& memory, bool ta, bool tb, float alpha, bool add,
     const bool more = add || k > 0;
     pack_all<cols>(b, !tb, 0, c.cols, k, n, of_b);
     for (index first = 0; first < c.rows; first += block) {
-      const index end = std::min(c.rows, first + block);
-      pack_all<rows>(a, ta, first, end, k, n, of_a);
+      const index end = std::min(c.rows, first + block), packed_from = ta ? first : end - (end - first) % rows;
+      pack_all<rows>(a, ta, packed_from, end, k, n, of_a);
       for (index j = 0; j < c.cols; j += cols) {
         for (index r = first; r < end; r += rows) {
-          const float *left = of_a + (r - first) * n, *right = of_b + j * n;
+          const rows_of left =
+              r < packed_from ? rows_of{a.row(r) + k, a.ld, 1} : rows_of{of_a + (r - packed_from) * n, 1, rows};
           const index high = std::min(rows, end - r), wide = std::min(cols, c.cols - j);
           if (high == rows && wide == cols) {
-            tile<2>(Processor{}, n, left, right, alpha, c.row(r) + j, c.ld, more);
+            tile<2>(Processor{}, n, left, of_b + j * n, alpha, c.row(r) + j, c.ld, more);
           } else {
-            edge_tile<Processor>(n, left, right, alpha, c.slice_rows(r, high).slice_cols(j, wide), more, edge);
+            edge_tile<Processor>(n, left, of_b + j * n, alpha, c.slice_rows(r, high).slice_cols(j, wide), more, edge);
           }
         }
       }

@@ -11,7 +11,7 @@ TEST_CASE("xtensor<float> conforms", "[backend]") { conformance::check_backend(c
 TEST_CASE("xtensor<double> conforms", "[backend]") { conformance::check_backend(cts::xtensor_backend<double>()); }
 
 TEST_CASE("products do not depend on the threads that OpenBLAS was told to use", "[xtensor]") {
-  using namespace cts::xtensor_detail;
+  using namespace cts::blas_detail;
   if (openblas_set_num_threads == nullptr) {
     WARN("this BLAS is not OpenBLAS: " << cts::blas_description());
     return;

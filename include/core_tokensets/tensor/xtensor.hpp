@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
-#include <string>
 #include <utility>
 #include <vector>
 #if __has_include(<xtensor/containers/xadapt.hpp>)  // xtensor 0.26 and later
@@ -24,6 +23,7 @@
 #endif
 
 #include "core_tokensets/tensor/backend.hpp"
+#include "core_tokensets/tensor/blas_threads.hpp"
 #include "core_tokensets/tensor/host_buffer.hpp"
 #include "core_tokensets/tensor/host_kernels.hpp"
 #include "core_tokensets/tensor/interop.hpp"
@@ -33,42 +33,12 @@ namespace core_tokensets {
 
 namespace xtensor_detail {
 
-// Null unless the program is linked to OpenBLAS.
-extern "C" {
-[[gnu::weak]] char* openblas_get_config();
-[[gnu::weak]] int openblas_get_parallel();
-[[gnu::weak]] int openblas_get_num_threads();
-[[gnu::weak]] void openblas_set_num_threads(int);
-}
-
 /// False where xtensor-blas was told to do without a BLAS; its own loops are some 60 times slower.
 #if defined(HAVE_CBLAS) && !defined(XTENSOR_USE_FLENS_BLAS)
 inline constexpr bool has_cblas = true;
 #else
 inline constexpr bool has_cblas = false;
 #endif
-
-/// Threads come from the pieces of the work, so that results do not depend on their number: an OpenBLAS with threads of
-/// its own is switched to one, for the whole program.
-inline void use_one_blas_thread() {
-  constexpr int own_threads = 1;  // what openblas_get_parallel() says of a build with POSIX threads
-  if (openblas_get_parallel != nullptr && openblas_get_num_threads != nullptr && openblas_set_num_threads != nullptr &&
-      openblas_get_parallel() == own_threads && openblas_get_num_threads() != 1) {
-    openblas_set_num_threads(1);
-  }
-}
-
-/// While it lives, a BLAS that takes its threads from OpenMP has one on the calling thread.
-class one_openmp_thread {
- public:
-#ifdef _OPENMP
-  one_openmp_thread() : threads_(omp_get_max_threads()) { omp_set_num_threads(1); }
-  ~one_openmp_thread() { omp_set_num_threads(threads_); }
-
- private:
-  int threads_;
-#endif
-};
 
 /// c = alpha op(a) op(b) + beta c on the calling thread.
 template <class T>
@@ -103,12 +73,6 @@ void exp_minus(T* x, index n, T top) {
 }
 
 }  // namespace xtensor_detail
-
-/// The library that the program's matrix products come from, as it describes itself.
-inline std::string blas_description() {
-  using xtensor_detail::openblas_get_config;
-  return openblas_get_config == nullptr ? "a BLAS other than OpenBLAS" : openblas_get_config();
-}
 
 /// A matrix as an xtensor expression on the same memory. A strided view of an adaptor: an adaptor with strides of its
 /// own would also touch what lies between the rows.
@@ -170,7 +134,7 @@ class xtensor_backend {
   template <class Body>
   void parallel(index n, const Body& body) {
     parallel_for(threads_, n, [&](index i) {
-      [[maybe_unused]] const xtensor_detail::one_openmp_thread guard;
+      [[maybe_unused]] const blas_detail::one_openmp_thread guard;
       body(i);
     });
   }
@@ -181,7 +145,7 @@ class xtensor_backend {
     for (const index n : {a.rows, a.cols, b.rows, b.cols, a.ld, b.ld, c.ld}) {
       require(n <= std::numeric_limits<xt::blas_index_t>::max(), "gemm: BLAS does not count up to ", n);
     }
-    xtensor_detail::use_one_blas_thread();
+    blas_detail::use_one_thread();
     const index row_pieces = pieces(c.rows), col_pieces = c.rows >= c.cols ? 1 : pieces(c.cols);
     const index per_matrix = row_pieces * col_pieces;
     parallel(c.n0 * c.n1 * per_matrix, [&](index piece) {

@@ -1,0 +1,22 @@
+# Defines core_tokensets::cblas, which programs that include core_tokensets/tensor/cblas_product.hpp link in addition, where
+# a BLAS with the CBLAS interface and its header are installed. Used here and by the installed package.
+if(TARGET core_tokensets::cblas)
+  return()
+endif()
+find_package(BLAS QUIET)
+find_path(CTS_CBLAS_INCLUDE_DIR cblas.h PATH_SUFFIXES openblas blis)
+if(BLAS_FOUND AND CTS_CBLAS_INCLUDE_DIR)
+  include(CheckCXXSourceCompiles)
+  set(CMAKE_REQUIRED_LIBRARIES ${BLAS_LIBRARIES})
+  set(CMAKE_REQUIRED_INCLUDES ${CTS_CBLAS_INCLUDE_DIR})
+  check_cxx_source_compiles("#include <cblas.h>
+    int main() { float x = 1; return int(cblas_sdot(1, &x, 1, &x, 1)) - 1; }" CTS_CBLAS_WORKS)
+  unset(CMAKE_REQUIRED_LIBRARIES)
+  unset(CMAKE_REQUIRED_INCLUDES)
+  if(CTS_CBLAS_WORKS)
+    add_library(core_tokensets_cblas INTERFACE IMPORTED GLOBAL)
+    add_library(core_tokensets::cblas ALIAS core_tokensets_cblas)
+    target_include_directories(core_tokensets_cblas INTERFACE ${CTS_CBLAS_INCLUDE_DIR})
+    target_link_libraries(core_tokensets_cblas INTERFACE core_tokensets::core_tokensets ${BLAS_LIBRARIES})
+  endif()
+endif()

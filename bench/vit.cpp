@@ -1,6 +1,7 @@
 // Images a second of a ViT: training step, inference, replay of a tenth of the tokens, two attributions; one JSON line
-// each. With --peer, a command that prints such lines for the same cases (`--cases NAME --work train,forward,replay`)
-// is run in turn with ours, and the last lines are the ratios of the medians, ours over the peer's.
+// each, the first three with their share of what the processor can multiply and add at most. With --peer, a command
+// that prints such lines for the same cases (`--cases NAME --work train,forward,replay`) is run in turn with ours, and
+// the last lines are the ratios of the medians, ours over the peer's.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "core_tokensets/core_tokensets.hpp"
+#include "machine.hpp"
 
 namespace cts = core_tokensets;
 using backend = cts::eigen_backend<float>;
@@ -54,11 +56,29 @@ double median_of(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+/// Multiplications and additions that a forward pass over the batch computes: all tokens in all blocks but the last, of
+/// which nothing but the class token is read, so there the others have keys and values alone.
+double forward_flops(const cts::vit_config& c, const cts::token_batch& batch) {
+  const auto d = static_cast<double>(c.dim), wide = static_cast<double>(c.hidden());
+  double flops = 0;
+  for (cts::index s = 0; s < batch.samples(); ++s) {
+    const double patches = static_cast<double>(batch.offsets[static_cast<std::size_t>(s) + 1] -
+                                               batch.offsets[static_cast<std::size_t>(s)]),
+                 n = patches + 1;
+    const auto block = [&](double rows) { return rows * (2 * d * d + 2 * d * wide + 2 * n * d) + n * 2 * d * d; };
+    flops += patches * static_cast<double>(batch.patch_dim) * d + static_cast<double>(c.depth - 1) * block(n) +
+             block(1) + d * static_cast<double>(c.classes);
+  }
+  return 2 * flops;
+}
+
 /// Images a second of each work, one entry a round.
 using readings = std::map<std::string, std::vector<double>>;
 
+/// `flops`: what the work computes, and what the processor could at most in a second; 0 where nobody counted.
 template <class Job>
-void measure(const bench_case& c, const char* work, int repeats, int threads, const Job& job, readings& found) {
+void measure(const bench_case& c, const char* work, int repeats, int threads, const Job& job, readings& found,
+             double flops = 0, double most = 1) {
   std::vector<double> seconds;
   for (int i = 0; i < repeats + 2; ++i) {
     const auto start = std::chrono::steady_clock::now();
@@ -67,8 +87,10 @@ void measure(const bench_case& c, const char* work, int repeats, int threads, co
   }
   const double median = median_of(seconds);
   found[work].push_back(c.batch / median);
-  std::printf("{\"case\": \"%s\", \"work\": \"%s\", \"threads\": %d, \"images_per_s\": %.2f, \"median_ms\": %.2f}\n",
+  std::printf("{\"case\": \"%s\", \"work\": \"%s\", \"threads\": %d, \"images_per_s\": %.2f, \"median_ms\": %.2f",
               c.name, work, threads, c.batch / median, median * 1e3);
+  if (flops > 0) std::printf(", \"of_the_most\": %.2f", flops / median / most);
+  std::printf("}\n");
   std::fflush(stdout);
 }
 
@@ -87,7 +109,8 @@ void run_peer(const std::string& command, const char* name, readings& found) {
   }
 }
 
-void run(const bench_case& c, int repeats, int threads, bool attributions, readings& found) {
+void run(const bench_case& c, int repeats, int threads, bool attributions, const bench::machine& machine,
+         readings& found) {
   backend b(threads);
   cts::vit<backend> model(b, c.config);
   cts::vit_tape<backend> tape, inference;
@@ -104,12 +127,13 @@ void run(const bench_case& c, int repeats, int threads, bool attributions, readi
     cts::step(b, cts::adamw{.learning_rate = 1e-4, .weight_decay = 0.01}, state, model.parameters(), gradients);
   };
   const auto whole = noise(c.config, c.batch, 1), tenth = noise(c.config, c.batch, 0.1);
+  const double most = 1e9 * machine.gflops, of_whole = forward_flops(c.config, whole);
   measure(
-      c, "train", repeats, b.threads(), [&] { train(whole); }, found);
+      c, "train", repeats, b.threads(), [&] { train(whole); }, found, 3 * of_whole, most);
   measure(
-      c, "forward", repeats, b.threads(), [&] { cts::forward(b, model, whole, inference); }, found);
+      c, "forward", repeats, b.threads(), [&] { cts::forward(b, model, whole, inference); }, found, of_whole, most);
   measure(
-      c, "replay", repeats, b.threads(), [&] { train(tenth); }, found);
+      c, "replay", repeats, b.threads(), [&] { train(tenth); }, found, 3 * forward_flops(c.config, tenth), most);
   if (!attributions) return;
   cts::attribution_workspace<backend> workspace;
   measure(
@@ -142,6 +166,9 @@ int main(int argc, char** argv) {
   app.add_option("--threads", threads, "0: as many as there are");
   app.add_option("--peer", peer, "command to compare with");
   CLI11_PARSE(app, argc, argv);
+  threads = threads > 0 ? threads : cts::default_threads();
+  const bench::machine machine = bench::measure_machine(threads);
+  bench::print(machine, threads);
   for (const std::string& name : names) {
     const auto c =
         std::find_if(std::begin(cases), std::end(cases), [&](const auto& known) { return name == known.name; });
@@ -151,7 +178,7 @@ int main(int argc, char** argv) {
     }
     readings ours, theirs;
     for (int round = 0; round < (peer.empty() ? 1 : rounds); ++round) {
-      run(*c, repeats, threads, round == 0, ours);
+      run(*c, repeats, threads, round == 0, machine, ours);
       if (!peer.empty()) run_peer(peer, c->name, theirs);
     }
     compare(*c, ours, theirs);

@@ -96,6 +96,7 @@ void add_pictures(core_tokensets::json& results, const core_tokensets::dataset& 
                   const core_tokensets::dataset& test);
 /// The classes that are measured in other tasks and not in this one, by the names of tasks: {"sketches": ["cow"]}.
 core_tokensets::json not_measured_in_tasks(const core_tokensets::task_stream& stream);
+void tell_not_measured(const core_tokensets::json& classes_in_tasks);
 
 void print_heading();
 void print_line(const std::string& name, const core_tokensets::json& results);

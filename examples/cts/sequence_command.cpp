@@ -184,6 +184,13 @@ cts::json not_measured_in_tasks(const cts::task_stream& stream) {
   return found;
 }
 
+void tell_not_measured(const cts::json& classes_in_tasks) {
+  for (const auto& [task, names] : classes_in_tasks.items()) {
+    const auto classes = names.get<std::vector<std::string>>();
+    std::printf("no test pictures of %s in %s\n", cts::detail::some_names(classes, 20).c_str(), task.c_str());
+  }
+}
+
 namespace {
 
 sequence_outcome run_or_check(const sequence_arguments& a, bool only_check) {

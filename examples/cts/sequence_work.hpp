@@ -175,11 +175,7 @@ struct sequence_work {
     const cts::dataset& train = stream.data().train;
     if (a.tells) tell_pictures(train, stream.data().test);
     const cts::json not_measured = not_measured_in_tasks(stream);
-    for (const auto& [name, classes] : not_measured.items()) {
-      if (a.tells)
-        std::printf("no test pictures of %s in %s\n",
-                    cts::detail::some_names(classes.get<std::vector<std::string>>(), 20).c_str(), name.c_str());
-    }
+    if (a.tells) tell_not_measured(not_measured);
     std::vector<std::string> notes;
     auto model = first_model(b, a, train, cts::seen_classes(stream[0]), notes);
     auto config = config_of(a, model.config());

@@ -14,12 +14,11 @@
 #endif
 
 namespace cts = core_tokensets;
-using cts::index;
 
 namespace {
 
 struct shape {
-  index rows, cols, depth;
+  cts::index rows, cols, depth;
   bool ta, tb;
   const char* what;
 };
@@ -41,7 +40,7 @@ template <class Product>
 void measure(const shape& s, const char* name, int threads, const bench::machine& most) {
   using backend = cts::eigen_backend<float, Product>;
   backend b(threads);
-  const auto noise = [&](index rows, index cols) {
+  const auto noise = [&](cts::index rows, cts::index cols) {
     cts::random_stream random(static_cast<std::uint64_t>(rows));
     std::vector<float> values(static_cast<std::size_t>(rows * cols));
     for (float& x : values) x = static_cast<float>(random.normal());

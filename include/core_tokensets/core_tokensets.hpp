@@ -206,6 +206,7 @@
 #include "core_tokensets/tensor/reference.hpp"
 #include "core_tokensets/tensor/sequences.hpp"
 #include "core_tokensets/tensor/tensor.hpp"
+#include "core_tokensets/tensor/thread_product.hpp"
 #include "core_tokensets/tensor/weighted_attention.hpp"
 #include "core_tokensets/tensor/workspace.hpp"
 #include "core_tokensets/train/answer_evidence.hpp"

@@ -26198,40 +26198,50 @@ class block_stack {
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/tensor/thread_product.hpp ====
+// What a backend asks of a matrix product: the one of a single thread, since threads come from the pieces of the work.
+
+#include <algorithm>
+
+
+namespace core_tokensets {
+
+/// What multiplies matrices: `P::multiply(memory, ta, tb, alpha, a, b, start, c)` sets c = alpha op(a) op(b) + start on
+/// the calling thread, where op(x) is x or, with `ta` or `tb`, x transposed. `start` is c itself, a matrix of its
+/// shape, a row for all rows, or empty: then c is not read. What it needs meanwhile lies in `memory`. The bits of a
+/// result depend on nothing but the numbers and the shapes.
+template <class P, class T>
+concept thread_product = requires(block_stack<>& memory, bool t, T x, const view<const T>& in, const view<T>& out) {
+  P::multiply(memory, t, t, x, in, in, in, out);
+};
+
+namespace host {
+
+/// c = start, 0 where that is empty.
+template <class T>
+void copy_start(const view<const T>& start, const view<T>& c) {
+  if (start.data == c.data && !start.empty()) return;
+  for (index r = 0; r < c.rows; ++r) {
+    if (start.empty()) {
+      std::fill_n(c.row(r), c.cols, T(0));
+    } else {
+      std::copy_n(start.row(start.rows == 1 ? 0 : r), c.cols, c.row(r));
+    }
+  }
+}
+
+}  // namespace host
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/tensor/eigen_product.hpp ====
-// A matrix product on one thread: what a backend asks for, and Eigen's.
+// Eigen's matrix product on one thread.
 
 #include <Eigen/Core>
 #include <algorithm>
 
 
 namespace core_tokensets {
-
-/// What multiplies matrices: `P::multiply(memory, ta, tb, alpha, beta, a, b, c)` sets c = alpha op(a) op(b) + beta c on
-/// the calling thread, where op(x) is x or, with `ta` or `tb`, x transposed; c is not read where beta is 0. What it
-/// needs meanwhile lies in `memory`. The bits of a result depend on nothing but the numbers and the shapes.
-template <class P, class T>
-concept thread_product = requires(block_stack<>& memory, bool t, T x, const view<const T>& in, const view<T>& out) {
-  P::multiply(memory, t, t, x, x, in, in, out);
-};
-
-namespace host {
-
-/// c = beta c.
-template <class T>
-void scale(T beta, const view<T>& c) {
-  if (beta == T(1)) return;
-  for (index r = 0; r < c.rows; ++r) {
-    T* row = c.row(r);
-    if (beta == T(0)) {
-      std::fill_n(row, c.cols, T(0));
-    } else {
-      simd_for(0, c.cols, [=](index i) { row[i] *= beta; });
-    }
-  }
-}
-
-}  // namespace host
 
 namespace eigen_detail {
 
@@ -26310,11 +26320,11 @@ void add_large_product(block_stack<>& memory, index depth, T alpha, const view<c
 struct eigen_product {
   /// Not inlined: one instance of each product a program.
   template <class T>
-  [[gnu::noinline]] static void multiply(block_stack<>& memory, bool ta, bool tb, T alpha, T beta,
-                                         const view<const T>& a, const view<const T>& b, const view<T>& c) {
+  [[gnu::noinline]] static void multiply(block_stack<>& memory, bool ta, bool tb, T alpha, const view<const T>& a,
+                                         const view<const T>& b, const view<const T>& start, const view<T>& c) {
     if (c.rows == 0 || c.cols == 0) return;
     const index depth = ta ? a.rows : a.cols;
-    host::scale(beta, c);
+    host::copy_start(start, c);
     if (depth == 0) return;
     if (c.rows == 1 || c.cols == 1 || c.rows + c.cols + depth < EIGEN_GEMM_TO_COEFFBASED_THRESHOLD) {
       eigen_detail::add_small_product<T>(c.rows, c.cols, depth, alpha, {a, ta}, {b, tb}, c);
@@ -26378,12 +26388,22 @@ struct rows_of {
   const float* data;
   index row, step;
 };
+/// What a tile starts from: element (r, j) at `data[r * row + j]`, 0 everywhere where there are no data.
+struct start_of {
+  const float* data = nullptr;
+  index row = 0;
 
-/// c = alpha a b (+ c if `add`) `[rows, cols]` for a `[rows, n]` and a panel b `[n, cols]`, of which the first
+  start_of(const view<const float>& v, index r, index j)
+      : data(v.empty() ? nullptr : v.row(v.rows == 1 ? 0 : r) + j), row(v.rows == 1 ? 0 : v.ld) {}
+  start_of(const float* edge, index ld) : data(edge), row(ld) {}
+};
+
+/// c = alpha a b + start `[rows, cols]` for a `[rows, n]` and a panel b `[n, cols]`, of which the first
 /// `Registers` of each row count.
 template <int Registers>
 CTS_TILE_FOR("avx2,fma")
-inline void tile(avx2, index n, const rows_of& a, const float* b, float alpha, float* c, index ld, bool add) {
+inline void tile(avx2, index n, const rows_of& a, const float* b, float alpha, const start_of& start, float* c,
+                 index ld) {
   eight sum[avx2::rows][Registers], factor[Registers];
   for (index r = 0; r < avx2::rows; ++r) {
     for (int j = 0; j < Registers; ++j) sum[r][j] = eight{};
@@ -26398,10 +26418,10 @@ inline void tile(avx2, index n, const rows_of& a, const float* b, float alpha, f
   for (index r = 0; r < avx2::rows; ++r) {
     for (int j = 0; j < Registers; ++j) sum[r][j] *= alpha;
   }
-  for (index r = 0; add && r < avx2::rows; ++r) {
+  for (index r = 0; start.data != nullptr && r < avx2::rows; ++r) {
     for (int j = 0; j < Registers; ++j) {
       eight before;
-      std::memcpy(&before, c + r * ld + 8 * j, sizeof before);
+      std::memcpy(&before, start.data + r * start.row + 8 * j, sizeof before);
       sum[r][j] += before;
     }
   }
@@ -26413,7 +26433,8 @@ inline void tile(avx2, index n, const rows_of& a, const float* b, float alpha, f
 /// The same in wider registers. Code for one kind of processors cannot be shared with another.
 template <int Registers>
 CTS_TILE_FOR("avx512f")
-inline void tile(avx512, index n, const rows_of& a, const float* b, float alpha, float* c, index ld, bool add) {
+inline void tile(avx512, index n, const rows_of& a, const float* b, float alpha, const start_of& start, float* c,
+                 index ld) {
   sixteen sum[avx512::rows][Registers], factor[Registers];
   for (index r = 0; r < avx512::rows; ++r) {
     for (int j = 0; j < Registers; ++j) sum[r][j] = sixteen{};
@@ -26428,10 +26449,10 @@ inline void tile(avx512, index n, const rows_of& a, const float* b, float alpha,
   for (index r = 0; r < avx512::rows; ++r) {
     for (int j = 0; j < Registers; ++j) sum[r][j] *= alpha;
   }
-  for (index r = 0; add && r < avx512::rows; ++r) {
+  for (index r = 0; start.data != nullptr && r < avx512::rows; ++r) {
     for (int j = 0; j < Registers; ++j) {
       sixteen before;
-      std::memcpy(&before, c + r * ld + 16 * j, sizeof before);
+      std::memcpy(&before, start.data + r * start.row + 16 * j, sizeof before);
       sum[r][j] += before;
     }
   }
@@ -26492,13 +26513,17 @@ void pack_all(const view<const float>& factor, bool turned, index r, index end, 
 
 /// The same as `tile` for a corner c of a tile at the edge of the result, by a whole one in `edge`.
 template <class Processor>
-void edge_tile(index n, const rows_of& a, const float* b, float alpha, const view<float>& c, bool add, float* edge) {
+void edge_tile(index n, const rows_of& a, const float* b, float alpha, start_of start, const view<float>& c,
+               float* edge) {
   constexpr index ld = Processor::cols;
-  for (index r = 0; add && r < c.rows; ++r) std::copy_n(c.row(r), c.cols, edge + r * ld);
+  if (start.data != nullptr) {
+    for (index r = 0; r < c.rows; ++r) std::copy_n(start.data + r * start.row, c.cols, edge + r * ld);
+    start = {edge, ld};
+  }
   if (c.cols <= Processor::width) {
-    tile<1>(Processor{}, n, a, b, alpha, edge, ld, add);
+    tile<1>(Processor{}, n, a, b, alpha, start, edge, ld);
   } else {
-    tile<2>(Processor{}, n, a, b, alpha, edge, ld, add);
+    tile<2>(Processor{}, n, a, b, alpha, start, edge, ld);
   }
   for (index r = 0; r < c.rows; ++r) std::copy_n(edge + r * ld, c.cols, c.row(r));
 }
@@ -26510,21 +26535,21 @@ inline bool fills_tiles(index rows, index cols) {
   return 5 * rows * cols >= 3 * whole(rows, 8) * whole(cols, 16);
 }
 
-/// c = alpha op(a) op(b) (+ c if `add`) on the calling thread; panels lie in `memory` meanwhile. Of a left factor that
-/// is not turned only what is left at the end is packed: its rows are read where they are.
+/// c = alpha op(a) op(b) + start as `thread_product` has it; panels lie in `memory` meanwhile. Of a left factor that is
+/// not turned only what is left at the end is packed: its rows are read where they are.
 template <class Processor>
-void add_product(block_stack<>& memory, bool ta, bool tb, float alpha, bool add, const view<const float>& a,
-                 const view<const float>& b, const view<float>& c) {
+void product(block_stack<>& memory, bool ta, bool tb, float alpha, const view<const float>& a,
+             const view<const float>& b, const view<const float>& start, const view<float>& c) {
   constexpr index rows = Processor::rows, cols = Processor::cols;
   constexpr index block = 32 * rows;  // rows of a that stay in the second cache while panels of b pass by
   const index all = ta ? a.rows : a.cols, deep = std::min(all, depth), panels = (c.cols + cols - 1) / cols;
-  if (all == 0 && !add) host::scale(0.0f, c);  // a sum of nothing
+  if (all == 0) host::copy_start(start, c);
   float* const edge = memory.take<float>(rows * cols + panels * cols * deep + (ta ? block : rows) * deep);
   float *const of_b = edge + rows * cols, *const of_a = of_b + panels * cols * deep;
   std::fill_n(edge, rows * cols, 0.0f);
   for (index k = 0; k < all; k += depth) {
     const index n = std::min(depth, all - k);
-    const bool more = add || k > 0;
+    const view<const float> so_far = k == 0 ? start : view<const float>(c);
     pack_all<cols>(b, !tb, 0, c.cols, k, n, of_b);
     for (index first = 0; first < c.rows; first += block) {
       const index end = std::min(c.rows, first + block), packed_from = ta ? first : end - (end - first) % rows;
@@ -26533,11 +26558,12 @@ void add_product(block_stack<>& memory, bool ta, bool tb, float alpha, bool add,
         for (index r = first; r < end; r += rows) {
           const rows_of left =
               r < packed_from ? rows_of{a.row(r) + k, a.ld, 1} : rows_of{of_a + (r - packed_from) * n, 1, rows};
+          const start_of from(so_far, r, j);
           const index high = std::min(rows, end - r), wide = std::min(cols, c.cols - j);
           if (high == rows && wide == cols) {
-            tile<2>(Processor{}, n, left, of_b + j * n, alpha, c.row(r) + j, c.ld, more);
+            tile<2>(Processor{}, n, left, of_b + j * n, alpha, from, c.row(r) + j, c.ld);
           } else {
-            edge_tile<Processor>(n, left, of_b + j * n, alpha, c.slice_rows(r, high).slice_cols(j, wide), more, edge);
+            edge_tile<Processor>(n, left, of_b + j * n, alpha, from, c.slice_rows(r, high).slice_cols(j, wide), edge);
           }
         }
       }
@@ -26556,20 +26582,19 @@ namespace core_tokensets {
 /// file, whatever the program was compiled for, otherwise Eigen's. Processor and shapes decide, nothing else.
 struct packed_product {
   template <class T>
-  [[gnu::noinline]] static void multiply(block_stack<>& memory, bool ta, bool tb, T alpha, T beta,
-                                         const view<const T>& a, const view<const T>& b, const view<T>& c) {
+  [[gnu::noinline]] static void multiply(block_stack<>& memory, bool ta, bool tb, T alpha, const view<const T>& a,
+                                         const view<const T>& b, const view<const T>& start, const view<T>& c) {
 #if defined(__x86_64__) && defined(__GNUC__)
     if constexpr (std::is_same_v<T, float>) {
       const bool wide = packed::avx512::here();
       if (packed::fills_tiles(c.rows, c.cols) && (wide || packed::avx2::here())) {
-        if (beta != 0) host::scale(beta, c);
-        (wide ? &packed::add_product<packed::avx512> : &packed::add_product<packed::avx2>)(memory, ta, tb, alpha,
-                                                                                           beta != 0, a, b, c);
+        (wide ? &packed::product<packed::avx512> : &packed::product<packed::avx2>)(memory, ta, tb, alpha, a, b, start,
+                                                                                   c);
         return;
       }
     }
 #endif
-    eigen_product::multiply<T>(memory, ta, tb, alpha, beta, a, b, c);
+    eigen_product::multiply<T>(memory, ta, tb, alpha, a, b, start, c);
   }
 };
 
@@ -26665,10 +26690,12 @@ class eigen_backend {
       const auto [c0, c1] = cut(c.cols, col_tiles, tile % col_tiles);
       const auto am = a.matrix(a.n0 == 1 ? 0 : i, a.n1 == 1 ? 0 : j),
                  bm = b.matrix(b.n0 == 1 ? 0 : i, b.n1 == 1 ? 0 : j);
-      multiply(o.transpose_a, o.transpose_b, T(o.alpha), T(o.beta),
+      const view<T> out = c.matrix(i, j).slice_rows(r0, r1 - r0).slice_cols(c0, c1 - c0);
+      if (o.beta != 0 && o.beta != 1) host::map(1, fn::scale<T>{T(o.beta)}, out);
+      multiply(o.transpose_a, o.transpose_b, T(o.alpha),
                o.transpose_a ? am.slice_cols(r0, r1 - r0) : am.slice_rows(r0, r1 - r0),
                o.transpose_b ? bm.slice_rows(c0, c1 - c0) : bm.slice_cols(c0, c1 - c0),
-               c.matrix(i, j).slice_rows(r0, r1 - r0).slice_cols(c0, c1 - c0));
+               o.beta == 0 ? view<const T>() : view<const T>(out), out);
     });
   }
 
@@ -26735,23 +26762,22 @@ class eigen_backend {
   }
 
   void linear(const_view<T> x, const_view<T> weight, const_view<T> bias, const_view<T> residual, view<T> y) {
-    const bool start = !bias.empty() || !residual.empty();
     row_tiles_of(y.rows, [&](index r, index n) {
       const auto out = y.slice_rows(r, n);
+      view<const T> start = bias;
+      if (!residual.empty()) start = residual.slice_rows(r, n);
       if (!residual.empty() && !bias.empty()) {
-        host::map(1, fn::sum{}, out, residual.slice_rows(r, n), bias);
-      } else if (start) {
-        host::map(1, fn::copy{}, out, residual.empty() ? bias : residual.slice_rows(r, n));
+        host::map(1, fn::sum{}, out, start, bias);
+        start = out;
       }
-      multiply(false, true, T(1), start ? T(1) : T(0), x.slice_rows(r, n), weight, out);
+      multiply(false, true, T(1), x.slice_rows(r, n), weight, start, out);
     });
   }
 
   void linear_gelu(const_view<T> x, const_view<T> weight, const_view<T> bias, view<T> pre, view<T> y) {
     row_tiles_of(y.rows, [&](index r, index n) {
       const auto out = pre.slice_rows(r, n);
-      if (!bias.empty()) host::map(1, fn::copy{}, out, bias);
-      multiply(false, true, T(1), bias.empty() ? T(0) : T(1), x.slice_rows(r, n), weight, out);
+      multiply(false, true, T(1), x.slice_rows(r, n), weight, bias, out);
       host::map(1, fn::apply_gelu{}, y.slice_rows(r, n), view<const T>(out));
     });
   }
@@ -26759,7 +26785,7 @@ class eigen_backend {
   void linear_gelu_backward_input(const_view<T> dy, const_view<T> weight, const_view<T> pre, view<T> dpre) {
     row_tiles_of(dy.rows, [&](index r, index n) {
       const auto out = dpre.slice_rows(r, n);
-      multiply(false, false, T(1), T(0), dy.slice_rows(r, n), weight, out);
+      multiply(false, false, T(1), dy.slice_rows(r, n), weight, {}, out);
       host::map(1, fn::multiply_gelu_derivative{}, out, pre.slice_rows(r, n));
     });
   }
@@ -26783,14 +26809,14 @@ class eigen_backend {
       const view<T> a = probabilities ? rows.matrices(probabilities, s, q.n1).matrix(0, h) : *memory;
       const auto of_query = [&](auto x) { return x.matrix(0, h).slice_rows(rows.queries().begin(s), nq); };
       const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
-      multiply(false, true, T(1), T(0), of_query(q), of_key(k), a);
+      multiply(false, true, T(1), of_query(q), of_key(k), {}, a);
       const T* weights = rows.key_weights<T>(s, nk).data;
       for (index r = 0; r < nq; ++r) {
         const index seen = rows.visible(s, r);
         eigen_detail::softmax_row(a.row(r), seen, scale, weights);
         std::fill(a.row(r) + seen, a.row(r) + nk, T(0));
       }
-      multiply(false, false, T(1), T(0), a, of_key(v), of_query(out));
+      multiply(false, false, T(1), a, of_key(v), {}, of_query(out));
     });
   }
 
@@ -26804,8 +26830,8 @@ class eigen_backend {
       const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
       const view<const T> a = rows.matrices(probabilities, s, q.n1).matrix(0, h);
       const view<T> ds = *memory;
-      multiply(true, false, T(1), T(0), a, of_query(dout), of_key(dv));
-      multiply(false, true, T(1), T(0), of_query(dout), of_key(v), ds);
+      multiply(true, false, T(1), a, of_query(dout), {}, of_key(dv));
+      multiply(false, true, T(1), of_query(dout), of_key(v), {}, ds);
       if (dprobabilities)
         host::map(1, fn::copy{}, rows.matrices(dprobabilities, s, q.n1).matrix(0, h), view<const T>(ds));
       for (index r = 0; r < nq; ++r) {
@@ -26814,8 +26840,8 @@ class eigen_backend {
         const T inner = host::fold<T>(nk, fn::plus{}, [&](index c) { return pa[c] * pd[c]; });
         simd_for(0, nk, [=](index c) { pd[c] = pa[c] * (pd[c] - inner) * scale; });
       }
-      multiply(false, false, T(1), T(0), ds, of_key(k), of_query(dq));
-      multiply(true, false, T(1), T(0), ds, of_query(q), of_key(dk));
+      multiply(false, false, T(1), ds, of_key(k), {}, of_query(dq));
+      multiply(true, false, T(1), ds, of_query(q), {}, of_key(dk));
     });
   }
 
@@ -26830,8 +26856,9 @@ class eigen_backend {
     const index step = ((extent + pieces - 1) / pieces + 15) / 16 * 16;
     return {std::min(extent, i * step), std::min(extent, (i + 1) * step)};
   }
-  void multiply(bool ta, bool tb, T alpha, T beta, const view<const T>& a, const view<const T>& b, const view<T>& c) {
-    Product::multiply(workspace(), ta, tb, alpha, beta, a, b, c);
+  void multiply(bool ta, bool tb, T alpha, const view<const T>& a, const view<const T>& b, const view<const T>& start,
+                const view<T>& c) {
+    Product::multiply(workspace(), ta, tb, alpha, a, b, start, c);
   }
   template <class Body>
   void row_tiles_of(index rows, const Body& body) {

@@ -333,9 +333,12 @@ class device {
     if (p.beta != 0 && addend != c.data) {
       for (index r = 0; r < p.m; ++r) std::copy_n(addend + r * p.ld_addend, p.n, c.row(r));
     }
-    cts::packed_product::multiply<float>(products_, p.a.transpose, p.b.transpose, p.alpha, p.beta,
-                                         cts::view<const float>(a.data(), ar, ac),
-                                         cts::view<const float>(b.data(), br, bc), c);
+    for (index r = 0; p.beta != 0 && r < p.m; ++r) {
+      for (index j = 0; j < p.n; ++j) c(r, j) *= p.beta;
+    }
+    cts::packed_product::multiply<float>(
+        products_, p.a.transpose, p.b.transpose, p.alpha, cts::view<const float>(a.data(), ar, ac),
+        cts::view<const float>(b.data(), br, bc), p.beta == 0 ? cts::view<const float>() : c, c);
     for (index r = 0; p.bias != nullptr && r < p.m; ++r) {
       for (index j = 0; j < p.n; ++j) c(r, j) += p.bias[j];
     }

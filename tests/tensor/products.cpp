@@ -45,11 +45,16 @@ void check_product() {
     for (int form = 0; form < 4; ++form) {
       const bool ta = (form & 1) != 0, tb = (form & 2) != 0;
       const auto a = factor<T>(m, k, ta), b = factor<T>(k, n, tb);
-      const auto [alpha, beta] = std::pair<T, T>(form == 1 ? T(0.5) : T(1), form == 0 ? T(0) : T(form - 2));
+      const T alpha = form == 1 ? T(0.5) : T(1);
       framed<T> c(m, n, 4);
-      if (beta == T(0) && m > 0) c.view()(0, 0) = std::numeric_limits<T>::quiet_NaN();  // it is not read
-      const framed<T> before = c;
-      Product::multiply(memory, ta, tb, alpha, beta, a.in(), b.in(), c.view());
+      const framed<T> other(m, n, 2), row(1, n, 0), before = c;
+      // What is added: nothing, c itself, another matrix, a row.
+      const cts::view<const T> start = form == 0   ? cts::view<const T>()
+                                       : form == 1 ? c.in()
+                                       : form == 2 ? other.in()
+                                                   : row.in();
+      if (form != 1 && m > 0) c.view()(0, 0) = std::numeric_limits<T>::quiet_NaN();  // it is not read
+      Product::multiply(memory, ta, tb, alpha, a.in(), b.in(), start, c.view());
       INFO(m << " x " << n << " x " << k << ", form " << form);
       double worst = 0;
       std::size_t strangers = 0;
@@ -63,7 +68,10 @@ void check_product() {
           double sum = 0;
           for (index i = 0; i < k; ++i)
             sum += double(ta ? a.in()(i, r) : a.in()(r, i)) * double(tb ? b.in()(j, i) : b.in()(i, j));
-          const double want = double(alpha) * sum + (beta == T(0) ? 0 : double(beta) * double(before.all[at]));
+          const double first = form == 0   ? 0
+                               : form == 1 ? double(before.all[at])
+                                           : double(start(start.rows == 1 ? 0 : r, j));
+          const double want = double(alpha) * sum + first;
           worst = std::max(worst, std::isfinite(double(c.all[at])) ? std::abs(double(c.all[at]) - want) : 1e9);
         }
       }
@@ -88,10 +96,10 @@ namespace {
 
 template <class Processor>
 struct packed_for {
-  static void multiply(cts::block_stack<>& memory, bool ta, bool tb, float alpha, float beta,
-                       const cts::view<const float>& a, const cts::view<const float>& b, const cts::view<float>& c) {
-    if (beta != 0) cts::host::scale(beta, c);
-    cts::packed::add_product<Processor>(memory, ta, tb, alpha, beta != 0, a, b, c);
+  static void multiply(cts::block_stack<>& memory, bool ta, bool tb, float alpha, const cts::view<const float>& a,
+                       const cts::view<const float>& b, const cts::view<const float>& start,
+                       const cts::view<float>& c) {
+    cts::packed::product<Processor>(memory, ta, tb, alpha, a, b, start, c);
   }
 };
 
@@ -114,8 +122,8 @@ TEST_CASE("packed products of both kinds of processors, and their bits", "[produ
     const auto a = factor<float>(70, k, false), b = factor<float>(k, 90, true);
     framed<float> narrow(70, 90, 2);
     framed<float> wide = narrow;
-    packed_for<avx2>::multiply(memory, false, true, 0.7f, 1, a.in(), b.in(), narrow.view());
-    packed_for<avx512>::multiply(memory, false, true, 0.7f, 1, a.in(), b.in(), wide.view());
+    packed_for<avx2>::multiply(memory, false, true, 0.7f, a.in(), b.in(), narrow.in(), narrow.view());
+    packed_for<avx512>::multiply(memory, false, true, 0.7f, a.in(), b.in(), wide.in(), wide.view());
     CHECK(narrow.all == wide.all);
   }
 }
@@ -125,8 +133,8 @@ TEST_CASE("a row of a packed product does not depend on the other rows", "[produ
   cts::block_stack<> memory;
   const auto a = factor<float>(67, 300, false), b = factor<float>(300, 50, true);
   framed<float> all(67, 50, 0), some(19, 50, 0);
-  packed_for<cts::packed::avx2>::multiply(memory, false, true, 1, 0, a.in(), b.in(), all.view());
-  packed_for<cts::packed::avx2>::multiply(memory, false, true, 1, 0, a.in().slice_rows(31, 19), b.in(), some.view());
+  packed_for<cts::packed::avx2>::multiply(memory, false, true, 1, a.in(), b.in(), {}, all.view());
+  packed_for<cts::packed::avx2>::multiply(memory, false, true, 1, a.in().slice_rows(31, 19), b.in(), {}, some.view());
   for (index r = 0; r < 19; ++r) {
     for (index j = 0; j < 50; ++j) CHECK(some.view()(r, j) == all.view()(31 + r, j));
   }

@@ -10,7 +10,7 @@
 #include "core_tokensets/core/error.hpp"
 #include "core_tokensets/core/view.hpp"
 #include "core_tokensets/tensor/blas_threads.hpp"
-#include "core_tokensets/tensor/workspace.hpp"
+#include "core_tokensets/tensor/thread_product.hpp"
 
 namespace core_tokensets {
 
@@ -19,8 +19,8 @@ namespace core_tokensets {
 /// rows or columns than BLAS counts.
 struct cblas_product {
   template <class T>
-  [[gnu::noinline]] static void multiply(block_stack<>&, bool ta, bool tb, T alpha, T beta, const view<const T>& a,
-                                         const view<const T>& b, const view<T>& c) {
+  [[gnu::noinline]] static void multiply(block_stack<>&, bool ta, bool tb, T alpha, const view<const T>& a,
+                                         const view<const T>& b, const view<const T>& start, const view<T>& c) {
     if (c.rows == 0 || c.cols == 0) return;
     for (const index n : {a.rows, a.cols, b.rows, b.cols, a.ld, b.ld, c.ld})
       require(n <= std::numeric_limits<int>::max(), "gemm: BLAS does not count up to ", n);
@@ -30,6 +30,8 @@ struct cblas_product {
     const auto stride = [](const auto& v) { return static_cast<int>(std::max({v.ld, v.cols, index{1}})); };
     const auto rows = static_cast<int>(c.rows), cols = static_cast<int>(c.cols);
     const auto depth = static_cast<int>(ta ? a.rows : a.cols);
+    if (!start.empty()) host::copy_start(start, c);
+    const T beta = start.empty() ? T(0) : T(1);
     if constexpr (std::is_same_v<T, float>) {
       cblas_sgemm(CblasRowMajor, order(ta), order(tb), rows, cols, depth, alpha, a.data, stride(a), b.data, stride(b),
                   beta, c.data, stride(c));

@@ -95,10 +95,12 @@ class eigen_backend {
       const auto [c0, c1] = cut(c.cols, col_tiles, tile % col_tiles);
       const auto am = a.matrix(a.n0 == 1 ? 0 : i, a.n1 == 1 ? 0 : j),
                  bm = b.matrix(b.n0 == 1 ? 0 : i, b.n1 == 1 ? 0 : j);
-      multiply(o.transpose_a, o.transpose_b, T(o.alpha), T(o.beta),
+      const view<T> out = c.matrix(i, j).slice_rows(r0, r1 - r0).slice_cols(c0, c1 - c0);
+      if (o.beta != 0 && o.beta != 1) host::map(1, fn::scale<T>{T(o.beta)}, out);
+      multiply(o.transpose_a, o.transpose_b, T(o.alpha),
                o.transpose_a ? am.slice_cols(r0, r1 - r0) : am.slice_rows(r0, r1 - r0),
                o.transpose_b ? bm.slice_rows(c0, c1 - c0) : bm.slice_cols(c0, c1 - c0),
-               c.matrix(i, j).slice_rows(r0, r1 - r0).slice_cols(c0, c1 - c0));
+               o.beta == 0 ? view<const T>() : view<const T>(out), out);
     });
   }
 
@@ -165,23 +167,22 @@ class eigen_backend {
   }
 
   void linear(const_view<T> x, const_view<T> weight, const_view<T> bias, const_view<T> residual, view<T> y) {
-    const bool start = !bias.empty() || !residual.empty();
     row_tiles_of(y.rows, [&](index r, index n) {
       const auto out = y.slice_rows(r, n);
+      view<const T> start = bias;
+      if (!residual.empty()) start = residual.slice_rows(r, n);
       if (!residual.empty() && !bias.empty()) {
-        host::map(1, fn::sum{}, out, residual.slice_rows(r, n), bias);
-      } else if (start) {
-        host::map(1, fn::copy{}, out, residual.empty() ? bias : residual.slice_rows(r, n));
+        host::map(1, fn::sum{}, out, start, bias);
+        start = out;
       }
-      multiply(false, true, T(1), start ? T(1) : T(0), x.slice_rows(r, n), weight, out);
+      multiply(false, true, T(1), x.slice_rows(r, n), weight, start, out);
     });
   }
 
   void linear_gelu(const_view<T> x, const_view<T> weight, const_view<T> bias, view<T> pre, view<T> y) {
     row_tiles_of(y.rows, [&](index r, index n) {
       const auto out = pre.slice_rows(r, n);
-      if (!bias.empty()) host::map(1, fn::copy{}, out, bias);
-      multiply(false, true, T(1), bias.empty() ? T(0) : T(1), x.slice_rows(r, n), weight, out);
+      multiply(false, true, T(1), x.slice_rows(r, n), weight, bias, out);
       host::map(1, fn::apply_gelu{}, y.slice_rows(r, n), view<const T>(out));
     });
   }
@@ -189,7 +190,7 @@ class eigen_backend {
   void linear_gelu_backward_input(const_view<T> dy, const_view<T> weight, const_view<T> pre, view<T> dpre) {
     row_tiles_of(dy.rows, [&](index r, index n) {
       const auto out = dpre.slice_rows(r, n);
-      multiply(false, false, T(1), T(0), dy.slice_rows(r, n), weight, out);
+      multiply(false, false, T(1), dy.slice_rows(r, n), weight, {}, out);
       host::map(1, fn::multiply_gelu_derivative{}, out, pre.slice_rows(r, n));
     });
   }
@@ -213,14 +214,14 @@ class eigen_backend {
       const view<T> a = probabilities ? rows.matrices(probabilities, s, q.n1).matrix(0, h) : *memory;
       const auto of_query = [&](auto x) { return x.matrix(0, h).slice_rows(rows.queries().begin(s), nq); };
       const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
-      multiply(false, true, T(1), T(0), of_query(q), of_key(k), a);
+      multiply(false, true, T(1), of_query(q), of_key(k), {}, a);
       const T* weights = rows.key_weights<T>(s, nk).data;
       for (index r = 0; r < nq; ++r) {
         const index seen = rows.visible(s, r);
         eigen_detail::softmax_row(a.row(r), seen, scale, weights);
         std::fill(a.row(r) + seen, a.row(r) + nk, T(0));
       }
-      multiply(false, false, T(1), T(0), a, of_key(v), of_query(out));
+      multiply(false, false, T(1), a, of_key(v), {}, of_query(out));
     });
   }
 
@@ -234,8 +235,8 @@ class eigen_backend {
       const auto of_key = [&](auto x) { return x.matrix(0, h).slice_rows(rows.keys().begin(s), nk); };
       const view<const T> a = rows.matrices(probabilities, s, q.n1).matrix(0, h);
       const view<T> ds = *memory;
-      multiply(true, false, T(1), T(0), a, of_query(dout), of_key(dv));
-      multiply(false, true, T(1), T(0), of_query(dout), of_key(v), ds);
+      multiply(true, false, T(1), a, of_query(dout), {}, of_key(dv));
+      multiply(false, true, T(1), of_query(dout), of_key(v), {}, ds);
       if (dprobabilities)
         host::map(1, fn::copy{}, rows.matrices(dprobabilities, s, q.n1).matrix(0, h), view<const T>(ds));
       for (index r = 0; r < nq; ++r) {
@@ -244,8 +245,8 @@ class eigen_backend {
         const T inner = host::fold<T>(nk, fn::plus{}, [&](index c) { return pa[c] * pd[c]; });
         simd_for(0, nk, [=](index c) { pd[c] = pa[c] * (pd[c] - inner) * scale; });
       }
-      multiply(false, false, T(1), T(0), ds, of_key(k), of_query(dq));
-      multiply(true, false, T(1), T(0), ds, of_query(q), of_key(dk));
+      multiply(false, false, T(1), ds, of_key(k), {}, of_query(dq));
+      multiply(true, false, T(1), ds, of_query(q), {}, of_key(dk));
     });
   }
 
@@ -260,8 +261,9 @@ class eigen_backend {
     const index step = ((extent + pieces - 1) / pieces + 15) / 16 * 16;
     return {std::min(extent, i * step), std::min(extent, (i + 1) * step)};
   }
-  void multiply(bool ta, bool tb, T alpha, T beta, const view<const T>& a, const view<const T>& b, const view<T>& c) {
-    Product::multiply(workspace(), ta, tb, alpha, beta, a, b, c);
+  void multiply(bool ta, bool tb, T alpha, const view<const T>& a, const view<const T>& b, const view<const T>& start,
+                const view<T>& c) {
+    Product::multiply(workspace(), ta, tb, alpha, a, b, start, c);
   }
   template <class Body>
   void row_tiles_of(index rows, const Body& body) {

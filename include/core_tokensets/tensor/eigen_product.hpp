@@ -1,5 +1,5 @@
 #pragma once
-// A matrix product on one thread: what a backend asks for, and Eigen's.
+// Eigen's matrix product on one thread.
 
 #include <Eigen/Core>
 #include <algorithm>
@@ -7,35 +7,9 @@
 #include "core_tokensets/core/parallel.hpp"
 #include "core_tokensets/core/view.hpp"
 #include "core_tokensets/tensor/host_kernels.hpp"
-#include "core_tokensets/tensor/workspace.hpp"
+#include "core_tokensets/tensor/thread_product.hpp"
 
 namespace core_tokensets {
-
-/// What multiplies matrices: `P::multiply(memory, ta, tb, alpha, beta, a, b, c)` sets c = alpha op(a) op(b) + beta c on
-/// the calling thread, where op(x) is x or, with `ta` or `tb`, x transposed; c is not read where beta is 0. What it
-/// needs meanwhile lies in `memory`. The bits of a result depend on nothing but the numbers and the shapes.
-template <class P, class T>
-concept thread_product = requires(block_stack<>& memory, bool t, T x, const view<const T>& in, const view<T>& out) {
-  P::multiply(memory, t, t, x, x, in, in, out);
-};
-
-namespace host {
-
-/// c = beta c.
-template <class T>
-void scale(T beta, const view<T>& c) {
-  if (beta == T(1)) return;
-  for (index r = 0; r < c.rows; ++r) {
-    T* row = c.row(r);
-    if (beta == T(0)) {
-      std::fill_n(row, c.cols, T(0));
-    } else {
-      simd_for(0, c.cols, [=](index i) { row[i] *= beta; });
-    }
-  }
-}
-
-}  // namespace host
 
 namespace eigen_detail {
 
@@ -114,11 +88,11 @@ void add_large_product(block_stack<>& memory, index depth, T alpha, const view<c
 struct eigen_product {
   /// Not inlined: one instance of each product a program.
   template <class T>
-  [[gnu::noinline]] static void multiply(block_stack<>& memory, bool ta, bool tb, T alpha, T beta,
-                                         const view<const T>& a, const view<const T>& b, const view<T>& c) {
+  [[gnu::noinline]] static void multiply(block_stack<>& memory, bool ta, bool tb, T alpha, const view<const T>& a,
+                                         const view<const T>& b, const view<const T>& start, const view<T>& c) {
     if (c.rows == 0 || c.cols == 0) return;
     const index depth = ta ? a.rows : a.cols;
-    host::scale(beta, c);
+    host::copy_start(start, c);
     if (depth == 0) return;
     if (c.rows == 1 || c.cols == 1 || c.rows + c.cols + depth < EIGEN_GEMM_TO_COEFFBASED_THRESHOLD) {
       eigen_detail::add_small_product<T>(c.rows, c.cols, depth, alpha, {a, ta}, {b, tb}, c);

@@ -45,12 +45,22 @@ struct rows_of {
   const float* data;
   index row, step;
 };
+/// What a tile starts from: element (r, j) at `data[r * row + j]`, 0 everywhere where there are no data.
+struct start_of {
+  const float* data = nullptr;
+  index row = 0;
 
-/// c = alpha a b (+ c if `add`) `[rows, cols]` for a `[rows, n]` and a panel b `[n, cols]`, of which the first
+  start_of(const view<const float>& v, index r, index j)
+      : data(v.empty() ? nullptr : v.row(v.rows == 1 ? 0 : r) + j), row(v.rows == 1 ? 0 : v.ld) {}
+  start_of(const float* edge, index ld) : data(edge), row(ld) {}
+};
+
+/// c = alpha a b + start `[rows, cols]` for a `[rows, n]` and a panel b `[n, cols]`, of which the first
 /// `Registers` of each row count.
 template <int Registers>
 CTS_TILE_FOR("avx2,fma")
-inline void tile(avx2, index n, const rows_of& a, const float* b, float alpha, float* c, index ld, bool add) {
+inline void tile(avx2, index n, const rows_of& a, const float* b, float alpha, const start_of& start, float* c,
+                 index ld) {
   eight sum[avx2::rows][Registers], factor[Registers];
   for (index r = 0; r < avx2::rows; ++r) {
     for (int j = 0; j < Registers; ++j) sum[r][j] = eight{};
@@ -65,10 +75,10 @@ inline void tile(avx2, index n, const rows_of& a, const float* b, float alpha, f
   for (index r = 0; r < avx2::rows; ++r) {
     for (int j = 0; j < Registers; ++j) sum[r][j] *= alpha;
   }
-  for (index r = 0; add && r < avx2::rows; ++r) {
+  for (index r = 0; start.data != nullptr && r < avx2::rows; ++r) {
     for (int j = 0; j < Registers; ++j) {
       eight before;
-      std::memcpy(&before, c + r * ld + 8 * j, sizeof before);
+      std::memcpy(&before, start.data + r * start.row + 8 * j, sizeof before);
       sum[r][j] += before;
     }
   }
@@ -80,7 +90,8 @@ inline void tile(avx2, index n, const rows_of& a, const float* b, float alpha, f
 /// The same in wider registers. Code for one kind of processors cannot be shared with another.
 template <int Registers>
 CTS_TILE_FOR("avx512f")
-inline void tile(avx512, index n, const rows_of& a, const float* b, float alpha, float* c, index ld, bool add) {
+inline void tile(avx512, index n, const rows_of& a, const float* b, float alpha, const start_of& start, float* c,
+                 index ld) {
   sixteen sum[avx512::rows][Registers], factor[Registers];
   for (index r = 0; r < avx512::rows; ++r) {
     for (int j = 0; j < Registers; ++j) sum[r][j] = sixteen{};
@@ -95,10 +106,10 @@ inline void tile(avx512, index n, const rows_of& a, const float* b, float alpha,
   for (index r = 0; r < avx512::rows; ++r) {
     for (int j = 0; j < Registers; ++j) sum[r][j] *= alpha;
   }
-  for (index r = 0; add && r < avx512::rows; ++r) {
+  for (index r = 0; start.data != nullptr && r < avx512::rows; ++r) {
     for (int j = 0; j < Registers; ++j) {
       sixteen before;
-      std::memcpy(&before, c + r * ld + 16 * j, sizeof before);
+      std::memcpy(&before, start.data + r * start.row + 16 * j, sizeof before);
       sum[r][j] += before;
     }
   }
@@ -159,13 +170,17 @@ void pack_all(const view<const float>& factor, bool turned, index r, index end, 
 
 /// The same as `tile` for a corner c of a tile at the edge of the result, by a whole one in `edge`.
 template <class Processor>
-void edge_tile(index n, const rows_of& a, const float* b, float alpha, const view<float>& c, bool add, float* edge) {
+void edge_tile(index n, const rows_of& a, const float* b, float alpha, start_of start, const view<float>& c,
+               float* edge) {
   constexpr index ld = Processor::cols;
-  for (index r = 0; add && r < c.rows; ++r) std::copy_n(c.row(r), c.cols, edge + r * ld);
+  if (start.data != nullptr) {
+    for (index r = 0; r < c.rows; ++r) std::copy_n(start.data + r * start.row, c.cols, edge + r * ld);
+    start = {edge, ld};
+  }
   if (c.cols <= Processor::width) {
-    tile<1>(Processor{}, n, a, b, alpha, edge, ld, add);
+    tile<1>(Processor{}, n, a, b, alpha, start, edge, ld);
   } else {
-    tile<2>(Processor{}, n, a, b, alpha, edge, ld, add);
+    tile<2>(Processor{}, n, a, b, alpha, start, edge, ld);
   }
   for (index r = 0; r < c.rows; ++r) std::copy_n(edge + r * ld, c.cols, c.row(r));
 }
@@ -177,21 +192,21 @@ inline bool fills_tiles(index rows, index cols) {
   return 5 * rows * cols >= 3 * whole(rows, 8) * whole(cols, 16);
 }
 
-/// c = alpha op(a) op(b) (+ c if `add`) on the calling thread; panels lie in `memory` meanwhile. Of a left factor that
-/// is not turned only what is left at the end is packed: its rows are read where they are.
+/// c = alpha op(a) op(b) + start as `thread_product` has it; panels lie in `memory` meanwhile. Of a left factor that is
+/// not turned only what is left at the end is packed: its rows are read where they are.
 template <class Processor>
-void add_product(block_stack<>& memory, bool ta, bool tb, float alpha, bool add, const view<const float>& a,
-                 const view<const float>& b, const view<float>& c) {
+void product(block_stack<>& memory, bool ta, bool tb, float alpha, const view<const float>& a,
+             const view<const float>& b, const view<const float>& start, const view<float>& c) {
   constexpr index rows = Processor::rows, cols = Processor::cols;
   constexpr index block = 32 * rows;  // rows of a that stay in the second cache while panels of b pass by
   const index all = ta ? a.rows : a.cols, deep = std::min(all, depth), panels = (c.cols + cols - 1) / cols;
-  if (all == 0 && !add) host::scale(0.0f, c);  // a sum of nothing
+  if (all == 0) host::copy_start(start, c);
   float* const edge = memory.take<float>(rows * cols + panels * cols * deep + (ta ? block : rows) * deep);
   float *const of_b = edge + rows * cols, *const of_a = of_b + panels * cols * deep;
   std::fill_n(edge, rows * cols, 0.0f);
   for (index k = 0; k < all; k += depth) {
     const index n = std::min(depth, all - k);
-    const bool more = add || k > 0;
+    const view<const float> so_far = k == 0 ? start : view<const float>(c);
     pack_all<cols>(b, !tb, 0, c.cols, k, n, of_b);
     for (index first = 0; first < c.rows; first += block) {
       const index end = std::min(c.rows, first + block), packed_from = ta ? first : end - (end - first) % rows;
@@ -200,11 +215,12 @@ void add_product(block_stack<>& memory, bool ta, bool tb, float alpha, bool add,
         for (index r = first; r < end; r += rows) {
           const rows_of left =
               r < packed_from ? rows_of{a.row(r) + k, a.ld, 1} : rows_of{of_a + (r - packed_from) * n, 1, rows};
+          const start_of from(so_far, r, j);
           const index high = std::min(rows, end - r), wide = std::min(cols, c.cols - j);
           if (high == rows && wide == cols) {
-            tile<2>(Processor{}, n, left, of_b + j * n, alpha, c.row(r) + j, c.ld, more);
+            tile<2>(Processor{}, n, left, of_b + j * n, alpha, from, c.row(r) + j, c.ld);
           } else {
-            edge_tile<Processor>(n, left, of_b + j * n, alpha, c.slice_rows(r, high).slice_cols(j, wide), more, edge);
+            edge_tile<Processor>(n, left, of_b + j * n, alpha, from, c.slice_rows(r, high).slice_cols(j, wide), edge);
           }
         }
       }
@@ -223,20 +239,19 @@ namespace core_tokensets {
 /// file, whatever the program was compiled for, otherwise Eigen's. Processor and shapes decide, nothing else.
 struct packed_product {
   template <class T>
-  [[gnu::noinline]] static void multiply(block_stack<>& memory, bool ta, bool tb, T alpha, T beta,
-                                         const view<const T>& a, const view<const T>& b, const view<T>& c) {
+  [[gnu::noinline]] static void multiply(block_stack<>& memory, bool ta, bool tb, T alpha, const view<const T>& a,
+                                         const view<const T>& b, const view<const T>& start, const view<T>& c) {
 #if defined(__x86_64__) && defined(__GNUC__)
     if constexpr (std::is_same_v<T, float>) {
       const bool wide = packed::avx512::here();
       if (packed::fills_tiles(c.rows, c.cols) && (wide || packed::avx2::here())) {
-        if (beta != 0) host::scale(beta, c);
-        (wide ? &packed::add_product<packed::avx512> : &packed::add_product<packed::avx2>)(memory, ta, tb, alpha,
-                                                                                           beta != 0, a, b, c);
+        (wide ? &packed::product<packed::avx512> : &packed::product<packed::avx2>)(memory, ta, tb, alpha, a, b, start,
+                                                                                   c);
         return;
       }
     }
 #endif
-    eigen_product::multiply<T>(memory, ta, tb, alpha, beta, a, b, c);
+    eigen_product::multiply<T>(memory, ta, tb, alpha, a, b, start, c);
   }
 };
 

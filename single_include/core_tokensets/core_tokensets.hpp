@@ -2027,6 +2027,29 @@ template <class Body>
 #pragma clang diagnostic pop
 #endif
 
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__AVX2__)
+namespace detail {
+/// Compiled for AVX2 with all that it calls, so only for loops without calls into other functions.
+template <class Body>
+[[gnu::flatten, gnu::noinline, gnu::target("avx2,fma")]] void run_for_avx2(Body body) {
+  body();
+}
+}  // namespace detail
+#endif
+
+/// Runs a loop that computes much for each element with AVX2 where the processor has it and the program is compiled for
+/// any x86-64; elsewhere as it is.
+template <class Body>
+[[gnu::always_inline]] inline void run_widely(const Body& body) {
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__AVX2__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    detail::run_for_avx2(body);
+    return;
+  }
+#endif
+  body();
+}
+
 /// Cuts [0, n) into pieces of `grain` (the last may be shorter) and calls `body(begin, end)` for each.
 template <class Body>
 void parallel_chunks(int threads, std::ptrdiff_t n, std::ptrdiff_t grain, const Body& body) {
@@ -2619,6 +2642,7 @@ struct scale {
 };
 /// out = gelu(in)
 struct apply_gelu {
+  static constexpr bool is_long = true;  // of a loop: worth wider instructions than the program is compiled for
   template <class T>
   constexpr void operator()(T& out, const T& in) const {
     out = gelu(in);
@@ -2626,6 +2650,7 @@ struct apply_gelu {
 };
 /// dx *= gelu'(x)
 struct multiply_gelu_derivative {
+  static constexpr bool is_long = true;
   template <class T>
   constexpr void operator()(T& dx, const T& x) const {
     dx *= gelu_derivative(x);
@@ -2816,14 +2841,19 @@ constexpr decltype(auto) pick(T* p, const U& repeated) {
 
 /// `f(p[c]...)` for every column c of a row. The common cases, unit steps everywhere and all but the last operand, are
 /// loops of their own so that they are vectorised; `simd` promises that operands are either the same memory or apart.
-/// `f` is a copy: numbers in it would else be read again for each element, since a result might lie over them.
+/// `f` is a copy: numbers in it would else be read again for each element, since a result might lie over them. One that
+/// computes much says so by `is_long`.
 template <class F, class... T>
 [[gnu::flatten]] void map_row(F f, index cols, const std::array<index, sizeof...(T)>& steps, T*... p) {
   constexpr std::size_t last = sizeof...(T) - 1;
   bool dense = true;
   for (std::size_t i = 0; i < last; ++i) dense = dense && steps[i] == 1;
   if (dense && steps[last] == 1) {
-    simd_for(0, cols, [&](index c) { f(p[c]...); });
+    if constexpr (requires { F::is_long; }) {
+      run_widely([f, cols, p...] { simd_for(0, cols, [=](index c) { f(p[c]...); }); });
+    } else {
+      simd_for(0, cols, [&](index c) { f(p[c]...); });
+    }
     return;
   }
   [&]<std::size_t... I>(std::index_sequence<I...>) {
@@ -23155,6 +23185,7 @@ namespace fn {
 /// Operands: parameter, moments, gradient, decay mask, factor of the gradient.
 template <class T>
 struct adamw_update {
+  static constexpr bool is_long = true;
   T learning_rate, beta1, beta2, eps, weight_decay, correction1, correction2;
   constexpr void operator()(T& p, T& m, T& v, const T& gradient, const T& decay, const T& factor) const {
     const T g = gradient * factor;
@@ -26621,11 +26652,13 @@ namespace eigen_detail {
 /// unless they are null.
 template <class T>
 void softmax_row(T* x, index n, T scale, const T* weights) {
-  const T top = host::fold<T>(n, fn::maximum{}, [x](index c) { return x[c]; });
-  simd_for(0, n, [=](index c) { x[c] = fn::exp((x[c] - top) * scale); });
-  if (weights != nullptr) simd_for(0, n, [=](index c) { x[c] *= weights[c]; });
-  const T factor = T(1) / host::fold<T>(n, fn::plus{}, [x](index c) { return x[c]; });
-  simd_for(0, n, [=](index c) { x[c] *= factor; });
+  run_widely([=] {
+    const T top = host::fold<T>(n, fn::maximum{}, [x](index c) { return x[c]; });
+    simd_for(0, n, [=](index c) { x[c] = fn::exp((x[c] - top) * scale); });
+    if (weights != nullptr) simd_for(0, n, [=](index c) { x[c] *= weights[c]; });
+    const T factor = T(1) / host::fold<T>(n, fn::plus{}, [x](index c) { return x[c]; });
+    simd_for(0, n, [=](index c) { x[c] *= factor; });
+  });
 }
 
 }  // namespace eigen_detail
@@ -26733,31 +26766,35 @@ class eigen_backend {
   void layer_norm(const_view<T> x, const_view<T> gamma, const_view<T> beta, view<T> y, view<T> mean, view<T> rstd,
                   T eps) {
     parallel_chunks(threads_, x.rows, row_grain, [&](index begin, index end) {
-      for (index r = begin; r < end; ++r) {
-        const T *in = x.row(r), *g = gamma.data, *o = beta.data;
-        const T n = static_cast<T>(x.cols);
-        const T m = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return in[c]; }) / n;
-        const T var = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return (in[c] - m) * (in[c] - m); }) / n;
-        const T s = T(1) / std::sqrt(var + eps);
-        T* out = y.row(r);
-        simd_for(0, x.cols, [=](index c) { out[c] = (in[c] - m) * s * g[c] + o[c]; });
-        mean(r, 0) = m;
-        rstd(r, 0) = s;
-      }
+      run_widely([=] {
+        for (index r = begin; r < end; ++r) {
+          const T *in = x.row(r), *g = gamma.data, *o = beta.data;
+          const T n = static_cast<T>(x.cols);
+          const T m = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return in[c]; }) / n;
+          const T var = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return (in[c] - m) * (in[c] - m); }) / n;
+          const T s = T(1) / std::sqrt(var + eps);
+          T* out = y.row(r);
+          simd_for(0, x.cols, [=](index c) { out[c] = (in[c] - m) * s * g[c] + o[c]; });
+          mean(r, 0) = m;
+          rstd(r, 0) = s;
+        }
+      });
     });
   }
 
   void layer_norm_backward(const_view<T> x, const_view<T> gamma, const_view<T> mean, const_view<T> rstd,
                            const_view<T> dy, view<T> dx) {
     parallel_chunks(threads_, x.rows, row_grain, [&](index begin, index end) {
-      for (index r = begin; r < end; ++r) {
-        const T *px = x.row(r), *pg = gamma.data, *pd = dy.row(r);
-        const T m = mean(r, 0), s = rstd(r, 0), n = static_cast<T>(x.cols);
-        const T s1 = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return pd[c] * pg[c]; }) / n;
-        const T s2 = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return pd[c] * pg[c] * (px[c] - m); }) * s / n;
-        T* out = dx.row(r);
-        simd_for(0, x.cols, [=](index c) { out[c] = s * (pd[c] * pg[c] - (s1 + (px[c] - m) * s * s2)); });
-      }
+      run_widely([=] {
+        for (index r = begin; r < end; ++r) {
+          const T *px = x.row(r), *pg = gamma.data, *pd = dy.row(r);
+          const T m = mean(r, 0), s = rstd(r, 0), n = static_cast<T>(x.cols);
+          const T s1 = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return pd[c] * pg[c]; }) / n;
+          const T s2 = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return pd[c] * pg[c] * (px[c] - m); }) * s / n;
+          T* out = dx.row(r);
+          simd_for(0, x.cols, [=](index c) { out[c] = s * (pd[c] * pg[c] - (s1 + (px[c] - m) * s * s2)); });
+        }
+      });
     });
   }
 

@@ -136,6 +136,7 @@ struct scale {
 };
 /// out = gelu(in)
 struct apply_gelu {
+  static constexpr bool is_long = true;  // of a loop: worth wider instructions than the program is compiled for
   template <class T>
   constexpr void operator()(T& out, const T& in) const {
     out = gelu(in);
@@ -143,6 +144,7 @@ struct apply_gelu {
 };
 /// dx *= gelu'(x)
 struct multiply_gelu_derivative {
+  static constexpr bool is_long = true;
   template <class T>
   constexpr void operator()(T& dx, const T& x) const {
     dx *= gelu_derivative(x);

@@ -116,6 +116,29 @@ template <class Body>
 #pragma clang diagnostic pop
 #endif
 
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__AVX2__)
+namespace detail {
+/// Compiled for AVX2 with all that it calls, so only for loops without calls into other functions.
+template <class Body>
+[[gnu::flatten, gnu::noinline, gnu::target("avx2,fma")]] void run_for_avx2(Body body) {
+  body();
+}
+}  // namespace detail
+#endif
+
+/// Runs a loop that computes much for each element with AVX2 where the processor has it and the program is compiled for
+/// any x86-64; elsewhere as it is.
+template <class Body>
+[[gnu::always_inline]] inline void run_widely(const Body& body) {
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__AVX2__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    detail::run_for_avx2(body);
+    return;
+  }
+#endif
+  body();
+}
+
 /// Cuts [0, n) into pieces of `grain` (the last may be shorter) and calls `body(begin, end)` for each.
 template <class Body>
 void parallel_chunks(int threads, std::ptrdiff_t n, std::ptrdiff_t grain, const Body& body) {

@@ -95,6 +95,7 @@ namespace fn {
 /// Operands: parameter, moments, gradient, decay mask, factor of the gradient.
 template <class T>
 struct adamw_update {
+  static constexpr bool is_long = true;
   T learning_rate, beta1, beta2, eps, weight_decay, correction1, correction2;
   constexpr void operator()(T& p, T& m, T& v, const T& gradient, const T& decay, const T& factor) const {
     const T g = gradient * factor;

@@ -26,11 +26,13 @@ namespace eigen_detail {
 /// unless they are null.
 template <class T>
 void softmax_row(T* x, index n, T scale, const T* weights) {
-  const T top = host::fold<T>(n, fn::maximum{}, [x](index c) { return x[c]; });
-  simd_for(0, n, [=](index c) { x[c] = fn::exp((x[c] - top) * scale); });
-  if (weights != nullptr) simd_for(0, n, [=](index c) { x[c] *= weights[c]; });
-  const T factor = T(1) / host::fold<T>(n, fn::plus{}, [x](index c) { return x[c]; });
-  simd_for(0, n, [=](index c) { x[c] *= factor; });
+  run_widely([=] {
+    const T top = host::fold<T>(n, fn::maximum{}, [x](index c) { return x[c]; });
+    simd_for(0, n, [=](index c) { x[c] = fn::exp((x[c] - top) * scale); });
+    if (weights != nullptr) simd_for(0, n, [=](index c) { x[c] *= weights[c]; });
+    const T factor = T(1) / host::fold<T>(n, fn::plus{}, [x](index c) { return x[c]; });
+    simd_for(0, n, [=](index c) { x[c] *= factor; });
+  });
 }
 
 }  // namespace eigen_detail
@@ -138,31 +140,35 @@ class eigen_backend {
   void layer_norm(const_view<T> x, const_view<T> gamma, const_view<T> beta, view<T> y, view<T> mean, view<T> rstd,
                   T eps) {
     parallel_chunks(threads_, x.rows, row_grain, [&](index begin, index end) {
-      for (index r = begin; r < end; ++r) {
-        const T *in = x.row(r), *g = gamma.data, *o = beta.data;
-        const T n = static_cast<T>(x.cols);
-        const T m = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return in[c]; }) / n;
-        const T var = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return (in[c] - m) * (in[c] - m); }) / n;
-        const T s = T(1) / std::sqrt(var + eps);
-        T* out = y.row(r);
-        simd_for(0, x.cols, [=](index c) { out[c] = (in[c] - m) * s * g[c] + o[c]; });
-        mean(r, 0) = m;
-        rstd(r, 0) = s;
-      }
+      run_widely([=] {
+        for (index r = begin; r < end; ++r) {
+          const T *in = x.row(r), *g = gamma.data, *o = beta.data;
+          const T n = static_cast<T>(x.cols);
+          const T m = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return in[c]; }) / n;
+          const T var = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return (in[c] - m) * (in[c] - m); }) / n;
+          const T s = T(1) / std::sqrt(var + eps);
+          T* out = y.row(r);
+          simd_for(0, x.cols, [=](index c) { out[c] = (in[c] - m) * s * g[c] + o[c]; });
+          mean(r, 0) = m;
+          rstd(r, 0) = s;
+        }
+      });
     });
   }
 
   void layer_norm_backward(const_view<T> x, const_view<T> gamma, const_view<T> mean, const_view<T> rstd,
                            const_view<T> dy, view<T> dx) {
     parallel_chunks(threads_, x.rows, row_grain, [&](index begin, index end) {
-      for (index r = begin; r < end; ++r) {
-        const T *px = x.row(r), *pg = gamma.data, *pd = dy.row(r);
-        const T m = mean(r, 0), s = rstd(r, 0), n = static_cast<T>(x.cols);
-        const T s1 = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return pd[c] * pg[c]; }) / n;
-        const T s2 = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return pd[c] * pg[c] * (px[c] - m); }) * s / n;
-        T* out = dx.row(r);
-        simd_for(0, x.cols, [=](index c) { out[c] = s * (pd[c] * pg[c] - (s1 + (px[c] - m) * s * s2)); });
-      }
+      run_widely([=] {
+        for (index r = begin; r < end; ++r) {
+          const T *px = x.row(r), *pg = gamma.data, *pd = dy.row(r);
+          const T m = mean(r, 0), s = rstd(r, 0), n = static_cast<T>(x.cols);
+          const T s1 = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return pd[c] * pg[c]; }) / n;
+          const T s2 = host::fold<T>(x.cols, fn::plus{}, [&](index c) { return pd[c] * pg[c] * (px[c] - m); }) * s / n;
+          T* out = dx.row(r);
+          simd_for(0, x.cols, [=](index c) { out[c] = s * (pd[c] * pg[c] - (s1 + (px[c] - m) * s * s2)); });
+        }
+      });
     });
   }
 

@@ -50,14 +50,19 @@ constexpr decltype(auto) pick(T* p, const U& repeated) {
 
 /// `f(p[c]...)` for every column c of a row. The common cases, unit steps everywhere and all but the last operand, are
 /// loops of their own so that they are vectorised; `simd` promises that operands are either the same memory or apart.
-/// `f` is a copy: numbers in it would else be read again for each element, since a result might lie over them.
+/// `f` is a copy: numbers in it would else be read again for each element, since a result might lie over them. One that
+/// computes much says so by `is_long`.
 template <class F, class... T>
 [[gnu::flatten]] void map_row(F f, index cols, const std::array<index, sizeof...(T)>& steps, T*... p) {
   constexpr std::size_t last = sizeof...(T) - 1;
   bool dense = true;
   for (std::size_t i = 0; i < last; ++i) dense = dense && steps[i] == 1;
   if (dense && steps[last] == 1) {
-    simd_for(0, cols, [&](index c) { f(p[c]...); });
+    if constexpr (requires { F::is_long; }) {
+      run_widely([f, cols, p...] { simd_for(0, cols, [=](index c) { f(p[c]...); }); });
+    } else {
+      simd_for(0, cols, [&](index c) { f(p[c]...); });
+    }
     return;
   }
   [&]<std::size_t... I>(std::index_sequence<I...>) {

@@ -34,9 +34,10 @@ inline void let_threads_sleep([[maybe_unused]] char** argv) {
 #endif
 }
 
-/// How many of `wanted` processors this program really gets, found by trying: so many threads are busy for 40 ms, and
-/// the processors' time that they got over the time that passed is the answer. That counts what other programs take and
-/// what a container is allowed, neither of which the number of processors tells.
+/// How many of `wanted` processors this program really gets, found by trying: so many threads are busy for a quarter of
+/// a second, and the processors' time that they got over the time that passed is the answer. That counts what other
+/// programs take and what a container is allowed (which is reckoned by tenths of a second), neither of which the number
+/// of processors tells.
 inline double processors_to_be_had(int wanted) {
   using clock = std::chrono::steady_clock;
   const auto used = [] {
@@ -46,28 +47,35 @@ inline double processors_to_be_had(int wanted) {
   };
   const double before = used();
   const auto start = clock::now();
-  std::vector<std::thread> busy;
-  for (int i = 0; i < wanted; ++i) {
-    busy.emplace_back([start] {
-      while (clock::now() - start < std::chrono::milliseconds(40)) {
-      }
-    });
+  {
+    std::vector<std::jthread> busy;
+    for (int i = 0; i < wanted; ++i) {
+      busy.emplace_back([start] {
+        while (clock::now() - start < std::chrono::milliseconds(250)) {
+        }
+      });
+    }
   }
-  for (auto& thread : busy) thread.join();
   return (used() - before) / std::chrono::duration<double>(clock::now() - start).count();
 }
 
-/// The threads for work that takes long: as many as were asked for, and for 0 as many as there are processors to be
-/// had, unless OMP_NUM_THREADS says it. Threads wait for each other at the end of every loop, so one too many makes all
+/// The threads for that many processors, of at most `all`.
+inline int threads_for_processors(double processors, int all) {
+  return std::clamp(static_cast<int>(std::lround(processors)), 1, all);
+}
+
+/// The threads for work that takes long: as many as were asked for, and for 0 as many as there are processors to be had
+/// now, unless OMP_NUM_THREADS says it. Threads wait for each other at the end of every loop, so one too many makes all
 /// of them slower than one alone is. Fewer than there are processors are told unless that is to be `quiet`.
 inline int threads_for(int asked, bool quiet) {
-  const int all = core_tokensets::default_threads();
-  if (asked > 0 || all == 1 || ::getenv("OMP_NUM_THREADS") != nullptr) return asked;
-  const double free = processors_to_be_had(all);
-  const int threads = std::clamp(static_cast<int>(std::lround(free)), 1, all);
+  static const int all = core_tokensets::default_threads();  // before a run has changed it
+  if (asked > 0) return asked;
+  if (all == 1 || ::getenv("OMP_NUM_THREADS") != nullptr) return all;
+  const double had = processors_to_be_had(all);
+  const int threads = threads_for_processors(had, all);
   if (!quiet && threads < all)
-    std::fprintf(stderr, "%d of %d threads, as other programs leave %.1f processors; --threads %d takes all\n", threads,
-                 all, free, all);
+    std::fprintf(stderr, "%d of %d threads, since %.1f processors were to be had; --threads %d takes all\n", threads,
+                 all, had, all);
   return threads;
 }
 

@@ -170,11 +170,19 @@ std::string data_help() {
   return all;
 }
 
+namespace {
+
+/// `Error`: a set without its folder. A comma in its name may have been meant to begin another set.
+void check_folder(const named_set& set, task_kind task) {
+  const bool comma = set.where.find(',') != std::string::npos;
+  cts::require(set.kind == "scenes" || fs::is_directory(set.where), "--data ", set.text, ": there is no folder ",
+               set.where, comma ? "; behind a comma another set begins with " : "", comma ? data_names(task) : "");
+}
+
+}  // namespace
+
 void check_data(const data_request& r) {
-  for (const named_set& set : sets_of(r))
-    cts::require(set.kind == "scenes" || fs::is_directory(set.where), "--data ", set.text, ": there is no folder ",
-                 set.where, set.where.find(',') == std::string::npos ? "" : "; behind a comma another set begins with ",
-                 set.where.find(',') == std::string::npos ? "" : data_names(r.task));
+  for (const named_set& set : sets_of(r)) check_folder(set, r.task);
   if (!r.classes.empty()) cts::parse_class_range(r.classes);
 }
 
@@ -206,6 +214,9 @@ cts::dataset_split read_classes(const data_request& r) { return read_classes_of(
 
 cts::task_stream read_tasks(const data_request& r, const cts::class_incremental_options& how) {
   const auto sets = sets_of(r);
+  for (const named_set& set : sets) {
+    if (set.where.find(',') != std::string::npos) check_folder(set, r.task);
+  }
   if (sets.size() == 1) return cts::class_incremental(read_classes_of(sets.front(), r), how);
   cts::require(how.first == 0 && how.increment == 0 && how.order.empty() && !how.shuffle, "--data ", r.sets,
                ": each of the sets is a task; --first, --increment and --order cut the classes of one set");

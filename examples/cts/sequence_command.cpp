@@ -208,7 +208,7 @@ sequence_outcome run_or_check(const sequence_arguments& a, bool only_check) {
 
 sequence_outcome run_sequence(const sequence_arguments& given) {
   sequence_arguments a = given;
-  a.threads = threads_for(given.threads, given.quiet);
+  if (a.backend != "cuda") a.threads = threads_for(given.threads, given.quiet);
   return run_or_check(a, false);
 }
 

@@ -2029,9 +2029,10 @@ template <class Body>
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__AVX2__)
 namespace detail {
-/// Compiled for AVX2 with all that it calls, so only for loops without calls into other functions.
+/// Compiled for AVX2 with all that can be inlined into it. Without fused multiplications and additions, so that the
+/// bits are those of any x86-64.
 template <class Body>
-[[gnu::flatten, gnu::noinline, gnu::target("avx2,fma")]] void run_for_avx2(Body body) {
+[[gnu::flatten, gnu::noinline, gnu::target("avx2")]] void run_for_avx2(Body body) {
   body();
 }
 }  // namespace detail
@@ -2042,7 +2043,7 @@ template <class Body>
 template <class Body>
 [[gnu::always_inline]] inline void run_widely(const Body& body) {
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__AVX2__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+  if (__builtin_cpu_supports("avx2")) {
     detail::run_for_avx2(body);
     return;
   }
@@ -2860,7 +2861,13 @@ template <class F, class... T>
     if constexpr (last > 0) {
       if (dense) {
         const auto repeated = *std::get<last>(std::tuple(p...));
-        simd_for(0, cols, [&](index c) { f(pick<I == last>(p + c, repeated)...); });
+        if constexpr (requires { F::is_long; }) {
+          run_widely([f, cols, repeated, p...] {
+            simd_for(0, cols, [=](index c) { f(pick<I == sizeof...(T) - 1>(p + c, repeated)...); });
+          });
+        } else {
+          simd_for(0, cols, [&](index c) { f(pick<I == last>(p + c, repeated)...); });
+        }
         return;
       }
     }
@@ -22691,8 +22698,17 @@ inline void read_preprocessor(neighbour& n) {
   if (normalised) mean = channel_numbers(n, c, "image_mean"), stddev = channel_numbers(n, c, "image_std");
   for (double& x : mean) x /= scale;
   for (double& x : stddev) x /= scale;
+  for (const double x : mean)
+    expect(std::isfinite(x), n, "image_mean", "numbers that are finite once they are rescaled");
+  for (const double x : stddev)
+    expect(std::isfinite(x), n, "image_std", "numbers that are finite once they are rescaled");
   n.put("mean", normalised ? "image_mean" : "do_normalize", mean);
   n.put("std", normalised ? "image_std" : "do_normalize", stddev);
+}
+
+/// A name that may be shown on a terminal.
+inline bool is_printable(const std::string& name) {
+  return std::all_of(name.begin(), name.end(), [](char c) { return c >= ' ' && c <= '~'; });
 }
 
 /// What a file beside weights of `dim` channels says. A file of another program says nothing.
@@ -22703,7 +22719,7 @@ inline void understand(neighbour& n, index dim) {
   } else if (type != nullptr && type->is_string() &&
              std::find(known_model_types.begin(), known_model_types.end(), type->text()) != known_model_types.end()) {
     read_hugging_face(n);
-  } else if (architecture != nullptr && architecture->is_string()) {
+  } else if (architecture != nullptr && architecture->is_string() && is_printable(architecture->text())) {
     read_timm(n, dim);
   } else if (type != nullptr) {
     n.why_not = "its model_type is not known";
@@ -26239,8 +26255,8 @@ namespace core_tokensets {
 
 /// What multiplies matrices: `P::multiply(memory, ta, tb, alpha, a, b, start, c)` sets c = alpha op(a) op(b) + start on
 /// the calling thread, where op(x) is x or, with `ta` or `tb`, x transposed. `start` is c itself, a matrix of its
-/// shape, a row for all rows, or empty: then c is not read. What it needs meanwhile lies in `memory`. The bits of a
-/// result depend on nothing but the numbers and the shapes.
+/// shape, a row for all rows, or empty: then c is not read. What it needs meanwhile lies in `memory`. On one machine
+/// the bits of a result depend on nothing but the numbers and the shapes.
 template <class P, class T>
 concept thread_product = requires(block_stack<>& memory, bool t, T x, const view<const T>& in, const view<T>& out) {
   P::multiply(memory, t, t, x, in, in, in, out);
@@ -26573,6 +26589,7 @@ void product(block_stack<>& memory, bool ta, bool tb, float alpha, const view<co
              const view<const float>& b, const view<const float>& start, const view<float>& c) {
   constexpr index rows = Processor::rows, cols = Processor::cols;
   constexpr index block = 32 * rows;  // rows of a that stay in the second cache while panels of b pass by
+  if (c.rows == 0 || c.cols == 0) return;
   const index all = ta ? a.rows : a.cols, deep = std::min(all, depth), panels = (c.cols + cols - 1) / cols;
   if (all == 0) host::copy_start(start, c);
   float* const edge = memory.take<float>(rows * cols + panels * cols * deep + (ta ? block : rows) * deep);
@@ -26664,8 +26681,8 @@ void softmax_row(T* x, index n, T scale, const T* weights) {
 }  // namespace eigen_detail
 
 /// Tensors in host memory. `Product` computes what one thread multiplies: `packed_product`, the plain `eigen_product`,
-/// a BLAS (`tensor/cblas.hpp`) or one of your own. A copy has a workspace of its own; one value serves one caller at a
-/// time.
+/// a BLAS (`tensor/cblas_product.hpp`) or one of your own. A copy has a workspace of its own; one value serves one
+/// caller at a time.
 template <std::floating_point T, thread_product<T> Product = packed_product>
 class eigen_backend {
  public:
@@ -26724,11 +26741,11 @@ class eigen_backend {
       const auto am = a.matrix(a.n0 == 1 ? 0 : i, a.n1 == 1 ? 0 : j),
                  bm = b.matrix(b.n0 == 1 ? 0 : i, b.n1 == 1 ? 0 : j);
       const view<T> out = c.matrix(i, j).slice_rows(r0, r1 - r0).slice_cols(c0, c1 - c0);
-      if (o.beta != 0 && o.beta != 1) host::map(1, fn::scale<T>{T(o.beta)}, out);
+      if (T(o.beta) != T(0) && T(o.beta) != T(1)) host::map(1, fn::scale<T>{T(o.beta)}, out);
       multiply(o.transpose_a, o.transpose_b, T(o.alpha),
                o.transpose_a ? am.slice_cols(r0, r1 - r0) : am.slice_rows(r0, r1 - r0),
                o.transpose_b ? bm.slice_rows(c0, c1 - c0) : bm.slice_cols(c0, c1 - c0),
-               o.beta == 0 ? view<const T>() : view<const T>(out), out);
+               T(o.beta) == T(0) ? view<const T>() : view<const T>(out), out);
     });
   }
 

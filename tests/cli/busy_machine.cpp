@@ -25,12 +25,24 @@ TEST_CASE("the processors that a program gets are counted, not those that there 
   CHECK(alone < 1.2);
 }
 
-TEST_CASE("what was said about threads counts", "[cli][busy]") {
-  CHECK(cts_command::threads_for(3, true) == 3);
+TEST_CASE("threads are as many as processors that are to be had, and at least one", "[cli][busy]") {
+  using cts_command::threads_for_processors;
+  CHECK(threads_for_processors(0.1, 8) == 1);
+  CHECK(threads_for_processors(1.4, 2) == 1);
+  CHECK(threads_for_processors(1.6, 2) == 2);
+  CHECK(threads_for_processors(5.8, 8) == 6);
+  CHECK(threads_for_processors(9.9, 8) == 8);
+}
+
+TEST_CASE("what was said about threads counts, and a run does not change it for the next", "[cli][busy]") {
   const char* const said = ::getenv("OMP_NUM_THREADS");
   const std::string was = said != nullptr ? said : "";
-  ::setenv("OMP_NUM_THREADS", "2", 1);
-  CHECK(cts_command::threads_for(0, true) == 0);
+  ::setenv("OMP_NUM_THREADS", "1", 1);
+  const int all = cts_command::threads_for(0, true);
+  CHECK(cts_command::threads_for(3, true) == 3);
+  core_tokensets::set_default_threads(all + 2);  // as a run does
+  CHECK(cts_command::threads_for(0, true) == all);
+  core_tokensets::set_default_threads(all);
   said != nullptr ? ::setenv("OMP_NUM_THREADS", was.c_str(), 1) : ::unsetenv("OMP_NUM_THREADS");
 }
 

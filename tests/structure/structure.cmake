@@ -22,6 +22,15 @@ cts_add_script(single_include_program ${structure}/expected_output.cmake
                -D PROGRAM=$<TARGET_FILE:cts_tests_single_include> -D OUT=${CMAKE_CURRENT_BINARY_DIR}/readme
                -D EXPECTED=${CMAKE_CURRENT_SOURCE_DIR}/consumer/readme.expected)
 
+# What the processor has and the program is not compiled for.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" AND CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang")
+  add_executable(cts_tests_plain_x86 ${CMAKE_CURRENT_SOURCE_DIR}/structure/plain_x86.cpp
+                                     ${CMAKE_CURRENT_SOURCE_DIR}/tensor/products.cpp)
+  target_link_libraries(cts_tests_plain_x86 PRIVATE core_tokensets::core_tokensets cts_test_main)
+  target_compile_options(cts_tests_plain_x86 PRIVATE -O2 -march=x86-64 -fno-trapping-math)
+  add_test(NAME cts_tests_plain_x86 COMMAND cts_tests_plain_x86)
+endif()
+
 # Users' projects, configured, built and run as a user would.
 function(cts_add_project name source)
   add_test(NAME ${name} COMMAND ${CMAKE_CTEST_COMMAND} --build-and-test ${source} ${CMAKE_CURRENT_BINARY_DIR}/${name}

@@ -78,6 +78,25 @@ TEST_CASE("what a memory has left to teach: its loss, and the gradient of that",
   CHECK((parts.loss - after.loss) / (rate * norm * norm) == Approx(1).epsilon(0.05));
 }
 
+TEST_CASE("measures that a task has none of leave a gap, also in a file", "[diagnose]") {
+  cts::sequence_result r;
+  r.accuracy = {{0.5}, {0.5, 0.25}};
+  cts::detail::add_measures(r.amounts, {}, 0, 0);  // nothing of the first task was stored
+  cts::detail::add_measures(r.amounts, {}, 1, 0);
+  cts::detail::add_measures(r.amounts, {{"memory loss", 0.75}}, 1, 1);
+  cts::detail::add_measures(r.others, {{"told by form", 0.5}}, 0, 0);
+  const auto again = cts::sequence_result_from_json(cts::parse_json(cts::to_json(r).dump(), "results"));
+  for (const auto& found : {r, again}) {
+    const auto& loss = found.amounts.at("memory loss");
+    REQUIRE(loss.size() == 2);
+    CHECK(loss[0].empty());
+    REQUIRE(loss[1].size() == 2);
+    CHECK(std::isnan(loss[1][0]));
+    CHECK(loss[1][1] == 0.75);
+    CHECK(found.others.at("told by form") == cts::accuracy_matrix{{0.5}});
+  }
+}
+
 TEST_CASE("without a memory only test pictures are looked at", "[diagnose]") {
   for (const auto& e : diagnoses(cts::none{}, support::coloured_stream())) {
     CHECK(e.others.size() == 2);

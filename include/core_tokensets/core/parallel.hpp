@@ -118,9 +118,10 @@ template <class Body>
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__AVX2__)
 namespace detail {
-/// Compiled for AVX2 with all that it calls, so only for loops without calls into other functions.
+/// Compiled for AVX2 with all that can be inlined into it. Without fused multiplications and additions, so that the
+/// bits are those of any x86-64.
 template <class Body>
-[[gnu::flatten, gnu::noinline, gnu::target("avx2,fma")]] void run_for_avx2(Body body) {
+[[gnu::flatten, gnu::noinline, gnu::target("avx2")]] void run_for_avx2(Body body) {
   body();
 }
 }  // namespace detail
@@ -131,7 +132,7 @@ template <class Body>
 template <class Body>
 [[gnu::always_inline]] inline void run_widely(const Body& body) {
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__AVX2__)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+  if (__builtin_cpu_supports("avx2")) {
     detail::run_for_avx2(body);
     return;
   }

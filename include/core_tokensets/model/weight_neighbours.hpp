@@ -220,8 +220,17 @@ inline void read_preprocessor(neighbour& n) {
   if (normalised) mean = channel_numbers(n, c, "image_mean"), stddev = channel_numbers(n, c, "image_std");
   for (double& x : mean) x /= scale;
   for (double& x : stddev) x /= scale;
+  for (const double x : mean)
+    expect(std::isfinite(x), n, "image_mean", "numbers that are finite once they are rescaled");
+  for (const double x : stddev)
+    expect(std::isfinite(x), n, "image_std", "numbers that are finite once they are rescaled");
   n.put("mean", normalised ? "image_mean" : "do_normalize", mean);
   n.put("std", normalised ? "image_std" : "do_normalize", stddev);
+}
+
+/// A name that may be shown on a terminal.
+inline bool is_printable(const std::string& name) {
+  return std::all_of(name.begin(), name.end(), [](char c) { return c >= ' ' && c <= '~'; });
 }
 
 /// What a file beside weights of `dim` channels says. A file of another program says nothing.
@@ -232,7 +241,7 @@ inline void understand(neighbour& n, index dim) {
   } else if (type != nullptr && type->is_string() &&
              std::find(known_model_types.begin(), known_model_types.end(), type->text()) != known_model_types.end()) {
     read_hugging_face(n);
-  } else if (architecture != nullptr && architecture->is_string()) {
+  } else if (architecture != nullptr && architecture->is_string() && is_printable(architecture->text())) {
     read_timm(n, dim);
   } else if (type != nullptr) {
     n.why_not = "its model_type is not known";

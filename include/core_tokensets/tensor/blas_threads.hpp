@@ -18,13 +18,15 @@ extern "C" {
 [[gnu::weak]] void openblas_set_num_threads(int);
 }
 
-/// Switches an OpenBLAS with threads of its own to one, for the whole program.
+/// Switches an OpenBLAS with threads of its own to one, for the whole program. Of an OpenBLAS that is linked statically
+/// it is not known whose they are; then they count as its own.
 inline void use_one_thread() {
-  constexpr int own_threads = 1;  // what openblas_get_parallel() says of a build with POSIX threads
-  if (openblas_get_parallel != nullptr && openblas_get_num_threads != nullptr && openblas_set_num_threads != nullptr &&
-      openblas_get_parallel() == own_threads && openblas_get_num_threads() != 1) {
-    openblas_set_num_threads(1);
-  }
+  if (openblas_get_num_threads == nullptr || openblas_set_num_threads == nullptr) return;
+#ifdef _OPENMP
+  constexpr int of_openmp = 2;  // what openblas_get_parallel() says; these are held by `one_openmp_thread`
+  if (openblas_get_parallel != nullptr && openblas_get_parallel() == of_openmp) return;
+#endif
+  if (openblas_get_num_threads() != 1) openblas_set_num_threads(1);
 }
 
 /// While it lives, a BLAS that takes its threads from OpenMP has one on the calling thread.

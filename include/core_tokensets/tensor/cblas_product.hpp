@@ -14,8 +14,9 @@
 
 namespace core_tokensets {
 
-/// A `thread_product` that any library with the CBLAS interface computes (OpenBLAS, BLIS, MKL), on one thread. OpenBLAS
-/// and whatever takes its threads from OpenMP are told so; another library must be told by its own means. `Error`: more
+/// A `thread_product` that any library with the CBLAS interface computes and a header
+/// cblas.h (OpenBLAS, BLIS), on one thread. OpenBLAS and whatever takes its threads from OpenMP are told so; another
+/// library must be told by its own means. `Error`: more
 /// rows or columns than BLAS counts.
 struct cblas_product {
   template <class T>

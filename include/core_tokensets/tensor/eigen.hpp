@@ -38,8 +38,8 @@ void softmax_row(T* x, index n, T scale, const T* weights) {
 }  // namespace eigen_detail
 
 /// Tensors in host memory. `Product` computes what one thread multiplies: `packed_product`, the plain `eigen_product`,
-/// a BLAS (`tensor/cblas.hpp`) or one of your own. A copy has a workspace of its own; one value serves one caller at a
-/// time.
+/// a BLAS (`tensor/cblas_product.hpp`) or one of your own. A copy has a workspace of its own; one value serves one
+/// caller at a time.
 template <std::floating_point T, thread_product<T> Product = packed_product>
 class eigen_backend {
  public:
@@ -98,11 +98,11 @@ class eigen_backend {
       const auto am = a.matrix(a.n0 == 1 ? 0 : i, a.n1 == 1 ? 0 : j),
                  bm = b.matrix(b.n0 == 1 ? 0 : i, b.n1 == 1 ? 0 : j);
       const view<T> out = c.matrix(i, j).slice_rows(r0, r1 - r0).slice_cols(c0, c1 - c0);
-      if (o.beta != 0 && o.beta != 1) host::map(1, fn::scale<T>{T(o.beta)}, out);
+      if (T(o.beta) != T(0) && T(o.beta) != T(1)) host::map(1, fn::scale<T>{T(o.beta)}, out);
       multiply(o.transpose_a, o.transpose_b, T(o.alpha),
                o.transpose_a ? am.slice_cols(r0, r1 - r0) : am.slice_rows(r0, r1 - r0),
                o.transpose_b ? bm.slice_rows(c0, c1 - c0) : bm.slice_cols(c0, c1 - c0),
-               o.beta == 0 ? view<const T>() : view<const T>(out), out);
+               T(o.beta) == T(0) ? view<const T>() : view<const T>(out), out);
     });
   }
 

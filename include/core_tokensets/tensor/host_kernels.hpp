@@ -69,7 +69,13 @@ template <class F, class... T>
     if constexpr (last > 0) {
       if (dense) {
         const auto repeated = *std::get<last>(std::tuple(p...));
-        simd_for(0, cols, [&](index c) { f(pick<I == last>(p + c, repeated)...); });
+        if constexpr (requires { F::is_long; }) {
+          run_widely([f, cols, repeated, p...] {
+            simd_for(0, cols, [=](index c) { f(pick<I == sizeof...(T) - 1>(p + c, repeated)...); });
+          });
+        } else {
+          simd_for(0, cols, [&](index c) { f(pick<I == last>(p + c, repeated)...); });
+        }
         return;
       }
     }

@@ -199,6 +199,7 @@ void product(block_stack<>& memory, bool ta, bool tb, float alpha, const view<co
              const view<const float>& b, const view<const float>& start, const view<float>& c) {
   constexpr index rows = Processor::rows, cols = Processor::cols;
   constexpr index block = 32 * rows;  // rows of a that stay in the second cache while panels of b pass by
+  if (c.rows == 0 || c.cols == 0) return;
   const index all = ta ? a.rows : a.cols, deep = std::min(all, depth), panels = (c.cols + cols - 1) / cols;
   if (all == 0) host::copy_start(start, c);
   float* const edge = memory.take<float>(rows * cols + panels * cols * deep + (ta ? block : rows) * deep);

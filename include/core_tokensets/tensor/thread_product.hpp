@@ -10,8 +10,8 @@ namespace core_tokensets {
 
 /// What multiplies matrices: `P::multiply(memory, ta, tb, alpha, a, b, start, c)` sets c = alpha op(a) op(b) + start on
 /// the calling thread, where op(x) is x or, with `ta` or `tb`, x transposed. `start` is c itself, a matrix of its
-/// shape, a row for all rows, or empty: then c is not read. What it needs meanwhile lies in `memory`. The bits of a
-/// result depend on nothing but the numbers and the shapes.
+/// shape, a row for all rows, or empty: then c is not read. What it needs meanwhile lies in `memory`. On one machine
+/// the bits of a result depend on nothing but the numbers and the shapes.
 template <class P, class T>
 concept thread_product = requires(block_stack<>& memory, bool t, T x, const view<const T>& in, const view<T>& out) {
   P::multiply(memory, t, t, x, in, in, in, out);

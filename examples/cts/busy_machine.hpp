@@ -69,7 +69,7 @@ inline int threads_for_processors(double processors, int all) {
 /// of them slower than one alone is. Fewer than there are processors are told unless that is to be `quiet`.
 inline int threads_for(int asked, bool quiet) {
   static const int all = core_tokensets::default_threads();  // before a run has changed it
-  if (asked > 0) return asked;
+  if (asked != 0) return asked;  // a number that makes no sense is told where options are checked
   if (all == 1 || ::getenv("OMP_NUM_THREADS") != nullptr) return all;
   const double had = processors_to_be_had(all);
   const int threads = threads_for_processors(had, all);

@@ -41,7 +41,7 @@ TEST_CASE("what was said about threads counts, and a run does not change it for 
   const int all = cts_command::threads_for(0, true);
   CHECK(cts_command::threads_for(3, true) == 3);
   CHECK(cts_command::threads_for(-1, true) == -1);  // not for it to judge
-  core_tokensets::set_default_threads(all + 2);  // as a run does
+  core_tokensets::set_default_threads(all + 2);     // as a run does
   CHECK(cts_command::threads_for(0, true) == all);
   core_tokensets::set_default_threads(all);
   said != nullptr ? ::setenv("OMP_NUM_THREADS", was.c_str(), 1) : ::unsetenv("OMP_NUM_THREADS");

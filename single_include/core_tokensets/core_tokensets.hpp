@@ -26537,10 +26537,9 @@ void pack(const float* data, index row, index col, index have, index n, float* p
     for (index k = 0; k < n; ++k) std::memcpy(panel + k * Rows, data + k * col, Rows * sizeof(float));
   } else {
     index k = 0;
-    for (; k + 4 <= n; k += 4) {
-      for (index r = 0; r < Rows; r += 4) {  // where Rows is no multiple the last four overlap with those before
-        const index first = std::min(r, Rows - 4);
-        transpose(data + first * row + k, row, panel + k * Rows + first, Rows);
+    if constexpr (Rows % 4 == 0) {
+      for (; k + 4 <= n; k += 4) {
+        for (index r = 0; r < Rows; r += 4) transpose(data + r * row + k, row, panel + k * Rows + r, Rows);
       }
     }
     for (; k < n; ++k) {

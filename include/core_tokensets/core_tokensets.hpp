@@ -158,6 +158,7 @@
 #include "core_tokensets/nn/class_block.hpp"
 #include "core_tokensets/nn/cross_attention.hpp"
 #include "core_tokensets/nn/decoder_block.hpp"
+#include "core_tokensets/nn/head_norm.hpp"
 #include "core_tokensets/nn/layer_norm.hpp"
 #include "core_tokensets/nn/linear.hpp"
 #include "core_tokensets/nn/loss.hpp"

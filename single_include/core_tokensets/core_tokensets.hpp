@@ -3666,13 +3666,20 @@ inline layer_norm add_layer_norm(parameter_layout& layout, const std::string& na
   return {layout.add(name + ".weight", {dim}, false), layout.add(name + ".bias", {dim}, false), eps};
 }
 
+/// x to y, both `[T, C]`, with mean and 1 / deviation `[T, 1]` of every row.
+template <tensor_backend B, class T = typename B::scalar>
+void normalise(B& b, const layer_norm& l, parameter_view<const T> p, const_view<T> x, view<T> mean, view<T> rstd,
+               view<T> y) {
+  ops::layer_norm<B, T>(b, x, p[l.gamma], p[l.beta], y, mean, rstd, T(l.eps));
+}
+
 /// Writes `tape.y`.
 template <tensor_backend B, class T = typename B::scalar>
 void forward(B& b, const layer_norm& l, parameter_view<const T> p, const_view<T> x, layer_norm_tape<B>& tape) {
   tape.y.resize(b, x.rows, x.cols);
   tape.mean.resize(b, x.rows, 1);
   tape.rstd.resize(b, x.rows, 1);
-  ops::layer_norm<B, T>(b, x, p[l.gamma], p[l.beta], *tape.y, *tape.mean, *tape.rstd, T(l.eps));
+  normalise<B, T>(b, l, p, x, *tape.mean, *tape.rstd, *tape.y);
 }
 
 /// dx (=), and the gradients of gamma and beta (+=) where `grads` is given.
@@ -3680,6 +3687,72 @@ template <tensor_backend B, class T = typename B::scalar>
 void backward(B& b, const layer_norm& l, parameter_view<const T> p, parameter_view<T> grads, const_view<T> x,
               const layer_norm_tape<B>& tape, const_view<T> dy, view<T> dx) {
   ops::layer_norm_backward<B, T>(b, x, p[l.gamma], *tape.mean, *tape.rstd, dy, dx, grads[l.gamma], grads[l.beta]);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/nn/head_norm.hpp ====
+// A norm of each head's queries or keys over its channels, which keeps scores small in large models (Dehghani et al.,
+// ICML 2023, "Scaling Vision Transformers to 22 Billion Parameters", section 2). Most models have none.
+
+#include <optional>
+
+
+namespace core_tokensets {
+
+/// Queries or keys `[T, H D]` before and behind such a norm, as `[T H, D]` of one head a row; empty without a norm.
+template <tensor_backend B>
+struct head_norm_tape {
+  tensor<B> x, y, mean, rstd;
+
+  /// y as `[T, H D]`.
+  view<const typename B::scalar> rows(index heads) const {
+    return {y.data(), y.rows() / heads, y.cols() * heads, y.cols() * heads};
+  }
+};
+
+/// x `[T, H D]`, the columns of a wider matrix, through the norm if there is one.
+template <tensor_backend B, class T = typename B::scalar>
+void forward(B& b, const std::optional<layer_norm>& l, parameter_view<const T> p, const_view<T> x, index heads,
+             head_norm_tape<B>& tape) {
+  if (!l) return;
+  const index rows = x.rows * heads, dim = x.cols / heads;
+  tape.x.resize(b, rows, dim), tape.y.resize(b, rows, dim);
+  tape.mean.resize(b, rows, 1), tape.rstd.resize(b, rows, 1);
+  b.map(fn::copy{}, view<T>(tape.x.data(), x.rows, x.cols, x.cols), x);
+  normalise<B, T>(b, *l, p, *std::as_const(tape.x), *tape.mean, *tape.rstd, *tape.y);
+}
+
+/// What attention reads: x `[T, H D]` behind its norm, or as it is.
+template <tensor_backend B, class T = typename B::scalar>
+view<const T> behind(const std::optional<layer_norm>& l, const head_norm_tape<B>& tape, view<const T> x, index heads) {
+  return (l ? tape.rows(heads) : x).split_cols(heads);
+}
+
+namespace detail {
+
+/// Calls `change(from, to)` on the rows of one head each of `at` `[T, H D]`; `to` takes their place.
+template <tensor_backend B, class Change, class T = typename B::scalar>
+void change_heads(B& b, view<T> at, index heads, const Change& change) {
+  const index rows = at.rows * heads, dim = at.cols / heads;
+  scratch<B> from(b, rows, dim), to(b, rows, dim);
+  b.map(fn::copy{}, view<T>(from.data(), at.rows, at.cols, at.cols), view<const T>(at));
+  change(view<const T>(*from), *to);
+  b.map(fn::copy{}, at, view<const T>(to.data(), at.rows, at.cols, at.cols));
+}
+
+}  // namespace detail
+
+/// From d loss / d what attention read, in place, to d loss / d x. Parameter gradients are added where `grads` is
+/// given.
+template <tensor_backend B, class T = typename B::scalar>
+void backward(B& b, const std::optional<layer_norm>& l, parameter_view<const T> p, parameter_view<T> grads,
+              const head_norm_tape<B>& tape, index heads, view<T> dx) {
+  if (!l) return;
+  detail::change_heads<B>(b, dx, heads, [&](view<const T> dy, view<T> d) {
+    ops::layer_norm_backward<B, T>(b, *tape.x, p[l->gamma], *tape.mean, *tape.rstd, dy, d, grads[l->gamma],
+                                   grads[l->beta]);
+  });
 }
 
 }  // namespace core_tokensets
@@ -3840,7 +3913,8 @@ void weighted_attention(B& b, const attention_rows& rows, const_view<T> q, const
 }  // namespace core_tokensets
 
 // ==== core_tokensets/nn/block.hpp ====
-// A pre-norm transformer block: x += proj(attention(norm1(x))); x += fc2(gelu(fc1(norm2(x)))).
+// A pre-norm transformer block: x += proj(attention(norm1(x))); x += fc2(gelu(fc1(norm2(x)))). Queries and keys may
+// have norms of their own.
 
 #include <cmath>
 
@@ -3851,13 +3925,15 @@ struct block {
   index heads = 1;
   layer_norm norm1, norm2;
   linear qkv, proj, fc1, fc2;
+  std::optional<layer_norm> q_norm, k_norm;
 };
 
-/// Activations of one block. `a` holds the attention matrices (`attention_rows`) or is empty, `log_sums` what stands in
-/// for them, `da` their gradient when asked for.
+/// Activations of one block; `qkv` is that before the norms of queries and keys. `a` holds the attention matrices
+/// (`attention_rows`) or is empty, `log_sums` what stands in for them, `da` their gradient when asked for.
 template <tensor_backend B>
 struct block_tape {
   layer_norm_tape<B> norm1, norm2;
+  head_norm_tape<B> q_norm, k_norm;
   tensor<B> qkv, a, log_sums, da, context, middle, pre, act;
 };
 
@@ -3881,11 +3957,15 @@ typename B::scalar* data_or_null(const tensor<B>& x) {
 }
 
 inline block add_block(parameter_layout& layout, const std::string& name, index dim, index heads, index hidden,
-                       bool qkv_bias, double eps) {
+                       bool qkv_bias, double eps, bool qk_norm = false) {
   block l;
   l.heads = heads;
   l.norm1 = add_layer_norm(layout, name + ".norm1", dim, eps);
   l.qkv = add_linear(layout, name + ".attn.qkv", dim, 3 * dim, qkv_bias);
+  if (qk_norm) {
+    l.q_norm = add_layer_norm(layout, name + ".attn.q_norm", dim / heads, eps);
+    l.k_norm = add_layer_norm(layout, name + ".attn.k_norm", dim / heads, eps);
+  }
   l.proj = add_linear(layout, name + ".attn.proj", dim, dim);
   l.norm2 = add_layer_norm(layout, name + ".norm2", dim, eps);
   l.fc1 = add_linear(layout, name + ".mlp.fc1", dim, hidden);
@@ -3893,11 +3973,24 @@ inline block add_block(parameter_layout& layout, const std::string& name, index 
   return l;
 }
 
-/// Part 0, 1, 2 (query, key, value) of packed `[T, 3 C]` as `[1, H, T, C / H]`, in place.
+/// Part 0, 1, 2 (query, key, value) of packed `[T, 3 C]` as `[T, C]`, in place, and as `[1, H, T, C / H]`.
+template <class T>
+view<T> qkv_columns(const view<T>& qkv, index part) {
+  return qkv.slice_cols(part * (qkv.cols / 3), qkv.cols / 3);
+}
 template <class T>
 view<T> qkv_part(const view<T>& qkv, index part, index heads) {
-  const index dim = qkv.cols / 3;
-  return qkv.slice_cols(part * dim, dim).split_cols(heads);
+  return qkv_columns(qkv, part).split_cols(heads);
+}
+
+/// What attention reads of `tape.qkv`: queries and keys `[1, H, T, D]`, behind their norms where they have some.
+template <tensor_backend B, class T = typename B::scalar>
+view<const T> queries(const block& l, const block_tape<B>& tape) {
+  return behind<B, T>(l.q_norm, tape.q_norm, qkv_columns(*tape.qkv, 0), l.heads);
+}
+template <tensor_backend B, class T = typename B::scalar>
+view<const T> keys(const block& l, const block_tape<B>& tape) {
+  return behind<B, T>(l.k_norm, tape.k_norm, qkv_columns(*tape.qkv, 1), l.heads);
 }
 
 template <class T>
@@ -3936,9 +4029,11 @@ void attend_from_qkv(B& b, const block& l, parameter_view<const T> p, const atte
   tape.context.resize(b, x.rows, dim);
   resize_attention(b, rows, l.heads, keep, tape);
   const view<const T> qkv = *tape.qkv;
-  ops::weighted_attention<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads),
-                                qkv_part(qkv, 2, l.heads), attention_scale<T>(dim / l.heads), factors,
-                                (*tape.context).split_cols(l.heads), data_or_null(tape.a), data_or_null(tape.log_sums));
+  forward<B, T>(b, l.q_norm, p, qkv_columns(qkv, 0), l.heads, tape.q_norm);
+  forward<B, T>(b, l.k_norm, p, qkv_columns(qkv, 1), l.heads, tape.k_norm);
+  ops::weighted_attention<B, T>(b, rows, queries(l, tape), keys(l, tape), qkv_part(qkv, 2, l.heads),
+                                attention_scale<T>(dim / l.heads), factors, (*tape.context).split_cols(l.heads),
+                                data_or_null(tape.a), data_or_null(tape.log_sums));
   forward<B, T>(b, l.proj, p, *tape.context, x, middle);
 }
 
@@ -3982,12 +4077,13 @@ void backward_attend(B& b, const block& l, parameter_view<const T> p, parameter_
   backward<B, T>(b, l.proj, p, grads, *tape.context, dmiddle, *dcontext);
   if (keep_attention_gradient) tape.da.resize(b, 1, rows.size(l.heads));
   const view<const T> qkv = *tape.qkv;
-  ops::attention_backward<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads),
-                                qkv_part(qkv, 2, l.heads), attention_scale<T>(dim / l.heads), data_or_null(tape.a),
-                                (*dcontext).split_cols(l.heads), qkv_part(*dqkv, 0, l.heads),
-                                qkv_part(*dqkv, 1, l.heads), qkv_part(*dqkv, 2, l.heads),
-                                keep_attention_gradient ? tape.da.data() : nullptr,
-                                {data_or_null(tape.log_sums), (*std::as_const(tape.context)).split_cols(l.heads)});
+  ops::attention_backward<B, T>(
+      b, rows, queries(l, tape), keys(l, tape), qkv_part(qkv, 2, l.heads), attention_scale<T>(dim / l.heads),
+      data_or_null(tape.a), (*dcontext).split_cols(l.heads), qkv_part(*dqkv, 0, l.heads), qkv_part(*dqkv, 1, l.heads),
+      qkv_part(*dqkv, 2, l.heads), keep_attention_gradient ? tape.da.data() : nullptr,
+      {data_or_null(tape.log_sums), (*std::as_const(tape.context)).split_cols(l.heads)});
+  backward<B, T>(b, l.q_norm, p, grads, tape.q_norm, l.heads, qkv_columns(*dqkv, 0));
+  backward<B, T>(b, l.k_norm, p, grads, tape.k_norm, l.heads, qkv_columns(*dqkv, 1));
   backward<B, T>(b, l.qkv, p, grads, *tape.norm1.y, *dqkv, *dcontext);
   backward<B, T>(b, l.norm1, p, grads, x, tape.norm1, *dcontext, dx);
   b.map(fn::add{}, dx, dmiddle);
@@ -4028,6 +4124,17 @@ std::pair<view<T>, view<T>> cut_qkv(const view<T>& of_all, bool weight, index di
 }
 }  // namespace detail
 
+/// What attention reads: queries of the class tokens and keys of all tokens, behind their norms where they have some.
+template <tensor_backend B, class T = typename B::scalar>
+view<const T> queries(const block& l, const class_block_tape<B>& tape) {
+  return behind<B, T>(l.q_norm, tape.block.q_norm, *tape.q, l.heads);
+}
+template <tensor_backend B, class T = typename B::scalar>
+view<const T> keys(const block& l, const class_block_tape<B>& tape) {
+  const view<const T> kv = *tape.block.qkv;
+  return behind<B, T>(l.k_norm, tape.block.k_norm, kv.slice_cols(0, kv.cols / 2), l.heads);
+}
+
 /// x `[T, C]` to y `[S, C]`; `class_rows` `[S]` are the rows of the class tokens, the only queries of `rows`.
 template <tensor_backend B, class T = typename B::scalar>
 void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const row_list<B>& class_rows,
@@ -4046,7 +4153,9 @@ void forward(B& b, const block& l, parameter_view<const T> p, const attention_ro
   b.gather_rows(*tape.norm, *t.norm1.y, class_rows.data());
   ops::linear<B, T>(b, *tape.norm, weight_q, bias_q, {}, *tape.q);
   resize_attention(b, rows, l.heads, keep, t);
-  ops::weighted_attention<B, T>(b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
+  forward<B, T>(b, l.q_norm, p, *std::as_const(tape.q), l.heads, t.q_norm);
+  forward<B, T>(b, l.k_norm, p, (*std::as_const(t.qkv)).slice_cols(0, dim), l.heads, t.k_norm);
+  ops::weighted_attention<B, T>(b, rows, queries(l, tape), keys(l, tape),
                                 (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads),
                                 factors, (*t.context).split_cols(l.heads), data_or_null(t.a), data_or_null(t.log_sums));
   forward<B, T>(b, l.proj, p, *t.context, *tape.x, *t.middle);
@@ -4067,11 +4176,13 @@ void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T>
   backward<B, T>(b, l.proj, p, grads, *t.context, *dmiddle, *drow);
   if (keep_attention_gradient) t.da.resize(b, 1, rows.size(l.heads));
   ops::attention_backward<B, T>(
-      b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
-      (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads), data_or_null(t.a),
-      (*drow).split_cols(l.heads), (*dq).split_cols(l.heads), (*dkv).slice_cols(0, dim).split_cols(l.heads),
-      (*dkv).slice_cols(dim, dim).split_cols(l.heads), keep_attention_gradient ? t.da.data() : nullptr,
+      b, rows, queries(l, tape), keys(l, tape), (*t.qkv).slice_cols(dim, dim).split_cols(l.heads),
+      attention_scale<T>(dim / l.heads), data_or_null(t.a), (*drow).split_cols(l.heads), (*dq).split_cols(l.heads),
+      (*dkv).slice_cols(0, dim).split_cols(l.heads), (*dkv).slice_cols(dim, dim).split_cols(l.heads),
+      keep_attention_gradient ? t.da.data() : nullptr,
       {data_or_null(t.log_sums), (*std::as_const(t.context)).split_cols(l.heads)});
+  backward<B, T>(b, l.q_norm, p, grads, t.q_norm, l.heads, *dq);
+  backward<B, T>(b, l.k_norm, p, grads, t.k_norm, l.heads, (*dkv).slice_cols(0, dim));
   const auto [weight_q, weight_kv] = detail::cut_qkv(p[l.qkv.weight], true, dim);
   if (grads) {
     const auto [dweight_q, dweight_kv] = detail::cut_qkv(grads[l.qkv.weight], true, dim);
@@ -4090,10 +4201,11 @@ void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T>
 
 // ==== core_tokensets/nn/patch_embedding.hpp ====
 // Patches become tokens: a linear map of each patch, a class token in front of each sample, register tokens behind it,
-// and a learned position each.
+// a learned position each, and in some models a norm of the sum.
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 
@@ -4103,10 +4215,21 @@ namespace core_tokensets {
 struct patch_embedding {
   linear proj;
   slot class_token, positions;
-  slot registers;  ///< [R, D], or empty
+  slot registers;                  ///< [R, D], or empty
+  std::optional<layer_norm> norm;  ///< of the tokens with their positions (CLIP's `ln_pre`, timm's `norm_pre`)
 
   /// The position of patch 0.
   index first_patch() const { return 1 + registers.rows; }
+};
+
+/// What an embedding leaves behind besides the tokens.
+template <tensor_backend B>
+struct embedding_tape {
+  tensor<B> patches;           ///< [P, D] embeddings of the patches, before positions
+  tensor<B> sums, mean, rstd;  ///< [T, D] tokens before the norm, and its numbers; empty without a norm
+
+  /// The tokens as sums, of which the first block reads `tokens`.
+  const tensor<B>& sums_of(const tensor<B>& tokens) const { return sums.empty() ? tokens : sums; }
 };
 
 /// Where everything of one batch goes: patches of S samples and the tokens of the model, for each sample its class
@@ -4197,20 +4320,37 @@ void add_registers(B& b, const patch_embedding& l, parameter_view<const T> p, co
   }
 }
 
-/// patches `[P, C p p]` to embeddings `[P, D]` (before positions) and tokens `[T, D]`.
+/// patches `[P, C p p]` to tokens `[T, D]`, and what is left behind.
 template <tensor_backend B, class T = typename B::scalar>
 void forward(B& b, const patch_embedding& l, parameter_view<const T> p, const embedding_plan<B>& plan,
-             const_view<T> patches, view<T> embeddings, view<T> tokens) {
-  forward<B, T>(b, l.proj, p, patches, {}, embeddings);
-  if (!plan.scale.empty()) b.map(fn::multiply{}, embeddings, *plan.scale);
-  b.gather_rows(tokens, p[l.positions], plan.position_of_token.data());
-  b.scatter_add_rows(tokens, embeddings, plan.patch_rows.data());
+             const_view<T> patches, embedding_tape<B>& tape, view<T> tokens) {
+  const index rows = l.norm ? tokens.rows : 0;
+  tape.patches.resize(b, patches.rows, tokens.cols);
+  tape.sums.resize(b, rows, tokens.cols), tape.mean.resize(b, rows, 1), tape.rstd.resize(b, rows, 1);
+  const view<T> sums = l.norm ? *tape.sums : tokens;
+  forward<B, T>(b, l.proj, p, patches, {}, *tape.patches);
+  if (!plan.scale.empty()) b.map(fn::multiply{}, *tape.patches, *plan.scale);
+  b.gather_rows(sums, p[l.positions], plan.position_of_token.data());
+  b.scatter_add_rows(sums, *std::as_const(tape.patches), plan.patch_rows.data());
   const view<const T> cls = p[l.class_token];
-  b.scatter_add_rows(tokens, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
-  add_registers<B, T>(b, l, p, plan, tokens);
+  b.scatter_add_rows(sums, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
+  add_registers<B, T>(b, l, p, plan, sums);
+  if (l.norm) normalise<B, T>(b, *l.norm, p, sums, *tape.mean, *tape.rstd, tokens);
 }
 
-/// From d loss / d tokens: parameter gradients (+=), and d loss / d patches unless it is empty.
+/// From d loss / d tokens in `dtokens`, where there is a norm: d loss / d their sums takes its place, and the norm's
+/// parameters get their gradients (+=) where `grads` is given.
+template <tensor_backend B, class T = typename B::scalar>
+void backward_norm(B& b, const patch_embedding& l, parameter_view<const T> p, parameter_view<T> grads,
+                   const embedding_tape<B>& tape, view<T> dtokens) {
+  if (!l.norm) return;
+  scratch<B> dsums(b, dtokens.rows, dtokens.cols);
+  ops::layer_norm_backward<B, T>(b, *tape.sums, p[l.norm->gamma], *tape.mean, *tape.rstd, dtokens, *dsums,
+                                 grads[l.norm->gamma], grads[l.norm->beta]);
+  b.map(fn::copy{}, dtokens, *std::as_const(dsums));
+}
+
+/// From d loss / d the tokens' sums: parameter gradients (+=), and d loss / d patches unless it is empty.
 template <tensor_backend B, class T = typename B::scalar>
 void backward(B& b, const patch_embedding& l, parameter_view<const T> p, parameter_view<T> grads,
               const embedding_plan<B>& plan, const_view<T> patches, const_view<T> dtokens, view<T> dpatches) {
@@ -4250,6 +4390,8 @@ struct vit_config {
   index registers = 0;  ///< tokens beside class token and patches that all others may use
   double mlp_ratio = 4;
   bool qkv_bias = true;
+  bool qk_norm = false;   ///< norms of each head's queries and keys
+  bool norm_pre = false;  ///< a norm of the tokens before the first block, as CLIP's picture half has
   double layer_norm_eps = 1e-6;
   std::uint64_t seed = 0;                     ///< of the initial weights
   pixel_normalisation normalisation = {};     ///< of the pictures that it sees
@@ -4304,9 +4446,10 @@ void add_encoder(Layers& l, parameter_layout& parameters, const vit_config& c, c
   l.embedding.proj.weight =
       parameters.add(prefix + "patch_embed.proj.weight", {c.dim, c.grid.channels, c.grid.patch, c.grid.patch}, true);
   l.embedding.proj.bias = parameters.add(prefix + "patch_embed.proj.bias", {c.dim}, false);
+  if (c.norm_pre) l.embedding.norm = add_layer_norm(parameters, prefix + "norm_pre", c.dim, c.layer_norm_eps);
   for (index i = 0; i < c.depth; ++i) {
     l.blocks.push_back(add_block(parameters, prefix + "blocks." + std::to_string(i), c.dim, c.heads, c.hidden(),
-                                 c.qkv_bias, c.layer_norm_eps));
+                                 c.qkv_bias, c.layer_norm_eps, c.qk_norm));
   }
   l.norm = add_layer_norm(parameters, prefix + "norm", c.dim, c.layer_norm_eps);
 }
@@ -4428,7 +4571,8 @@ struct vit_tape {
   kept keep = kept::gradients;
   bool keep_matrices = false;  ///< with `gradients`: attention matrices too where the backend can do without
   embedding_plan<B> plan;
-  tensor<B> patches, embeddings;
+  tensor<B> patches;
+  embedding_tape<B> embedding;
   std::vector<tensor<B>> stream;      ///< input of each block, and for `everything` the last output, each [T, D]
   std::vector<block_tape<B>> blocks;  ///< [depth], or without the last one; shared by all (`attention`: but for `a`)
   class_block_tape<B> last;           ///< the last block unless `everything` is kept
@@ -4497,13 +4641,12 @@ void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& t
   detail::check_batch(batch, c);
   tape.plan.assign(b, l.embedding, batch.offsets, batch.positions, batch.scale, batch.token_weights);
   detail::upload_patches(b, batch, tape.patches);
-  tape.embeddings.resize(b, batch.tokens(), c.dim);
   const auto depth = static_cast<std::size_t>(c.depth);
   tape.stream.resize(tape.keep == kept::everything ? depth + 1 : tape.keep == kept::gradients ? depth : 2);
   tape.blocks.resize(tape.keep == kept::everything ? depth : tape.keep == kept::logits ? 1 : depth - 1);
   for (auto& x : tape.stream) x.resize(b, tape.plan.tokens(), c.dim);
   tape.class_out.resize(b, batch.samples(), c.dim);
-  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, *tape.embeddings, *tape.stream[0]);
+  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, tape.embedding, *tape.stream[0]);
   detail::forward_blocks(b, model, tape);
   forward<B, T>(b, l.norm, p, *tape.class_out, tape.norm);
   tape.logits.resize(b, batch.samples(), c.classes);
@@ -4516,7 +4659,7 @@ struct vit_backward_options {
 };
 
 /// From `dlogits` `[S, K]`: adds to `gradients` (an array like the parameters; may be null), writes d loss / d tokens
-/// `[T, D]` to `dtokens`, and d loss / d patches to `dpatches` unless that is empty.
+/// `[T, D]` (before `norm_pre`) to `dtokens`, and d loss / d patches to `dpatches` unless that is empty.
 template <tensor_backend B, class T = typename B::scalar>
 void backward(B& b, const vit<B>& model, vit_tape<B>& tape, const_view<T> dlogits, T* gradients, tensor<B>& dtokens,
               view<T> dpatches = {}, const vit_backward_options& options = {}) {
@@ -4544,6 +4687,7 @@ void backward(B& b, const vit<B>& model, vit_tape<B>& tape, const_view<T> dlogit
     backward<B, T>(b, l.blocks[blocks], p, g, tape.plan.all, *tape.stream[blocks], tape.blocks[blocks],
                    options.attention_gradients, *dtokens);
   }
+  backward_norm<B, T>(b, l.embedding, p, g, tape.embedding, *dtokens);
   if (g || !dpatches.empty()) {
     backward<B, T>(b, l.embedding, p, g, tape.plan, *tape.patches, *dtokens, dpatches);
   }
@@ -4772,6 +4916,7 @@ struct image_text_config {
 inline void check(const image_text_config& c) {
   check(c.image);
   require(c.image.registers == 0, "image_text: ", c.image.registers, " registers, an encoder here has none");
+  require(!c.image.norm_pre, "image_text: a norm before the first block (norm_pre), an encoder here has none");
   const text_config& t = c.text;
   require(t.vocabulary > 2 && t.length > 1 && t.dim > 0 && t.depth > 0 && t.heads > 0,
           "image_text: vocabulary, length, dim, depth and heads must be positive (vocabulary 3, length 2 or more)");
@@ -4946,7 +5091,8 @@ struct image_text_tape {
   kept keep = kept::gradients;
   bool keep_matrices = false;
   embedding_plan<B> plan;
-  tensor<B> patches, embeddings;
+  tensor<B> patches;
+  embedding_tape<B> embedding;
   std::vector<tensor<B>> stream;      ///< [T, D] input of each encoder block, then the last output
   std::vector<block_tape<B>> blocks;  ///< one for all blocks where only logits are kept
   layer_norm_tape<B> norm;            ///< its y `[T, D]` are the image tokens that the decoder looks at
@@ -4975,13 +5121,12 @@ void encode(B& b, const image_text_model<B>& model, const token_batch& batch, im
   detail::check_batch(batch, c);
   tape.plan.assign(b, l.embedding, batch.offsets, batch.positions, batch.scale, batch.token_weights);
   detail::upload_patches(b, batch, tape.patches);
-  tape.embeddings.resize(b, batch.tokens(), c.dim);
   const std::size_t depth = l.blocks.size();
   const bool shared = tape.shared();
   tape.stream.resize(shared ? 2 : depth + 1);
   tape.blocks.resize(shared ? 1 : depth);
   for (auto& x : tape.stream) x.resize(b, tape.plan.tokens(), c.dim);
-  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, *tape.embeddings, *tape.stream[0]);
+  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, tape.embedding, *tape.stream[0]);
   for (std::size_t i = 0; i < depth; ++i) {
     forward<B, T>(b, l.blocks[i], p, tape.plan.all, *std::as_const(tape.stream[shared ? i % 2 : i]),
                   tape.blocks[shared ? 0 : i], tape.attention(), *tape.stream[shared ? (i + 1) % 2 : i + 1], factors);
@@ -5644,15 +5789,31 @@ void choice_relevance(const copy_rule& rule, B& b, const_view<T> x, view<T> r) {
   if (rule.how == copy_rule::way::ratio) b.map(choose_by_ratio<T>{divide<T>(rule.over)}, r, view<const T>(r), x);
 }
 
-/// From R (in place) at the output y of a layer norm to its input x `[T, C]`.
+/// From R (in place) at the output y of a layer norm to its input x, all `[T, C]`; `rstd` `[T, 1]` as it computed it.
+template <tensor_backend B, class T = typename B::scalar>
+void relevance(const norm_rule& rule, B& b, const layer_norm& l, parameter_view<const T> p, const_view<T> x,
+               const_view<T> y, const_view<T> rstd, view<T> r) {
+  if (rule.how == norm_rule::way::pass) return;
+  scratch<B> total(b, x.rows, 1);
+  b.map(norm_share<T>{divide<T>(rule.over)}, r, view<const T>(r), y, p[l.gamma], rstd);
+  b.row_reduce(fn::plus{}, fn::value{}, *total, view<const T>(r));
+  b.map(norm_result<T>{static_cast<T>(x.cols)}, r, view<const T>(r), x, view<const T>(*total));
+}
 template <tensor_backend B, class T = typename B::scalar>
 void relevance(const norm_rule& rule, B& b, const layer_norm& l, parameter_view<const T> p, const_view<T> x,
                const layer_norm_tape<B>& tape, view<T> r) {
-  if (rule.how == norm_rule::way::pass) return;
-  scratch<B> total(b, x.rows, 1);
-  b.map(norm_share<T>{divide<T>(rule.over)}, r, view<const T>(r), *tape.y, p[l.gamma], *tape.rstd);
-  b.row_reduce(fn::plus{}, fn::value{}, *total, view<const T>(r));
-  b.map(norm_result<T>{static_cast<T>(x.cols)}, r, view<const T>(r), x, view<const T>(*total));
+  relevance<B, T>(rule, b, l, p, x, *tape.y, *tape.rstd, r);
+}
+
+/// From R (in place) at queries or keys `[T, H D]` behind the norm of each head to R before it.
+template <tensor_backend B, class T = typename B::scalar>
+void relevance(const norm_rule& rule, B& b, const std::optional<layer_norm>& l, parameter_view<const T> p,
+               const head_norm_tape<B>& tape, index heads, view<T> r) {
+  if (!l || rule.how == norm_rule::way::pass) return;
+  core_tokensets::detail::change_heads<B>(b, r, heads, [&](view<const T> from, view<T> to) {
+    b.map(fn::copy{}, to, from);
+    relevance<B, T>(rule, b, *l, p, *tape.x, *tape.y, *tape.rstd, to);
+  });
 }
 
 /// From R (in place) at an activation to its input x.
@@ -5976,16 +6137,20 @@ class variation_engine {
     weights_ = plan_.key_weights.to_host(b);
     if (!weights_.empty()) weights_.insert(weights_.end(), batch.token_weights.begin(), batch.token_weights.end());
     core_tokensets::detail::upload_patches(b, batch, patches_);
-    embeddings_.resize(b, batch.tokens(), dim);
     table_.resize(b, plan_.tokens() + batch.tokens(), dim);
     const view<T> tokens = (*table_).slice_rows(0, plan_.tokens()),
                   zeroed = (*table_).slice_rows(plan_.tokens(), batch.tokens());
-    forward<B, T>(b, l.embedding, p, plan_, *std::as_const(patches_), *embeddings_, tokens);
+    forward<B, T>(b, l.embedding, p, plan_, *std::as_const(patches_), embedding_, tokens);
     std::vector<std::int32_t> positions(batch.positions);
     for (auto& position : positions) position += static_cast<std::int32_t>(l.embedding.first_patch());
     row_list<B> of_patch;
     of_patch.assign(b, positions);
     b.gather_rows(zeroed, p[l.embedding.positions], of_patch.data());
+    if (l.embedding.norm) {
+      layer_norm_tape<B> norm;
+      forward<B, T>(b, *l.embedding.norm, p, zeroed, norm);
+      b.map(fn::copy{}, zeroed, *std::as_const(norm.y));
+    }
     if (shares_first_block()) {
       block_tape<B> tape;
       table_qkv_.resize(b, table_.rows(), 3 * dim);
@@ -5996,7 +6161,7 @@ class variation_engine {
 
   const embedding_plan<B>& plan() const { return plan_; }
   /// Patch embeddings `[P, D]` before positions are added, and tokens `[T, D]`, of the unchanged batch.
-  view<const T> embeddings() const { return *embeddings_; }
+  view<const T> embeddings() const { return *embedding_.patches; }
   view<const T> tokens() const { return (*table_).slice_rows(0, plan_.tokens()); }
 
   /// The whole sample s.
@@ -6111,7 +6276,8 @@ class variation_engine {
   const vit<B>& model_;
   const token_batch& batch_;
   embedding_plan<B> plan_;
-  tensor<B> patches_, embeddings_;
+  tensor<B> patches_;
+  embedding_tape<B> embedding_;
   tensor<B> table_;         ///< [T + P, D] tokens, then the patches' tokens with their embeddings set to 0
   tensor<B> table_qkv_;     ///< [T + P, 3 D] of the first block
   std::vector<T> weights_;  ///< [T + P] of the table's rows as keys, or empty
@@ -6429,7 +6595,7 @@ answer_relevance attribute(const atman& method, B& b, const image_text_model<B>&
   explain_answers(b, model, images, texts, ws);
   const auto unchanged = detail::watched_values(b, ws, method.watch);
   const bool with_position = method.neighbours == neighbourhood::patchpos;
-  const auto embedded = (with_position ? ws.tape.stream.front() : ws.tape.embeddings).to_host(b);
+  const auto embedded = (with_position ? ws.tape.stream.front() : ws.tape.embedding.patches).to_host(b);
   const index dim = model.config().image.dim;
   std::vector<detail::answer_variation> variations;
   std::vector<std::size_t> of_image, of_text;
@@ -7343,9 +7509,11 @@ enum class stage {
   add1_branch,
   proj,
   attention,
+  qk_norm,
   qkv,
   norm1,
   copy1,
+  norm_pre,
   positions_share,
   embedding_share,
   patch_embed
@@ -7396,8 +7564,8 @@ void attend_relevance(const composite& c, B& b, const block& l, parameter_view<c
   seen(stage::proj, r);
   const view<const T> qkv = *tape.qkv;
   relevance<B, T>(c.attention, b, attention,
-                  {.q = qkv_part(qkv, 0, heads),
-                   .k = qkv_part(qkv, 1, heads),
+                  {.q = queries(l, tape),
+                   .k = keys(l, tape),
                    .v = qkv_part(qkv, 2, heads),
                    .out = (*tape.context).split_cols(heads),
                    .a = tape.a.data(),
@@ -7405,6 +7573,11 @@ void attend_relevance(const composite& c, B& b, const block& l, parameter_view<c
                   r.split_cols(heads), r_attention, qkv_part(*packed, 0, heads), qkv_part(*packed, 1, heads),
                   qkv_part(*packed, 2, heads));
   seen(stage::attention, *packed);
+  if (l.q_norm) {
+    relevance<B, T>(c.norm, b, l.q_norm, p, tape.q_norm, heads, qkv_columns(*packed, 0));
+    relevance<B, T>(c.norm, b, l.k_norm, p, tape.k_norm, heads, qkv_columns(*packed, 1));
+    seen(stage::qk_norm, *packed);
+  }
   relevance<B, T>(c.qkv, b, l.qkv, p, *tape.norm1.y, *tape.qkv, *packed, *branch);
   seen(stage::qkv, *branch);
   relevance<B, T>(c.norm, b, l.norm1, p, x, tape.norm1, *branch);
@@ -7443,8 +7616,8 @@ void relevance(const composite& c, B& b, const block& l, parameter_view<const T>
   const auto part = [&](auto kv, index i) { return kv.slice_cols(i * dim, dim).split_cols(heads); };
   const view<const T> kv = *t.qkv;
   relevance<B, T>(c.attention, b, attention,
-                  {.q = (*tape.q).split_cols(heads),
-                   .k = part(kv, 0),
+                  {.q = queries(l, tape),
+                   .k = keys(l, tape),
                    .v = part(kv, 1),
                    .out = (*t.context).split_cols(heads),
                    .a = t.a.data(),
@@ -7452,6 +7625,12 @@ void relevance(const composite& c, B& b, const block& l, parameter_view<const T>
                   r_class.split_cols(heads), r_attention, (*at_q).split_cols(heads), part(*at_kv, 0), part(*at_kv, 1));
   observe(stage::attention, class_samples, view<const T>(*at_q));
   observe(stage::attention, rows, view<const T>(*at_kv));
+  if (l.q_norm) {
+    relevance<B, T>(c.norm, b, l.q_norm, p, t.q_norm, heads, *at_q);
+    relevance<B, T>(c.norm, b, l.k_norm, p, t.k_norm, heads, (*at_kv).slice_cols(0, dim));
+    observe(stage::qk_norm, class_samples, view<const T>(*at_q));
+    observe(stage::qk_norm, rows, view<const T>(*at_kv));
+  }
   const auto [weight_q, weight_kv] = core_tokensets::detail::cut_qkv(p[l.qkv.weight], true, dim);
   const auto [bias_q, bias_kv] = core_tokensets::detail::cut_qkv(p[l.qkv.bias], false, dim);
   relevance<B, T>(c.qkv.plan(), b, {.weight = weight_kv, .bias = bias_kv, .output = kv}, *t.norm1.y, *at_kv, *at_norm);
@@ -7522,7 +7701,8 @@ class gradient_walk {
   tensor<B> dclass_;
 };
 
-/// Relevance by the rules of a composite: after `step(i)`, `ws.relevance` `[T, D]` is at the input of block i and
+/// Relevance by the rules of a composite: after `step(i)`, `ws.relevance` `[T, D]` is at the input of block i (behind
+/// the first at the tokens as they are before `norm_pre`, if there is one) and
 /// `ws.attention_relevance` at its attention. The observer sees every operation. Relevance starts at the classes with
 /// their gradient (1 for a logit), or with gradient times logit, as the composite says.
 template <tensor_backend B, class Observer = lrp::no_observer>
@@ -7568,9 +7748,19 @@ class relevance_walk {
       lrp::relevance<B, Observer, T>(c_, b_, l, p, tape.plan.all, ws_.all_rows, *tape.stream[at], *output_of(at),
                                      tape.blocks[at], r_attention, *ws_.relevance, observe_);
     }
+    if (i == 0) pass_first_norm();
   }
 
  private:
+  /// From the input of the first block to the tokens before their norm, where they have one.
+  void pass_first_norm() {
+    const auto& norm = model_.layout().embedding.norm;
+    if (!norm) return;
+    const auto& t = ws_.tape.embedding;
+    lrp::relevance<B, T>(c_.norm, b_, *norm, model_.view_parameters(), *t.sums, *ws_.tape.stream[0], *t.rstd,
+                         *ws_.relevance);
+    seen(lrp::stage::norm_pre, ws_.all_rows, *std::as_const(ws_.relevance));
+  }
   const tensor<B>& output_of(std::size_t block) const { return ws_.tape.stream[block + 1]; }
   void seen(lrp::stage s, const lrp::sample_rows<B>& rows, view<const T> r) const { observe_(s, rows, r); }
 
@@ -8033,7 +8223,7 @@ answer_relevance attribute(const gradient_x_input& method, B& b, const image_tex
     }
     return relevance;
   };
-  return {sums(at_patches, ws.tape.embeddings), sums(ws.streams.text, ws.tape.text_stream.front())};
+  return {sums(at_patches, ws.tape.embedding.patches), sums(ws.streams.text, ws.tape.text_stream.front())};
 }
 
 /// Attention times its gradient through self- and cross-attention (Chefer, Gur & Wolf, ICCV 2021).
@@ -8215,10 +8405,11 @@ std::vector<double> attribute(const atman_first_order& method, B& b, const vit<B
   b.fill(*slopes, T(0));
   for (index i = model.config().depth; i-- > 0;) {
     gradients.step(i);
+    const block& l = model.layout().blocks[static_cast<std::size_t>(i)];
     const bool last = is_class_block(tape, i, model);
-    const view<const T> packed = *tape_of_block(tape, i, model).qkv;
-    const view<const T> q = last ? (*tape.last.q).split_cols(heads) : qkv_part(packed, 0, heads),
-                        k = last ? packed.slice_cols(0, dim).split_cols(heads) : qkv_part(packed, 1, heads);
+    const block_tape<B>& own = tape_of_block(tape, i, model);
+    const view<const T> q = last ? queries(l, tape.last) : queries(l, own),
+                        k = last ? keys(l, tape.last) : keys(l, own);
     detail::add_key_slopes<B, T>(b, attention_layout(tape, i, model), q, k, scale, method.shift,
                                  tape_of_block(tape, i, model).a.data(), ws.attention_gradient.data(), slopes.data());
   }
@@ -8400,12 +8591,12 @@ void embedding_relevance(const lrp::composite& c, B& b, const vit<B>& model, att
   const index tokens = plan.tokens(), dim = model.config().dim;
   scratch<B> parts(b, tokens, dim), at_part(b, tokens, dim), at_position(b, tokens, dim);
   b.fill(*parts, T(0));
-  b.scatter_add_rows(*parts, *std::as_const(ws.tape.embeddings), plan.patch_rows.data());
+  b.scatter_add_rows(*parts, *std::as_const(ws.tape.embedding.patches), plan.patch_rows.data());
   const view<const T> cls = model.view_parameters()[model.layout().embedding.class_token];
   b.scatter_add_rows(*parts, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
   add_registers<B, T>(b, model.layout().embedding, model.view_parameters(), plan, *parts);
-  lrp::relevance<B, T>(c.positions, b, ws.all_rows, *std::as_const(ws.relevance), *parts, *ws.tape.stream[0], *at_part,
-                       *at_position);
+  lrp::relevance<B, T>(c.positions, b, ws.all_rows, *std::as_const(ws.relevance), *parts,
+                       *ws.tape.embedding.sums_of(ws.tape.stream[0]), *at_part, *at_position);
   observe(lrp::stage::embedding_share, ws.all_rows, view<const T>(*at_part));
   observe(lrp::stage::positions_share, ws.all_rows, view<const T>(*at_position));
   b.gather_rows(out, *at_part, plan.patch_rows.data());
@@ -8925,7 +9116,7 @@ std::vector<double> attribute(const integrated_gradients& method, B& b, const vi
     if (!at_pixels) {  // d f / d scale = embedding . gradient; the tape holds scale times embedding
       gradient.resize(b, copies.tokens(), model.config().dim);
       b.gather_rows(*gradient, *std::as_const(ws.dtokens), ws.tape.plan.patch_rows.data());
-      b.map(fn::multiply{}, *gradient, *std::as_const(ws.tape.embeddings));
+      b.map(fn::multiply{}, *gradient, *std::as_const(ws.tape.embedding.patches));
     }
     const auto host = gradient.to_host(b);
     const auto width = static_cast<std::size_t>(gradient.cols());
@@ -9597,11 +9788,13 @@ void read_flows(const Records& records, std::size_t s, index depth, conservation
       case stage::proj:
         operation("proj", report.linear);
         break;
-      case stage::attention: {  // queries of a class block come in a record of their own
+      case stage::attention:
+      case stage::qk_norm: {  // queries of a class block come in a record of their own
+        const stage where = records[i].where;
         double total = left;
-        for (; i + 1 < records.size() && records[i + 1].where == stage::attention; ++i)
-          total += records[i + 1].totals[s];
-        add("attention", now, total, report.attention);
+        for (; i + 1 < records.size() && records[i + 1].where == where; ++i) total += records[i + 1].totals[s];
+        where == stage::attention ? add("attention", now, total, report.attention)
+                                  : add("qk_norm", now, total, report.norms);
         now = total;
         break;
       }
@@ -9613,6 +9806,10 @@ void read_flows(const Records& records, std::size_t s, index depth, conservation
         break;
       case stage::copy1:
         join("copy1");
+        break;
+      case stage::norm_pre:
+        prefix.clear();
+        operation("norm_pre", report.norms);
         break;
       default:
         break;
@@ -21568,15 +21765,14 @@ inline constexpr std::array known_parts{
     known_part{"head_dist.*", "distillation token", part_fate::of_head, about_distilled},
     known_part{"reg_token", "register tokens", part_fate::computed,
                "of DINOv2 with registers; tokens beside class token and patches"},
-    known_part{"norm_pre.*", "norm before the first block (norm_pre)", part_fate::refused,
-               "of CLIP's picture half; models whose blocks follow the embedding work"},
+    known_part{"norm_pre.*", "norm before the first block (norm_pre)", part_fate::computed, "of CLIP's picture half"},
     known_part{"fc_norm.*", "mean of the patches with a norm (fc_norm)", part_fate::refused, about_mean},
     known_part{"attn_pool.*", "attention pooling (attn_pool)", part_fate::refused,
                "of SigLIP; models that read a class token work"},
-    known_part{"blocks.N.attn.q_norm.*", "norms of queries and keys (q_norm, k_norm)", part_fate::refused,
-               "of ViT-22B and some of timm's models; models without them work"},
-    known_part{"blocks.N.attn.k_norm.*", "norms of queries and keys (q_norm, k_norm)", part_fate::refused,
-               "of ViT-22B and some of timm's models; models without them work"},
+    known_part{"blocks.N.attn.q_norm.*", "norms of queries and keys (q_norm, k_norm)", part_fate::computed,
+               "of ViT-22B and some of timm's models"},
+    known_part{"blocks.N.attn.k_norm.*", "norms of queries and keys (q_norm, k_norm)", part_fate::computed,
+               "of ViT-22B and some of timm's models"},
     known_part{"blocks.N.attn.norm.*", "norm inside of the attention", part_fate::refused,
                "of EVA-02; models without it work"},
     known_part{"blocks.N.mlp.norm.*", "norm inside of the MLP", part_fate::refused,
@@ -21785,8 +21981,8 @@ inline void check_kind(const tensor_file& file) {
           "', not a Vision Transformer alone");
   for (const auto& entry : file.arrays) {
     require(!entry.first.ends_with("vision_model.embeddings.class_embedding") && entry.first != "visual.conv1.weight",
-            file.path, ": holds CLIP ('", entry.first, "'), whose picture half has a norm before the first block and ",
-            "another activation, which cts does not compute; weights of ViT, DeiT, DINO or MAE work");
+            file.path, ": holds CLIP ('", entry.first, "') under its own names, which cts does not know; its picture ",
+            "half as timm stores it works, and so do ViT, DeiT, DINO and MAE");
   }
 }
 
@@ -21956,7 +22152,8 @@ inline vit_config config_of(const vit_survey& s, const grid_extent& stored, cons
   c.grid = picture_grid(s, stored, hints);
   c.dim = s.dim, c.depth = s.depth, c.registers = s.registers, c.heads = heads_of(s, hints), c.seed = hints.seed;
   c.mlp_ratio = static_cast<double>(s.hidden) / static_cast<double>(s.dim);
-  c.qkv_bias = own.contains("blocks.0.attn.qkv.bias");
+  c.qkv_bias = own.contains("blocks.0.attn.qkv.bias"), c.norm_pre = own.contains("norm_pre.weight");
+  c.qk_norm = own.contains("blocks.0.attn.q_norm.weight");
   c.layer_norm_eps =
       config_number(own, "layernorm_eps", config_number(own, "layer_norm_eps", s.weights.layer_norm_eps, 0, 1), 0, 1);
   c.normalisation = read_normalisation(own, s.channels);
@@ -22981,6 +23178,7 @@ inline image_text_config read_image_text_config(const tensor_file& file) {
              .heads = whole("heads"),
              .mlp_ratio = number("mlp_ratio", 1e-3, 1024),
              .qkv_bias = file.contains("encoder.blocks.0.attn.qkv.bias"),
+             .qk_norm = file.contains("encoder.blocks.0.attn.q_norm.weight"),
              .layer_norm_eps = number("layernorm_eps", 0, 1)};
   c.text = {.vocabulary = whole("vocabulary"),
             .length = whole("text_length"),

@@ -86,6 +86,8 @@ TEST_CASE("weights as they are published compute what their definition says", "[
       {"registers", {"positions of patches alone"}},
       {"registers_with_positions", {"positions of 3 x 3 patches interpolated to 2 x 2"}},
       {"distilled", {"distillation token", "without a head"}},
+      {"norm_pre", {"no biases in patch_embed.proj"}},
+      {"qk_norms", {}},
       {"hf_vit", {"Hugging Face's ViT, queries, keys and values packed", "pooler"}},
       {"hf_dinov2", {"Hugging Face's DINOv2, queries", "LayerScale", "mask token", "without a head"}}};
   for (const auto& [name, noted] : cases) {
@@ -148,10 +150,8 @@ TEST_CASE("parts that are not computed are refused by name", "[weights]") {
   CHECK(refusal(plain_file()) == "");
   const std::vector<std::tuple<std::string, std::vector<index>, std::string>> parts{
       {"dist_token", {1, 1, 12}, "distillation token ('dist_token')"},
-      {"norm_pre.weight", {12}, "norm before the first block (norm_pre)"},
       {"fc_norm.weight", {12}, "mean of the patches"},
       {"attn_pool.q.weight", {12, 12}, "attention pooling"},
-      {"blocks.1.attn.q_norm.weight", {4}, "norms of queries and keys"},
       {"blocks.0.attn.norm.weight", {12}, "norm inside of the attention"},
       {"blocks.0.mlp.w12.weight", {24, 12}, "gated MLP"},
       {"blocks.0.mlp.fc1_g.weight", {12, 12}, "gated MLP"},
@@ -168,9 +168,9 @@ TEST_CASE("parts that are not computed are refused by name", "[weights]") {
   }
   auto distilled = plain_file();
   add(distilled, "dist_token", {1, 1, 12}), add(distilled, "head_dist.weight", {4, 12});
-  add(distilled, "norm_pre.weight", {12}), add(distilled, "pos_embed", {1, 6, 12});
-  CHECK(refusal(distilled).find("it also has: norm before the first block") != std::string::npos);
-  distilled.arrays.erase("norm_pre.weight");
+  add(distilled, "rope.freqs", {4}), add(distilled, "pos_embed", {1, 6, 12});
+  CHECK(refusal(distilled).find("it also has: rotary positions") != std::string::npos);
+  distilled.arrays.erase("rope.freqs");
   CHECK(refusal(distilled, {.new_head = 2}) == "");
   add(distilled, "reg_token", {1, 1, 12});
   CHECK(refusal(distilled, {.new_head = 2}).find("'dist_token' and 'reg_token'") != std::string::npos);
@@ -260,9 +260,13 @@ TEST_CASE("a description says what a file is and what becomes of its parts", "[w
   lines = cts::describe_weights(file);
   CHECK(line(lines, "unusual").find("computed: register tokens ('reg_token')") == 0);
   CHECK(line(lines, "loads") == "yes");
-  add(file, "norm_pre.bias", {12});
+  auto half = file;
+  add(half, "norm_pre.bias", {12});
+  CHECK(line(cts::describe_weights(half), "unusual").find("computed: norm before the first block (norm_pre)") == 0);
+  CHECK(line(cts::describe_weights(half), "loads").find("'norm_pre.bias' is no parameter") != std::string::npos);
+  add(file, "rope.freqs", {4});
   lines = cts::describe_weights(file);
-  CHECK(line(lines, "unusual").find("refused: norm before the first block (norm_pre) ('norm_pre.bias')") == 0);
+  CHECK(line(lines, "unusual", 1).find("refused: rotary positions (rope) ('rope.freqs')") == 0);
   CHECK(line(lines, "loads").find("no: w.st: ") == 0);
   file = plain_file();
   add(file, "blocks.0.something", {1});

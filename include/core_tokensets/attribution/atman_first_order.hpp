@@ -72,10 +72,11 @@ std::vector<double> attribute(const atman_first_order& method, B& b, const vit<B
   b.fill(*slopes, T(0));
   for (index i = model.config().depth; i-- > 0;) {
     gradients.step(i);
+    const block& l = model.layout().blocks[static_cast<std::size_t>(i)];
     const bool last = is_class_block(tape, i, model);
-    const view<const T> packed = *tape_of_block(tape, i, model).qkv;
-    const view<const T> q = last ? (*tape.last.q).split_cols(heads) : qkv_part(packed, 0, heads),
-                        k = last ? packed.slice_cols(0, dim).split_cols(heads) : qkv_part(packed, 1, heads);
+    const block_tape<B>& own = tape_of_block(tape, i, model);
+    const view<const T> q = last ? queries(l, tape.last) : queries(l, own),
+                        k = last ? keys(l, tape.last) : keys(l, own);
     detail::add_key_slopes<B, T>(b, attention_layout(tape, i, model), q, k, scale, method.shift,
                                  tape_of_block(tape, i, model).a.data(), ws.attention_gradient.data(), slopes.data());
   }

@@ -115,11 +115,13 @@ void read_flows(const Records& records, std::size_t s, index depth, conservation
       case stage::proj:
         operation("proj", report.linear);
         break;
-      case stage::attention: {  // queries of a class block come in a record of their own
+      case stage::attention:
+      case stage::qk_norm: {  // queries of a class block come in a record of their own
+        const stage where = records[i].where;
         double total = left;
-        for (; i + 1 < records.size() && records[i + 1].where == stage::attention; ++i)
-          total += records[i + 1].totals[s];
-        add("attention", now, total, report.attention);
+        for (; i + 1 < records.size() && records[i + 1].where == where; ++i) total += records[i + 1].totals[s];
+        where == stage::attention ? add("attention", now, total, report.attention)
+                                  : add("qk_norm", now, total, report.norms);
         now = total;
         break;
       }
@@ -131,6 +133,10 @@ void read_flows(const Records& records, std::size_t s, index depth, conservation
         break;
       case stage::copy1:
         join("copy1");
+        break;
+      case stage::norm_pre:
+        prefix.clear();
+        operation("norm_pre", report.norms);
         break;
       default:
         break;

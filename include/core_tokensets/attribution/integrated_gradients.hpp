@@ -99,7 +99,7 @@ std::vector<double> attribute(const integrated_gradients& method, B& b, const vi
     if (!at_pixels) {  // d f / d scale = embedding . gradient; the tape holds scale times embedding
       gradient.resize(b, copies.tokens(), model.config().dim);
       b.gather_rows(*gradient, *std::as_const(ws.dtokens), ws.tape.plan.patch_rows.data());
-      b.map(fn::multiply{}, *gradient, *std::as_const(ws.tape.embeddings));
+      b.map(fn::multiply{}, *gradient, *std::as_const(ws.tape.embedding.patches));
     }
     const auto host = gradient.to_host(b);
     const auto width = static_cast<std::size_t>(gradient.cols());

@@ -77,12 +77,12 @@ void embedding_relevance(const lrp::composite& c, B& b, const vit<B>& model, att
   const index tokens = plan.tokens(), dim = model.config().dim;
   scratch<B> parts(b, tokens, dim), at_part(b, tokens, dim), at_position(b, tokens, dim);
   b.fill(*parts, T(0));
-  b.scatter_add_rows(*parts, *std::as_const(ws.tape.embeddings), plan.patch_rows.data());
+  b.scatter_add_rows(*parts, *std::as_const(ws.tape.embedding.patches), plan.patch_rows.data());
   const view<const T> cls = model.view_parameters()[model.layout().embedding.class_token];
   b.scatter_add_rows(*parts, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
   add_registers<B, T>(b, model.layout().embedding, model.view_parameters(), plan, *parts);
-  lrp::relevance<B, T>(c.positions, b, ws.all_rows, *std::as_const(ws.relevance), *parts, *ws.tape.stream[0], *at_part,
-                       *at_position);
+  lrp::relevance<B, T>(c.positions, b, ws.all_rows, *std::as_const(ws.relevance), *parts,
+                       *ws.tape.embedding.sums_of(ws.tape.stream[0]), *at_part, *at_position);
   observe(lrp::stage::embedding_share, ws.all_rows, view<const T>(*at_part));
   observe(lrp::stage::positions_share, ws.all_rows, view<const T>(*at_position));
   b.gather_rows(out, *at_part, plan.patch_rows.data());

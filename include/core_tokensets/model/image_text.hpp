@@ -30,6 +30,7 @@ struct image_text_config {
 inline void check(const image_text_config& c) {
   check(c.image);
   require(c.image.registers == 0, "image_text: ", c.image.registers, " registers, an encoder here has none");
+  require(!c.image.norm_pre, "image_text: a norm before the first block (norm_pre), an encoder here has none");
   const text_config& t = c.text;
   require(t.vocabulary > 2 && t.length > 1 && t.dim > 0 && t.depth > 0 && t.heads > 0,
           "image_text: vocabulary, length, dim, depth and heads must be positive (vocabulary 3, length 2 or more)");
@@ -204,7 +205,8 @@ struct image_text_tape {
   kept keep = kept::gradients;
   bool keep_matrices = false;
   embedding_plan<B> plan;
-  tensor<B> patches, embeddings;
+  tensor<B> patches;
+  embedding_tape<B> embedding;
   std::vector<tensor<B>> stream;      ///< [T, D] input of each encoder block, then the last output
   std::vector<block_tape<B>> blocks;  ///< one for all blocks where only logits are kept
   layer_norm_tape<B> norm;            ///< its y `[T, D]` are the image tokens that the decoder looks at
@@ -233,13 +235,12 @@ void encode(B& b, const image_text_model<B>& model, const token_batch& batch, im
   detail::check_batch(batch, c);
   tape.plan.assign(b, l.embedding, batch.offsets, batch.positions, batch.scale, batch.token_weights);
   detail::upload_patches(b, batch, tape.patches);
-  tape.embeddings.resize(b, batch.tokens(), c.dim);
   const std::size_t depth = l.blocks.size();
   const bool shared = tape.shared();
   tape.stream.resize(shared ? 2 : depth + 1);
   tape.blocks.resize(shared ? 1 : depth);
   for (auto& x : tape.stream) x.resize(b, tape.plan.tokens(), c.dim);
-  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, *tape.embeddings, *tape.stream[0]);
+  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, tape.embedding, *tape.stream[0]);
   for (std::size_t i = 0; i < depth; ++i) {
     forward<B, T>(b, l.blocks[i], p, tape.plan.all, *std::as_const(tape.stream[shared ? i % 2 : i]),
                   tape.blocks[shared ? 0 : i], tape.attention(), *tape.stream[shared ? (i + 1) % 2 : i + 1], factors);

@@ -47,6 +47,7 @@ inline image_text_config read_image_text_config(const tensor_file& file) {
              .heads = whole("heads"),
              .mlp_ratio = number("mlp_ratio", 1e-3, 1024),
              .qkv_bias = file.contains("encoder.blocks.0.attn.qkv.bias"),
+             .qk_norm = file.contains("encoder.blocks.0.attn.q_norm.weight"),
              .layer_norm_eps = number("layernorm_eps", 0, 1)};
   c.text = {.vocabulary = whole("vocabulary"),
             .length = whole("text_length"),

@@ -67,8 +67,8 @@ inline void check_kind(const tensor_file& file) {
           "', not a Vision Transformer alone");
   for (const auto& entry : file.arrays) {
     require(!entry.first.ends_with("vision_model.embeddings.class_embedding") && entry.first != "visual.conv1.weight",
-            file.path, ": holds CLIP ('", entry.first, "'), whose picture half has a norm before the first block and ",
-            "another activation, which cts does not compute; weights of ViT, DeiT, DINO or MAE work");
+            file.path, ": holds CLIP ('", entry.first, "') under its own names, which cts does not know; its picture ",
+            "half as timm stores it works, and so do ViT, DeiT, DINO and MAE");
   }
 }
 
@@ -238,7 +238,8 @@ inline vit_config config_of(const vit_survey& s, const grid_extent& stored, cons
   c.grid = picture_grid(s, stored, hints);
   c.dim = s.dim, c.depth = s.depth, c.registers = s.registers, c.heads = heads_of(s, hints), c.seed = hints.seed;
   c.mlp_ratio = static_cast<double>(s.hidden) / static_cast<double>(s.dim);
-  c.qkv_bias = own.contains("blocks.0.attn.qkv.bias");
+  c.qkv_bias = own.contains("blocks.0.attn.qkv.bias"), c.norm_pre = own.contains("norm_pre.weight");
+  c.qk_norm = own.contains("blocks.0.attn.q_norm.weight");
   c.layer_norm_eps =
       config_number(own, "layernorm_eps", config_number(own, "layer_norm_eps", s.weights.layer_norm_eps, 0, 1), 0, 1);
   c.normalisation = read_normalisation(own, s.channels);

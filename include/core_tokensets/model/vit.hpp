@@ -24,6 +24,8 @@ struct vit_config {
   index registers = 0;  ///< tokens beside class token and patches that all others may use
   double mlp_ratio = 4;
   bool qkv_bias = true;
+  bool qk_norm = false;   ///< norms of each head's queries and keys
+  bool norm_pre = false;  ///< a norm of the tokens before the first block, as CLIP's picture half has
   double layer_norm_eps = 1e-6;
   std::uint64_t seed = 0;                     ///< of the initial weights
   pixel_normalisation normalisation = {};     ///< of the pictures that it sees
@@ -78,9 +80,10 @@ void add_encoder(Layers& l, parameter_layout& parameters, const vit_config& c, c
   l.embedding.proj.weight =
       parameters.add(prefix + "patch_embed.proj.weight", {c.dim, c.grid.channels, c.grid.patch, c.grid.patch}, true);
   l.embedding.proj.bias = parameters.add(prefix + "patch_embed.proj.bias", {c.dim}, false);
+  if (c.norm_pre) l.embedding.norm = add_layer_norm(parameters, prefix + "norm_pre", c.dim, c.layer_norm_eps);
   for (index i = 0; i < c.depth; ++i) {
     l.blocks.push_back(add_block(parameters, prefix + "blocks." + std::to_string(i), c.dim, c.heads, c.hidden(),
-                                 c.qkv_bias, c.layer_norm_eps));
+                                 c.qkv_bias, c.layer_norm_eps, c.qk_norm));
   }
   l.norm = add_layer_norm(parameters, prefix + "norm", c.dim, c.layer_norm_eps);
 }
@@ -202,7 +205,8 @@ struct vit_tape {
   kept keep = kept::gradients;
   bool keep_matrices = false;  ///< with `gradients`: attention matrices too where the backend can do without
   embedding_plan<B> plan;
-  tensor<B> patches, embeddings;
+  tensor<B> patches;
+  embedding_tape<B> embedding;
   std::vector<tensor<B>> stream;      ///< input of each block, and for `everything` the last output, each [T, D]
   std::vector<block_tape<B>> blocks;  ///< [depth], or without the last one; shared by all (`attention`: but for `a`)
   class_block_tape<B> last;           ///< the last block unless `everything` is kept
@@ -271,13 +275,12 @@ void forward(B& b, const vit<B>& model, const token_batch& batch, vit_tape<B>& t
   detail::check_batch(batch, c);
   tape.plan.assign(b, l.embedding, batch.offsets, batch.positions, batch.scale, batch.token_weights);
   detail::upload_patches(b, batch, tape.patches);
-  tape.embeddings.resize(b, batch.tokens(), c.dim);
   const auto depth = static_cast<std::size_t>(c.depth);
   tape.stream.resize(tape.keep == kept::everything ? depth + 1 : tape.keep == kept::gradients ? depth : 2);
   tape.blocks.resize(tape.keep == kept::everything ? depth : tape.keep == kept::logits ? 1 : depth - 1);
   for (auto& x : tape.stream) x.resize(b, tape.plan.tokens(), c.dim);
   tape.class_out.resize(b, batch.samples(), c.dim);
-  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, *tape.embeddings, *tape.stream[0]);
+  forward<B, T>(b, l.embedding, p, tape.plan, *tape.patches, tape.embedding, *tape.stream[0]);
   detail::forward_blocks(b, model, tape);
   forward<B, T>(b, l.norm, p, *tape.class_out, tape.norm);
   tape.logits.resize(b, batch.samples(), c.classes);
@@ -290,7 +293,7 @@ struct vit_backward_options {
 };
 
 /// From `dlogits` `[S, K]`: adds to `gradients` (an array like the parameters; may be null), writes d loss / d tokens
-/// `[T, D]` to `dtokens`, and d loss / d patches to `dpatches` unless that is empty.
+/// `[T, D]` (before `norm_pre`) to `dtokens`, and d loss / d patches to `dpatches` unless that is empty.
 template <tensor_backend B, class T = typename B::scalar>
 void backward(B& b, const vit<B>& model, vit_tape<B>& tape, const_view<T> dlogits, T* gradients, tensor<B>& dtokens,
               view<T> dpatches = {}, const vit_backward_options& options = {}) {
@@ -318,6 +321,7 @@ void backward(B& b, const vit<B>& model, vit_tape<B>& tape, const_view<T> dlogit
     backward<B, T>(b, l.blocks[blocks], p, g, tape.plan.all, *tape.stream[blocks], tape.blocks[blocks],
                    options.attention_gradients, *dtokens);
   }
+  backward_norm<B, T>(b, l.embedding, p, g, tape.embedding, *dtokens);
   if (g || !dpatches.empty()) {
     backward<B, T>(b, l.embedding, p, g, tape.plan, *tape.patches, *dtokens, dpatches);
   }

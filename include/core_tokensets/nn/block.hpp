@@ -1,8 +1,10 @@
 #pragma once
-// A pre-norm transformer block: x += proj(attention(norm1(x))); x += fc2(gelu(fc1(norm2(x)))).
+// A pre-norm transformer block: x += proj(attention(norm1(x))); x += fc2(gelu(fc1(norm2(x)))). Queries and keys may
+// have norms of their own.
 
 #include <cmath>
 
+#include "core_tokensets/nn/head_norm.hpp"
 #include "core_tokensets/nn/layer_norm.hpp"
 #include "core_tokensets/nn/linear.hpp"
 #include "core_tokensets/tensor/weighted_attention.hpp"
@@ -13,13 +15,15 @@ struct block {
   index heads = 1;
   layer_norm norm1, norm2;
   linear qkv, proj, fc1, fc2;
+  std::optional<layer_norm> q_norm, k_norm;
 };
 
-/// Activations of one block. `a` holds the attention matrices (`attention_rows`) or is empty, `log_sums` what stands in
-/// for them, `da` their gradient when asked for.
+/// Activations of one block; `qkv` is that before the norms of queries and keys. `a` holds the attention matrices
+/// (`attention_rows`) or is empty, `log_sums` what stands in for them, `da` their gradient when asked for.
 template <tensor_backend B>
 struct block_tape {
   layer_norm_tape<B> norm1, norm2;
+  head_norm_tape<B> q_norm, k_norm;
   tensor<B> qkv, a, log_sums, da, context, middle, pre, act;
 };
 
@@ -43,11 +47,15 @@ typename B::scalar* data_or_null(const tensor<B>& x) {
 }
 
 inline block add_block(parameter_layout& layout, const std::string& name, index dim, index heads, index hidden,
-                       bool qkv_bias, double eps) {
+                       bool qkv_bias, double eps, bool qk_norm = false) {
   block l;
   l.heads = heads;
   l.norm1 = add_layer_norm(layout, name + ".norm1", dim, eps);
   l.qkv = add_linear(layout, name + ".attn.qkv", dim, 3 * dim, qkv_bias);
+  if (qk_norm) {
+    l.q_norm = add_layer_norm(layout, name + ".attn.q_norm", dim / heads, eps);
+    l.k_norm = add_layer_norm(layout, name + ".attn.k_norm", dim / heads, eps);
+  }
   l.proj = add_linear(layout, name + ".attn.proj", dim, dim);
   l.norm2 = add_layer_norm(layout, name + ".norm2", dim, eps);
   l.fc1 = add_linear(layout, name + ".mlp.fc1", dim, hidden);
@@ -55,11 +63,24 @@ inline block add_block(parameter_layout& layout, const std::string& name, index 
   return l;
 }
 
-/// Part 0, 1, 2 (query, key, value) of packed `[T, 3 C]` as `[1, H, T, C / H]`, in place.
+/// Part 0, 1, 2 (query, key, value) of packed `[T, 3 C]` as `[T, C]`, in place, and as `[1, H, T, C / H]`.
+template <class T>
+view<T> qkv_columns(const view<T>& qkv, index part) {
+  return qkv.slice_cols(part * (qkv.cols / 3), qkv.cols / 3);
+}
 template <class T>
 view<T> qkv_part(const view<T>& qkv, index part, index heads) {
-  const index dim = qkv.cols / 3;
-  return qkv.slice_cols(part * dim, dim).split_cols(heads);
+  return qkv_columns(qkv, part).split_cols(heads);
+}
+
+/// What attention reads of `tape.qkv`: queries and keys `[1, H, T, D]`, behind their norms where they have some.
+template <tensor_backend B, class T = typename B::scalar>
+view<const T> queries(const block& l, const block_tape<B>& tape) {
+  return behind<B, T>(l.q_norm, tape.q_norm, qkv_columns(*tape.qkv, 0), l.heads);
+}
+template <tensor_backend B, class T = typename B::scalar>
+view<const T> keys(const block& l, const block_tape<B>& tape) {
+  return behind<B, T>(l.k_norm, tape.k_norm, qkv_columns(*tape.qkv, 1), l.heads);
 }
 
 template <class T>
@@ -98,9 +119,11 @@ void attend_from_qkv(B& b, const block& l, parameter_view<const T> p, const atte
   tape.context.resize(b, x.rows, dim);
   resize_attention(b, rows, l.heads, keep, tape);
   const view<const T> qkv = *tape.qkv;
-  ops::weighted_attention<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads),
-                                qkv_part(qkv, 2, l.heads), attention_scale<T>(dim / l.heads), factors,
-                                (*tape.context).split_cols(l.heads), data_or_null(tape.a), data_or_null(tape.log_sums));
+  forward<B, T>(b, l.q_norm, p, qkv_columns(qkv, 0), l.heads, tape.q_norm);
+  forward<B, T>(b, l.k_norm, p, qkv_columns(qkv, 1), l.heads, tape.k_norm);
+  ops::weighted_attention<B, T>(b, rows, queries(l, tape), keys(l, tape), qkv_part(qkv, 2, l.heads),
+                                attention_scale<T>(dim / l.heads), factors, (*tape.context).split_cols(l.heads),
+                                data_or_null(tape.a), data_or_null(tape.log_sums));
   forward<B, T>(b, l.proj, p, *tape.context, x, middle);
 }
 
@@ -144,12 +167,13 @@ void backward_attend(B& b, const block& l, parameter_view<const T> p, parameter_
   backward<B, T>(b, l.proj, p, grads, *tape.context, dmiddle, *dcontext);
   if (keep_attention_gradient) tape.da.resize(b, 1, rows.size(l.heads));
   const view<const T> qkv = *tape.qkv;
-  ops::attention_backward<B, T>(b, rows, qkv_part(qkv, 0, l.heads), qkv_part(qkv, 1, l.heads),
-                                qkv_part(qkv, 2, l.heads), attention_scale<T>(dim / l.heads), data_or_null(tape.a),
-                                (*dcontext).split_cols(l.heads), qkv_part(*dqkv, 0, l.heads),
-                                qkv_part(*dqkv, 1, l.heads), qkv_part(*dqkv, 2, l.heads),
-                                keep_attention_gradient ? tape.da.data() : nullptr,
-                                {data_or_null(tape.log_sums), (*std::as_const(tape.context)).split_cols(l.heads)});
+  ops::attention_backward<B, T>(
+      b, rows, queries(l, tape), keys(l, tape), qkv_part(qkv, 2, l.heads), attention_scale<T>(dim / l.heads),
+      data_or_null(tape.a), (*dcontext).split_cols(l.heads), qkv_part(*dqkv, 0, l.heads), qkv_part(*dqkv, 1, l.heads),
+      qkv_part(*dqkv, 2, l.heads), keep_attention_gradient ? tape.da.data() : nullptr,
+      {data_or_null(tape.log_sums), (*std::as_const(tape.context)).split_cols(l.heads)});
+  backward<B, T>(b, l.q_norm, p, grads, tape.q_norm, l.heads, qkv_columns(*dqkv, 0));
+  backward<B, T>(b, l.k_norm, p, grads, tape.k_norm, l.heads, qkv_columns(*dqkv, 1));
   backward<B, T>(b, l.qkv, p, grads, *tape.norm1.y, *dqkv, *dcontext);
   backward<B, T>(b, l.norm1, p, grads, x, tape.norm1, *dcontext, dx);
   b.map(fn::add{}, dx, dmiddle);

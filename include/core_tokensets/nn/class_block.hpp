@@ -23,6 +23,17 @@ std::pair<view<T>, view<T>> cut_qkv(const view<T>& of_all, bool weight, index di
 }
 }  // namespace detail
 
+/// What attention reads: queries of the class tokens and keys of all tokens, behind their norms where they have some.
+template <tensor_backend B, class T = typename B::scalar>
+view<const T> queries(const block& l, const class_block_tape<B>& tape) {
+  return behind<B, T>(l.q_norm, tape.block.q_norm, *tape.q, l.heads);
+}
+template <tensor_backend B, class T = typename B::scalar>
+view<const T> keys(const block& l, const class_block_tape<B>& tape) {
+  const view<const T> kv = *tape.block.qkv;
+  return behind<B, T>(l.k_norm, tape.block.k_norm, kv.slice_cols(0, kv.cols / 2), l.heads);
+}
+
 /// x `[T, C]` to y `[S, C]`; `class_rows` `[S]` are the rows of the class tokens, the only queries of `rows`.
 template <tensor_backend B, class T = typename B::scalar>
 void forward(B& b, const block& l, parameter_view<const T> p, const attention_rows& rows, const row_list<B>& class_rows,
@@ -41,7 +52,9 @@ void forward(B& b, const block& l, parameter_view<const T> p, const attention_ro
   b.gather_rows(*tape.norm, *t.norm1.y, class_rows.data());
   ops::linear<B, T>(b, *tape.norm, weight_q, bias_q, {}, *tape.q);
   resize_attention(b, rows, l.heads, keep, t);
-  ops::weighted_attention<B, T>(b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
+  forward<B, T>(b, l.q_norm, p, *std::as_const(tape.q), l.heads, t.q_norm);
+  forward<B, T>(b, l.k_norm, p, (*std::as_const(t.qkv)).slice_cols(0, dim), l.heads, t.k_norm);
+  ops::weighted_attention<B, T>(b, rows, queries(l, tape), keys(l, tape),
                                 (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads),
                                 factors, (*t.context).split_cols(l.heads), data_or_null(t.a), data_or_null(t.log_sums));
   forward<B, T>(b, l.proj, p, *t.context, *tape.x, *t.middle);
@@ -62,11 +75,13 @@ void backward(B& b, const block& l, parameter_view<const T> p, parameter_view<T>
   backward<B, T>(b, l.proj, p, grads, *t.context, *dmiddle, *drow);
   if (keep_attention_gradient) t.da.resize(b, 1, rows.size(l.heads));
   ops::attention_backward<B, T>(
-      b, rows, (*tape.q).split_cols(l.heads), (*t.qkv).slice_cols(0, dim).split_cols(l.heads),
-      (*t.qkv).slice_cols(dim, dim).split_cols(l.heads), attention_scale<T>(dim / l.heads), data_or_null(t.a),
-      (*drow).split_cols(l.heads), (*dq).split_cols(l.heads), (*dkv).slice_cols(0, dim).split_cols(l.heads),
-      (*dkv).slice_cols(dim, dim).split_cols(l.heads), keep_attention_gradient ? t.da.data() : nullptr,
+      b, rows, queries(l, tape), keys(l, tape), (*t.qkv).slice_cols(dim, dim).split_cols(l.heads),
+      attention_scale<T>(dim / l.heads), data_or_null(t.a), (*drow).split_cols(l.heads), (*dq).split_cols(l.heads),
+      (*dkv).slice_cols(0, dim).split_cols(l.heads), (*dkv).slice_cols(dim, dim).split_cols(l.heads),
+      keep_attention_gradient ? t.da.data() : nullptr,
       {data_or_null(t.log_sums), (*std::as_const(t.context)).split_cols(l.heads)});
+  backward<B, T>(b, l.q_norm, p, grads, t.q_norm, l.heads, *dq);
+  backward<B, T>(b, l.k_norm, p, grads, t.k_norm, l.heads, (*dkv).slice_cols(0, dim));
   const auto [weight_q, weight_kv] = detail::cut_qkv(p[l.qkv.weight], true, dim);
   if (grads) {
     const auto [dweight_q, dweight_kv] = detail::cut_qkv(grads[l.qkv.weight], true, dim);

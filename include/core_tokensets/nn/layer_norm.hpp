@@ -23,13 +23,20 @@ inline layer_norm add_layer_norm(parameter_layout& layout, const std::string& na
   return {layout.add(name + ".weight", {dim}, false), layout.add(name + ".bias", {dim}, false), eps};
 }
 
+/// x to y, both `[T, C]`, with mean and 1 / deviation `[T, 1]` of every row.
+template <tensor_backend B, class T = typename B::scalar>
+void normalise(B& b, const layer_norm& l, parameter_view<const T> p, const_view<T> x, view<T> mean, view<T> rstd,
+               view<T> y) {
+  ops::layer_norm<B, T>(b, x, p[l.gamma], p[l.beta], y, mean, rstd, T(l.eps));
+}
+
 /// Writes `tape.y`.
 template <tensor_backend B, class T = typename B::scalar>
 void forward(B& b, const layer_norm& l, parameter_view<const T> p, const_view<T> x, layer_norm_tape<B>& tape) {
   tape.y.resize(b, x.rows, x.cols);
   tape.mean.resize(b, x.rows, 1);
   tape.rstd.resize(b, x.rows, 1);
-  ops::layer_norm<B, T>(b, x, p[l.gamma], p[l.beta], *tape.y, *tape.mean, *tape.rstd, T(l.eps));
+  normalise<B, T>(b, l, p, x, *tape.mean, *tape.rstd, *tape.y);
 }
 
 /// dx (=), and the gradients of gamma and beta (+=) where `grads` is given.

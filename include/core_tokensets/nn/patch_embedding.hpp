@@ -1,11 +1,13 @@
 #pragma once
 // Patches become tokens: a linear map of each patch, a class token in front of each sample, register tokens behind it,
-// and a learned position each.
+// a learned position each, and in some models a norm of the sum.
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "core_tokensets/nn/layer_norm.hpp"
 #include "core_tokensets/nn/linear.hpp"
 
 namespace core_tokensets {
@@ -14,10 +16,21 @@ namespace core_tokensets {
 struct patch_embedding {
   linear proj;
   slot class_token, positions;
-  slot registers;  ///< [R, D], or empty
+  slot registers;                  ///< [R, D], or empty
+  std::optional<layer_norm> norm;  ///< of the tokens with their positions (CLIP's `ln_pre`, timm's `norm_pre`)
 
   /// The position of patch 0.
   index first_patch() const { return 1 + registers.rows; }
+};
+
+/// What an embedding leaves behind besides the tokens.
+template <tensor_backend B>
+struct embedding_tape {
+  tensor<B> patches;           ///< [P, D] embeddings of the patches, before positions
+  tensor<B> sums, mean, rstd;  ///< [T, D] tokens before the norm, and its numbers; empty without a norm
+
+  /// The tokens as sums, of which the first block reads `tokens`.
+  const tensor<B>& sums_of(const tensor<B>& tokens) const { return sums.empty() ? tokens : sums; }
 };
 
 /// Where everything of one batch goes: patches of S samples and the tokens of the model, for each sample its class
@@ -108,20 +121,37 @@ void add_registers(B& b, const patch_embedding& l, parameter_view<const T> p, co
   }
 }
 
-/// patches `[P, C p p]` to embeddings `[P, D]` (before positions) and tokens `[T, D]`.
+/// patches `[P, C p p]` to tokens `[T, D]`, and what is left behind.
 template <tensor_backend B, class T = typename B::scalar>
 void forward(B& b, const patch_embedding& l, parameter_view<const T> p, const embedding_plan<B>& plan,
-             const_view<T> patches, view<T> embeddings, view<T> tokens) {
-  forward<B, T>(b, l.proj, p, patches, {}, embeddings);
-  if (!plan.scale.empty()) b.map(fn::multiply{}, embeddings, *plan.scale);
-  b.gather_rows(tokens, p[l.positions], plan.position_of_token.data());
-  b.scatter_add_rows(tokens, embeddings, plan.patch_rows.data());
+             const_view<T> patches, embedding_tape<B>& tape, view<T> tokens) {
+  const index rows = l.norm ? tokens.rows : 0;
+  tape.patches.resize(b, patches.rows, tokens.cols);
+  tape.sums.resize(b, rows, tokens.cols), tape.mean.resize(b, rows, 1), tape.rstd.resize(b, rows, 1);
+  const view<T> sums = l.norm ? *tape.sums : tokens;
+  forward<B, T>(b, l.proj, p, patches, {}, *tape.patches);
+  if (!plan.scale.empty()) b.map(fn::multiply{}, *tape.patches, *plan.scale);
+  b.gather_rows(sums, p[l.positions], plan.position_of_token.data());
+  b.scatter_add_rows(sums, *std::as_const(tape.patches), plan.patch_rows.data());
   const view<const T> cls = p[l.class_token];
-  b.scatter_add_rows(tokens, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
-  add_registers<B, T>(b, l, p, plan, tokens);
+  b.scatter_add_rows(sums, view<const T>(cls.data, plan.class_rows.size(), cls.cols, 0), plan.class_rows.data());
+  add_registers<B, T>(b, l, p, plan, sums);
+  if (l.norm) normalise<B, T>(b, *l.norm, p, sums, *tape.mean, *tape.rstd, tokens);
 }
 
-/// From d loss / d tokens: parameter gradients (+=), and d loss / d patches unless it is empty.
+/// From d loss / d tokens in `dtokens`, where there is a norm: d loss / d their sums takes its place, and the norm's
+/// parameters get their gradients (+=) where `grads` is given.
+template <tensor_backend B, class T = typename B::scalar>
+void backward_norm(B& b, const patch_embedding& l, parameter_view<const T> p, parameter_view<T> grads,
+                   const embedding_tape<B>& tape, view<T> dtokens) {
+  if (!l.norm) return;
+  scratch<B> dsums(b, dtokens.rows, dtokens.cols);
+  ops::layer_norm_backward<B, T>(b, *tape.sums, p[l.norm->gamma], *tape.mean, *tape.rstd, dtokens, *dsums,
+                                 grads[l.norm->gamma], grads[l.norm->beta]);
+  b.map(fn::copy{}, dtokens, *std::as_const(dsums));
+}
+
+/// From d loss / d the tokens' sums: parameter gradients (+=), and d loss / d patches unless it is empty.
 template <tensor_backend B, class T = typename B::scalar>
 void backward(B& b, const patch_embedding& l, parameter_view<const T> p, parameter_view<T> grads,
               const embedding_plan<B>& plan, const_view<T> patches, const_view<T> dtokens, view<T> dpatches) {

@@ -71,7 +71,8 @@ def interpolated(positions, grid):
 
 def timm_model(w, images, eps=1e-6, before=1):
     """timm's VisionTransformer with a class token: LayerScale where there are factors; positions of any grid, with so
-    many rows before those of the patches; registers or a distillation token behind the class token."""
+    many rows before those of the patches; registers or a distillation token behind the class token; norms of the
+    tokens and of every head's queries and keys where there are weights for them."""
     grid = (images.shape[2] // PATCH, images.shape[3] // PATCH)
     b = len(images)
     weight = w["patch_embed.proj.weight"].reshape(WIDTH, -1)
@@ -88,9 +89,14 @@ def timm_model(w, images, eps=1e-6, before=1):
         rest = interpolated(rest, grid)
     x = x + rest.reshape(-1, WIDTH)
     x = np.concatenate([np.broadcast_to(front, (b, *front.shape)), x], 1)
+    if "norm_pre.weight" in w:
+        x = norm(x, w, "norm_pre", eps)
     for i in range(DEPTH):
         p = f"blocks.{i}."
         q, k, v = np.split(linear(norm(x, w, p + "norm1", eps), w, p + "attn.qkv"), 3, -1)
+        if p + "attn.q_norm.weight" in w:
+            q = norm(q.reshape(*q.shape[:2], HEADS, -1), w, p + "attn.q_norm", eps).reshape(q.shape)
+            k = norm(k.reshape(*k.shape[:2], HEADS, -1), w, p + "attn.k_norm", eps).reshape(k.shape)
         x = x + w.get(p + "ls1.gamma", 1) * linear(attention(q, k, v), w, p + "attn.proj")
         hidden = gelu(linear(norm(x, w, p + "norm2", eps), w, p + "mlp.fc1"))
         x = x + w.get(p + "ls2.gamma", 1) * linear(hidden, w, p + "mlp.fc2")
@@ -220,5 +226,9 @@ if __name__ == "__main__":
     case("registers_with_positions", timm_shapes((1, 4 + 9, WIDTH)) | more, lambda w, x: timm_model(w, x, before=4), kind="F16")
     second = {"dist_token": (1, 1, WIDTH), "head_dist.weight": (CLASSES, WIDTH), "head_dist.bias": (CLASSES,)}
     case("distilled", timm_shapes((1, 6, WIDTH)) | second, lambda w, x: timm_model(w, x, before=2), kind="F16")
+    first = {"norm_pre.weight": (WIDTH,), "norm_pre.bias": (WIDTH,)}
+    case("norm_pre", without(timm_shapes(usual), "patch_embed.proj.bias") | first, timm_model)
+    heads = {f"blocks.{i}.attn.{n}_norm.{end}": (WIDTH // HEADS,) for i in range(DEPTH) for n in "qk" for end in ("weight", "bias")}
+    case("qk_norms", timm_shapes(usual) | heads, timm_model)
     case("hf_vit", hugging_face_shapes("vit.", 4, False), lambda w, x: hugging_face_model(w, x, "vit.", 1e-12, False), kind="F16")
     case("hf_dinov2", hugging_face_shapes("dinov2.", 4, True), lambda w, x: hugging_face_model(w, x, "dinov2.", 1e-6, True), kind="BF16")

@@ -81,7 +81,7 @@ answer_relevance attribute(const atman& method, B& b, const image_text_model<B>&
   explain_answers(b, model, images, texts, ws);
   const auto unchanged = detail::watched_values(b, ws, method.watch);
   const bool with_position = method.neighbours == neighbourhood::patchpos;
-  const auto embedded = (with_position ? ws.tape.stream.front() : ws.tape.embeddings).to_host(b);
+  const auto embedded = (with_position ? ws.tape.stream.front() : ws.tape.embedding.patches).to_host(b);
   const index dim = model.config().image.dim;
   std::vector<detail::answer_variation> variations;
   std::vector<std::size_t> of_image, of_text;

@@ -149,7 +149,7 @@ answer_relevance attribute(const gradient_x_input& method, B& b, const image_tex
     }
     return relevance;
   };
-  return {sums(at_patches, ws.tape.embeddings), sums(ws.streams.text, ws.tape.text_stream.front())};
+  return {sums(at_patches, ws.tape.embedding.patches), sums(ws.streams.text, ws.tape.text_stream.front())};
 }
 
 /// Attention times its gradient through self- and cross-attention (Chefer, Gur & Wolf, ICCV 2021).

@@ -46,16 +46,20 @@ class variation_engine {
     weights_ = plan_.key_weights.to_host(b);
     if (!weights_.empty()) weights_.insert(weights_.end(), batch.token_weights.begin(), batch.token_weights.end());
     core_tokensets::detail::upload_patches(b, batch, patches_);
-    embeddings_.resize(b, batch.tokens(), dim);
     table_.resize(b, plan_.tokens() + batch.tokens(), dim);
     const view<T> tokens = (*table_).slice_rows(0, plan_.tokens()),
                   zeroed = (*table_).slice_rows(plan_.tokens(), batch.tokens());
-    forward<B, T>(b, l.embedding, p, plan_, *std::as_const(patches_), *embeddings_, tokens);
+    forward<B, T>(b, l.embedding, p, plan_, *std::as_const(patches_), embedding_, tokens);
     std::vector<std::int32_t> positions(batch.positions);
     for (auto& position : positions) position += static_cast<std::int32_t>(l.embedding.first_patch());
     row_list<B> of_patch;
     of_patch.assign(b, positions);
     b.gather_rows(zeroed, p[l.embedding.positions], of_patch.data());
+    if (l.embedding.norm) {
+      layer_norm_tape<B> norm;
+      forward<B, T>(b, *l.embedding.norm, p, zeroed, norm);
+      b.map(fn::copy{}, zeroed, *std::as_const(norm.y));
+    }
     if (shares_first_block()) {
       block_tape<B> tape;
       table_qkv_.resize(b, table_.rows(), 3 * dim);
@@ -66,7 +70,7 @@ class variation_engine {
 
   const embedding_plan<B>& plan() const { return plan_; }
   /// Patch embeddings `[P, D]` before positions are added, and tokens `[T, D]`, of the unchanged batch.
-  view<const T> embeddings() const { return *embeddings_; }
+  view<const T> embeddings() const { return *embedding_.patches; }
   view<const T> tokens() const { return (*table_).slice_rows(0, plan_.tokens()); }
 
   /// The whole sample s.
@@ -181,7 +185,8 @@ class variation_engine {
   const vit<B>& model_;
   const token_batch& batch_;
   embedding_plan<B> plan_;
-  tensor<B> patches_, embeddings_;
+  tensor<B> patches_;
+  embedding_tape<B> embedding_;
   tensor<B> table_;         ///< [T + P, D] tokens, then the patches' tokens with their embeddings set to 0
   tensor<B> table_qkv_;     ///< [T + P, 3 D] of the first block
   std::vector<T> weights_;  ///< [T + P] of the table's rows as keys, or empty

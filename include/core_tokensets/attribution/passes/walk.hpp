@@ -54,7 +54,8 @@ class gradient_walk {
   tensor<B> dclass_;
 };
 
-/// Relevance by the rules of a composite: after `step(i)`, `ws.relevance` `[T, D]` is at the input of block i and
+/// Relevance by the rules of a composite: after `step(i)`, `ws.relevance` `[T, D]` is at the input of block i (behind
+/// the first at the tokens as they are before `norm_pre`, if there is one) and
 /// `ws.attention_relevance` at its attention. The observer sees every operation. Relevance starts at the classes with
 /// their gradient (1 for a logit), or with gradient times logit, as the composite says.
 template <tensor_backend B, class Observer = lrp::no_observer>
@@ -100,9 +101,19 @@ class relevance_walk {
       lrp::relevance<B, Observer, T>(c_, b_, l, p, tape.plan.all, ws_.all_rows, *tape.stream[at], *output_of(at),
                                      tape.blocks[at], r_attention, *ws_.relevance, observe_);
     }
+    if (i == 0) pass_first_norm();
   }
 
  private:
+  /// From the input of the first block to the tokens before their norm, where they have one.
+  void pass_first_norm() {
+    const auto& norm = model_.layout().embedding.norm;
+    if (!norm) return;
+    const auto& t = ws_.tape.embedding;
+    lrp::relevance<B, T>(c_.norm, b_, *norm, model_.view_parameters(), *t.sums, *ws_.tape.stream[0], *t.rstd,
+                         *ws_.relevance);
+    seen(lrp::stage::norm_pre, ws_.all_rows, *std::as_const(ws_.relevance));
+  }
   const tensor<B>& output_of(std::size_t block) const { return ws_.tape.stream[block + 1]; }
   void seen(lrp::stage s, const lrp::sample_rows<B>& rows, view<const T> r) const { observe_(s, rows, r); }
 

@@ -25,9 +25,11 @@ enum class stage {
   add1_branch,
   proj,
   attention,
+  qk_norm,
   qkv,
   norm1,
   copy1,
+  norm_pre,
   positions_share,
   embedding_share,
   patch_embed
@@ -78,8 +80,8 @@ void attend_relevance(const composite& c, B& b, const block& l, parameter_view<c
   seen(stage::proj, r);
   const view<const T> qkv = *tape.qkv;
   relevance<B, T>(c.attention, b, attention,
-                  {.q = qkv_part(qkv, 0, heads),
-                   .k = qkv_part(qkv, 1, heads),
+                  {.q = queries(l, tape),
+                   .k = keys(l, tape),
                    .v = qkv_part(qkv, 2, heads),
                    .out = (*tape.context).split_cols(heads),
                    .a = tape.a.data(),
@@ -87,6 +89,11 @@ void attend_relevance(const composite& c, B& b, const block& l, parameter_view<c
                   r.split_cols(heads), r_attention, qkv_part(*packed, 0, heads), qkv_part(*packed, 1, heads),
                   qkv_part(*packed, 2, heads));
   seen(stage::attention, *packed);
+  if (l.q_norm) {
+    relevance<B, T>(c.norm, b, l.q_norm, p, tape.q_norm, heads, qkv_columns(*packed, 0));
+    relevance<B, T>(c.norm, b, l.k_norm, p, tape.k_norm, heads, qkv_columns(*packed, 1));
+    seen(stage::qk_norm, *packed);
+  }
   relevance<B, T>(c.qkv, b, l.qkv, p, *tape.norm1.y, *tape.qkv, *packed, *branch);
   seen(stage::qkv, *branch);
   relevance<B, T>(c.norm, b, l.norm1, p, x, tape.norm1, *branch);
@@ -125,8 +132,8 @@ void relevance(const composite& c, B& b, const block& l, parameter_view<const T>
   const auto part = [&](auto kv, index i) { return kv.slice_cols(i * dim, dim).split_cols(heads); };
   const view<const T> kv = *t.qkv;
   relevance<B, T>(c.attention, b, attention,
-                  {.q = (*tape.q).split_cols(heads),
-                   .k = part(kv, 0),
+                  {.q = queries(l, tape),
+                   .k = keys(l, tape),
                    .v = part(kv, 1),
                    .out = (*t.context).split_cols(heads),
                    .a = t.a.data(),
@@ -134,6 +141,12 @@ void relevance(const composite& c, B& b, const block& l, parameter_view<const T>
                   r_class.split_cols(heads), r_attention, (*at_q).split_cols(heads), part(*at_kv, 0), part(*at_kv, 1));
   observe(stage::attention, class_samples, view<const T>(*at_q));
   observe(stage::attention, rows, view<const T>(*at_kv));
+  if (l.q_norm) {
+    relevance<B, T>(c.norm, b, l.q_norm, p, t.q_norm, heads, *at_q);
+    relevance<B, T>(c.norm, b, l.k_norm, p, t.k_norm, heads, (*at_kv).slice_cols(0, dim));
+    observe(stage::qk_norm, class_samples, view<const T>(*at_q));
+    observe(stage::qk_norm, rows, view<const T>(*at_kv));
+  }
   const auto [weight_q, weight_kv] = core_tokensets::detail::cut_qkv(p[l.qkv.weight], true, dim);
   const auto [bias_q, bias_kv] = core_tokensets::detail::cut_qkv(p[l.qkv.bias], false, dim);
   relevance<B, T>(c.qkv.plan(), b, {.weight = weight_kv, .bias = bias_kv, .output = kv}, *t.norm1.y, *at_kv, *at_norm);

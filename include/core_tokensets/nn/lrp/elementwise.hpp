@@ -1,6 +1,7 @@
 #pragma once
 // Executors of the rules for sums, copies, norms and activations, for all samples of a ragged batch at once.
 
+#include "core_tokensets/nn/head_norm.hpp"
 #include "core_tokensets/nn/layer_norm.hpp"
 #include "core_tokensets/nn/lrp/layer_rules.hpp"
 
@@ -64,15 +65,31 @@ void choice_relevance(const copy_rule& rule, B& b, const_view<T> x, view<T> r) {
   if (rule.how == copy_rule::way::ratio) b.map(choose_by_ratio<T>{divide<T>(rule.over)}, r, view<const T>(r), x);
 }
 
-/// From R (in place) at the output y of a layer norm to its input x `[T, C]`.
+/// From R (in place) at the output y of a layer norm to its input x, all `[T, C]`; `rstd` `[T, 1]` as it computed it.
+template <tensor_backend B, class T = typename B::scalar>
+void relevance(const norm_rule& rule, B& b, const layer_norm& l, parameter_view<const T> p, const_view<T> x,
+               const_view<T> y, const_view<T> rstd, view<T> r) {
+  if (rule.how == norm_rule::way::pass) return;
+  scratch<B> total(b, x.rows, 1);
+  b.map(norm_share<T>{divide<T>(rule.over)}, r, view<const T>(r), y, p[l.gamma], rstd);
+  b.row_reduce(fn::plus{}, fn::value{}, *total, view<const T>(r));
+  b.map(norm_result<T>{static_cast<T>(x.cols)}, r, view<const T>(r), x, view<const T>(*total));
+}
 template <tensor_backend B, class T = typename B::scalar>
 void relevance(const norm_rule& rule, B& b, const layer_norm& l, parameter_view<const T> p, const_view<T> x,
                const layer_norm_tape<B>& tape, view<T> r) {
-  if (rule.how == norm_rule::way::pass) return;
-  scratch<B> total(b, x.rows, 1);
-  b.map(norm_share<T>{divide<T>(rule.over)}, r, view<const T>(r), *tape.y, p[l.gamma], *tape.rstd);
-  b.row_reduce(fn::plus{}, fn::value{}, *total, view<const T>(r));
-  b.map(norm_result<T>{static_cast<T>(x.cols)}, r, view<const T>(r), x, view<const T>(*total));
+  relevance<B, T>(rule, b, l, p, x, *tape.y, *tape.rstd, r);
+}
+
+/// From R (in place) at queries or keys `[T, H D]` behind the norm of each head to R before it.
+template <tensor_backend B, class T = typename B::scalar>
+void relevance(const norm_rule& rule, B& b, const std::optional<layer_norm>& l, parameter_view<const T> p,
+               const head_norm_tape<B>& tape, index heads, view<T> r) {
+  if (!l || rule.how == norm_rule::way::pass) return;
+  core_tokensets::detail::change_heads<B>(b, r, heads, [&](view<const T> from, view<T> to) {
+    b.map(fn::copy{}, to, from);
+    relevance<B, T>(rule, b, *l, p, *tape.x, *tape.y, *tape.rstd, to);
+  });
 }
 
 /// From R (in place) at an activation to its input x.

@@ -1,7 +1,10 @@
 // Images a second of a ViT: training step, inference, replay of a tenth of the tokens, two attributions; one JSON line
 // each, the first three with their share of what the processor can multiply and add at most. With --peer, a command
 // that prints such lines for the same cases (`--cases NAME --work train,forward,replay`) is run in turn with ours, and
-// the last lines are the ratios of the medians, ours over the peer's.
+// the last lines are the ratios of the medians, ours over the peer's. Behind training stands the most memory that the
+// process had so far, and behind the peer the most that it had: run one case to compare these.
+
+#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -94,6 +97,14 @@ void measure(const bench_case& c, const char* work, int repeats, int threads, co
   std::fflush(stdout);
 }
 
+/// The most MiB that this program, or those that it has run, had in memory.
+void print_peak(const char* name, const char* whose, int who) {
+  rusage used{};
+  getrusage(who, &used);
+  std::printf("{\"case\": \"%s\", \"work\": \"train\", \"of\": \"%s\", \"peak_mib\": %.0f}\n", name, whose,
+              static_cast<double>(used.ru_maxrss) / 1024);
+}
+
 /// Runs the peer on one case and reads its lines.
 void run_peer(const std::string& command, const char* name, readings& found) {
   const std::string whole = command + " --cases " + name + " --work train,forward,replay";
@@ -130,6 +141,7 @@ void run(const bench_case& c, int repeats, int threads, bool attributions, const
   const double most = 1e9 * machine.gflops, of_whole = forward_flops(c.config, whole);
   measure(
       c, "train", repeats, b.threads(), [&] { train(whole); }, found, 3 * of_whole, most);
+  print_peak(c.name, "this program", RUSAGE_SELF);
   measure(
       c, "forward", repeats, b.threads(), [&] { cts::forward(b, model, whole, inference); }, found, of_whole, most);
   measure(
@@ -181,6 +193,7 @@ int main(int argc, char** argv) {
       run(*c, repeats, threads, round == 0, machine, ours);
       if (!peer.empty()) run_peer(peer, c->name, theirs);
     }
+    if (!peer.empty()) print_peak(c->name, "the peer", RUSAGE_CHILDREN);
     compare(*c, ours, theirs);
   }
 }

@@ -55,6 +55,7 @@ void add_demo(CLI::App& app);
 void add_study(CLI::App& app);
 void add_memory(CLI::App& app);
 void add_classify(CLI::App& app);
+void add_convert(CLI::App& app);
 void add_ask(CLI::App& app);
 void add_info(CLI::App& app);
 

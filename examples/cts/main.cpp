@@ -52,6 +52,7 @@ int main(int argc, char** argv) {
   cts_command::add_demo(app);
   cts_command::add_classify(app);
   cts_command::add_ask(app);
+  cts_command::add_convert(app);
   cts_command::add_info(app);
   try {
     check_commands(app, argc, argv);

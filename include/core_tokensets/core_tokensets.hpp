@@ -147,6 +147,7 @@
 #include "core_tokensets/model/image_text_weights.hpp"
 #include "core_tokensets/model/position_grid.hpp"
 #include "core_tokensets/model/read_vit.hpp"
+#include "core_tokensets/model/stored_type.hpp"
 #include "core_tokensets/model/vit.hpp"
 #include "core_tokensets/model/vit_weights.hpp"
 #include "core_tokensets/model/weight_config.hpp"

@@ -16153,6 +16153,10 @@ inline constexpr std::array<std::pair<dtype, std::string_view>, 13> dtype_names{
 
 constexpr std::string_view dtype_name(dtype type) { return dtype_names[static_cast<std::size_t>(type)].second; }
 
+constexpr bool is_floating(dtype type) {
+  return type == dtype::f64 || type == dtype::f32 || type == dtype::f16 || type == dtype::bf16;
+}
+
 /// The dtype of that name in a safetensors file, if it is one of ours.
 constexpr std::optional<dtype> dtype_named(std::string_view name) {
   for (const auto& [type, text] : dtype_names) {
@@ -22677,6 +22681,37 @@ std::vector<generated_text> generate(B& b, const image_text_model<B>& model, con
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/model/stored_type.hpp ====
+// Weights in the number type in which they are stored: with F16 or BF16 a model takes half the bytes.
+
+#include <cmath>
+#include <string>
+#include <utility>
+
+
+namespace core_tokensets {
+
+/// A file of weights with all its numbers rounded to the nearest of `type`. Models are read from any of these types and
+/// compute in that of their backend. `Error`: a type or an array that is not of floating-point numbers, a number that
+/// F16, whose largest is 65504, cannot hold (BF16 has the range of F32, and three digits less than F16).
+inline tensor_file stored_as(dtype type, tensor_file file) {
+  require(is_floating(type), "weights in ", dtype_name(type), ", expected F64, F32, F16 or BF16");
+  for (auto& [name, array] : file.arrays) {
+    require(is_floating(array.type), file.path, ": '", name, "' holds ", dtype_name(array.type),
+            ", expected floating-point numbers");
+    host_array rounded = array.to(type);
+    const auto before = array.as<double>(), after = rounded.as<double>();
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      require(std::isfinite(after[i]) || !std::isfinite(before[i]), file.path, ": '", name, "' holds ", before[i],
+              ", which ", dtype_name(type), " cannot; BF16 can");
+    }
+    array = std::move(rounded);
+  }
+  return file;
+}
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/model/weight_neighbours.hpp ====
 // What lies beside downloaded weights: config.json, of Hugging Face or timm, and preprocessor_config.json. They are
 // translated into keys of the metadata `config`, where the file's own come first, so that nobody else knows of them.
@@ -23124,12 +23159,14 @@ tensor_file to_file(B& b, const vit<B>& model) {
   return file;
 }
 
-/// Writes a model, all or nothing; `load_vit` and `load_image_text` read it, and PyTorch does under timm's names.
+/// Writes a model, all or nothing, with numbers of `type`; `load_vit` and `load_image_text` read it, and PyTorch does
+/// under timm's names.
 template <tensor_backend B, class Model>
-void save(B& b, const Model& model, const std::filesystem::path& path) requires requires {
+void save(B& b, const Model& model, const std::filesystem::path& path,
+          dtype type = dtype_of<typename B::scalar>) requires requires {
   to_file(b, model);
 }
-{ save_safetensors(path, to_file(b, model)); }
+{ save_safetensors(path, stored_as(type, to_file(b, model))); }
 
 }  // namespace core_tokensets
 

@@ -232,6 +232,32 @@ TEST_CASE("weights from elsewhere are described, predicted with and learnt from"
   CHECK(model.at("pos_embed").shape == std::vector<cts::index>{1, 65, 12});
 }
 
+TEST_CASE("a model of others becomes one file that needs no hints, in half the bytes", "[cli]") {
+  const sandbox box;
+  const auto foreign = golden::folder("foreign");
+  const std::string from = (foreign / "hf_vit.safetensors").string(), out = box / "own";
+  const auto images = (foreign / "hf_vit.expected.safetensors").string();
+  const auto expected = cts::load_safetensors(images).at("logits").as<double>();
+  const arguments convert{"convert", "--weights", from, "--out", out, "--heads", "3", "--type"};
+  const auto with_type = [&](const char* type) {
+    auto args = convert;
+    args.push_back(type);
+    return args;
+  };
+  for (const auto& [type, limit] : {std::pair("F32", tolerance<float>(kind::outputs)), {"bf16", 0.05}}) {
+    INFO(type);
+    const auto told = run_well(box, with_type(type)).out;
+    CHECK(told.find("names of Hugging Face's ViT, queries, keys and values packed\n") == 0);
+    CHECK(told.find(out + ": " + std::to_string(fs::file_size(out)) + " bytes") != std::string::npos);
+    run_well(box, {"predict", "--weights", out, "--inputs", images, "--out", box / "out"});
+    CHECK(golden::distance(cts::load_safetensors(box.path / "out").at("logits").as<double>(), expected) <= limit);
+  }
+  CHECK(cts::load_safetensors(out).at("norm.weight").type == cts::dtype::bf16);
+  check_refused(box, with_type("I32"), {"--type I32: expected F32, F16, BF16 or F64"});
+  check_refused(box, {"convert", "--weights", out, "--out", out}, {"--out " + out + ": is the file that is read"});
+  check_refused(box, {"convert", "--weights", from, "--out", box / "new"}, {"--heads"});
+}
+
 TEST_CASE("a downloaded folder stands for its weights and says what they do not", "[cli]") {
   const sandbox box;
   const auto foreign = golden::folder("foreign");

@@ -96,6 +96,35 @@ TEST_CASE("weights as they are published compute what their definition says", "[
   }
 }
 
+TEST_CASE("weights are stored in half the bytes, rounded to the nearest, and open again", "[weights]") {
+  cts::eigen_backend<float> b;
+  const cts::vit<cts::eigen_backend<float>> model(
+      b, {.grid = {8, 16, 1, 4}, .dim = 12, .depth = 2, .heads = 3, .classes = 4});
+  const auto whole = cts::to_file(b, model);
+  for (const auto& [type, digits] : {std::pair(cts::dtype::bf16, 8), {cts::dtype::f16, 11}}) {
+    const auto small = cts::stored_as(type, whole);
+    const auto again = cts::to_file(b, cts::load_vit(b, small));
+    for (const auto& [name, array] : whole.arrays) {
+      CHECK(small.at(name).type == type);
+      CHECK(2 * small.at(name).bytes.size() == array.bytes.size());
+      const auto before = array.as<double>(), after = again.at(name).as<double>();
+      for (std::size_t i = 0; i < before.size(); ++i)
+        CHECK(std::abs(after[i] - before[i]) <= std::ldexp(std::abs(before[i]), -digits) + std::ldexp(1.0, -25));
+    }
+    CHECK(cts::stored_as(type, again).arrays == small.arrays);
+  }
+  auto large = whole;
+  large.path = "w.st";
+  add(large, "head.bias", {4});
+  large.arrays["head.bias"] = cts::host_array::of(std::vector<float>{1, 2, 70000, 4});
+  CHECK_THROWS_WITH(cts::stored_as(cts::dtype::f16, large),
+                    "w.st: 'head.bias' holds 70000, which F16 cannot; BF16 can");
+  CHECK(cts::stored_as(cts::dtype::bf16, large).at("head.bias").as<float>()[2] == 70144);
+  CHECK_THROWS_WITH(cts::stored_as(cts::dtype::i32, whole), Catch::Contains("weights in I32"));
+  large.arrays["head.bias"] = cts::host_array::of(std::vector<std::int32_t>{1, 2, 3, 4});
+  CHECK_THROWS_WITH(cts::stored_as(cts::dtype::f32, large), Catch::Contains("'head.bias' holds I32"));
+}
+
 TEST_CASE("our own files need no changes and have no notes", "[weights]") {
   cts::eigen_backend<double> b;
   const cts::vit<cts::eigen_backend<double>> model(

@@ -40,6 +40,10 @@ inline constexpr std::array<std::pair<dtype, std::string_view>, 13> dtype_names{
 
 constexpr std::string_view dtype_name(dtype type) { return dtype_names[static_cast<std::size_t>(type)].second; }
 
+constexpr bool is_floating(dtype type) {
+  return type == dtype::f64 || type == dtype::f32 || type == dtype::f16 || type == dtype::bf16;
+}
+
 /// The dtype of that name in a safetensors file, if it is one of ours.
 constexpr std::optional<dtype> dtype_named(std::string_view name) {
   for (const auto& [type, text] : dtype_names) {

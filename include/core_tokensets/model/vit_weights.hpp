@@ -8,6 +8,7 @@
 
 #include "core_tokensets/io/safetensors.hpp"
 #include "core_tokensets/model/read_vit.hpp"
+#include "core_tokensets/model/stored_type.hpp"
 #include "core_tokensets/model/weight_neighbours.hpp"
 
 namespace core_tokensets {
@@ -110,11 +111,13 @@ tensor_file to_file(B& b, const vit<B>& model) {
   return file;
 }
 
-/// Writes a model, all or nothing; `load_vit` and `load_image_text` read it, and PyTorch does under timm's names.
+/// Writes a model, all or nothing, with numbers of `type`; `load_vit` and `load_image_text` read it, and PyTorch does
+/// under timm's names.
 template <tensor_backend B, class Model>
-void save(B& b, const Model& model, const std::filesystem::path& path) requires requires {
+void save(B& b, const Model& model, const std::filesystem::path& path,
+          dtype type = dtype_of<typename B::scalar>) requires requires {
   to_file(b, model);
 }
-{ save_safetensors(path, to_file(b, model)); }
+{ save_safetensors(path, stored_as(type, to_file(b, model))); }
 
 }  // namespace core_tokensets

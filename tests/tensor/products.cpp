@@ -39,7 +39,7 @@ template <class T, cts::thread_product<T> Product>
 void check_product() {
   const index sizes[][3] = {{1, 1, 1},    {1, 40, 7},   {8, 16, 4},    {6, 16, 256},  {16, 32, 257}, {7, 15, 255},
                             {9, 33, 513}, {13, 70, 20}, {65, 65, 64},  {100, 49, 31}, {256, 48, 48}, {300, 32, 5},
-                            {40, 1, 9},   {3, 192, 64}, {64, 17, 300}, {24, 48, 0},   {0, 5, 5}};
+                            {40, 1, 9},   {3, 192, 64}, {64, 17, 300}, {24, 48, 0},   {0, 5, 5},     {9, 9000, 5}};
   cts::block_stack<> memory;
   for (const auto& [m, n, k] : sizes) {
     for (int form = 0; form < 4; ++form) {
@@ -99,7 +99,7 @@ struct packed_for {
   static void multiply(cts::block_stack<>& memory, bool ta, bool tb, float alpha, const cts::view<const float>& a,
                        const cts::view<const float>& b, const cts::view<const float>& start,
                        const cts::view<float>& c) {
-    cts::packed::product<Processor>(memory, ta, tb, alpha, a, b, start, c);
+    cts::packed::wide_product<Processor>(memory, ta, tb, alpha, a, b, start, c);
   }
 };
 

@@ -191,8 +191,12 @@ inline bool fills_tiles(index rows, index cols) {
   return 5 * rows * cols >= 3 * whole(rows, 8) * whole(cols, 16);
 }
 
-/// c = alpha op(a) op(b) + start as `thread_product` has it; panels lie in `memory` meanwhile. Of a left factor that is
-/// not turned only what is left at the end is packed: its rows are read where they are.
+/// Columns of the result that are computed at a time, so that a thread's panels of the right factor are 4 MB at most.
+inline constexpr index most_columns = 4096;
+
+/// c = alpha op(a) op(b) + start as `thread_product` has it, for at most `most_columns` columns; panels lie in `memory`
+/// meanwhile. Of a left factor that is not turned only what is left at the end is packed: its rows are read where they
+/// are.
 template <class Processor>
 void product(block_stack<>& memory, bool ta, bool tb, float alpha, const view<const float>& a,
              const view<const float>& b, const view<const float>& start, const view<float>& c) {
@@ -229,6 +233,17 @@ void product(block_stack<>& memory, bool ta, bool tb, float alpha, const view<co
   memory.release();
 }
 
+/// The same for any number of columns.
+template <class Processor>
+void wide_product(block_stack<>& memory, bool ta, bool tb, float alpha, const view<const float>& a,
+                  const view<const float>& b, const view<const float>& start, const view<float>& c) {
+  for (index j = 0; j < c.cols; j += most_columns) {
+    const index n = std::min(most_columns, c.cols - j);
+    product<Processor>(memory, ta, tb, alpha, a, tb ? b.slice_rows(j, n) : b.slice_cols(j, n),
+                       start.empty() ? start : start.slice_cols(j, n), c.slice_cols(j, n));
+  }
+}
+
 }  // namespace core_tokensets::packed
 
 #endif
@@ -245,8 +260,8 @@ struct packed_product {
     if constexpr (std::is_same_v<T, float>) {
       const bool wide = packed::avx512::here();
       if (packed::fills_tiles(c.rows, c.cols) && (wide || packed::avx2::here())) {
-        (wide ? &packed::product<packed::avx512> : &packed::product<packed::avx2>)(memory, ta, tb, alpha, a, b, start,
-                                                                                   c);
+        (wide ? &packed::wide_product<packed::avx512> : &packed::wide_product<packed::avx2>)(memory, ta, tb, alpha, a,
+                                                                                             b, start, c);
         return;
       }
     }

@@ -50,8 +50,9 @@ struct named_set {
 
 /// Where the set that begins at `at` ends: at a comma before the name of a source, since folders may have commas, too.
 std::size_t end_of_set(const std::string& sets, std::size_t at) {
-  const auto colon = sets.find(':', at);
-  if (colon != std::string::npos && fs::is_directory(sets.substr(colon + 1))) return sets.size();
+  const auto name_end = sets.find_first_of(",:", at);
+  const bool names_folder = name_end != std::string::npos && sets[name_end] == ':';
+  if (names_folder && fs::is_directory(sets.substr(name_end + 1))) return sets.size();
   for (std::size_t comma = sets.find(',', at); comma != std::string::npos; comma = sets.find(',', comma + 1)) {
     const std::string rest = sets.substr(comma + 1), kind = rest.substr(0, rest.find_first_of(",:"));
     for (const data_source& s : data_sources) {

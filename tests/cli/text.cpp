@@ -160,6 +160,7 @@ TEST_CASE("sequences of text refuse what they cannot do", "[cli][text]") {
   refused("vqa", {"--data", "cifar:x"}, {"cifar:x"});
   refused("caption", {"--data", "easy-vqa:x"}, {"easy-vqa:x"});
   refused("vqa", {"--data", "easy-vqa:" + box / "nowhere"}, {"nowhere"});
+  refused("vqa", {"--data", "scenes,easy-vqa:" + box.path.string()}, {box / "train"});  // of two sets the second
   refused("vqa", {"--vocabulary", "100"}, {"--vocabulary"});
   refused("vqa", {"--budget", "100B"}, {"hold nothing", "bytes would do"});
   refused("vqa", {"--attribute", "rollout"}, {"rollout"});

@@ -483,6 +483,25 @@ TEST_CASE("slower backbones, imprinted rows and aligned heads", "[learner]") {
   for (std::size_t i = 0; i < aligned.size(); ++i) CHECK(aligned[i] == Approx(values[i]).epsilon(1e-4).margin(1e-7));
 }
 
+TEST_CASE("training aligns heads where it shall, and only the rows that are new", "[fit]") {
+  const auto stream = support::coloured_stream();
+  backend b(1);
+  const auto start = [&] {
+    auto model = small_model(b);
+    cts::fit(b, model, stream[0], cts::token_memory(model.config().grid), support::quick());
+    return model;
+  };
+  auto plain = start(), aligned = start();
+  auto o = support::quick();
+  const cts::token_memory nothing(plain.config().grid);
+  cts::fit(b, plain, stream[1], nothing, o);
+  o.align = true;
+  cts::fit(b, aligned, stream[1], nothing, o);
+  CHECK(aligned.parameters().to_host(b) != plain.parameters().to_host(b));
+  cts::align_head(b, plain, 2);
+  CHECK(aligned.parameters().to_host(b) == plain.parameters().to_host(b));
+}
+
 TEST_CASE("stored logits and distillation run inside a learner, and cost what they cost", "[learner]") {
   const auto stream = small_stream();
   backend b(2);

@@ -106,6 +106,19 @@ TEST_CASE("the memory keeps the most relevant tokens of a question's picture, wi
   }
 }
 
+TEST_CASE("of several answers a memory keeps the one that most people gave", "[claim]") {
+  auto data = coloured(4, 9);
+  for (auto& sample : data.samples) sample.answers = {"perhaps", sample.answers.front(), sample.answers.front()};
+  backend b(1);
+  const auto model = model_for(b, data);
+  cts::token_memory memory({.grid = model.config().image.grid, .texts = true});
+  const support::bright_tokens recipe{.select = {}, .attribute = {}, .keep = 0.5};
+  const auto done = cts::consolidate(b, recipe, model, all_of(data), memory, cts::index{5000});
+  REQUIRE(done.samples.size() > 2);
+  for (std::size_t i = 0; i < done.samples.size(); ++i)
+    CHECK(memory.sample(static_cast<cts::index>(i)).answer == data.sample(done.samples[i]).answers.back());
+}
+
 TEST_CASE("stored texts are replayed: prompt, answer and weight of each drawn sample", "[claim]") {
   const auto data = coloured(4, 9);
   backend b(1);

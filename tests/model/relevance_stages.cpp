@@ -143,7 +143,7 @@ struct stages {
     cts::tensor<B> tokens(b, r1.rows(), r1.cols());
     b.fill(*tokens, T(0));
     b.map(cts::fn::copy{}, (*tokens).slice_rows(0, 1), p[model.layout().embedding.class_token]);
-    b.scatter_add_rows(*tokens, *std::as_const(ws.tape.embeddings), plan.patch_rows.data());
+    b.scatter_add_rows(*tokens, *std::as_const(ws.tape.embedding.patches), plan.patch_rows.data());
     support::chefer::add_relevance<B, T>(b, *std::as_const(ws.relevance), *std::as_const(tokens), *ws.tape.stream[0],
                                          *r1, *r2);
     leave("add_pos.0", r1);

@@ -81,7 +81,7 @@ void check_forward_backward(B& b, const golden::vit_case<B>& c, cts::kept keep) 
   const double limit = tolerance<T>();
   check_close(forward, "logits", run.tape.logits.to_host(b), limit);
   check_close(forward, "tokens", run.tape.stream[0].to_host(b), limit);
-  check_close(forward, "patch_embed", run.tape.embeddings.to_host(b), limit);
+  check_close(forward, "patch_embed", run.tape.embedding.patches.to_host(b), limit);
   for (std::size_t i = 0; i < run.tape.blocks.size() && keep == cts::kept::everything; ++i) {
     check_close(forward, "block." + std::to_string(i), run.tape.stream[i + 1].to_host(b), limit);
     check_close(forward, "attn." + std::to_string(i), run.tape.blocks[i].a.to_host(b), limit);

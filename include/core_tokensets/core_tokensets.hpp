@@ -193,6 +193,7 @@
 #include "core_tokensets/selection/evidence.hpp"
 #include "core_tokensets/selection/grad_match.hpp"
 #include "core_tokensets/selection/gram.hpp"
+#include "core_tokensets/selection/greedi.hpp"
 #include "core_tokensets/selection/matching_pursuit.hpp"
 #include "core_tokensets/selection/nnls.hpp"
 #include "core_tokensets/selection/random.hpp"

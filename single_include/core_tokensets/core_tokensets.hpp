@@ -25356,6 +25356,30 @@ inline void check(const evidence& e) {
   }
 }
 
+/// The evidence of some of the samples, in that order, with the same target.
+inline evidence evidence_of_some(const evidence& e, std::span<const index> samples) {
+  evidence some{.samples = static_cast<index>(samples.size()),
+                .classes = e.classes,
+                .features = e.features,
+                .delta = {},
+                .feature = {},
+                .labels = {},
+                .target = e.target,
+                .groups = e.groups};
+  if (!e.rows.empty()) some.rows.push_back(0);
+  for (const index i : samples) {
+    require(i >= 0 && i < e.samples, "evidence: sample ", i, " of ", e.samples);
+    const index begin = e.first_row(i), end = e.first_row(i + 1);
+    some.labels.push_back(e.labels[static_cast<std::size_t>(i)]);
+    some.delta.insert(some.delta.end(), e.delta.begin() + begin * e.classes, e.delta.begin() + end * e.classes);
+    some.feature.insert(some.feature.end(), e.feature.begin() + begin * e.features,
+                        e.feature.begin() + end * e.features);
+    if (!e.wanted.empty()) some.wanted.insert(some.wanted.end(), e.wanted.begin() + begin, e.wanted.begin() + end);
+    if (!e.rows.empty()) some.rows.push_back(some.rows.back() + end - begin);
+  }
+  return some;
+}
+
 /// Predictions become softmax(logits / temperature), those of a model that is less sure: gradients as they will be when
 /// some is forgotten, not as they are just after training, when only the hardest samples have any. Infinite: every
 /// class as likely as any other, so that gradients differ by their features only. `Error`: a temperature that is not
@@ -26067,6 +26091,7 @@ inline std::vector<index> balanced_quotas(std::span<const index> counts, index k
 #include <cstdint>
 #include <numeric>
 #include <span>
+#include <utility>
 #include <vector>
 
 
@@ -26115,13 +26140,8 @@ inline std::vector<index> by_chance(std::span<const index> members, std::span<co
   return rest;
 }
 
-}  // namespace detail
-
-/// k samples, class by class, at least one of each where k suffices. Where matching more would not help (all are
-/// fitted, all the same) the rest is filled by chance, and `by_chance` says how many; `weighted`, there are fewer
-/// instead, unless there would be none. See `pursuit` for weights of 0. `Error`: a budget outside 1 to n, evidence that
-/// is not sound, a target with `per_class` or a temperature.
-inline selection_result select(const grad_match& method, evidence e, index k) {
+/// k of the samples `among` (empty: of all) whose weighted gradients come near the mean of all.
+inline selection_result match_among(const grad_match& method, evidence e, index k, std::span<const index> among) {
   check_budget(e, k);
   require(!method.per_class || e.target.empty(),
           "grad_match: a target gradient with per_class, expected one of the two");
@@ -26148,21 +26168,135 @@ inline selection_result select(const grad_match& method, evidence e, index k) {
     weights.insert(weights.end(), others.size(), mass / static_cast<double>(budget));
     result.by_chance += static_cast<index>(others.size());
   };
+  std::vector<index> all(static_cast<std::size_t>(e.samples));
+  std::iota(all.begin(), all.end(), index{0});
+  if (among.empty()) among = all;
   if (method.per_class) {
     const auto members = members_by_class(e);
-    const auto quotas = proportional_quotas(sizes_of(members), k);
+    std::vector<std::vector<index>> candidates(members.size());
+    for (const index i : among)
+      candidates[static_cast<std::size_t>(e.labels[static_cast<std::size_t>(i)])].push_back(i);
+    const auto quotas = proportional_quotas(core_tokensets::sizes_of(candidates), k);
     for (std::size_t c = 0; c < members.size(); ++c) {
-      if (!members[c].empty())
-        pursue(members[c], gradient_mean(e, members[c]), static_cast<double>(members[c].size()), quotas[c]);
+      if (!candidates[c].empty())
+        pursue(candidates[c], gradient_mean(e, members[c]), static_cast<double>(members[c].size()), quotas[c]);
     }
   } else {
-    std::vector<index> all(static_cast<std::size_t>(e.samples));
-    std::iota(all.begin(), all.end(), index{0});
-    pursue(all, e.target.empty() ? gradient_mean(e, all) : e.target, 1.0, k);
+    pursue(among, e.target.empty() ? gradient_mean(e, all) : e.target, 1.0, k);
   }
   if (!method.weighted) weights.assign(weights.size(), 1.0);
   result.weights = normalise_weights(weights);
   return result;
+}
+
+}  // namespace detail
+
+/// k samples, class by class, at least one of each where k suffices. Where matching more would not help (all are
+/// fitted, all the same) the rest is filled by chance, and `by_chance` says how many; `weighted`, there are fewer
+/// instead, unless there would be none. See `pursuit` for weights of 0. `Error`: a budget outside 1 to n, evidence that
+/// is not sound, a target with `per_class` or a temperature.
+inline selection_result select(const grad_match& method, evidence e, index k) {
+  return detail::match_among(method, std::move(e), k, {});
+}
+
+/// The same with k of the samples `among` only, rising; what they shall match is the gradient of all.
+inline selection_result select_among(const grad_match& method, evidence e, index k, std::span<const index> among) {
+  require(k > 0 && k <= static_cast<index>(among.size()), "selection: a budget of ", k, " samples, expected 1 to ",
+          among.size());
+  return detail::match_among(method, std::move(e), k, among);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/selection/greedi.hpp ====
+// GreeDi (Mirzasoleiman et al., NeurIPS 2013): a selector in two rounds, the first over shards of the samples, which
+// ranks share.
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// `select` chooses k of each shard of the samples, and then k of all that were chosen. Shards have the same share of
+/// every class. Where the selector has `select_among` both rounds match the gradient of all samples; others see their
+/// shard only, and then the chosen ones only. The choice depends on `shards`, and not on how many ranks share them.
+template <class Select = grad_match>
+struct greedi {
+  static constexpr const char* name = "greedi";
+  static constexpr const char* about =
+      "grad_match in two rounds: of each of some shards of the samples, then of those that were chosen (GreeDi)";
+  Select select = {};
+  index shards = 4;
+  team ranks = {};
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("shards", self.shards);
+    if constexpr (requires { Select::options(self.select, visit); }) Select::options(self.select, visit);
+  }
+  greedi with_seed(std::uint64_t seed) const {
+    greedi other = *this;
+    if constexpr (requires { other.select.seed += seed; }) other.select.seed += seed;
+    return other;
+  }
+};
+
+namespace detail {
+
+/// Samples of each shard, rising: those of a class are dealt to the shards in turn, and no shard begins with all
+/// classes.
+inline std::vector<std::vector<index>> shards_of(const evidence& e, index shards) {
+  std::vector<std::vector<index>> found(static_cast<std::size_t>(shards));
+  index next = 0;
+  for (const auto& members : members_by_class(e)) {
+    for (const index i : members) found[static_cast<std::size_t>(next++ % shards)].push_back(i);
+  }
+  for (auto& shard : found) std::sort(shard.begin(), shard.end());
+  return found;
+}
+
+/// k of `among` by any selector, as numbers of the whole evidence.
+template <class Select>
+selection_result choose_among(const Select& select_by, const evidence& e, index k, std::span<const index> among) {
+  if constexpr (requires { select_among(select_by, e, k, among); }) {
+    return select_among(select_by, e, k, among);
+  } else {
+    selection_result found = select(select_by, evidence_of_some(e, among), k);
+    for (index& i : found.indices) i = among[static_cast<std::size_t>(i)];
+    return found;
+  }
+}
+
+}  // namespace detail
+
+/// k samples; on several ranks all of them ask, with the same evidence. `Error`: a budget outside 1 to n, no shard,
+/// what the selector finds wrong.
+template <class Select>
+selection_result select(const greedi<Select>& method, const evidence& e, index k) {
+  check_budget(e, k);
+  require(method.shards > 0, "greedi: ", method.shards, " shards, expected at least 1");
+  const auto shards = detail::shards_of(e, method.shards);
+  const index ranks = method.ranks.size(), rank = method.ranks.rank();
+  std::vector<index> own, all;
+  for (index s = method.shards * rank / ranks; s < method.shards * (rank + 1) / ranks; ++s) {
+    const auto& shard = shards[static_cast<std::size_t>(s)];
+    if (shard.empty()) continue;
+    const auto some =
+        detail::choose_among(method.select, e, std::min(k, static_cast<index>(shard.size())), std::span(shard));
+    own.insert(own.end(), some.indices.begin(), some.indices.end());
+  }
+  for (const auto& part : method.ranks.all_gather(std::as_bytes(std::span(own)), "gathering chosen samples")) {
+    const auto begin = all.size();
+    all.resize(begin + part.size() / sizeof(index));
+    if (!part.empty()) std::memcpy(all.data() + begin, part.data(), part.size());
+  }
+  std::sort(all.begin(), all.end());
+  return detail::choose_among(method.select, e, std::min(k, static_cast<index>(all.size())), std::span(all));
 }
 
 }  // namespace core_tokensets
@@ -26234,7 +26368,7 @@ inline selection_result select(const random_selection& method, const evidence& e
 namespace core_tokensets {
 
 /// What `--select` chooses between, the default first.
-using selectors = choices<grad_match, random_selection>;
+using selectors = choices<grad_match, random_selection, greedi<grad_match>>;
 
 /// One selector of any type. It gathers evidence only where the selector inside wants it.
 class any_selector {
@@ -26251,6 +26385,7 @@ class any_selector {
         }),
         seeded_([method](std::uint64_t seed) {
           M other = method;
+          if constexpr (requires { method.with_seed(seed); }) other = method.with_seed(seed);
           if constexpr (requires { other.seed = seed; }) other.seed = method.seed + seed;
           return any_selector(other);
         }) {}
@@ -26277,10 +26412,14 @@ inline selection_result select(const any_selector& method, const evidence& e, in
   return method.choose(e.labels, e.classes, k, [&] { return e; });
 }
 
-/// The selector of a text, "grad_match:lambda=0.5". `Error`: an unknown name (lists them) or option.
-inline any_selector named_selector(std::string_view text) {
+/// The selector of a text, "grad_match:lambda=0.5"; one that works on ranks gets them. `Error`: an unknown name (lists
+/// them) or option.
+inline any_selector named_selector(std::string_view text, const team& ranks = {}) {
   any_selector found;
-  choose_by_name(selectors{}, text, "selection", [&](const auto& m) { found = any_selector(m); });
+  choose_by_name(selectors{}, text, "selection", [&](auto m) {
+    if constexpr (requires { m.ranks = ranks; }) m.ranks = ranks;
+    found = any_selector(m);
+  });
   return found;
 }
 

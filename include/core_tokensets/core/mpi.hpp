@@ -81,11 +81,13 @@ class mpi {
     MPI_Comm comm = MPI_COMM_NULL;
     int rank = 0, size = 1;
     bool begun_here = false, over = false;
-    std::vector<process> processes;  ///< [size]
-    std::vector<char> said_goodbye;  ///< [size]
-    std::vector<MPI_Request> waiting;
+    std::vector<process> processes;    ///< [size]
+    std::vector<char> said_goodbye;    ///< [size]
+    std::vector<MPI_Request> waiting;  ///< receives, then sends
+    std::size_t receives = 0;
     std::vector<std::byte> out, in;
     clock::time_point looked = clock::now();
+    int exceptions = std::uncaught_exceptions();
 
     explicit link(MPI_Comm of) {
       int begun = 0;
@@ -107,7 +109,7 @@ class mpi {
     link(const link&) = delete;
     link& operator=(const link&) = delete;
     ~link() {
-      if (std::uncaught_exceptions() > 0) leave("an exception");
+      if (std::uncaught_exceptions() > exceptions) leave("an exception");
       if (!over) try {
           (void)gather({});  // so that one that left is seen before MPI waits for it for ever
         } catch (const Error& e) {
@@ -136,8 +138,9 @@ class mpi {
       if (bytes > 0) check(MPI_Isend(from, static_cast<int>(bytes), MPI_BYTE, to, tag, comm, &waiting.emplace_back()));
     }
     void receive(std::byte* to, std::size_t bytes, int from) {
-      if (bytes > 0)
-        check(MPI_Irecv(to, static_cast<int>(bytes), MPI_BYTE, from, data_tag, comm, &waiting.emplace_back()));
+      if (bytes == 0) return;
+      check(MPI_Irecv(to, static_cast<int>(bytes), MPI_BYTE, from, data_tag, comm, &waiting.emplace_back()));
+      ++receives;
     }
 
     bool all_done() {
@@ -158,7 +161,7 @@ class mpi {
           std::this_thread::sleep_for(std::chrono::microseconds(50));
         }
       }
-      waiting.clear();
+      waiting.clear(), receives = 0;
     }
 
     bool lives(int r) const {
@@ -211,7 +214,9 @@ class mpi {
       auto* const kept = new std::vector<std::byte>[3] {
         std::move(out), std::move(in), {}
       };
-      for (MPI_Request& request : waiting) MPI_Cancel(&request);
+      for (std::size_t i = 0; i < receives; ++i) {
+        if (waiting[i] != MPI_REQUEST_NULL) MPI_Cancel(&waiting[i]);
+      }
       const auto text = std::as_bytes(std::span(reason)).first(std::min<std::size_t>(reason.size(), 2000));
       kept[2].assign(text.begin(), text.end());
       if (kept[2].empty()) kept[2].push_back(std::byte{'?'});

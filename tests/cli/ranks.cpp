@@ -43,6 +43,7 @@ pid_t start_ranks(const sandbox& box, int ranks, const arguments& args) {
        {"OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_rmaps_base_oversubscribe"})
     ::setenv(yes, "1", 1);
   ::setenv("PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe", 1);
+  ::setenv("OMPI_MCA_odls_base_sigkill_timeout", "8", 1);  // a busy machine may need longer to say why it ends
   arguments words{CTS_MPIEXEC, CTS_MPIEXEC_COUNT, std::to_string(ranks), CTS_PROGRAM};
   words.insert(words.end(), args.begin(), args.end());
   return launch(box, words);

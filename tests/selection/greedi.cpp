@@ -54,9 +54,7 @@ double loss_of(const cts::evidence& e, const std::vector<cts::index>& chosen) {
 }
 
 /// Takes the samples with the longest gradients; knows nothing of `among`.
-struct longest {
-  static constexpr const char* name = "longest";
-};
+struct longest {};
 cts::selection_result select(const longest&, const cts::evidence& e, cts::index k) {
   std::vector<cts::index> all(static_cast<std::size_t>(e.samples));
   std::iota(all.begin(), all.end(), cts::index{0});

@@ -36,7 +36,7 @@ std::vector<T> values_of(int rank, std::size_t n) {
 
 TEMPLATE_TEST_CASE("sums over ranks are those of the tree to the bit", "[mpi]", double, float) {
   cts::mpi ranks = world();
-  for (const std::size_t n : {0, 1, 3, 1000, 4'200'000}) {  // the last in two blocks
+  for (const std::size_t n : {0u, 1u, 3u, 1000u, 4'200'000u}) {  // the last in two blocks
     std::vector<std::vector<TestType>> all;
     std::vector<TestType*> parts;
     for (int r = 0; r < ranks.size(); ++r) parts.push_back(all.emplace_back(values_of<TestType>(r, n)).data());

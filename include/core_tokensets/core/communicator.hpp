@@ -64,8 +64,9 @@ struct self {
 class team {
  public:
   team() = default;
-  template <communicator C>
-  requires(!std::same_as<C, team>) team(C with) : calls_(std::make_shared<const calls>(std::move(with))) {}
+  template <class C>
+  requires(!std::same_as<C, team> && communicator<C>) team(C with)
+      : calls_(std::make_shared<const calls>(std::move(with))) {}
 
   int rank() const { return calls_ ? calls_->rank : 0; }
   int size() const { return calls_ ? calls_->size : 1; }

@@ -6,7 +6,8 @@ set(names "")
 foreach(header IN LISTS headers)
   file(RELATIVE_PATH name ${PROJECT_SOURCE_DIR}/include ${header})
   if((NOT name MATCHES "tensor/xtensor" OR TARGET core_tokensets::xtensor) AND
-     (NOT name MATCHES "tensor/cblas" OR TARGET core_tokensets::cblas))
+     (NOT name MATCHES "tensor/cblas" OR TARGET core_tokensets::cblas) AND
+     (NOT name MATCHES "core/mpi" OR TARGET core_tokensets::mpi))
     list(APPEND names ${name})
     file(STRINGS ${header} direct_${name} REGEX "^#include \"core_tokensets/")
     list(TRANSFORM direct_${name} REPLACE "^#include \"([^\"]+)\".*" "\\1")
@@ -80,6 +81,7 @@ endwhile()
 
 add_library(cts_headers_alone OBJECT ${alone})
 target_link_libraries(cts_headers_alone PRIVATE core_tokensets::dev $<TARGET_NAME_IF_EXISTS:core_tokensets::xtensor>
-                                                $<TARGET_NAME_IF_EXISTS:core_tokensets::cblas>)
+                                                $<TARGET_NAME_IF_EXISTS:core_tokensets::cblas>
+                                                $<TARGET_NAME_IF_EXISTS:core_tokensets::mpi>)
 target_compile_options(cts_headers_alone PRIVATE -fsyntax-only)
 set_target_properties(cts_headers_alone PROPERTIES UNITY_BUILD OFF)

@@ -18,5 +18,5 @@ write_basic_package_version_file(core_tokensets-config-version.cmake COMPATIBILI
 configure_package_config_file(cmake/config.cmake.in core_tokensets-config.cmake INSTALL_DESTINATION ${package_dir})
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/core_tokensets-config.cmake
               ${CMAKE_CURRENT_BINARY_DIR}/core_tokensets-config-version.cmake cmake/stb.cmake
-              cmake/cblas.cmake cmake/xtensor.cmake cmake/cuda.cmake
+              cmake/cblas.cmake cmake/mpi.cmake cmake/xtensor.cmake cmake/cuda.cmake
         DESTINATION ${package_dir})

@@ -14,7 +14,7 @@ esac
 
 packages="g++ cmake ninja-build libeigen3-dev libcli11-dev libstb-dev"
 if [ "$goal" = test ]; then
-  packages="$packages catch2 nlohmann-json3-dev clang-format-14 ccache libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev"
+  packages="$packages catch2 nlohmann-json3-dev clang-format-14 ccache libxtensor-dev libxtensor-blas-dev libxsimd-dev libopenblas-dev libopenmpi-dev openmpi-bin"
 fi
 
 if command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; then

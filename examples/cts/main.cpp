@@ -13,6 +13,7 @@
 #include "commands.hpp"
 #include "core_tokensets/train/fit_options.hpp"
 #include "interruption.hpp"
+#include "ranks.hpp"
 
 namespace {
 
@@ -29,8 +30,12 @@ void check_commands(const CLI::App& app, int argc, char** argv) {
   }
 }
 
+/// As long as ranks do not work together what is wrong is the same for all of them, and one says it.
 int complain(const char* what, int code) {
+  if (!cts_command::ranks_joined() && cts_command::started_rank() > 0) return code;
   std::string line = what;
+  if (cts_command::ranks_joined() && !line.starts_with("rank "))
+    line = "rank " + std::to_string(cts_command::started_rank()) + ": " + line;
   std::replace(line.begin(), line.end(), '\n', ' ');
   std::fprintf(stderr, "cts: %s\n", line.c_str());
   return code;
@@ -56,14 +61,19 @@ int main(int argc, char** argv) {
   cts_command::add_info(app);
   try {
     check_commands(app, argc, argv);
+    const int ranks = cts_command::started_ranks();
+    core_tokensets::require(ranks <= 1 || (argc > 1 && argv[1] == std::string("sequence")), "started as ", ranks,
+                            " processes, which is for cts sequence; start other commands as one");
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::ParseError& error) {
     return error.get_exit_code() == 0 ? app.exit(error) : complain(error.what(), 2);
   } catch (const core_tokensets::stopped& reason) {
     const std::string words = cts_command::command_that_goes_on(argc, argv);
-    std::fprintf(stderr, "cts: %s; go on with\n%s\n", reason.what(), words.c_str());
-    cts_command::end_by(cts_command::interruption::asked());
+    if (cts_command::started_rank() == 0)
+      std::fprintf(stderr, "cts: %s; go on with\n%s\n", reason.what(), words.c_str());
+    const int signal = cts_command::interruption::asked();
+    cts_command::end_by(signal != 0 ? signal : SIGINT);  // another rank's
   } catch (const core_tokensets::Error& error) {
     return complain(error.what(), 2);
   } catch (const std::filesystem::filesystem_error& error) {

@@ -14,6 +14,7 @@
 #include "core_tokensets/report/sequence_report.hpp"
 #include "core_tokensets/selection/any_selector.hpp"
 #include "core_tokensets/train/objectives/objectives.hpp"
+#include "ranks.hpp"
 #include "sequence.hpp"
 
 namespace cts_command {
@@ -104,6 +105,7 @@ void check(const sequence_arguments& a) {
   within("--heads", a.heads, 0, 65536);
   within("--epochs", a.fit.epochs, 1, 1'000'000);
   within("--batch", a.fit.batch, 1, 1'000'000);
+  within("--pieces", a.fit.pieces, 0, 1024);
   within("--threads", a.threads, 0, 1024);
   within("--pictures", a.pictures, 0, 1'000'000'000);
   within("--test-pictures", a.test_pictures, 0, 1'000'000'000);
@@ -295,6 +297,10 @@ void add_training_options(CLI::App& c, sequence_arguments& a) {
   cts::fit_options& f = a.fit;
   c.add_option("--epochs", f.epochs, "times that each task's data are seen");
   c.add_option("--batch", f.batch, "new samples, and replayed samples, in a step");
+  c.add_option(
+      "--pieces", f.pieces,
+      "of a step, each a batch of its own, which the processes of mpirun share: a power of two, 0: one for each; "
+      "results depend on it, and not on how many share them");
   c.add_option("--texts-per-picture", f.texts_per_picture, "vqa, caption: texts about a new picture in a step");
   c.add_option("--objective", a.objective, help_of("what is minimised, the first by default:", cts::objectives{}));
   c.add_option("--optimiser", a.optimiser, help_of("the first by default:", cts::optimisers{}));
@@ -360,7 +366,21 @@ void add_sequence(CLI::App& app) {
   add_sequence_options(*c, *a);
   c->final_callback([a] {
     cts::require(!a->out.empty(), "--out '': expected a folder");
-    const auto outcome = run_sequence(*a);
+    if (started_ranks() > 1) check_run(*a);
+    cts::team& ranks = a->fit.ranks;
+    ranks = join_ranks();
+    if (!ranks.leads()) a->quiet = true, a->tells = false;
+    sequence_outcome outcome;
+    try {
+      outcome = run_sequence(*a);
+    } catch (const cts::stopped&) {
+      ranks = {};  // all together, since this program ends by a signal
+      throw;
+    } catch (const std::exception& e) {
+      ranks.leave(e.what());
+      throw;
+    }
+    if (!ranks.leads()) return;
     print_heading();
     print_line(a->memory, outcome.results);
     if (const auto over = cts::measured_classes(outcome.results); !over.empty())

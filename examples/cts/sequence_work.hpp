@@ -61,7 +61,7 @@ struct named_parts {
                           .rule = any_rule(),
                           .codec = cts::any_codec(cts::core_tokenset<>{}.codec),
                           .relevance = a.recipe.relevance};
-    if (!a.select.empty()) tokens.select = cts::named_selector(a.select);
+    if (!a.select.empty()) tokens.select = cts::named_selector(a.select, a.fit.ranks);
     if (!a.codec.empty()) tokens.codec = cts::named_codec(a.codec, "--codec");
     if (!a.rule.empty())
       cts::choose_by_name(cts::token_rules{}, a.rule, "--rule", [&](const auto& r) { tokens.rule = any_rule(r); });
@@ -169,8 +169,9 @@ struct sequence_work {
   void operator()(B& b) const {
     named_parts<B, cts::vit<B>> parts(a);
     if (only_check) return;
+    const cts::team& ranks = a.fit.ranks;
     std::optional<run_folder> folder;
-    if (!a.out.empty()) folder.emplace(a);
+    if (!a.out.empty() && ranks.leads()) folder.emplace(a);
     const auto stream = read_tasks(request_of(a), task_options_of(a));
     const cts::dataset& train = stream.data().train;
     if (a.tells) tell_pictures(train, stream.data().test);
@@ -185,14 +186,15 @@ struct sequence_work {
     cts::continual_learner learner(b, std::move(model), parts.options, parts.strategy, parts.objective,
                                    parts.optimiser);
     std::optional<interruption> noted;
-    if (folder) {
+    if (folder)
       folder->begin(bytes_of(learner.model()), most_memory_bytes(a, train, std::max(train.classes(), stream.size())));
-      noted.emplace();
-    }
+    ranks.wait("preparing the folder of the results");
+    if (!a.out.empty()) noted.emplace();
     const auto result = cts::run_sequence(
         learner, stream, {.out = a.out, .resume = a.resume, .after_task = progress.after_task()},
         [&](const auto& l, const cts::task& t) { return a.diagnose ? cts::diagnose(b, l, t) : l.evaluate(t.test()); });
     noted.reset();  // all is saved but the report
+    if (!ranks.leads()) return;
     if (folder) folder->tidy();
     outcome = {cts::to_json(result), {}};
     outcome.results["config"] = config;
@@ -276,8 +278,9 @@ struct text_sequence_work {
   void operator()(B& b) const {
     named_parts<B, cts::image_text_model<B>> parts(a);
     if (only_check) return;
+    const cts::team& ranks = a.fit.ranks;
     std::optional<run_folder> folder;
-    if (!a.out.empty()) folder.emplace(a);
+    if (!a.out.empty() && ranks.leads()) folder.emplace(a);
     const auto stream = read_texts(request_of(a), a.tasks);
     const cts::dataset& pictures = stream.data().train.images;
     if (a.tells) tell_pictures(pictures, stream.data().test.images);
@@ -290,14 +293,14 @@ struct text_sequence_work {
     cts::continual_learner learner(b, std::move(model), parts.options, parts.strategy, parts.objective,
                                    parts.optimiser);
     std::optional<interruption> noted;
-    if (folder) {
-      folder->begin(bytes_of(learner.model()), most_memory_bytes(a, stream.data().train, stream.size()));
-      noted.emplace();
-    }
+    if (folder) folder->begin(bytes_of(learner.model()), most_memory_bytes(a, stream.data().train, stream.size()));
+    ranks.wait("preparing the folder of the results");
+    if (!a.out.empty()) noted.emplace();
     const auto result =
         cts::run_sequence(learner, stream, {.out = a.out, .resume = a.resume, .after_task = progress.after_task()},
                           [&](const auto& l, const cts::text_task& t) { return l.evaluate(t.test(), writing); });
     noted.reset();  // all is saved but the report
+    if (!ranks.leads()) return;
     if (folder) folder->tidy();
     outcome = {cts::to_json(result), {}};
     outcome.results["config"] = config;

@@ -10905,6 +10905,151 @@ void judge(const M& method, measured_answers<B>& m, const judge_options& o, answ
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/core/communicator.hpp ====
+// Programs that work together as ranks 0 .. size-1: what a communicator is, one that is alone, and one of any type
+// behind one value.
+
+#include <concepts>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// A communicator. Every rank makes the same calls in the same order, with as many values:
+///   `rank()`, `size()`;
+///   `all_reduce(values)`      values become the sum over the ranks by `add_in_tree`: the same bits everywhere;
+///   `broadcast(bytes, root)`  bytes become those of rank `root`;
+///   `all_gather(own)`         the bytes of each rank, in their order; ranks may have different numbers of them.
+/// It may have `leave(reason)`: this rank makes no further call, and the others are told. `Error`, within seconds,
+/// where another rank has left or its process has ended; never because it takes long.
+template <class C>
+concept communicator = std::movable<C> && requires(C& c, std::span<double> wide, std::span<float> narrow,
+                                                   std::span<std::byte> bytes, std::span<const std::byte> own) {
+  { c.rank() } -> std::same_as<int>;
+  { c.size() } -> std::same_as<int>;
+  c.all_reduce(wide);
+  c.all_reduce(narrow);
+  c.broadcast(bytes, 0);
+  { c.all_gather(own) } -> std::same_as<std::vector<std::vector<std::byte>>>;
+};
+
+/// Adds up n values of each part in pairs of neighbours, then pairs of pairs, into the first part: (0 + 1) + (2 + 3).
+/// The others are used up.
+template <class T>
+void add_in_tree(std::span<T* const> parts, std::ptrdiff_t n) {
+  for (std::size_t stride = 1; stride < parts.size(); stride *= 2) {
+    for (std::size_t i = 0; i + stride < parts.size(); i += 2 * stride) {
+      T* const to = parts[i];
+      const T* const from = parts[i + stride];
+      simd_for(0, n, [&](std::ptrdiff_t k) { to[k] += from[k]; });
+    }
+  }
+}
+
+/// A program that is alone.
+struct self {
+  int rank() const { return 0; }
+  int size() const { return 1; }
+  template <class T>
+  void all_reduce(std::span<T>) const {}
+  void broadcast(std::span<std::byte>, int) const {}
+  std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> own) const {
+    return {{own.begin(), own.end()}};
+  }
+};
+
+/// One communicator of any type; copies share it. By default `self`. Messages of errors begin with the rank and end
+/// with what was being `doing`.
+class team {
+ public:
+  team() = default;
+  template <class C>
+  requires(!std::same_as<C, team> && communicator<C>) team(C with)
+      : calls_(std::make_shared<const calls>(std::move(with))) {}
+
+  int rank() const { return calls_ ? calls_->rank : 0; }
+  int size() const { return calls_ ? calls_->size : 1; }
+  bool alone() const { return size() == 1; }
+  /// True for the one that prints and writes files.
+  bool leads() const { return rank() == 0; }
+
+  template <class T>
+  requires std::same_as<T, float> || std::same_as<T, double>
+  void all_reduce(std::span<T> values, const char* doing) const {
+    if (alone()) return;
+    telling(doing, [&] {
+      if constexpr (std::same_as<T, float>) {
+        calls_->reduce_floats(values);
+      } else {
+        calls_->reduce_doubles(values);
+      }
+    });
+  }
+  void broadcast(std::span<std::byte> bytes, int root, const char* doing) const {
+    require(root >= 0 && root < size(), "broadcast: rank ", root, " of ", size());
+    if (!alone()) telling(doing, [&] { calls_->broadcast(bytes, root); });
+  }
+  std::vector<std::vector<std::byte>> all_gather(std::span<const std::byte> own, const char* doing) const {
+    if (alone()) return self().all_gather(own);
+    std::vector<std::vector<std::byte>> all;
+    telling(doing, [&] { all = calls_->gather(own); });
+    return all;
+  }
+  /// Returns when all ranks are here.
+  void wait(const char* doing) const {
+    if (!alone()) (void)all_gather({}, doing);
+  }
+  /// True on all ranks where it is on one of them.
+  bool any(bool here, const char* doing) const {
+    double found = here ? 1 : 0;
+    all_reduce(std::span(&found, 1), doing);
+    return found > 0;
+  }
+  /// Tells the others that this rank makes no further call, and why.
+  void leave(const std::string& reason) const {
+    if (!alone() && calls_->leave) calls_->leave(reason);
+  }
+
+ private:
+  struct calls {
+    int rank, size;
+    std::function<void(std::span<double>)> reduce_doubles;
+    std::function<void(std::span<float>)> reduce_floats;
+    std::function<void(std::span<std::byte>, int)> broadcast;
+    std::function<std::vector<std::vector<std::byte>>(std::span<const std::byte>)> gather;
+    std::function<void(const std::string&)> leave;
+
+    template <class C>
+    explicit calls(C with) : rank(with.rank()), size(with.size()) {
+      const auto c = std::make_shared<C>(std::move(with));
+      reduce_doubles = [c](std::span<double> values) { c->all_reduce(values); };
+      reduce_floats = [c](std::span<float> values) { c->all_reduce(values); };
+      broadcast = [c](std::span<std::byte> bytes, int root) { c->broadcast(bytes, root); };
+      gather = [c](std::span<const std::byte> own) { return c->all_gather(own); };
+      if constexpr (requires { c->leave(std::string()); }) leave = [c](const std::string& why) { c->leave(why); };
+    }
+  };
+
+  template <class Call>
+  void telling(const char* doing, const Call& call) const {
+    try {
+      call();
+    } catch (const Error& e) {
+      fail("rank ", rank(), " of ", size(), ": ", e.what(), ", noticed while ", doing);
+    }
+  }
+
+  std::shared_ptr<const calls> calls_;
+};
+
+}  // namespace core_tokensets
+
 // ==== core_tokensets/core/progress.hpp ====
 // Progress of long work: how far, how fast, how long it will still take.
 
@@ -25447,6 +25592,30 @@ inline void check(const evidence& e) {
   }
 }
 
+/// The evidence of some of the samples, in that order, with the same target.
+inline evidence evidence_of_some(const evidence& e, std::span<const index> samples) {
+  evidence some{.samples = static_cast<index>(samples.size()),
+                .classes = e.classes,
+                .features = e.features,
+                .delta = {},
+                .feature = {},
+                .labels = {},
+                .target = e.target,
+                .groups = e.groups};
+  if (!e.rows.empty()) some.rows.push_back(0);
+  for (const index i : samples) {
+    require(i >= 0 && i < e.samples, "evidence: sample ", i, " of ", e.samples);
+    const index begin = e.first_row(i), end = e.first_row(i + 1);
+    some.labels.push_back(e.labels[static_cast<std::size_t>(i)]);
+    some.delta.insert(some.delta.end(), e.delta.begin() + begin * e.classes, e.delta.begin() + end * e.classes);
+    some.feature.insert(some.feature.end(), e.feature.begin() + begin * e.features,
+                        e.feature.begin() + end * e.features);
+    if (!e.wanted.empty()) some.wanted.insert(some.wanted.end(), e.wanted.begin() + begin, e.wanted.begin() + end);
+    if (!e.rows.empty()) some.rows.push_back(some.rows.back() + end - begin);
+  }
+  return some;
+}
+
 /// Predictions become softmax(logits / temperature), those of a model that is less sure: gradients as they will be when
 /// some is forgotten, not as they are just after training, when only the hardest samples have any. Infinite: every
 /// class as likely as any other, so that gradients differ by their features only. `Error`: a temperature that is not
@@ -26158,6 +26327,7 @@ inline std::vector<index> balanced_quotas(std::span<const index> counts, index k
 #include <cstdint>
 #include <numeric>
 #include <span>
+#include <utility>
 #include <vector>
 
 
@@ -26206,13 +26376,8 @@ inline std::vector<index> by_chance(std::span<const index> members, std::span<co
   return rest;
 }
 
-}  // namespace detail
-
-/// k samples, class by class, at least one of each where k suffices. Where matching more would not help (all are
-/// fitted, all the same) the rest is filled by chance, and `by_chance` says how many; `weighted`, there are fewer
-/// instead, unless there would be none. See `pursuit` for weights of 0. `Error`: a budget outside 1 to n, evidence that
-/// is not sound, a target with `per_class` or a temperature.
-inline selection_result select(const grad_match& method, evidence e, index k) {
+/// k of the samples `among` (empty: of all) whose weighted gradients come near the mean of all.
+inline selection_result match_among(const grad_match& method, evidence e, index k, std::span<const index> among) {
   check_budget(e, k);
   require(!method.per_class || e.target.empty(),
           "grad_match: a target gradient with per_class, expected one of the two");
@@ -26239,21 +26404,135 @@ inline selection_result select(const grad_match& method, evidence e, index k) {
     weights.insert(weights.end(), others.size(), mass / static_cast<double>(budget));
     result.by_chance += static_cast<index>(others.size());
   };
+  std::vector<index> all(static_cast<std::size_t>(e.samples));
+  std::iota(all.begin(), all.end(), index{0});
+  if (among.empty()) among = all;
   if (method.per_class) {
     const auto members = members_by_class(e);
-    const auto quotas = proportional_quotas(sizes_of(members), k);
+    std::vector<std::vector<index>> candidates(members.size());
+    for (const index i : among)
+      candidates[static_cast<std::size_t>(e.labels[static_cast<std::size_t>(i)])].push_back(i);
+    const auto quotas = proportional_quotas(core_tokensets::sizes_of(candidates), k);
     for (std::size_t c = 0; c < members.size(); ++c) {
-      if (!members[c].empty())
-        pursue(members[c], gradient_mean(e, members[c]), static_cast<double>(members[c].size()), quotas[c]);
+      if (!candidates[c].empty())
+        pursue(candidates[c], gradient_mean(e, members[c]), static_cast<double>(members[c].size()), quotas[c]);
     }
   } else {
-    std::vector<index> all(static_cast<std::size_t>(e.samples));
-    std::iota(all.begin(), all.end(), index{0});
-    pursue(all, e.target.empty() ? gradient_mean(e, all) : e.target, 1.0, k);
+    pursue(among, e.target.empty() ? gradient_mean(e, all) : e.target, 1.0, k);
   }
   if (!method.weighted) weights.assign(weights.size(), 1.0);
   result.weights = normalise_weights(weights);
   return result;
+}
+
+}  // namespace detail
+
+/// k samples, class by class, at least one of each where k suffices. Where matching more would not help (all are
+/// fitted, all the same) the rest is filled by chance, and `by_chance` says how many; `weighted`, there are fewer
+/// instead, unless there would be none. See `pursuit` for weights of 0. `Error`: a budget outside 1 to n, evidence that
+/// is not sound, a target with `per_class` or a temperature.
+inline selection_result select(const grad_match& method, evidence e, index k) {
+  return detail::match_among(method, std::move(e), k, {});
+}
+
+/// The same with k of the samples `among` only, rising; what they shall match is the gradient of all.
+inline selection_result select_among(const grad_match& method, evidence e, index k, std::span<const index> among) {
+  require(k > 0 && k <= static_cast<index>(among.size()), "selection: a budget of ", k, " samples, expected 1 to ",
+          among.size());
+  return detail::match_among(method, std::move(e), k, among);
+}
+
+}  // namespace core_tokensets
+
+// ==== core_tokensets/selection/greedi.hpp ====
+// GreeDi (Mirzasoleiman et al., NeurIPS 2013): a selector in two rounds, the first over shards of the samples, which
+// ranks share.
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets {
+
+/// `select` chooses k of each shard of the samples, and then k of all that were chosen. Shards have the same share of
+/// every class. Where the selector has `select_among` both rounds match the gradient of all samples; others see their
+/// shard only, and then the chosen ones only. The choice depends on `shards`, and not on how many ranks share them.
+template <class Select = grad_match>
+struct greedi {
+  static constexpr const char* name = "greedi";
+  static constexpr const char* about =
+      "grad_match in two rounds: of each of some shards of the samples, then of those that were chosen (GreeDi)";
+  Select select = {};
+  index shards = 4;
+  team ranks = {};
+
+  template <class Self, class V>
+  static void options(Self& self, const V& visit) {
+    visit("shards", self.shards);
+    if constexpr (requires { Select::options(self.select, visit); }) Select::options(self.select, visit);
+  }
+  greedi with_seed(std::uint64_t seed) const {
+    greedi other = *this;
+    if constexpr (requires { other.select.seed += seed; }) other.select.seed += seed;
+    return other;
+  }
+};
+
+namespace detail {
+
+/// Samples of each shard, rising: those of a class are dealt to the shards in turn, and no shard begins with all
+/// classes.
+inline std::vector<std::vector<index>> shards_of(const evidence& e, index shards) {
+  std::vector<std::vector<index>> found(static_cast<std::size_t>(shards));
+  index next = 0;
+  for (const auto& members : members_by_class(e)) {
+    for (const index i : members) found[static_cast<std::size_t>(next++ % shards)].push_back(i);
+  }
+  for (auto& shard : found) std::sort(shard.begin(), shard.end());
+  return found;
+}
+
+/// k of `among` by any selector, as numbers of the whole evidence.
+template <class Select>
+selection_result choose_among(const Select& select_by, const evidence& e, index k, std::span<const index> among) {
+  if constexpr (requires { select_among(select_by, e, k, among); }) {
+    return select_among(select_by, e, k, among);
+  } else {
+    selection_result found = select(select_by, evidence_of_some(e, among), k);
+    for (index& i : found.indices) i = among[static_cast<std::size_t>(i)];
+    return found;
+  }
+}
+
+}  // namespace detail
+
+/// k samples; on several ranks all of them ask, with the same evidence. `Error`: a budget outside 1 to n, no shard,
+/// what the selector finds wrong.
+template <class Select>
+selection_result select(const greedi<Select>& method, const evidence& e, index k) {
+  check_budget(e, k);
+  require(method.shards > 0, "greedi: ", method.shards, " shards, expected at least 1");
+  const auto shards = detail::shards_of(e, method.shards);
+  const index ranks = method.ranks.size(), rank = method.ranks.rank();
+  std::vector<index> own, all;
+  for (index s = method.shards * rank / ranks; s < method.shards * (rank + 1) / ranks; ++s) {
+    const auto& shard = shards[static_cast<std::size_t>(s)];
+    if (shard.empty()) continue;
+    const auto some =
+        detail::choose_among(method.select, e, std::min(k, static_cast<index>(shard.size())), std::span(shard));
+    own.insert(own.end(), some.indices.begin(), some.indices.end());
+  }
+  for (const auto& part : method.ranks.all_gather(std::as_bytes(std::span(own)), "gathering chosen samples")) {
+    const auto begin = all.size();
+    all.resize(begin + part.size() / sizeof(index));
+    if (!part.empty()) std::memcpy(all.data() + begin, part.data(), part.size());
+  }
+  std::sort(all.begin(), all.end());
+  return detail::choose_among(method.select, e, std::min(k, static_cast<index>(all.size())), std::span(all));
 }
 
 }  // namespace core_tokensets
@@ -26325,7 +26604,7 @@ inline selection_result select(const random_selection& method, const evidence& e
 namespace core_tokensets {
 
 /// What `--select` chooses between, the default first.
-using selectors = choices<grad_match, random_selection>;
+using selectors = choices<grad_match, random_selection, greedi<grad_match>>;
 
 /// One selector of any type. It gathers evidence only where the selector inside wants it.
 class any_selector {
@@ -26342,6 +26621,7 @@ class any_selector {
         }),
         seeded_([method](std::uint64_t seed) {
           M other = method;
+          if constexpr (requires { method.with_seed(seed); }) other = method.with_seed(seed);
           if constexpr (requires { other.seed = seed; }) other.seed = method.seed + seed;
           return any_selector(other);
         }) {}
@@ -26368,10 +26648,14 @@ inline selection_result select(const any_selector& method, const evidence& e, in
   return method.choose(e.labels, e.classes, k, [&] { return e; });
 }
 
-/// The selector of a text, "grad_match:lambda=0.5". `Error`: an unknown name (lists them) or option.
-inline any_selector named_selector(std::string_view text) {
+/// The selector of a text, "grad_match:lambda=0.5"; one that works on ranks gets them. `Error`: an unknown name (lists
+/// them) or option.
+inline any_selector named_selector(std::string_view text, const team& ranks = {}) {
   any_selector found;
-  choose_by_name(selectors{}, text, "selection", [&](const auto& m) { found = any_selector(m); });
+  choose_by_name(selectors{}, text, "selection", [&](auto m) {
+    if constexpr (requires { m.ranks = ranks; }) m.ranks = ranks;
+    found = any_selector(m);
+  });
   return found;
 }
 
@@ -26816,8 +27100,12 @@ inline bool fills_tiles(index rows, index cols) {
   return 5 * rows * cols >= 3 * whole(rows, 8) * whole(cols, 16);
 }
 
-/// c = alpha op(a) op(b) + start as `thread_product` has it; panels lie in `memory` meanwhile. Of a left factor that is
-/// not turned only what is left at the end is packed: its rows are read where they are.
+/// Columns of the result that are computed at a time, so that a thread's panels of the right factor are 4 MB at most.
+inline constexpr index most_columns = 4096;
+
+/// c = alpha op(a) op(b) + start as `thread_product` has it, for at most `most_columns` columns; panels lie in `memory`
+/// meanwhile. Of a left factor that is not turned only what is left at the end is packed: its rows are read where they
+/// are.
 template <class Processor>
 void product(block_stack<>& memory, bool ta, bool tb, float alpha, const view<const float>& a,
              const view<const float>& b, const view<const float>& start, const view<float>& c) {
@@ -26854,6 +27142,17 @@ void product(block_stack<>& memory, bool ta, bool tb, float alpha, const view<co
   memory.release();
 }
 
+/// The same for any number of columns.
+template <class Processor>
+void wide_product(block_stack<>& memory, bool ta, bool tb, float alpha, const view<const float>& a,
+                  const view<const float>& b, const view<const float>& start, const view<float>& c) {
+  for (index j = 0; j < c.cols; j += most_columns) {
+    const index n = std::min(most_columns, c.cols - j);
+    product<Processor>(memory, ta, tb, alpha, a, tb ? b.slice_rows(j, n) : b.slice_cols(j, n),
+                       start.empty() ? start : start.slice_cols(j, n), c.slice_cols(j, n));
+  }
+}
+
 }  // namespace core_tokensets::packed
 
 #endif
@@ -26870,8 +27169,8 @@ struct packed_product {
     if constexpr (std::is_same_v<T, float>) {
       const bool wide = packed::avx512::here();
       if (packed::fills_tiles(c.rows, c.cols) && (wide || packed::avx2::here())) {
-        (wide ? &packed::product<packed::avx512> : &packed::product<packed::avx2>)(memory, ta, tb, alpha, a, b, start,
-                                                                                   c);
+        (wide ? &packed::wide_product<packed::avx512> : &packed::wide_product<packed::avx2>)(memory, ta, tb, alpha, a,
+                                                                                             b, start, c);
         return;
       }
     }
@@ -27667,6 +27966,10 @@ struct fit_options {
   progress_callback on_progress = {};
   remembered_form as_remembered = {};  ///< for `drop_rule` memory and equal footing; a learner sets it
   checkpoint_options checkpoint = {};  ///< results do not depend on it
+  /// Programs that train together, all with the same data and options (docs/ranks.md); results do not depend on how
+  /// many share the pieces.
+  team ranks = {};
+  index pieces = 0;  ///< of a step, each a batch of its own: a power of two; 0: as many as there are ranks
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
@@ -27687,6 +27990,7 @@ struct fit_options {
     visit("flip", self.flip);
     visit("augment_replay", self.augment_replay);
     visit("seed", self.seed);
+    visit("pieces", self.pieces);
   }
 };
 
@@ -27711,6 +28015,17 @@ inline void check(const fit_options& o) {
   share("token_drop_often", o.token_drop_often, 1);
   share("flip", o.flip, 1);
   require(o.checkpoint.seconds >= 0, "fit: checkpoint.seconds ", o.checkpoint.seconds, ", expected at least 0");
+  const index ranks = o.ranks.size(), pieces = o.pieces == 0 ? ranks : o.pieces;
+  require(pieces > 0 && (pieces & (pieces - 1)) == 0, "fit: ", pieces, " pieces, expected a power of two",
+          o.pieces == 0 ? "; there are as many ranks" : "");
+  require(pieces % ranks == 0, "fit: ", ranks, " ranks cannot share ", pieces, " pieces evenly");
+}
+
+/// The options with the number of pieces that they stand for. `Error`: see `check`.
+inline fit_options settled(fit_options o) {
+  check(o);
+  if (o.pieces == 0) o.pieces = o.ranks.size();
+  return o;
 }
 
 /// The seed of everything random in task t.
@@ -28358,18 +28673,34 @@ struct fit_position {
 
 namespace detail {
 
+/// `Error` on all ranks, naming what differs, unless `facts` are the same on all of them.
+inline void check_same_on_all(const team& ranks, const json& facts) {
+  if (ranks.alone()) return;
+  const std::string own = facts.dump();
+  const auto all = ranks.all_gather(std::as_bytes(std::span(own)), "comparing settings and data");
+  const auto of_rank = [&](std::size_t r) {
+    return parse_json(std::string(reinterpret_cast<const char*>(all[r].data()), all[r].size()), "settings of a rank");
+  };
+  for (std::size_t r = 1; r < all.size(); ++r) {
+    require(all[r] == all[0], "fit: rank ", r,
+            " learns from other settings or data than rank 0: ", setting_differences(of_rank(0), of_rank(r)));
+  }
+}
+
 /// The file of an interrupted training: parameters, the optimiser's moments, the position, and what the training
 /// depends on, by which a file of another one is told.
 class fit_checkpoint {
  public:
   /// Reads the file, if there is one. `depends_on()` is what the training depends on, as JSON; it is asked only where
-  /// a file is named. `Error`: the file is damaged, or belongs to another training (names what differs).
+  /// a file is named or there are several ranks. `Error`: the file is damaged, or belongs to another training, or ranks
+  /// to different ones (names what differs).
   template <class Facts>
-  fit_checkpoint(const checkpoint_options& o, const Facts& depends_on) : o_(o) {
-    if (o_.file.empty()) return;
+  fit_checkpoint(const fit_options& o, const Facts& depends_on) : o_(o.checkpoint), ranks_(o.ranks) {
+    if (o_.file.empty() && ranks_.alone()) return;
     facts_ = json{{"library", library_version}, {"about", o_.about}};
     facts_.update(depends_on());
-    if (std::filesystem::exists(o_.file)) read();
+    check_same_on_all(ranks_, facts_);
+    if (!o_.file.empty() && std::filesystem::exists(o_.file)) read();
   }
 
   /// True if the training goes on from a file.
@@ -28395,13 +28726,14 @@ class fit_checkpoint {
     found_->arrays.clear();
   }
 
-  /// Called after every step: saves where it is time to. Throws `stopped`, having saved, where training shall stop.
+  /// Called after every step: rank 0 saves where it is time to. Throws `stopped` on all ranks, having saved, where
+  /// training shall stop on one of them.
   template <tensor_backend B>
   void after_step(B& b, const tensor<B>& parameters, const optimiser_state<B>& state, const fit_position& at) {
-    const bool stop = o_.stop && o_.stop();
+    const bool stop = ranks_.any(o_.stop && o_.stop(), "asking whether to stop");
     const auto now = std::chrono::steady_clock::now();
     const bool due = std::chrono::duration<double>(now - saved_).count() >= o_.seconds;
-    if (!o_.file.empty() && (stop || due)) {
+    if (ranks_.leads() && !o_.file.empty() && (stop || due)) {
       tensor_file file;
       for (const auto& [name, from] :
            {std::pair("parameters", &parameters), {"first", &state.first}, {"second", &state.second}})
@@ -28409,7 +28741,9 @@ class fit_checkpoint {
       write(at, std::move(file));
       saved_ = std::chrono::steady_clock::now();
     }
-    if (stop) throw stopped(o_.file);
+    if (!stop) return;
+    ranks_.wait("waiting for what was done to be saved");
+    throw stopped(o_.file);
   }
 
  private:
@@ -28466,6 +28800,7 @@ class fit_checkpoint {
   }
 
   checkpoint_options o_;
+  team ranks_;
   json facts_;
   std::optional<tensor_file> found_;
   fit_position at_;
@@ -29034,6 +29369,118 @@ void loss(const ace& o, B& b, const_view<T> logits, const objective_batch<T>& ba
 
 }  // namespace core_tokensets
 
+// ==== core_tokensets/train/pieces.hpp ====
+// A training step in pieces: each is a batch of its own, their gradients are added up in an order that does not depend
+// on how many ranks share them.
+
+#include <cstdint>
+#include <exception>
+#include <span>
+#include <utility>
+#include <vector>
+
+
+namespace core_tokensets::detail {
+
+/// The samples of a step that are in one of its pieces, which are as even as they can be.
+inline std::span<const index> piece_of(std::span<const index> samples, index piece, index pieces) {
+  const auto n = static_cast<index>(samples.size()), begin = n * piece / pieces, end = n * (piece + 1) / pieces;
+  return samples.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
+}
+
+/// The seed of what is random in a piece of a step; the first one's is the step's own.
+inline std::uint64_t seed_of_piece(std::uint64_t seed, index piece) {
+  return seed ^ (static_cast<std::uint64_t>(piece) * 0x9e3779b97f4a7c15u);
+}
+
+/// Adds up the gradients of the pieces of a step in pairs of neighbours, then pairs of pairs: those of this rank as
+/// they come, then those of the ranks. A rank has consecutive pieces and their number is a power of two, so the order
+/// is the same for any number of ranks.
+template <tensor_backend B>
+class piece_sum {
+ public:
+  using T = typename B::scalar;
+
+  explicit piece_sum(const fit_options& o) : ranks_(o.ranks), pieces_(o.pieces) {}
+
+  /// True where a step is one batch.
+  bool whole() const { return pieces_ == 1; }
+  index pieces() const { return pieces_; }
+  /// The pieces of this rank.
+  index first() const { return pieces_ / ranks_.size() * ranks_.rank(); }
+  index last() const { return pieces_ / ranks_.size() * (ranks_.rank() + 1); }
+  /// The loss of the step: the mean over all of its samples.
+  double loss() const { return loss_; }
+
+  /// Adds the next piece of this rank: its gradient, which is used up, and loss, which count as `share` of the step.
+  /// What is in `gradient` after the last one is the sum.
+  void add(B& b, tensor<B>& gradient, double loss, double share) {
+    b.map(fn::scale<T>{T(share)}, *gradient);
+    loss_ = loss * share;
+    std::size_t level = 0;
+    for (index before = added_; before % 2 == 1; before /= 2, ++level) {
+      b.map(fn::add{}, *gradient, *std::as_const(levels_[level].gradient));
+      loss_ += levels_[level].loss;
+    }
+    if (++added_ == last() - first()) return;
+    if (level == levels_.size()) levels_.emplace_back();
+    std::swap(levels_[level].gradient, gradient);
+    levels_[level].loss = loss_;
+  }
+
+  /// The sum over the ranks, when all pieces of this one are in `gradient`.
+  void finish(B& b, tensor<B>& gradient) {
+    added_ = 0;
+    if (ranks_.alone()) return;
+    static_assert(std::same_as<T, float> || std::same_as<T, double>);
+    on_host_.resize(static_cast<std::size_t>(gradient.size()));
+    b.download(on_host_.data(), gradient.data(), gradient.size());
+    ranks_.all_reduce(std::span(on_host_), "adding up gradients");
+    b.upload(gradient.data(), on_host_.data(), gradient.size());
+    ranks_.all_reduce(std::span(&loss_, 1), "adding up losses");
+  }
+
+ private:
+  struct partial {
+    tensor<B> gradient;
+    double loss = 0;
+  };
+  team ranks_;
+  index pieces_, added_ = 0;
+  double loss_ = 0;
+  std::vector<partial> levels_;  ///< level i: the sum of 2^i pieces that wait for as many more
+  std::vector<T> on_host_;
+};
+
+/// `Error` on all ranks unless the numbers of a model are the same on all of them, as they are where all ranks compute
+/// with the same program on the same kind of machine.
+template <tensor_backend B>
+void check_same_model(B& b, const team& ranks, const tensor<B>& parameters) {
+  if (ranks.alone()) return;
+  const auto numbers = parameters.to_host(b);
+  const std::uint64_t own = fnv1a(std::as_bytes(std::span(numbers)));
+  const auto all = ranks.all_gather(std::as_bytes(std::span(&own, 1)), "comparing models");
+  for (std::size_t r = 1; r < all.size(); ++r) {
+    require(all[r] == all[0], "fit: the models of ranks 0 and ", r, " came apart; all ranks must run the same program ",
+            "with the same backend on the same kind of processor");
+  }
+}
+
+/// Calls `body()`; where it throws, the other ranks are told. `stopped` comes to all of them anyway.
+template <class Body>
+auto or_leave(const team& ranks, const Body& body) {
+  try {
+    return body();
+  } catch (const stopped&) {
+    throw;
+  } catch (const std::exception& e) {
+    ranks.leave(e.what());
+    throw;
+  }
+}
+
+}  // namespace core_tokensets::detail
+
 // ==== core_tokensets/train/stored_logits.hpp ====
 // The largest logits of each sample as columns of a memory: written when samples are remembered, read at replay.
 
@@ -29127,8 +29574,8 @@ void store_logits(B& b, const vit<B>& model, token_memory& memory, index first, 
 
 namespace core_tokensets {
 
-/// What happens to the gradients of a step between backward and clipping: nothing. Another type with the same call may
-/// sum them over machines.
+/// What happens to the gradients of a step between their sum and clipping: nothing. Another type with the same call may
+/// look at them or change them.
 struct local_gradients {
   template <tensor_backend B>
   void operator()(B&, tensor<B>&) const {}
@@ -29159,17 +29606,24 @@ void update_parameters(B& b, Model& model, const Optimiser& o, const Reduce& red
   step(b, o, state.optimiser, model.parameters(), state.gradients, how.schedule, state.groups);
 }
 
-/// One optimiser step on a batch; its loss is left in `state.loss`. Allocates nothing once `state` is warm.
-template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce = local_gradients>
-void training_step(B& b, vit<B>& model, const token_batch& batch, const objective_batch<typename B::scalar>& facts,
-                   const Objective& what, const Optimiser& o, const step_options& how, training_state<B>& state,
-                   const Reduce& reduce = {}) {
+/// The gradient of the loss of a batch to `state.gradients` (=); the loss is left in `state.loss`.
+template <tensor_backend B, objective<B> Objective>
+void batch_gradient(B& b, const vit<B>& model, const token_batch& batch,
+                    const objective_batch<typename B::scalar>& facts, const Objective& what, training_state<B>& state) {
   using T = typename B::scalar;
   forward(b, model, batch, state.tape);
   loss(what, b, *std::as_const(state.tape.logits), facts, state.loss);
   state.gradients.resize(b, 1, model.parameters().size());
   b.fill(*state.gradients, T(0));
   backward(b, model, state.tape, *state.loss.dlogits, state.gradients.data(), state.dtokens);
+}
+
+/// One optimiser step on a batch; its loss is left in `state.loss`. Allocates nothing once `state` is warm.
+template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce = local_gradients>
+void training_step(B& b, vit<B>& model, const token_batch& batch, const objective_batch<typename B::scalar>& facts,
+                   const Objective& what, const Optimiser& o, const step_options& how, training_state<B>& state,
+                   const Reduce& reduce = {}) {
+  batch_gradient(b, model, batch, facts, what, state);
   update_parameters(b, model, o, reduce, how, state);
 }
 
@@ -29199,6 +29653,7 @@ inline constexpr std::uint64_t replay_stream = 0x7265706c6179;
 struct epoch_position {
   index epoch = 0, step = 0;
   double schedule = 1;  ///< what the learning rate is multiplied by
+  index piece = 0;      ///< of the step
 };
 
 /// What training did.
@@ -29256,13 +29711,15 @@ class new_pictures {
                 .seed = o.seed,
                 .epoch = static_cast<std::uint64_t>(at.epoch)},
                whole_);
+    if (part.empty()) return whole_;
     if (remembered > 0 && o.as_remembered) {
       o.as_remembered(samples_of(whole_, 0, remembered), texts, thinned_);
       append(thinned_, samples_of(whole_, remembered, whole_.samples()));
       return thinned_;
     }
     random_stream random = stream_of(o, at);
-    if (!chance(o, random)) return whole_;
+    if (!chance(o, random)) return whole_;  // for all pieces of a step alike, so that ranks wait less for each other
+    if (at.piece > 0) random = stream_of(o, at, at.piece);
     if (o.drop_rule == token_drop_rule::memory && o.as_remembered) {
       o.as_remembered(whole_, texts, thinned_);
     } else {
@@ -29278,8 +29735,8 @@ class new_pictures {
   }
 
  private:
-  static random_stream stream_of(const fit_options& o, const epoch_position& at) {
-    return random_stream(o.seed ^ 0x7468696e, static_cast<std::uint64_t>(at.step));
+  static random_stream stream_of(const fit_options& o, const epoch_position& at, index piece = 0) {
+    return random_stream(detail::seed_of_piece(o.seed ^ 0x7468696e, piece), static_cast<std::uint64_t>(at.step));
   }
   static bool chance(const fit_options& o, random_stream& random) {
     return o.token_drop > 0 && random.uniform() < o.token_drop_often;
@@ -29315,17 +29772,22 @@ class replay_batches {
     at.replay_cycle = sampler_.position().cycle_start, at.replay_cursor = sampler_.position().cursor;
   }
 
-  /// The next samples join the batch; returns their numbers in the memory.
-  std::span<const index> append_to(token_batch& batch, index step) {
-    drawn_ = sampler_.draw(count());
-    make_batch(*memory_, drawn_, config_.normalisation,
+  /// The numbers of the next step's samples in the memory, valid until the next call.
+  std::span<const index> draw() {
+    if (memory_ != nullptr) drawn_ = sampler_.draw(count());
+    return drawn_;
+  }
+
+  /// Samples of the memory join the batch of a step, or of one of its pieces.
+  void append_to(token_batch& batch, std::span<const index> samples, const epoch_position& at) {
+    if (samples.empty()) return;
+    make_batch(*memory_, samples, config_.normalisation,
                {.missing = options_.missing,
                 .flip = options_.augment_replay ? options_.flip : 0.0,
-                .seed = options_.seed,
-                .step = static_cast<std::uint64_t>(step)},
+                .seed = seed_of_piece(options_.seed, at.piece),
+                .step = static_cast<std::uint64_t>(at.step)},
                replayed_);
     append(batch, replayed_);
-    return drawn_;
   }
 
  private:
@@ -29337,12 +29799,25 @@ class replay_batches {
   token_batch replayed_;
 };
 
-/// The model as the task found it, for objectives that ask for its logits.
-template <tensor_backend B, class Model, class Tape>
-struct start_model {
-  std::optional<Model> model;
-  Tape tape;
-};
+/// The gradient of a step in pieces to `gradient` `[1, size]`. `piece(new, replayed, position)` leaves that of one
+/// piece there and returns its mean loss.
+template <tensor_backend B, class Piece>
+void sum_pieces(B& b, piece_sum<B>& sum, std::span<const index> part, std::span<const index> drawn, epoch_position at,
+                tensor<B>& gradient, index size, const Piece& piece) {
+  const auto all = static_cast<double>(part.size() + drawn.size());
+  for (at.piece = sum.first(); at.piece < sum.last(); ++at.piece) {
+    const auto some = piece_of(part, at.piece, sum.pieces()), replayed = piece_of(drawn, at.piece, sum.pieces());
+    double loss = 0;
+    if (some.empty() && replayed.empty()) {
+      gradient.resize(b, 1, size);
+      b.fill(*gradient, typename B::scalar(0));
+    } else {
+      loss = piece(some, replayed, at);
+    }
+    sum.add(b, gradient, loss, static_cast<double>(some.size() + replayed.size()) / all);
+  }
+  sum.finish(b, gradient);
+}
 
 template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce>
 fit_report fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples, const token_memory* memory,
@@ -29364,37 +29839,61 @@ fit_report fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples,
   recalled_logits recalled;
   vit_tape<B> start_tape;
   start_tape.keep = kept::logits;
+  piece_sum<B> sum(o);
+  objective_batch<T> facts;
   std::span<const float> weights;
-  const auto train = [&](std::span<const index> part, const epoch_position& at) {
+  const auto fill = [&](std::span<const index> part, std::span<const index> drawn, const epoch_position& at) -> auto& {
     const auto fresh = static_cast<index>(part.size());
-    const index alike = on_equal_footing(what, fresh, replay.count(), first_class, model.config().classes);
+    const index alike =
+        on_equal_footing(what, fresh, static_cast<index>(drawn.size()), first_class, model.config().classes);
     token_batch& batch = pictures.take(*samples.data, part, model.config(), o, at, nullptr, alike);
-    if (replay) {
-      const auto drawn = replay.append_to(batch, at.step);
-      if (keeps_logits) recalled.read(*memory, drawn);
-    }
+    replay.append_to(batch, drawn, at);
+    if (keeps_logits) recalled.read(*memory, drawn);
     balance_weights(batch.weights, batch.samples(), fresh);
-    objective_batch<T> facts{.targets = batch.targets,
-                             .weights = batch.weights,
-                             .fresh = fresh,
-                             .first_class = first_class,
-                             .stored_logits = recalled.values,
-                             .stored_classes = recalled.classes};
-    ops::repeat(b, (batch.tokens() << 20) + batch.samples(), [&] {
-      if (start) {
-        forward(b, *start, batch, start_tape);
-        facts.start_logits = (*std::as_const(start_tape.logits)).slice_cols(0, first_class);
-      }
-      training_step(b, model, batch, facts, what, optimiser, {o.clip, at.schedule}, state, reduce);
-    });
-    weights = batch.weights;
+    facts = {.targets = batch.targets,
+             .weights = batch.weights,
+             .fresh = fresh,
+             .first_class = first_class,
+             .stored_logits = recalled.values,
+             .stored_classes = recalled.classes};
+    return batch;
   };
-  return run_epochs(
-      samples.indices, o, name, checkpoint.position(), train, [&] { return mean_loss(b, state.loss, weights); },
-      [&](fit_position at) {
-        replay.mark(at);
-        checkpoint.after_step(b, model.parameters(), state.optimiser, at);
+  const auto ask_start = [&](const token_batch& batch) {
+    if (!start) return;
+    forward(b, *start, batch, start_tape);
+    facts.start_logits = (*std::as_const(start_tape.logits)).slice_cols(0, first_class);
+  };
+  const auto train = [&](std::span<const index> part, const epoch_position& at) {
+    const auto drawn = replay.draw();
+    if (sum.whole()) {
+      const token_batch& batch = fill(part, drawn, at);
+      ops::repeat(b, (batch.tokens() << 20) + batch.samples(), [&] {
+        ask_start(batch);
+        training_step(b, model, batch, facts, what, optimiser, {o.clip, at.schedule}, state, reduce);
       });
+      weights = batch.weights;
+      return;
+    }
+    sum_pieces(b, sum, part, drawn, at, state.gradients, model.parameters().size(),
+               [&](std::span<const index> some, std::span<const index> some_drawn, const epoch_position& here) {
+                 const token_batch& batch = fill(some, some_drawn, here);
+                 ask_start(batch);
+                 batch_gradient(b, model, batch, facts, what, state);
+                 return mean_loss(b, state.loss, batch.weights);
+               });
+    update_parameters(b, model, optimiser, reduce, {o.clip, at.schedule}, state);
+  };
+  return or_leave(o.ranks, [&] {
+    const fit_report report = run_epochs(
+        samples.indices, o, name, checkpoint.position(), train,
+        [&] { return sum.whole() ? mean_loss(b, state.loss, weights) : sum.loss(); },
+        [&](fit_position at) {
+          replay.mark(at);
+          checkpoint.after_step(b, model.parameters(), state.optimiser, at);
+        });
+    check_same_model(b, o.ranks, model.parameters());
+    return report;
+  });
 }
 
 }  // namespace detail
@@ -29408,14 +29907,13 @@ template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser
           class Reduce = local_gradients>
 fit_report fit(B& b, vit<B>& model, const task& t, const token_memory& memory, const fit_options& options = {},
                const Objective& what = {}, const Optimiser& optimiser = {}, const Reduce& reduce = {}) {
-  check(options);
-  fit_options o = options;
-  o.seed = seed_of_task(options.seed, t.number);
+  const fit_options given = settled(options);
+  fit_options o = given;
+  o.seed = seed_of_task(given.seed, t.number);
   const sample_view<dataset> samples = t.train();
   check_pictures(*samples.data, model.config());
-  detail::fit_checkpoint checkpoint(o.checkpoint, [&] {
-    return detail::training_facts(b, model, samples, &memory, t.number, options, what, optimiser);
-  });
+  detail::fit_checkpoint checkpoint(
+      o, [&] { return detail::training_facts(b, model, samples, &memory, t.number, given, what, optimiser); });
   const auto known = static_cast<index>(model.config().class_names.size());  // rows of these have learnt something
   const index first = first_new_class(t, known, memory);
   std::optional<vit<B>> start;
@@ -29436,18 +29934,17 @@ template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser
           class Reduce = local_gradients>
 fit_report fit(B& b, vit<B>& model, const sample_view<dataset>& samples, const fit_options& options = {},
                const Objective& what = {}, const Optimiser& optimiser = {}, const Reduce& reduce = {}) {
-  check(options);
+  const fit_options o = settled(options);
   const dataset& data = *samples.data;
   data.check("fit");
   check_pictures(data, model.config());
-  detail::fit_checkpoint checkpoint(options.checkpoint, [&] {
-    return detail::training_facts(b, model, samples, nullptr, 0, options, what, optimiser);
-  });
+  detail::fit_checkpoint checkpoint(
+      o, [&] { return detail::training_facts(b, model, samples, nullptr, 0, o, what, optimiser); });
   if (model.config().classes < data.classes() || model.config().class_names.empty()) {
     if (model.config().classes != data.classes()) model.replace_head(b, data.classes());
     model.set_class_names(data.class_names);
   }
-  return detail::fit_samples(b, model, samples, nullptr, 0, options, what, optimiser, reduce, {}, checkpoint, "fit");
+  return detail::fit_samples(b, model, samples, nullptr, 0, o, what, optimiser, reduce, {}, checkpoint, "fit");
 }
 
 }  // namespace core_tokensets
@@ -30033,12 +30530,12 @@ struct text_training_state {
   std::vector<parameter_group> groups;
 };
 
-/// One optimiser step: the loss is the mean over the texts of weight times the mean over the answer's tokens. The first
-/// `fresh` texts are new.
-template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce = local_gradients>
-void training_step(B& b, image_text_model<B>& model, const token_batch& images, const text_batch& texts, index fresh,
-                   const_view<typename B::scalar> start_logits, const Objective& what, const Optimiser& o,
-                   const step_options& how, text_training_state<B>& state, const Reduce& reduce = {}) {
+/// The gradient of the loss of a batch to `state.gradients` (=); the loss is left in `state.loss`, the mean over the
+/// texts of weight times the mean over the answer's tokens. The first `fresh` texts are new.
+template <tensor_backend B, objective<B> Objective>
+void batch_gradient(B& b, const image_text_model<B>& model, const token_batch& images, const text_batch& texts,
+                    index fresh, const_view<typename B::scalar> start_logits, const Objective& what,
+                    text_training_state<B>& state) {
   using T = typename B::scalar;
   forward(b, model, images, texts, state.tape);
   const text_plan<B>& plan = state.tape.text;
@@ -30051,6 +30548,14 @@ void training_step(B& b, image_text_model<B>& model, const token_batch& images, 
   state.gradients.resize(b, 1, model.parameters().size());
   b.fill(*state.gradients, T(0));
   backward<B, T>(b, model, state.tape, *std::as_const(state.loss.dlogits), state.gradients.data(), state.streams);
+}
+
+/// One optimiser step on a batch.
+template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce = local_gradients>
+void training_step(B& b, image_text_model<B>& model, const token_batch& images, const text_batch& texts, index fresh,
+                   const_view<typename B::scalar> start_logits, const Objective& what, const Optimiser& o,
+                   const step_options& how, text_training_state<B>& state, const Reduce& reduce = {}) {
+  batch_gradient(b, model, images, texts, fresh, start_logits, what, state);
   update_parameters(b, model, o, reduce, how, state);
 }
 
@@ -30084,15 +30589,14 @@ fit_report fit(B& b, image_text_model<B>& model, const text_task& t, const token
                const fit_options& options = {}, const Objective& what = {}, const Optimiser& optimiser = {},
                const Reduce& reduce = {}) {
   using T = typename B::scalar;
-  check(options);
+  const fit_options given = settled(options);
   require(stored_logits(what) == 0, "fit: texts have logits for each token, which a memory does not keep");
-  fit_options o = options;
-  o.seed = seed_of_task(options.seed, t.number);
+  fit_options o = given;
+  o.seed = seed_of_task(given.seed, t.number);
   o.augment_replay = false;
   const visual_text& data = t.data->train;
-  detail::fit_checkpoint checkpoint(o.checkpoint, [&] {
-    return detail::training_facts(b, model, t.train(), &memory, t.number, options, what, optimiser);
-  });
+  detail::fit_checkpoint checkpoint(
+      o, [&] { return detail::training_facts(b, model, t.train(), &memory, t.number, given, what, optimiser); });
   text_training_state<B> state;
   state.optimiser.reset(b, model.layout().parameters);
   if (o.backbone_rate != 1) {
@@ -30111,12 +30615,15 @@ fit_report fit(B& b, image_text_model<B>& model, const text_task& t, const token
   new_pictures pictures;
   text_batch texts, texts_of_alike;
   const bool as_remembered = o.drop_rule == token_drop_rule::memory && o.as_remembered;
-  const auto train = [&](std::span<const index> part, const epoch_position& at) {
+  detail::piece_sum<B> sum(o);
+  index fresh = 0;
+  view<const T> start_logits;
+  const auto fill = [&](std::span<const index> part, std::span<const index> drawn, const epoch_position& at) -> auto& {
     const index most_texts = as_remembered && new_pictures::thins(o, at) ? 1 : o.texts_per_picture;
-    random_stream random(o.seed ^ 0x7465787473, static_cast<std::uint64_t>(at.step));
+    random_stream random(detail::seed_of_piece(o.seed ^ 0x7465787473, at.piece), static_cast<std::uint64_t>(at.step));
     // On equal footing as many new pictures look as remembered as are replayed of each earlier task.
-    const index alike = o.as_remembered ? on_equal_footing(what, static_cast<index>(part.size()), replay.count(),
-                                                           t.number, t.number + 1)
+    const index alike = o.as_remembered ? on_equal_footing(what, static_cast<index>(part.size()),
+                                                           static_cast<index>(drawn.size()), t.number, t.number + 1)
                                         : 0;
     texts.clear();
     for (const index picture : part) {
@@ -30127,26 +30634,47 @@ fit_report fit(B& b, image_text_model<B>& model, const text_task& t, const token
                      tokenizer::end_token);
       }
     }
-    const index fresh = texts.texts();
+    fresh = texts.texts();
     if (alike > 0) texts_of_alike = texts_of_first(texts, alike);
     token_batch& batch =
         pictures.take(data.images, part, model.config().image, o, at, alike > 0 ? &texts_of_alike : &texts, alike);
-    if (replay) detail::append_stored_texts(memory, replay.append_to(batch, at.step), words, texts);
+    replay.append_to(batch, drawn, at);
+    if (replay) detail::append_stored_texts(memory, drawn, words, texts);
     detail::balance_weights(texts.weights, texts.texts(), fresh);
-    view<const T> start_logits;
     if (start) {
       forward(b, *start, batch, texts, start_tape);
       start_logits = *std::as_const(start_tape.logits);
     }
-    training_step(b, model, batch, texts, fresh, start_logits, what, optimiser, {o.clip, at.schedule}, state, reduce);
+    return batch;
   };
-  return run_epochs(
-      by_picture.pictures(), o, t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name,
-      checkpoint.position(), train, [&] { return mean_loss(b, state.loss, state.tape.text.weights); },
-      [&](fit_position at) {
-        replay.mark(at);
-        checkpoint.after_step(b, model.parameters(), state.optimiser, at);
-      });
+  const auto loss_of_batch = [&] { return mean_loss(b, state.loss, state.tape.text.weights); };
+  const auto train = [&](std::span<const index> part, const epoch_position& at) {
+    const auto drawn = replay.draw();
+    if (sum.whole()) {
+      const token_batch& batch = fill(part, drawn, at);
+      training_step(b, model, batch, texts, fresh, start_logits, what, optimiser, {o.clip, at.schedule}, state, reduce);
+      return;
+    }
+    detail::sum_pieces(b, sum, part, drawn, at, state.gradients, model.parameters().size(),
+                       [&](std::span<const index> some, std::span<const index> replayed, const epoch_position& here) {
+                         const token_batch& batch = fill(some, replayed, here);
+                         batch_gradient(b, model, batch, texts, fresh, start_logits, what, state);
+                         return loss_of_batch();
+                       });
+    update_parameters(b, model, optimiser, reduce, {o.clip, at.schedule}, state);
+  };
+  const std::string name = t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name;
+  return detail::or_leave(o.ranks, [&] {
+    const fit_report report = run_epochs(
+        by_picture.pictures(), o, name, checkpoint.position(), train,
+        [&] { return sum.whole() ? loss_of_batch() : sum.loss(); },
+        [&](fit_position at) {
+          replay.mark(at);
+          checkpoint.after_step(b, model.parameters(), state.optimiser, at);
+        });
+    detail::check_same_model(b, o.ranks, model.parameters());
+    return report;
+  });
 }
 
 }  // namespace core_tokensets
@@ -30155,6 +30683,7 @@ fit_report fit(B& b, image_text_model<B>& model, const text_task& t, const token
 // A model that keeps learning: it holds the model, the memory and how both are used, learns one task after the other
 // within a budget of bytes, predicts, and can be saved at any task and gone on with to the same bits.
 
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -30202,7 +30731,7 @@ class continual_learner {
         optimiser_(std::move(by)),
         memory_(
             detail::memory_for(strategy_, objective_, image_config(model_).grid, detail::model_kind<Model>::texts)) {
-    check(o_.fit);
+    o_.fit = settled(std::move(o_.fit));
   }
 
   B& backend() const { return b_; }
@@ -30273,7 +30802,8 @@ class continual_learner {
     return learn(whole_task(std::move(data), name));
   }
 
-  /// How well it does on some samples; pictures of classes that it never learnt count as wrong.
+  /// How well it does on some samples; pictures of classes that it never learnt count as wrong. Of several ranks all
+  /// ask together, and share the work.
   evaluation evaluate(const sample_view<data_type>& samples) const requires(!detail::model_kind<Model>::texts) {
     std::vector<std::int32_t> labels;
     const auto numbers = detail::numbers_by_name(samples.data->class_names, model_.config().class_names);
@@ -30317,17 +30847,12 @@ class continual_learner {
   }
 
   /// Writes model, memory and settings into a folder, which is made. Whenever the program dies, what was saved last is
-  /// there whole. `notes` travel along.
+  /// there whole. `notes` travel along. Of several ranks the first writes, and the others wait for it.
   void save(const std::filesystem::path& folder, const json& notes = json::object()) const {
-    learner_files files(folder, done_);
-    files.add("model", to_file(b_, model_));
-    files.add_memory(memory_);
-    if constexpr (requires { save_state(strategy_); }) files.add("strategy", save_state(strategy_));
-    files.finish(json{{"tasks", done_},
-                      {"settings", settings()},
-                      {"sources", sources_},
-                      {"seen_bytes", seen_bytes_},
-                      {"notes", notes}});
+    detail::or_leave(o_.fit.ranks, [&] {
+      if (o_.fit.ranks.leads()) write_files(folder, notes);
+      o_.fit.ranks.wait("waiting for the learner to be saved");
+    });
     remove_checkpoint();
   }
 
@@ -30390,7 +30915,39 @@ class continual_learner {
     };
     return f;
   }
+  void write_files(const std::filesystem::path& folder, const json& notes) const {
+    learner_files files(folder, done_);
+    files.add("model", to_file(b_, model_));
+    files.add_memory(memory_);
+    if constexpr (requires { save_state(strategy_); }) files.add("strategy", save_state(strategy_));
+    files.finish(json{{"tasks", done_},
+                      {"settings", settings()},
+                      {"sources", sources_},
+                      {"seen_bytes", seen_bytes_},
+                      {"notes", notes}});
+  }
+  /// Ranks score whole batches each, so that the numbers are those of one; a single batch is scored by all.
   std::vector<double> scores(const sample_view<data_type>& samples) const {
+    constexpr index batch = 128;
+    const team& ranks = o_.fit.ranks;
+    const index batches = (samples.n() + batch - 1) / batch;
+    if (ranks.alone() || batches < 2) return own_scores(samples);
+    const auto from = [&](index rank) { return std::min(samples.n(), batches * rank / ranks.size() * batch); };
+    const auto mine = std::span(samples.indices)
+                          .subspan(static_cast<std::size_t>(from(ranks.rank())),
+                                   static_cast<std::size_t>(from(ranks.rank() + 1) - from(ranks.rank())));
+    return detail::or_leave(ranks, [&] {
+      std::vector<double> own, all;
+      if (!mine.empty()) own = own_scores(sample_view<data_type>(*samples.data, {mine.begin(), mine.end()}));
+      for (const auto& part : ranks.all_gather(std::as_bytes(std::span(own)), "gathering scores")) {
+        const auto begin = all.size();
+        all.resize(begin + part.size() / sizeof(double));
+        if (!part.empty()) std::memcpy(all.data() + begin, part.data(), part.size());
+      }
+      return all;
+    });
+  }
+  std::vector<double> own_scores(const sample_view<data_type>& samples) const {
     if constexpr (requires { class_scores(b_, strategy_, model_, samples); }) {
       return class_scores(b_, strategy_, model_, samples);
     } else {

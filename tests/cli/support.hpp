@@ -57,10 +57,8 @@ struct sandbox {
 
 using arguments = std::vector<std::string>;
 
-/// Starts `cts` with its two outputs going into files.
-inline pid_t start(const sandbox& box, const arguments& args) {
-  std::vector<std::string> words{CTS_PROGRAM};
-  words.insert(words.end(), args.begin(), args.end());
+/// Starts a program, the first of the words, with its two outputs going into files.
+inline pid_t launch(const sandbox& box, arguments words) {
   std::vector<char*> argv;
   for (auto& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
@@ -71,10 +69,16 @@ inline pid_t start(const sandbox& box, const arguments& args) {
                                      O_WRONLY | O_CREAT | O_TRUNC, 0666);
   }
   pid_t child = 0;
-  const int failed = ::posix_spawn(&child, CTS_PROGRAM, &files, nullptr, argv.data(), environ);
+  const int failed = ::posix_spawn(&child, argv[0], &files, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&files);
   REQUIRE(failed == 0);
   return child;
+}
+
+inline pid_t start(const sandbox& box, const arguments& args) {
+  arguments words{CTS_PROGRAM};
+  words.insert(words.end(), args.begin(), args.end());
+  return launch(box, std::move(words));
 }
 
 /// What a program that has ended left behind. The code of one that was killed is minus the signal.

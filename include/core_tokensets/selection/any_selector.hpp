@@ -6,12 +6,13 @@
 #include <string_view>
 
 #include "core_tokensets/selection/grad_match.hpp"
+#include "core_tokensets/selection/greedi.hpp"
 #include "core_tokensets/selection/random.hpp"
 
 namespace core_tokensets {
 
 /// What `--select` chooses between, the default first.
-using selectors = choices<grad_match, random_selection>;
+using selectors = choices<grad_match, random_selection, greedi<grad_match>>;
 
 /// One selector of any type. It gathers evidence only where the selector inside wants it.
 class any_selector {
@@ -28,6 +29,7 @@ class any_selector {
         }),
         seeded_([method](std::uint64_t seed) {
           M other = method;
+          if constexpr (requires { method.with_seed(seed); }) other = method.with_seed(seed);
           if constexpr (requires { other.seed = seed; }) other.seed = method.seed + seed;
           return any_selector(other);
         }) {}
@@ -54,10 +56,14 @@ inline selection_result select(const any_selector& method, const evidence& e, in
   return method.choose(e.labels, e.classes, k, [&] { return e; });
 }
 
-/// The selector of a text, "grad_match:lambda=0.5". `Error`: an unknown name (lists them) or option.
-inline any_selector named_selector(std::string_view text) {
+/// The selector of a text, "grad_match:lambda=0.5"; one that works on ranks gets them. `Error`: an unknown name (lists
+/// them) or option.
+inline any_selector named_selector(std::string_view text, const team& ranks = {}) {
   any_selector found;
-  choose_by_name(selectors{}, text, "selection", [&](const auto& m) { found = any_selector(m); });
+  choose_by_name(selectors{}, text, "selection", [&](auto m) {
+    if constexpr (requires { m.ranks = ranks; }) m.ranks = ranks;
+    found = any_selector(m);
+  });
   return found;
 }
 

@@ -154,6 +154,30 @@ inline void check(const evidence& e) {
   }
 }
 
+/// The evidence of some of the samples, in that order, with the same target.
+inline evidence evidence_of_some(const evidence& e, std::span<const index> samples) {
+  evidence some{.samples = static_cast<index>(samples.size()),
+                .classes = e.classes,
+                .features = e.features,
+                .delta = {},
+                .feature = {},
+                .labels = {},
+                .target = e.target,
+                .groups = e.groups};
+  if (!e.rows.empty()) some.rows.push_back(0);
+  for (const index i : samples) {
+    require(i >= 0 && i < e.samples, "evidence: sample ", i, " of ", e.samples);
+    const index begin = e.first_row(i), end = e.first_row(i + 1);
+    some.labels.push_back(e.labels[static_cast<std::size_t>(i)]);
+    some.delta.insert(some.delta.end(), e.delta.begin() + begin * e.classes, e.delta.begin() + end * e.classes);
+    some.feature.insert(some.feature.end(), e.feature.begin() + begin * e.features,
+                        e.feature.begin() + end * e.features);
+    if (!e.wanted.empty()) some.wanted.insert(some.wanted.end(), e.wanted.begin() + begin, e.wanted.begin() + end);
+    if (!e.rows.empty()) some.rows.push_back(some.rows.back() + end - begin);
+  }
+  return some;
+}
+
 /// Predictions become softmax(logits / temperature), those of a model that is less sure: gradients as they will be when
 /// some is forgotten, not as they are just after training, when only the hardest samples have any. Infinite: every
 /// class as likely as any other, so that gradients differ by their features only. `Error`: a temperature that is not

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <numeric>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "core_tokensets/core/choices.hpp"
@@ -58,13 +59,8 @@ inline std::vector<index> by_chance(std::span<const index> members, std::span<co
   return rest;
 }
 
-}  // namespace detail
-
-/// k samples, class by class, at least one of each where k suffices. Where matching more would not help (all are
-/// fitted, all the same) the rest is filled by chance, and `by_chance` says how many; `weighted`, there are fewer
-/// instead, unless there would be none. See `pursuit` for weights of 0. `Error`: a budget outside 1 to n, evidence that
-/// is not sound, a target with `per_class` or a temperature.
-inline selection_result select(const grad_match& method, evidence e, index k) {
+/// k of the samples `among` (empty: of all) whose weighted gradients come near the mean of all.
+inline selection_result match_among(const grad_match& method, evidence e, index k, std::span<const index> among) {
   check_budget(e, k);
   require(!method.per_class || e.target.empty(),
           "grad_match: a target gradient with per_class, expected one of the two");
@@ -91,21 +87,42 @@ inline selection_result select(const grad_match& method, evidence e, index k) {
     weights.insert(weights.end(), others.size(), mass / static_cast<double>(budget));
     result.by_chance += static_cast<index>(others.size());
   };
+  std::vector<index> all(static_cast<std::size_t>(e.samples));
+  std::iota(all.begin(), all.end(), index{0});
+  if (among.empty()) among = all;
   if (method.per_class) {
     const auto members = members_by_class(e);
-    const auto quotas = proportional_quotas(sizes_of(members), k);
+    std::vector<std::vector<index>> candidates(members.size());
+    for (const index i : among)
+      candidates[static_cast<std::size_t>(e.labels[static_cast<std::size_t>(i)])].push_back(i);
+    const auto quotas = proportional_quotas(core_tokensets::sizes_of(candidates), k);
     for (std::size_t c = 0; c < members.size(); ++c) {
-      if (!members[c].empty())
-        pursue(members[c], gradient_mean(e, members[c]), static_cast<double>(members[c].size()), quotas[c]);
+      if (!candidates[c].empty())
+        pursue(candidates[c], gradient_mean(e, members[c]), static_cast<double>(members[c].size()), quotas[c]);
     }
   } else {
-    std::vector<index> all(static_cast<std::size_t>(e.samples));
-    std::iota(all.begin(), all.end(), index{0});
-    pursue(all, e.target.empty() ? gradient_mean(e, all) : e.target, 1.0, k);
+    pursue(among, e.target.empty() ? gradient_mean(e, all) : e.target, 1.0, k);
   }
   if (!method.weighted) weights.assign(weights.size(), 1.0);
   result.weights = normalise_weights(weights);
   return result;
+}
+
+}  // namespace detail
+
+/// k samples, class by class, at least one of each where k suffices. Where matching more would not help (all are
+/// fitted, all the same) the rest is filled by chance, and `by_chance` says how many; `weighted`, there are fewer
+/// instead, unless there would be none. See `pursuit` for weights of 0. `Error`: a budget outside 1 to n, evidence that
+/// is not sound, a target with `per_class` or a temperature.
+inline selection_result select(const grad_match& method, evidence e, index k) {
+  return detail::match_among(method, std::move(e), k, {});
+}
+
+/// The same with k of the samples `among` only, rising; what they shall match is the gradient of all.
+inline selection_result select_among(const grad_match& method, evidence e, index k, std::span<const index> among) {
+  require(k > 0 && k <= static_cast<index>(among.size()), "selection: a budget of ", k, " samples, expected 1 to ",
+          among.size());
+  return detail::match_among(method, std::move(e), k, among);
 }
 
 }  // namespace core_tokensets

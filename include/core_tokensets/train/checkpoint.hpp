@@ -37,18 +37,34 @@ struct fit_position {
 
 namespace detail {
 
+/// `Error` on all ranks, naming what differs, unless `facts` are the same on all of them.
+inline void check_same_on_all(const team& ranks, const json& facts) {
+  if (ranks.alone()) return;
+  const std::string own = facts.dump();
+  const auto all = ranks.all_gather(std::as_bytes(std::span(own)), "comparing settings and data");
+  const auto of_rank = [&](std::size_t r) {
+    return parse_json(std::string(reinterpret_cast<const char*>(all[r].data()), all[r].size()), "settings of a rank");
+  };
+  for (std::size_t r = 1; r < all.size(); ++r) {
+    require(all[r] == all[0], "fit: rank ", r,
+            " learns from other settings or data than rank 0: ", setting_differences(of_rank(0), of_rank(r)));
+  }
+}
+
 /// The file of an interrupted training: parameters, the optimiser's moments, the position, and what the training
 /// depends on, by which a file of another one is told.
 class fit_checkpoint {
  public:
   /// Reads the file, if there is one. `depends_on()` is what the training depends on, as JSON; it is asked only where
-  /// a file is named. `Error`: the file is damaged, or belongs to another training (names what differs).
+  /// a file is named or there are several ranks. `Error`: the file is damaged, or belongs to another training, or ranks
+  /// to different ones (names what differs).
   template <class Facts>
-  fit_checkpoint(const checkpoint_options& o, const Facts& depends_on) : o_(o) {
-    if (o_.file.empty()) return;
+  fit_checkpoint(const fit_options& o, const Facts& depends_on) : o_(o.checkpoint), ranks_(o.ranks) {
+    if (o_.file.empty() && ranks_.alone()) return;
     facts_ = json{{"library", library_version}, {"about", o_.about}};
     facts_.update(depends_on());
-    if (std::filesystem::exists(o_.file)) read();
+    check_same_on_all(ranks_, facts_);
+    if (!o_.file.empty() && std::filesystem::exists(o_.file)) read();
   }
 
   /// True if the training goes on from a file.
@@ -74,13 +90,14 @@ class fit_checkpoint {
     found_->arrays.clear();
   }
 
-  /// Called after every step: saves where it is time to. Throws `stopped`, having saved, where training shall stop.
+  /// Called after every step: rank 0 saves where it is time to. Throws `stopped` on all ranks, having saved, where
+  /// training shall stop on one of them.
   template <tensor_backend B>
   void after_step(B& b, const tensor<B>& parameters, const optimiser_state<B>& state, const fit_position& at) {
-    const bool stop = o_.stop && o_.stop();
+    const bool stop = ranks_.any(o_.stop && o_.stop(), "asking whether to stop");
     const auto now = std::chrono::steady_clock::now();
     const bool due = std::chrono::duration<double>(now - saved_).count() >= o_.seconds;
-    if (!o_.file.empty() && (stop || due)) {
+    if (ranks_.leads() && !o_.file.empty() && (stop || due)) {
       tensor_file file;
       for (const auto& [name, from] :
            {std::pair("parameters", &parameters), {"first", &state.first}, {"second", &state.second}})
@@ -88,7 +105,9 @@ class fit_checkpoint {
       write(at, std::move(file));
       saved_ = std::chrono::steady_clock::now();
     }
-    if (stop) throw stopped(o_.file);
+    if (!stop) return;
+    ranks_.wait("waiting for what was done to be saved");
+    throw stopped(o_.file);
   }
 
  private:
@@ -145,6 +164,7 @@ class fit_checkpoint {
   }
 
   checkpoint_options o_;
+  team ranks_;
   json facts_;
   std::optional<tensor_file> found_;
   fit_position at_;

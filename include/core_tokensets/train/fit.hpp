@@ -15,12 +15,13 @@
 #include "core_tokensets/train/fit_options.hpp"
 #include "core_tokensets/train/head.hpp"
 #include "core_tokensets/train/objectives/cross_entropy.hpp"
+#include "core_tokensets/train/pieces.hpp"
 #include "core_tokensets/train/stored_logits.hpp"
 
 namespace core_tokensets {
 
-/// What happens to the gradients of a step between backward and clipping: nothing. Another type with the same call may
-/// sum them over machines.
+/// What happens to the gradients of a step between their sum and clipping: nothing. Another type with the same call may
+/// look at them or change them.
 struct local_gradients {
   template <tensor_backend B>
   void operator()(B&, tensor<B>&) const {}
@@ -51,17 +52,24 @@ void update_parameters(B& b, Model& model, const Optimiser& o, const Reduce& red
   step(b, o, state.optimiser, model.parameters(), state.gradients, how.schedule, state.groups);
 }
 
-/// One optimiser step on a batch; its loss is left in `state.loss`. Allocates nothing once `state` is warm.
-template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce = local_gradients>
-void training_step(B& b, vit<B>& model, const token_batch& batch, const objective_batch<typename B::scalar>& facts,
-                   const Objective& what, const Optimiser& o, const step_options& how, training_state<B>& state,
-                   const Reduce& reduce = {}) {
+/// The gradient of the loss of a batch to `state.gradients` (=); the loss is left in `state.loss`.
+template <tensor_backend B, objective<B> Objective>
+void batch_gradient(B& b, const vit<B>& model, const token_batch& batch,
+                    const objective_batch<typename B::scalar>& facts, const Objective& what, training_state<B>& state) {
   using T = typename B::scalar;
   forward(b, model, batch, state.tape);
   loss(what, b, *std::as_const(state.tape.logits), facts, state.loss);
   state.gradients.resize(b, 1, model.parameters().size());
   b.fill(*state.gradients, T(0));
   backward(b, model, state.tape, *state.loss.dlogits, state.gradients.data(), state.dtokens);
+}
+
+/// One optimiser step on a batch; its loss is left in `state.loss`. Allocates nothing once `state` is warm.
+template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce = local_gradients>
+void training_step(B& b, vit<B>& model, const token_batch& batch, const objective_batch<typename B::scalar>& facts,
+                   const Objective& what, const Optimiser& o, const step_options& how, training_state<B>& state,
+                   const Reduce& reduce = {}) {
+  batch_gradient(b, model, batch, facts, what, state);
   update_parameters(b, model, o, reduce, how, state);
 }
 
@@ -91,6 +99,7 @@ inline constexpr std::uint64_t replay_stream = 0x7265706c6179;
 struct epoch_position {
   index epoch = 0, step = 0;
   double schedule = 1;  ///< what the learning rate is multiplied by
+  index piece = 0;      ///< of the step
 };
 
 /// What training did.
@@ -148,13 +157,15 @@ class new_pictures {
                 .seed = o.seed,
                 .epoch = static_cast<std::uint64_t>(at.epoch)},
                whole_);
+    if (part.empty()) return whole_;
     if (remembered > 0 && o.as_remembered) {
       o.as_remembered(samples_of(whole_, 0, remembered), texts, thinned_);
       append(thinned_, samples_of(whole_, remembered, whole_.samples()));
       return thinned_;
     }
     random_stream random = stream_of(o, at);
-    if (!chance(o, random)) return whole_;
+    if (!chance(o, random)) return whole_;  // for all pieces of a step alike, so that ranks wait less for each other
+    if (at.piece > 0) random = stream_of(o, at, at.piece);
     if (o.drop_rule == token_drop_rule::memory && o.as_remembered) {
       o.as_remembered(whole_, texts, thinned_);
     } else {
@@ -170,8 +181,8 @@ class new_pictures {
   }
 
  private:
-  static random_stream stream_of(const fit_options& o, const epoch_position& at) {
-    return random_stream(o.seed ^ 0x7468696e, static_cast<std::uint64_t>(at.step));
+  static random_stream stream_of(const fit_options& o, const epoch_position& at, index piece = 0) {
+    return random_stream(detail::seed_of_piece(o.seed ^ 0x7468696e, piece), static_cast<std::uint64_t>(at.step));
   }
   static bool chance(const fit_options& o, random_stream& random) {
     return o.token_drop > 0 && random.uniform() < o.token_drop_often;
@@ -207,17 +218,22 @@ class replay_batches {
     at.replay_cycle = sampler_.position().cycle_start, at.replay_cursor = sampler_.position().cursor;
   }
 
-  /// The next samples join the batch; returns their numbers in the memory.
-  std::span<const index> append_to(token_batch& batch, index step) {
-    drawn_ = sampler_.draw(count());
-    make_batch(*memory_, drawn_, config_.normalisation,
+  /// The numbers of the next step's samples in the memory, valid until the next call.
+  std::span<const index> draw() {
+    if (memory_ != nullptr) drawn_ = sampler_.draw(count());
+    return drawn_;
+  }
+
+  /// Samples of the memory join the batch of a step, or of one of its pieces.
+  void append_to(token_batch& batch, std::span<const index> samples, const epoch_position& at) {
+    if (samples.empty()) return;
+    make_batch(*memory_, samples, config_.normalisation,
                {.missing = options_.missing,
                 .flip = options_.augment_replay ? options_.flip : 0.0,
-                .seed = options_.seed,
-                .step = static_cast<std::uint64_t>(step)},
+                .seed = seed_of_piece(options_.seed, at.piece),
+                .step = static_cast<std::uint64_t>(at.step)},
                replayed_);
     append(batch, replayed_);
-    return drawn_;
   }
 
  private:
@@ -229,12 +245,25 @@ class replay_batches {
   token_batch replayed_;
 };
 
-/// The model as the task found it, for objectives that ask for its logits.
-template <tensor_backend B, class Model, class Tape>
-struct start_model {
-  std::optional<Model> model;
-  Tape tape;
-};
+/// The gradient of a step in pieces to `gradient` `[1, size]`. `piece(new, replayed, position)` leaves that of one
+/// piece there and returns its mean loss.
+template <tensor_backend B, class Piece>
+void sum_pieces(B& b, piece_sum<B>& sum, std::span<const index> part, std::span<const index> drawn, epoch_position at,
+                tensor<B>& gradient, index size, const Piece& piece) {
+  const auto all = static_cast<double>(part.size() + drawn.size());
+  for (at.piece = sum.first(); at.piece < sum.last(); ++at.piece) {
+    const auto some = piece_of(part, at.piece, sum.pieces()), replayed = piece_of(drawn, at.piece, sum.pieces());
+    double loss = 0;
+    if (some.empty() && replayed.empty()) {
+      gradient.resize(b, 1, size);
+      b.fill(*gradient, typename B::scalar(0));
+    } else {
+      loss = piece(some, replayed, at);
+    }
+    sum.add(b, gradient, loss, static_cast<double>(some.size() + replayed.size()) / all);
+  }
+  sum.finish(b, gradient);
+}
 
 template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce>
 fit_report fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples, const token_memory* memory,
@@ -256,37 +285,61 @@ fit_report fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples,
   recalled_logits recalled;
   vit_tape<B> start_tape;
   start_tape.keep = kept::logits;
+  piece_sum<B> sum(o);
+  objective_batch<T> facts;
   std::span<const float> weights;
-  const auto train = [&](std::span<const index> part, const epoch_position& at) {
+  const auto fill = [&](std::span<const index> part, std::span<const index> drawn, const epoch_position& at) -> auto& {
     const auto fresh = static_cast<index>(part.size());
-    const index alike = on_equal_footing(what, fresh, replay.count(), first_class, model.config().classes);
+    const index alike =
+        on_equal_footing(what, fresh, static_cast<index>(drawn.size()), first_class, model.config().classes);
     token_batch& batch = pictures.take(*samples.data, part, model.config(), o, at, nullptr, alike);
-    if (replay) {
-      const auto drawn = replay.append_to(batch, at.step);
-      if (keeps_logits) recalled.read(*memory, drawn);
-    }
+    replay.append_to(batch, drawn, at);
+    if (keeps_logits) recalled.read(*memory, drawn);
     balance_weights(batch.weights, batch.samples(), fresh);
-    objective_batch<T> facts{.targets = batch.targets,
-                             .weights = batch.weights,
-                             .fresh = fresh,
-                             .first_class = first_class,
-                             .stored_logits = recalled.values,
-                             .stored_classes = recalled.classes};
-    ops::repeat(b, (batch.tokens() << 20) + batch.samples(), [&] {
-      if (start) {
-        forward(b, *start, batch, start_tape);
-        facts.start_logits = (*std::as_const(start_tape.logits)).slice_cols(0, first_class);
-      }
-      training_step(b, model, batch, facts, what, optimiser, {o.clip, at.schedule}, state, reduce);
-    });
-    weights = batch.weights;
+    facts = {.targets = batch.targets,
+             .weights = batch.weights,
+             .fresh = fresh,
+             .first_class = first_class,
+             .stored_logits = recalled.values,
+             .stored_classes = recalled.classes};
+    return batch;
   };
-  return run_epochs(
-      samples.indices, o, name, checkpoint.position(), train, [&] { return mean_loss(b, state.loss, weights); },
-      [&](fit_position at) {
-        replay.mark(at);
-        checkpoint.after_step(b, model.parameters(), state.optimiser, at);
+  const auto ask_start = [&](const token_batch& batch) {
+    if (!start) return;
+    forward(b, *start, batch, start_tape);
+    facts.start_logits = (*std::as_const(start_tape.logits)).slice_cols(0, first_class);
+  };
+  const auto train = [&](std::span<const index> part, const epoch_position& at) {
+    const auto drawn = replay.draw();
+    if (sum.whole()) {
+      const token_batch& batch = fill(part, drawn, at);
+      ops::repeat(b, (batch.tokens() << 20) + batch.samples(), [&] {
+        ask_start(batch);
+        training_step(b, model, batch, facts, what, optimiser, {o.clip, at.schedule}, state, reduce);
       });
+      weights = batch.weights;
+      return;
+    }
+    sum_pieces(b, sum, part, drawn, at, state.gradients, model.parameters().size(),
+               [&](std::span<const index> some, std::span<const index> some_drawn, const epoch_position& here) {
+                 const token_batch& batch = fill(some, some_drawn, here);
+                 ask_start(batch);
+                 batch_gradient(b, model, batch, facts, what, state);
+                 return mean_loss(b, state.loss, batch.weights);
+               });
+    update_parameters(b, model, optimiser, reduce, {o.clip, at.schedule}, state);
+  };
+  return or_leave(o.ranks, [&] {
+    const fit_report report = run_epochs(
+        samples.indices, o, name, checkpoint.position(), train,
+        [&] { return sum.whole() ? mean_loss(b, state.loss, weights) : sum.loss(); },
+        [&](fit_position at) {
+          replay.mark(at);
+          checkpoint.after_step(b, model.parameters(), state.optimiser, at);
+        });
+    check_same_model(b, o.ranks, model.parameters());
+    return report;
+  });
 }
 
 }  // namespace detail
@@ -300,14 +353,13 @@ template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser
           class Reduce = local_gradients>
 fit_report fit(B& b, vit<B>& model, const task& t, const token_memory& memory, const fit_options& options = {},
                const Objective& what = {}, const Optimiser& optimiser = {}, const Reduce& reduce = {}) {
-  check(options);
-  fit_options o = options;
-  o.seed = seed_of_task(options.seed, t.number);
+  const fit_options given = settled(options);
+  fit_options o = given;
+  o.seed = seed_of_task(given.seed, t.number);
   const sample_view<dataset> samples = t.train();
   check_pictures(*samples.data, model.config());
-  detail::fit_checkpoint checkpoint(o.checkpoint, [&] {
-    return detail::training_facts(b, model, samples, &memory, t.number, options, what, optimiser);
-  });
+  detail::fit_checkpoint checkpoint(
+      o, [&] { return detail::training_facts(b, model, samples, &memory, t.number, given, what, optimiser); });
   const auto known = static_cast<index>(model.config().class_names.size());  // rows of these have learnt something
   const index first = first_new_class(t, known, memory);
   std::optional<vit<B>> start;
@@ -328,18 +380,17 @@ template <tensor_backend B, objective<B> Objective = ace, optimiser<B> Optimiser
           class Reduce = local_gradients>
 fit_report fit(B& b, vit<B>& model, const sample_view<dataset>& samples, const fit_options& options = {},
                const Objective& what = {}, const Optimiser& optimiser = {}, const Reduce& reduce = {}) {
-  check(options);
+  const fit_options o = settled(options);
   const dataset& data = *samples.data;
   data.check("fit");
   check_pictures(data, model.config());
-  detail::fit_checkpoint checkpoint(options.checkpoint, [&] {
-    return detail::training_facts(b, model, samples, nullptr, 0, options, what, optimiser);
-  });
+  detail::fit_checkpoint checkpoint(
+      o, [&] { return detail::training_facts(b, model, samples, nullptr, 0, o, what, optimiser); });
   if (model.config().classes < data.classes() || model.config().class_names.empty()) {
     if (model.config().classes != data.classes()) model.replace_head(b, data.classes());
     model.set_class_names(data.class_names);
   }
-  return detail::fit_samples(b, model, samples, nullptr, 0, options, what, optimiser, reduce, {}, checkpoint, "fit");
+  return detail::fit_samples(b, model, samples, nullptr, 0, o, what, optimiser, reduce, {}, checkpoint, "fit");
 }
 
 }  // namespace core_tokensets

@@ -6,6 +6,7 @@
 #include <functional>
 #include <stdexcept>
 
+#include "core_tokensets/core/communicator.hpp"
 #include "core_tokensets/core/options.hpp"
 #include "core_tokensets/core/progress.hpp"
 #include "core_tokensets/data/augment.hpp"
@@ -64,6 +65,10 @@ struct fit_options {
   progress_callback on_progress = {};
   remembered_form as_remembered = {};  ///< for `drop_rule` memory and equal footing; a learner sets it
   checkpoint_options checkpoint = {};  ///< results do not depend on it
+  /// Programs that train together, all with the same data and options (docs/ranks.md); results do not depend on how
+  /// many share the pieces.
+  team ranks = {};
+  index pieces = 0;  ///< of a step, each a batch of its own: a power of two; 0: as many as there are ranks
 
   template <class Self, class V>
   static void options(Self& self, const V& visit) {
@@ -84,6 +89,7 @@ struct fit_options {
     visit("flip", self.flip);
     visit("augment_replay", self.augment_replay);
     visit("seed", self.seed);
+    visit("pieces", self.pieces);
   }
 };
 
@@ -108,6 +114,17 @@ inline void check(const fit_options& o) {
   share("token_drop_often", o.token_drop_often, 1);
   share("flip", o.flip, 1);
   require(o.checkpoint.seconds >= 0, "fit: checkpoint.seconds ", o.checkpoint.seconds, ", expected at least 0");
+  const index ranks = o.ranks.size(), pieces = o.pieces == 0 ? ranks : o.pieces;
+  require(pieces > 0 && (pieces & (pieces - 1)) == 0, "fit: ", pieces, " pieces, expected a power of two",
+          o.pieces == 0 ? "; there are as many ranks" : "");
+  require(pieces % ranks == 0, "fit: ", ranks, " ranks cannot share ", pieces, " pieces evenly");
+}
+
+/// The options with the number of pieces that they stand for. `Error`: see `check`.
+inline fit_options settled(fit_options o) {
+  check(o);
+  if (o.pieces == 0) o.pieces = o.ranks.size();
+  return o;
 }
 
 /// The seed of everything random in task t.

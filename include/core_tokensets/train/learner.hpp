@@ -2,6 +2,7 @@
 // A model that keeps learning: it holds the model, the memory and how both are used, learns one task after the other
 // within a budget of bytes, predicts, and can be saved at any task and gone on with to the same bits.
 
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -59,7 +60,7 @@ class continual_learner {
         optimiser_(std::move(by)),
         memory_(
             detail::memory_for(strategy_, objective_, image_config(model_).grid, detail::model_kind<Model>::texts)) {
-    check(o_.fit);
+    o_.fit = settled(std::move(o_.fit));
   }
 
   B& backend() const { return b_; }
@@ -130,7 +131,8 @@ class continual_learner {
     return learn(whole_task(std::move(data), name));
   }
 
-  /// How well it does on some samples; pictures of classes that it never learnt count as wrong.
+  /// How well it does on some samples; pictures of classes that it never learnt count as wrong. Of several ranks all
+  /// ask together, and share the work.
   evaluation evaluate(const sample_view<data_type>& samples) const requires(!detail::model_kind<Model>::texts) {
     std::vector<std::int32_t> labels;
     const auto numbers = detail::numbers_by_name(samples.data->class_names, model_.config().class_names);
@@ -174,17 +176,12 @@ class continual_learner {
   }
 
   /// Writes model, memory and settings into a folder, which is made. Whenever the program dies, what was saved last is
-  /// there whole. `notes` travel along.
+  /// there whole. `notes` travel along. Of several ranks the first writes, and the others wait for it.
   void save(const std::filesystem::path& folder, const json& notes = json::object()) const {
-    learner_files files(folder, done_);
-    files.add("model", to_file(b_, model_));
-    files.add_memory(memory_);
-    if constexpr (requires { save_state(strategy_); }) files.add("strategy", save_state(strategy_));
-    files.finish(json{{"tasks", done_},
-                      {"settings", settings()},
-                      {"sources", sources_},
-                      {"seen_bytes", seen_bytes_},
-                      {"notes", notes}});
+    detail::or_leave(o_.fit.ranks, [&] {
+      if (o_.fit.ranks.leads()) write_files(folder, notes);
+      o_.fit.ranks.wait("waiting for the learner to be saved");
+    });
     remove_checkpoint();
   }
 
@@ -247,7 +244,39 @@ class continual_learner {
     };
     return f;
   }
+  void write_files(const std::filesystem::path& folder, const json& notes) const {
+    learner_files files(folder, done_);
+    files.add("model", to_file(b_, model_));
+    files.add_memory(memory_);
+    if constexpr (requires { save_state(strategy_); }) files.add("strategy", save_state(strategy_));
+    files.finish(json{{"tasks", done_},
+                      {"settings", settings()},
+                      {"sources", sources_},
+                      {"seen_bytes", seen_bytes_},
+                      {"notes", notes}});
+  }
+  /// Ranks score whole batches each, so that the numbers are those of one; a single batch is scored by all.
   std::vector<double> scores(const sample_view<data_type>& samples) const {
+    constexpr index batch = 128;
+    const team& ranks = o_.fit.ranks;
+    const index batches = (samples.n() + batch - 1) / batch;
+    if (ranks.alone() || batches < 2) return own_scores(samples);
+    const auto from = [&](index rank) { return std::min(samples.n(), batches * rank / ranks.size() * batch); };
+    const auto mine = std::span(samples.indices)
+                          .subspan(static_cast<std::size_t>(from(ranks.rank())),
+                                   static_cast<std::size_t>(from(ranks.rank() + 1) - from(ranks.rank())));
+    return detail::or_leave(ranks, [&] {
+      std::vector<double> own, all;
+      if (!mine.empty()) own = own_scores(sample_view<data_type>(*samples.data, {mine.begin(), mine.end()}));
+      for (const auto& part : ranks.all_gather(std::as_bytes(std::span(own)), "gathering scores")) {
+        const auto begin = all.size();
+        all.resize(begin + part.size() / sizeof(double));
+        if (!part.empty()) std::memcpy(all.data() + begin, part.data(), part.size());
+      }
+      return all;
+    });
+  }
+  std::vector<double> own_scores(const sample_view<data_type>& samples) const {
     if constexpr (requires { class_scores(b_, strategy_, model_, samples); }) {
       return class_scores(b_, strategy_, model_, samples);
     } else {

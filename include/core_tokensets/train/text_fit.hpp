@@ -19,12 +19,12 @@ struct text_training_state {
   std::vector<parameter_group> groups;
 };
 
-/// One optimiser step: the loss is the mean over the texts of weight times the mean over the answer's tokens. The first
-/// `fresh` texts are new.
-template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce = local_gradients>
-void training_step(B& b, image_text_model<B>& model, const token_batch& images, const text_batch& texts, index fresh,
-                   const_view<typename B::scalar> start_logits, const Objective& what, const Optimiser& o,
-                   const step_options& how, text_training_state<B>& state, const Reduce& reduce = {}) {
+/// The gradient of the loss of a batch to `state.gradients` (=); the loss is left in `state.loss`, the mean over the
+/// texts of weight times the mean over the answer's tokens. The first `fresh` texts are new.
+template <tensor_backend B, objective<B> Objective>
+void batch_gradient(B& b, const image_text_model<B>& model, const token_batch& images, const text_batch& texts,
+                    index fresh, const_view<typename B::scalar> start_logits, const Objective& what,
+                    text_training_state<B>& state) {
   using T = typename B::scalar;
   forward(b, model, images, texts, state.tape);
   const text_plan<B>& plan = state.tape.text;
@@ -37,6 +37,14 @@ void training_step(B& b, image_text_model<B>& model, const token_batch& images, 
   state.gradients.resize(b, 1, model.parameters().size());
   b.fill(*state.gradients, T(0));
   backward<B, T>(b, model, state.tape, *std::as_const(state.loss.dlogits), state.gradients.data(), state.streams);
+}
+
+/// One optimiser step on a batch.
+template <tensor_backend B, objective<B> Objective, optimiser<B> Optimiser, class Reduce = local_gradients>
+void training_step(B& b, image_text_model<B>& model, const token_batch& images, const text_batch& texts, index fresh,
+                   const_view<typename B::scalar> start_logits, const Objective& what, const Optimiser& o,
+                   const step_options& how, text_training_state<B>& state, const Reduce& reduce = {}) {
+  batch_gradient(b, model, images, texts, fresh, start_logits, what, state);
   update_parameters(b, model, o, reduce, how, state);
 }
 
@@ -70,15 +78,14 @@ fit_report fit(B& b, image_text_model<B>& model, const text_task& t, const token
                const fit_options& options = {}, const Objective& what = {}, const Optimiser& optimiser = {},
                const Reduce& reduce = {}) {
   using T = typename B::scalar;
-  check(options);
+  const fit_options given = settled(options);
   require(stored_logits(what) == 0, "fit: texts have logits for each token, which a memory does not keep");
-  fit_options o = options;
-  o.seed = seed_of_task(options.seed, t.number);
+  fit_options o = given;
+  o.seed = seed_of_task(given.seed, t.number);
   o.augment_replay = false;
   const visual_text& data = t.data->train;
-  detail::fit_checkpoint checkpoint(o.checkpoint, [&] {
-    return detail::training_facts(b, model, t.train(), &memory, t.number, options, what, optimiser);
-  });
+  detail::fit_checkpoint checkpoint(
+      o, [&] { return detail::training_facts(b, model, t.train(), &memory, t.number, given, what, optimiser); });
   text_training_state<B> state;
   state.optimiser.reset(b, model.layout().parameters);
   if (o.backbone_rate != 1) {
@@ -97,12 +104,15 @@ fit_report fit(B& b, image_text_model<B>& model, const text_task& t, const token
   new_pictures pictures;
   text_batch texts, texts_of_alike;
   const bool as_remembered = o.drop_rule == token_drop_rule::memory && o.as_remembered;
-  const auto train = [&](std::span<const index> part, const epoch_position& at) {
+  detail::piece_sum<B> sum(o);
+  index fresh = 0;
+  view<const T> start_logits;
+  const auto fill = [&](std::span<const index> part, std::span<const index> drawn, const epoch_position& at) -> auto& {
     const index most_texts = as_remembered && new_pictures::thins(o, at) ? 1 : o.texts_per_picture;
-    random_stream random(o.seed ^ 0x7465787473, static_cast<std::uint64_t>(at.step));
+    random_stream random(detail::seed_of_piece(o.seed ^ 0x7465787473, at.piece), static_cast<std::uint64_t>(at.step));
     // On equal footing as many new pictures look as remembered as are replayed of each earlier task.
-    const index alike = o.as_remembered ? on_equal_footing(what, static_cast<index>(part.size()), replay.count(),
-                                                           t.number, t.number + 1)
+    const index alike = o.as_remembered ? on_equal_footing(what, static_cast<index>(part.size()),
+                                                           static_cast<index>(drawn.size()), t.number, t.number + 1)
                                         : 0;
     texts.clear();
     for (const index picture : part) {
@@ -113,26 +123,47 @@ fit_report fit(B& b, image_text_model<B>& model, const text_task& t, const token
                      tokenizer::end_token);
       }
     }
-    const index fresh = texts.texts();
+    fresh = texts.texts();
     if (alike > 0) texts_of_alike = texts_of_first(texts, alike);
     token_batch& batch =
         pictures.take(data.images, part, model.config().image, o, at, alike > 0 ? &texts_of_alike : &texts, alike);
-    if (replay) detail::append_stored_texts(memory, replay.append_to(batch, at.step), words, texts);
+    replay.append_to(batch, drawn, at);
+    if (replay) detail::append_stored_texts(memory, drawn, words, texts);
     detail::balance_weights(texts.weights, texts.texts(), fresh);
-    view<const T> start_logits;
     if (start) {
       forward(b, *start, batch, texts, start_tape);
       start_logits = *std::as_const(start_tape.logits);
     }
-    training_step(b, model, batch, texts, fresh, start_logits, what, optimiser, {o.clip, at.schedule}, state, reduce);
+    return batch;
   };
-  return run_epochs(
-      by_picture.pictures(), o, t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name,
-      checkpoint.position(), train, [&] { return mean_loss(b, state.loss, state.tape.text.weights); },
-      [&](fit_position at) {
-        replay.mark(at);
-        checkpoint.after_step(b, model.parameters(), state.optimiser, at);
-      });
+  const auto loss_of_batch = [&] { return mean_loss(b, state.loss, state.tape.text.weights); };
+  const auto train = [&](std::span<const index> part, const epoch_position& at) {
+    const auto drawn = replay.draw();
+    if (sum.whole()) {
+      const token_batch& batch = fill(part, drawn, at);
+      training_step(b, model, batch, texts, fresh, start_logits, what, optimiser, {o.clip, at.schedule}, state, reduce);
+      return;
+    }
+    detail::sum_pieces(b, sum, part, drawn, at, state.gradients, model.parameters().size(),
+                       [&](std::span<const index> some, std::span<const index> replayed, const epoch_position& here) {
+                         const token_batch& batch = fill(some, replayed, here);
+                         batch_gradient(b, model, batch, texts, fresh, start_logits, what, state);
+                         return loss_of_batch();
+                       });
+    update_parameters(b, model, optimiser, reduce, {o.clip, at.schedule}, state);
+  };
+  const std::string name = t.of > 1 ? "task " + std::to_string(t.number + 1) + "/" + std::to_string(t.of) : t.name;
+  return detail::or_leave(o.ranks, [&] {
+    const fit_report report = run_epochs(
+        by_picture.pictures(), o, name, checkpoint.position(), train,
+        [&] { return sum.whole() ? loss_of_batch() : sum.loss(); },
+        [&](fit_position at) {
+          replay.mark(at);
+          checkpoint.after_step(b, model.parameters(), state.optimiser, at);
+        });
+    detail::check_same_model(b, o.ranks, model.parameters());
+    return report;
+  });
 }
 
 }  // namespace core_tokensets

@@ -21,7 +21,7 @@ class any_selector {
 
   any_selector() : any_selector(grad_match{}) {}
   template <class M>
-  requires(!std::same_as<M, any_selector>) any_selector(M method)
+  requires(!std::same_as<M, any_selector>) explicit any_selector(M method)
       : text_(text_of(method)),
         choose_([method](std::span<const std::int32_t> labels, index classes, index k,
                          const std::function<evidence()>& gather) {

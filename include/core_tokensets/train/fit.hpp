@@ -296,12 +296,12 @@ fit_report fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples,
     replay.append_to(batch, drawn, at);
     if (keeps_logits) recalled.read(*memory, drawn);
     balance_weights(batch.weights, batch.samples(), fresh);
-    facts = {.targets = batch.targets,
-             .weights = batch.weights,
-             .fresh = fresh,
-             .first_class = first_class,
-             .stored_logits = recalled.values,
-             .stored_classes = recalled.classes};
+    facts = objective_batch<T>{.targets = batch.targets,
+                               .weights = batch.weights,
+                               .fresh = fresh,
+                               .first_class = first_class,
+                               .stored_logits = recalled.values,
+                               .stored_classes = recalled.classes};
     return batch;
   };
   const auto ask_start = [&](const token_batch& batch) {

@@ -5,6 +5,7 @@ if(TARGET core_tokensets::mpi)
 endif()
 set(MPI_CXX_SKIP_MPICXX ON)  # the interface of C
 find_package(MPI QUIET COMPONENTS CXX)
+unset(MPI_CXX_SKIP_MPICXX)
 if(MPI_CXX_FOUND)
   add_library(core_tokensets_mpi INTERFACE IMPORTED GLOBAL)
   add_library(core_tokensets::mpi ALIAS core_tokensets_mpi)

@@ -34,7 +34,12 @@ cts::dtype type_named(std::string text) {
 /// The model as our own file. It is read in double, so that nothing but the type that is asked for rounds its numbers.
 cts::tensor_file our_file(cts::tensor_file file, const convert_arguments& a) {
   cts::eigen_backend<double> b(1);
-  if (file.metadata.contains("kind")) return to_file(b, cts::load_image_text(b, file));
+  if (file.metadata.contains("kind")) {
+    const auto model = cts::load_image_text(b, file);
+    const auto have = model.config().image.heads;
+    cts::require(a.heads == 0 || a.heads == have, "--heads ", a.heads, ": the model has ", have);
+    return to_file(b, model);
+  }
   cts::vit_hints hints;
   if (a.heads > 0) hints.heads = a.heads;
   const auto weights = cts::read_vit(std::move(file), hints);
@@ -59,7 +64,8 @@ void convert(const convert_arguments& a) {
 
 void add_convert(CLI::App& app) {
   auto a = std::make_shared<convert_arguments>();
-  auto* command = app.add_subcommand("convert", "a model of anyone's as one file of ours, in any type of numbers");
+  auto* command =
+      app.add_subcommand("convert", "a model of anyone's, with its head, as one file of ours, in any type of numbers");
   command->option_defaults()->always_capture_default();
   command->add_option("--weights", a->weights, "model as safetensors, or its folder as it was downloaded")->required();
   command->add_option("--out", a->out, "file that is written; it tells heads, normalisation and classes")->required();

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "ranks.hpp"
+
 namespace cts_command {
 
 namespace {
@@ -52,15 +54,19 @@ int interruption::asked() { return asked_by; }
 
 std::string command_that_goes_on(int argc, const char* const* argv) {
   std::string all;
-  bool resumes = false;
+  bool resumes = false, pieces = false;
   const bool sequence = argc > 1 && std::string_view(argv[1]) == "sequence";
   for (int i = 0; i < argc; ++i) {
     const std::string_view word = argv[i];
     if (sequence && word == "--overwrite") continue;
     resumes = resumes || word == "--resume";
+    pieces = pieces || word.starts_with("--pieces");
     all += (all.empty() ? "" : " ") + quoted(word);
   }
-  return sequence && !resumes ? all + " --resume" : all;
+  if (!sequence) return all;
+  const std::string ranks = std::to_string(started_ranks());
+  if (started_ranks() > 1) all = "mpirun -n " + ranks + " " + all + (pieces ? "" : " --pieces " + ranks);
+  return resumes ? all : all + " --resume";
 }
 
 void end_by(int signal) {

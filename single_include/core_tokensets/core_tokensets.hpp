@@ -10915,6 +10915,7 @@ void judge(const M& method, measured_answers<B>& m, const judge_options& o, answ
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -11036,11 +11037,23 @@ class team {
     }
   };
 
+  /// `Error` unless all ranks make the same call, since each would take what another one sends for its own.
+  void agree(const char* doing) const {
+    const std::string_view own = doing;
+    const auto all = calls_->gather(std::as_bytes(std::span(own)));
+    for (std::size_t r = 0; r < all.size(); ++r) {
+      const std::string_view other(reinterpret_cast<const char*>(all[r].data()), all[r].size());
+      require(!other.empty(), "rank ", r, " has ended");
+      require(other == own, "rank ", r, " is ", other, ": all ranks must make the same calls in the same order");
+    }
+  }
   template <class Call>
   void telling(const char* doing, const Call& call) const {
     try {
+      agree(doing);
       call();
     } catch (const Error& e) {
+      if (calls_->leave) calls_->leave(e.what());
       fail("rank ", rank(), " of ", size(), ": ", e.what(), ", noticed while ", doing);
     }
   }
@@ -16244,6 +16257,19 @@ struct bfloat16 {
     const bool nan = (all & 0x7fffffffu) > 0x7f800000u;
     bits = static_cast<std::uint16_t>(nan ? (all >> 16) | 0x40u : (all + 0x7fffu + ((all >> 16) & 1u)) >> 16);
   }
+  /// The nearest to a double, ties to even: rounded once, since a float in between that is rounded to odd keeps what
+  /// decides (Boldo & Melquiond 2008).
+  static constexpr bfloat16 nearest(double x) {
+    float near = static_cast<float>(x);
+    auto bits = std::bit_cast<std::uint32_t>(near);
+    const bool finite = (bits & 0x7f800000u) != 0x7f800000u, above = static_cast<double>(near) > x;
+    if (finite && static_cast<double>(near) != x && (bits & 1u) == 0) {
+      // The neighbour on the other side of x is odd.
+      bits += above == (x > 0) ? -1 : 1;
+      near = std::bit_cast<float>(bits);
+    }
+    return bfloat16(near);
+  }
   static constexpr bfloat16 from_bits(std::uint16_t b) {
     bfloat16 h;
     h.bits = b;
@@ -16382,7 +16408,7 @@ constexpr To convert(From value) {
   if constexpr (std::is_same_v<To, half>) {
     return half(static_cast<double>(value));
   } else if constexpr (std::is_same_v<To, bfloat16>) {
-    return bfloat16(static_cast<float>(value));
+    return bfloat16::nearest(static_cast<double>(value));
   } else if constexpr (std::is_floating_point_v<To>) {
     return static_cast<To>(value);
   } else {
@@ -21984,6 +22010,11 @@ inline void add_parts_without_names(const tensor_file& file, std::vector<weight_
   if (tall > 0 && wide > 0 && tall != wide)
     add("oblong patches", std::to_string(tall) + "x" + std::to_string(wide) + ", expected square ones",
         part_fate::refused, "patch_embed.proj.weight");
+  if (const std::string q = "blocks.0.attn.q_norm.", k = "blocks.0.attn.k_norm.";
+      file.contains(q + "weight") != file.contains(k + "weight") ||
+      (file.contains(q + "weight") && !(file.contains(q + "bias") && file.contains(k + "bias"))))
+    add("norms of queries and keys of another kind", "RMS norms, or of one of the two", part_fate::refused,
+        file.contains(q + "weight") ? "blocks.0.attn.q_norm.weight" : "blocks.0.attn.k_norm.weight");
   if (!file.contains("cls_token") && file.contains("pos_embed"))
     add("no class token", std::string(about_mean), part_fate::refused, "");
   const index read = extent(file, "head.weight", 1), dim = extent(file, "patch_embed.proj.weight", 0);
@@ -22303,8 +22334,8 @@ inline vit_config config_of(const vit_survey& s, const grid_extent& stored, cons
   c.mlp_ratio = static_cast<double>(s.hidden) / static_cast<double>(s.dim);
   c.qkv_bias = own.contains("blocks.0.attn.qkv.bias"), c.norm_pre = own.contains("norm_pre.weight");
   c.qk_norm = own.contains("blocks.0.attn.q_norm.weight");
-  c.layer_norm_eps =
-      config_number(own, "layernorm_eps", config_number(own, "layer_norm_eps", s.weights.layer_norm_eps, 0, 1), 0, 1);
+  const double usual = c.norm_pre ? 1e-5 : s.weights.layer_norm_eps;  // as CLIP has it
+  c.layer_norm_eps = config_number(own, "layernorm_eps", config_number(own, "layer_norm_eps", usual, 0, 1), 0, 1);
   c.normalisation = read_normalisation(own, s.channels);
   const index classes = classes_of(s, hints.new_head.has_value());
   c.classes = classes > 0 ? classes : *hints.new_head;
@@ -22848,7 +22879,8 @@ inline tensor_file stored_as(dtype type, tensor_file file) {
     const auto before = array.as<double>(), after = rounded.as<double>();
     for (std::size_t i = 0; i < before.size(); ++i) {
       require(std::isfinite(after[i]) || !std::isfinite(before[i]), file.path, ": '", name, "' holds ", before[i],
-              ", which ", dtype_name(type), " cannot; BF16 can");
+              ", which ", dtype_name(type), " cannot",
+              type == dtype::f16 && std::abs(before[i]) < 3e38 ? "; BF16 can" : "");
     }
     array = std::move(rounded);
   }
@@ -23030,6 +23062,12 @@ inline void read_timm(neighbour& n, index dim) {
   // Before version 0.9 what is in `pretrained_cfg` now stood beside the architecture.
   const json* inner = given(c, "pretrained_cfg");
   const json& trained = inner != nullptr && inner->is_object() ? *inner : c;
+  // timm has weights of these under architectures with GELU, although they learnt with another function.
+  const json* tag = given(trained, "tag");
+  const std::string of = tag != nullptr && tag->is_string() ? tag->text() : "";
+  if (c.at("architecture").text().find("_clip_") != std::string::npos &&
+      (of.starts_with("openai") || of.starts_with("laion400m") || of.starts_with("dfn") || of.starts_with("metaclip")))
+    n.put("activation", "tag", "quick_gelu");
   if (given(trained, "mean") != nullptr && given(trained, "std") != nullptr) {
     n.put("mean", "mean", channel_numbers(n, trained, "mean"));
     n.put("std", "std", channel_numbers(n, trained, "std"));
@@ -26482,6 +26520,12 @@ struct greedi {
   }
 };
 
+/// `Error`: no shard.
+template <class Select>
+void check(const greedi<Select>& method) {
+  require(method.shards > 0, "greedi: shards ", method.shards, ", expected at least 1");
+}
+
 namespace detail {
 
 /// Samples of each shard, rising: those of a class are dealt to the shards in turn, and no shard begins with all
@@ -26515,11 +26559,12 @@ selection_result choose_among(const Select& select_by, const evidence& e, index 
 template <class Select>
 selection_result select(const greedi<Select>& method, const evidence& e, index k) {
   check_budget(e, k);
-  require(method.shards > 0, "greedi: ", method.shards, " shards, expected at least 1");
-  const auto shards = detail::shards_of(e, method.shards);
+  check(method);
+  const index count = std::min(method.shards, e.samples);  // more would be empty
+  const auto shards = detail::shards_of(e, count);
   const index ranks = method.ranks.size(), rank = method.ranks.rank();
   std::vector<index> own, all;
-  for (index s = method.shards * rank / ranks; s < method.shards * (rank + 1) / ranks; ++s) {
+  for (index s = count * rank / ranks; s < count * (rank + 1) / ranks; ++s) {
     const auto& shard = shards[static_cast<std::size_t>(s)];
     if (shard.empty()) continue;
     const auto some =
@@ -26613,7 +26658,7 @@ class any_selector {
 
   any_selector() : any_selector(grad_match{}) {}
   template <class M>
-  requires(!std::same_as<M, any_selector>) any_selector(M method)
+  requires(!std::same_as<M, any_selector>) explicit any_selector(M method)
       : text_(text_of(method)),
         choose_([method](std::span<const std::int32_t> labels, index classes, index k,
                          const std::function<evidence()>& gather) {
@@ -26654,6 +26699,7 @@ inline any_selector named_selector(std::string_view text, const team& ranks = {}
   any_selector found;
   choose_by_name(selectors{}, text, "selection", [&](auto m) {
     if constexpr (requires { m.ranks = ranks; }) m.ranks = ranks;
+    if constexpr (requires { check(m); }) check(m);
     found = any_selector(m);
   });
   return found;
@@ -28700,7 +28746,13 @@ class fit_checkpoint {
     facts_ = json{{"library", library_version}, {"about", o_.about}};
     facts_.update(depends_on());
     check_same_on_all(ranks_, facts_);
-    if (!o_.file.empty() && std::filesystem::exists(o_.file)) read();
+    try {
+      if (!o_.file.empty() && std::filesystem::exists(o_.file)) read();
+    } catch (const std::exception& e) {
+      ranks_.leave(e.what());
+      throw;
+    }
+    check_same_start();
   }
 
   /// True if the training goes on from a file.
@@ -28747,6 +28799,16 @@ class fit_checkpoint {
   }
 
  private:
+  /// `Error` on all ranks unless all go on from the same file, or none from any.
+  void check_same_start() const {
+    if (ranks_.alone()) return;
+    const std::string own = found_ ? found_->metadata.at("checksum") : "";
+    const auto all = ranks_.all_gather(std::as_bytes(std::span(own)), "comparing where training begins");
+    for (std::size_t r = 1; r < all.size(); ++r) {
+      require(all[r] == all[0], "fit: ranks 0 and ", r,
+              " do not go on from the same interrupted training; all must see ", o_.file.string());
+    }
+  }
   static constexpr const char *kind = "core_tokensets.interrupted_training", *version = "1";
 
   /// Over all that the file holds but itself.
@@ -29412,11 +29474,10 @@ class piece_sum {
   /// The loss of the step: the mean over all of its samples.
   double loss() const { return loss_; }
 
-  /// Adds the next piece of this rank: its gradient, which is used up, and loss, which count as `share` of the step.
-  /// What is in `gradient` after the last one is the sum.
-  void add(B& b, tensor<B>& gradient, double loss, double share) {
-    b.map(fn::scale<T>{T(share)}, *gradient);
-    loss_ = loss * share;
+  /// Adds the next piece of this rank: its gradient, which is used up, and its loss. What is in `gradient` after the
+  /// last one is the sum.
+  void add(B& b, tensor<B>& gradient, double loss) {
+    loss_ = loss;
     std::size_t level = 0;
     for (index before = added_; before % 2 == 1; before /= 2, ++level) {
       b.map(fn::add{}, *gradient, *std::as_const(levels_[level].gradient));
@@ -29627,21 +29688,26 @@ void training_step(B& b, vit<B>& model, const token_batch& batch, const objectiv
   update_parameters(b, model, o, reduce, how, state);
 }
 
+/// What share of the new and of the replayed samples of a step a piece of it has.
+struct step_share {
+  double fresh = 1, replayed = 1;
+};
+
 namespace detail {
 
 /// Gives new samples, followed by replayed ones, weights that make their mean loss the mean over the new ones plus the
-/// weighted mean over the replayed ones.
-inline void balance_weights(std::vector<float>& weights, index samples, index fresh) {
+/// weighted mean over the replayed ones; of a piece of a step its share of both.
+inline void balance_weights(std::vector<float>& weights, index samples, index fresh, const step_share& share = {}) {
   weights.resize(static_cast<std::size_t>(samples), 1.0f);
-  const auto spread = [&](index begin, index end) {
+  const auto spread = [&](index begin, index end, double of_step) {
     double total = 0;
     for (index s = begin; s < end; ++s) total += double(weights[static_cast<std::size_t>(s)]);
     if (!(total > 0)) return;
-    const auto factor = static_cast<float>(static_cast<double>(samples) / total);
+    const auto factor = static_cast<float>(of_step * static_cast<double>(samples) / total);
     for (index s = begin; s < end; ++s) weights[static_cast<std::size_t>(s)] *= factor;
   };
-  spread(0, fresh);
-  spread(fresh, samples);
+  spread(0, fresh, share.fresh);
+  spread(fresh, samples, share.replayed);
 }
 
 }  // namespace detail
@@ -29654,6 +29720,7 @@ struct epoch_position {
   index epoch = 0, step = 0;
   double schedule = 1;  ///< what the learning rate is multiplied by
   index piece = 0;      ///< of the step
+  step_share share = {};
 };
 
 /// What training did.
@@ -29800,13 +29867,16 @@ class replay_batches {
 };
 
 /// The gradient of a step in pieces to `gradient` `[1, size]`. `piece(new, replayed, position)` leaves that of one
-/// piece there and returns its mean loss.
+/// piece there, of the loss that has its share of the step's, and returns that loss.
 template <tensor_backend B, class Piece>
 void sum_pieces(B& b, piece_sum<B>& sum, std::span<const index> part, std::span<const index> drawn, epoch_position at,
                 tensor<B>& gradient, index size, const Piece& piece) {
-  const auto all = static_cast<double>(part.size() + drawn.size());
+  const auto share_of = [](std::span<const index> some, std::span<const index> all) {
+    return all.empty() ? 0.0 : static_cast<double>(some.size()) / static_cast<double>(all.size());
+  };
   for (at.piece = sum.first(); at.piece < sum.last(); ++at.piece) {
     const auto some = piece_of(part, at.piece, sum.pieces()), replayed = piece_of(drawn, at.piece, sum.pieces());
+    at.share = {share_of(some, part), share_of(replayed, drawn)};
     double loss = 0;
     if (some.empty() && replayed.empty()) {
       gradient.resize(b, 1, size);
@@ -29814,7 +29884,7 @@ void sum_pieces(B& b, piece_sum<B>& sum, std::span<const index> part, std::span<
     } else {
       loss = piece(some, replayed, at);
     }
-    sum.add(b, gradient, loss, static_cast<double>(some.size() + replayed.size()) / all);
+    sum.add(b, gradient, loss);
   }
   sum.finish(b, gradient);
 }
@@ -29849,13 +29919,13 @@ fit_report fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples,
     token_batch& batch = pictures.take(*samples.data, part, model.config(), o, at, nullptr, alike);
     replay.append_to(batch, drawn, at);
     if (keeps_logits) recalled.read(*memory, drawn);
-    balance_weights(batch.weights, batch.samples(), fresh);
-    facts = {.targets = batch.targets,
-             .weights = batch.weights,
-             .fresh = fresh,
-             .first_class = first_class,
-             .stored_logits = recalled.values,
-             .stored_classes = recalled.classes};
+    balance_weights(batch.weights, batch.samples(), fresh, at.share);
+    facts = objective_batch<T>{.targets = batch.targets,
+                               .weights = batch.weights,
+                               .fresh = fresh,
+                               .first_class = first_class,
+                               .stored_logits = recalled.values,
+                               .stored_classes = recalled.classes};
     return batch;
   };
   const auto ask_start = [&](const token_batch& batch) {
@@ -30640,7 +30710,7 @@ fit_report fit(B& b, image_text_model<B>& model, const text_task& t, const token
         pictures.take(data.images, part, model.config().image, o, at, alike > 0 ? &texts_of_alike : &texts, alike);
     replay.append_to(batch, drawn, at);
     if (replay) detail::append_stored_texts(memory, drawn, words, texts);
-    detail::balance_weights(texts.weights, texts.texts(), fresh);
+    detail::balance_weights(texts.weights, texts.texts(), fresh, at.share);
     if (start) {
       forward(b, *start, batch, texts, start_tape);
       start_logits = *std::as_const(start_tape.logits);
@@ -30765,37 +30835,7 @@ class continual_learner {
   /// data that do not fit the model, a budget that holds nothing, a checkpoint of another training. `stopped` where the
   /// checkpoint says so; a learner that is made, or restored, as this one was goes on from there.
   learnt_task learn(const task_type& given) {
-    remove_checkpoint();  // of a task that was learnt and not saved
-    task_type t = detail::arrange(given, done_, model_, o_.fresh_head && done_ == 0);
-    const room space = room_for(t);
-    check_room(t, space);
-    seen_bytes_ = space.seen;
-    learnt_task report{.name = t.name, .budget_bytes = space.now};
-    if (o_.fresh_head && done_ == 0) detail::forget_head(b_, model_, t);
-    const auto start = std::chrono::steady_clock::now();
-    if (const auto lesson = detail::training_task_of(strategy_, t)) {
-      report.train_seconds =
-          fit(b_, model_, *lesson, memory_, fit_options_for(t), objective_, optimiser_).earlier_seconds;
-    } else {
-      detail::make_head(b_, model_, t);
-    }
-    report.train_seconds += detail::seconds_since(start);
-    if (t.of == 0 && done_ > 0) {
-      make_room(memory_, sources_, space.before, [&](const token_memory& m) { return detail::price_of(strategy_, m); });
-    }
-    const index before = memory_.samples();
-    const consolidation stored =
-        consolidate(b_, strategy_, std::as_const(model_), t, memory_, report.budget_bytes, o_.fit.seed);
-    detail::remember_logits(b_, model_, objective_, memory_, before, o_.fit.missing);
-    sources_.insert(sources_.end(), stored.samples.begin(), stored.samples.end());
-    sources_.resize(static_cast<std::size_t>(memory_.samples()), -1);
-    report.chosen_by_chance = stored.by_chance, report.form = stored.form;
-    report.select_seconds = stored.select_seconds, report.attribute_seconds = stored.attribute_seconds;
-    report.memory_bytes = memory_bytes();
-    report.memory_samples = memory_.samples(), report.memory_tokens = memory_.tokens();
-    ++done_;
-    has_old_checkpoint_ = true;
-    return report;
+    return detail::or_leave(o_.fit.ranks, [&] { return learn_next(given); });
   }
   /// The same with all samples of a data set, as they arrive.
   learnt_task learn(data_type data, const std::string& name = "task") {
@@ -30907,6 +30947,39 @@ class continual_learner {
                                        static_cast<double>(std::max<index>(1, space.now)))),
                  " bytes would do");
   }
+  learnt_task learn_next(const task_type& given) {
+    remove_checkpoint();  // of a task that was learnt and not saved
+    task_type t = detail::arrange(given, done_, model_, o_.fresh_head && done_ == 0);
+    const room space = room_for(t);
+    check_room(t, space);
+    seen_bytes_ = space.seen;
+    learnt_task report{.name = t.name, .budget_bytes = space.now};
+    if (o_.fresh_head && done_ == 0) detail::forget_head(b_, model_, t);
+    const auto start = std::chrono::steady_clock::now();
+    if (const auto lesson = detail::training_task_of(strategy_, t)) {
+      report.train_seconds =
+          fit(b_, model_, *lesson, memory_, fit_options_for(t), objective_, optimiser_).earlier_seconds;
+    } else {
+      detail::make_head(b_, model_, t);
+    }
+    report.train_seconds += detail::seconds_since(start);
+    if (t.of == 0 && done_ > 0) {
+      make_room(memory_, sources_, space.before, [&](const token_memory& m) { return detail::price_of(strategy_, m); });
+    }
+    const index before = memory_.samples();
+    const consolidation stored =
+        consolidate(b_, strategy_, std::as_const(model_), t, memory_, report.budget_bytes, o_.fit.seed);
+    detail::remember_logits(b_, model_, objective_, memory_, before, o_.fit.missing);
+    sources_.insert(sources_.end(), stored.samples.begin(), stored.samples.end());
+    sources_.resize(static_cast<std::size_t>(memory_.samples()), -1);
+    report.chosen_by_chance = stored.by_chance, report.form = stored.form;
+    report.select_seconds = stored.select_seconds, report.attribute_seconds = stored.attribute_seconds;
+    report.memory_bytes = memory_bytes();
+    report.memory_samples = memory_.samples(), report.memory_tokens = memory_.tokens();
+    ++done_;
+    has_old_checkpoint_ = true;
+    return report;
+  }
   fit_options fit_options_for(const task_type&) {
     fit_options f = o_.fit;
     f.checkpoint.about["strategy"] = text_of(strategy_);  // says what "as remembered" means
@@ -30976,15 +31049,18 @@ class continual_learner {
 };
 
 /// A learner that was saved in a folder, for classes or (with `image_text_model<B>` as the model) for texts. Parts that
-/// were not the default ones are handed in again. `Error`: see `restore`.
+/// were not the default ones are handed in again, as are the ranks that share the work from now on. `Error`: see
+/// `restore`.
 template <template <class> class Model = vit, tensor_backend B, class Strategy = core_tokenset<>, class Objective = ace,
           class Optimiser = adamw>
 continual_learner<B, Model<B>, Strategy, Objective, Optimiser> load_learner(B& b, const std::filesystem::path& folder,
                                                                             Strategy how = {}, Objective what = {},
-                                                                            Optimiser by = {}) {
+                                                                            Optimiser by = {}, team ranks = {}) {
   const saved_learner saved(folder);
+  learner_options options = saved.options();
+  options.fit.ranks = std::move(ranks);
   continual_learner<B, Model<B>, Strategy, Objective, Optimiser> learner(
-      b, detail::model_kind<Model<B>>::load(b, saved.file("model"), nullptr), saved.options(), std::move(how),
+      b, detail::model_kind<Model<B>>::load(b, saved.file("model"), nullptr), std::move(options), std::move(how),
       std::move(what), std::move(by));
   (void)learner.restore(folder);
   return learner;
@@ -31391,8 +31467,9 @@ sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream,
       learner.save(o.out, notes);
     }
     if (o.after_task) o.after_task(learnt, result);
-    const auto& stop = learner.options().fit.checkpoint.stop;
-    if (t + 1 < stream.size() && stop && stop()) throw stopped({});
+    const fit_options& fit = learner.options().fit;
+    const bool asked = fit.checkpoint.stop && fit.checkpoint.stop();
+    if (t + 1 < stream.size() && fit.ranks.any(asked, "asking whether to stop")) throw stopped({});
   }
   return result;
 }

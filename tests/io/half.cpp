@@ -50,6 +50,26 @@ TEST_CASE("a number rounds to the nearest half, ties to even") {
   CHECK(cts::half(-0.0).bits == 0x8000);
 }
 
+TEST_CASE("a double rounds to the nearest bfloat16 in one step, ties to even") {
+  int wrong = 0;
+  const auto value = [](unsigned bits) {
+    return static_cast<double>(cts::bfloat16::from_bits(static_cast<std::uint16_t>(bits)));
+  };
+  for (unsigned bits = 0; bits < 0x7f7f; ++bits) {  // between each finite one and the next
+    const double middle = (value(bits) + value(bits + 1)) / 2;
+    const unsigned even = bits & 1u ? bits + 1 : bits;
+    wrong += cts::bfloat16::nearest(middle).bits != even;
+    wrong += cts::bfloat16::nearest(-middle).bits != (0x8000u | even);
+    wrong += cts::bfloat16::nearest(std::nextafter(middle, 0.0)).bits != bits;
+    wrong += cts::bfloat16::nearest(std::nextafter(middle, 1e300)).bits != bits + 1;
+    wrong += cts::bfloat16::nearest(-std::nextafter(middle, 1e300)).bits != (0x8000u | (bits + 1));
+    wrong += cts::bfloat16::nearest(value(bits)).bits != bits;
+  }
+  CHECK(wrong == 0);
+  CHECK(cts::bfloat16::nearest(1 + 0x1p-8 + 0x1p-40).bits == 0x3f81);  // by way of a float it would be a tie
+  CHECK(cts::bfloat16::nearest(1e300).bits == 0x7f80);
+}
+
 TEST_CASE("bfloat16 is the upper half of a float, rounded to even") {
   CHECK(static_cast<float>(cts::bfloat16::from_bits(0x3f80)) == 1.0f);
   CHECK(static_cast<float>(cts::bfloat16::from_bits(0xc049)) == -3.140625f);

@@ -120,6 +120,8 @@ TEST_CASE("weights are stored in half the bytes, rounded to the nearest, and ope
   CHECK_THROWS_WITH(cts::stored_as(cts::dtype::f16, large),
                     "w.st: 'head.bias' holds 70000, which F16 cannot; BF16 can");
   CHECK(cts::stored_as(cts::dtype::bf16, large).at("head.bias").as<float>()[2] == 70144);
+  large.arrays["head.bias"] = cts::host_array::of(std::vector<float>{1, 2, 3.4e38f, 4});
+  CHECK_THROWS_WITH(cts::stored_as(cts::dtype::bf16, large), !Catch::Contains("BF16 can") && Catch::Contains("cannot"));
   CHECK_THROWS_WITH(cts::stored_as(cts::dtype::i32, whole), Catch::Contains("weights in I32"));
   large.arrays["head.bias"] = cts::host_array::of(std::vector<std::int32_t>{1, 2, 3, 4});
   CHECK_THROWS_WITH(cts::stored_as(cts::dtype::f32, large), Catch::Contains("'head.bias' holds I32"));
@@ -182,6 +184,8 @@ TEST_CASE("parts that are not computed are refused by name", "[weights]") {
       {"fc_norm.weight", {12}, "mean of the patches"},
       {"attn_pool.q.weight", {12, 12}, "attention pooling"},
       {"blocks.0.attn.norm.weight", {12}, "norm inside of the attention"},
+      {"blocks.0.attn.q_norm.weight", {4}, "norms of queries and keys of another kind ('blocks.0.attn.q_norm.weight')"},
+      {"blocks.0.attn.k_norm.weight", {4}, "norms of queries and keys of another kind ('blocks.0.attn.k_norm.weight')"},
       {"blocks.0.mlp.w12.weight", {24, 12}, "gated MLP"},
       {"blocks.0.mlp.fc1_g.weight", {12, 12}, "gated MLP"},
       {"blocks.0.attn.relative_position_bias_table", {9, 3}, "relative positions"},

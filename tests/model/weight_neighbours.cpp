@@ -343,6 +343,14 @@ TEST_CASE("what of timm's configuration does not fit is refused by key", "[weigh
   CHECK(has(told("global_pool", "avg"), "head on 'avg' of the tokens ('global_pool' in config.json)"));
   CHECK(has(told("model_args", {{"act_layer", "quick_gelu"}}), "activation 'quick_gelu' ('act_layer' in config.json)"));
   CHECK(has(told("architecture", "vit_tiny_patch8_quickgelu_16"), "activation 'quick_gelu' ('architecture'"));
+  const auto clip = [](const char* tag) {  // weights that learnt with another function than their architecture says
+    json config = timm_config();
+    config["architecture"] = "vit_tiny_patch8_clip_16", config["pretrained_cfg"]["tag"] = tag;
+    return download(timm_weights(192), config).refusal();
+  };
+  CHECK(has(clip("openai"), "activation 'quick_gelu' ('tag' in config.json)"));
+  CHECK(has(clip("metaclip_400m"), "activation 'quick_gelu'"));
+  CHECK(clip("laion2b").empty());
   const auto input = [&](const json& size) { return told("pretrained_cfg", {{"input_size", size}}); };
   CHECK(has(input(json::array({3, 32, 32})), "pictures of 32x32 ('input_size' in config.json)"));
   CHECK(has(input(json::array({1, 16, 16})), "'input_size' in config.json is 1, its arrays have 3"));

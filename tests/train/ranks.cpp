@@ -155,6 +155,75 @@ TEST_CASE("a step in pieces has the mean of their gradients and losses", "[ranks
   CHECK(last_loss(4) == Approx(whole).epsilon(1e-10));
 }
 
+TEST_CASE("new and replayed samples count as much in pieces as in one batch", "[ranks]") {
+  // One new sample in a step and six replayed ones that weigh the same: a piece without a new one, one with it.
+  cts::eigen_backend<double> b(1);
+  const auto stream = support::small_stream();
+  const auto start = support::small_model(b);
+  cts::token_memory memory({.grid = start.config().grid});
+  const cts::core_tokenset<cts::random_selection, cts::grad_lrp, cts::chance_tokens, cts::raw_codec> whole{.keep = 1};
+  (void)cts::consolidate(b, whole, start, stream[0], memory, cts::index{1} << 20);
+  REQUIRE(memory.samples() >= 6);
+  const auto parameters_of = [&](cts::index pieces) {
+    auto model = start.copy(b);
+    cts::fit_options o{.epochs = 1, .batch = 1, .replay_batch = 6, .imprint = false, .token_drop = 0, .shift = 0};
+    o.flip = 0, o.pieces = pieces, o.clip = 0;
+    cts::fit(b, model, stream[1], memory, o, cts::summed{}, cts::sgd{.learning_rate = 0.01});
+    return model.parameters().to_host(b);
+  };
+  const auto want = parameters_of(1), got = parameters_of(2);
+  REQUIRE(got.size() == want.size());
+  const auto before = start.parameters().to_host(b);
+  double worst = 0, moved = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    worst = std::max(worst, std::abs(got[i] - want[i])), moved = std::max(moved, std::abs(want[i] - before[i]));
+  }
+  CHECK(worst < 1e-6 * moved);  // weights of samples are float
+}
+
+TEST_CASE("a stop between two tasks ends all ranks there", "[ranks]") {
+  const auto stream = support::small_stream();
+  for (const int asked : {0, 1}) {
+    const support::scratch_folder folder;
+    int ended[2] = {};
+    on_ranks(2, [&](const cts::team& ranks) {
+      cts::eigen_backend<float> b(1);
+      auto o = everything(2);
+      o.fit.ranks = ranks;
+      bool stop = false;
+      o.fit.checkpoint.stop = [&stop] { return stop; };
+      cts::continual_learner learner(b, support::small_model(b), o);
+      const auto after = [&](const cts::learnt_task&, const cts::sequence_result&) { stop = ranks.rank() == asked; };
+      try {
+        (void)cts::run_sequence(learner, stream, {.out = folder.path, .after_task = after});
+      } catch (const cts::stopped&) {
+        ended[ranks.rank()] = static_cast<int>(learner.tasks_learnt());
+      }
+    });
+    CHECK(ended[0] == 1);
+    CHECK(ended[1] == 1);
+  }
+}
+
+TEST_CASE("ranks that do not see the same interrupted training, or make other calls, are told", "[ranks]") {
+  const auto stream = support::small_stream();
+  const support::scratch_folder folder;
+  const auto learn = [&](const cts::team& ranks, const std::string& file, int steps) {
+    cts::eigen_backend<float> b(1);
+    auto model = support::small_model(b);
+    auto o = support::quick();
+    o.ranks = ranks, o.pieces = 2, o.checkpoint.file = folder.path / file;
+    o.checkpoint.stop = [&steps] { return --steps == 0; };
+    cts::fit(b, model, stream[0], cts::token_memory(model.config().grid), o);
+  };
+  CHECK_THROWS_AS(learn({}, "here", 2), cts::stopped);
+  const auto told = [&](const auto& body) { return message_of([&] { on_ranks(2, body); }); };
+  CHECK(has_all(told([&](const cts::team& r) { learn(r, r.rank() == 0 ? "here" : "elsewhere", -1); }),
+                {"ranks 0 and 1 do not go on from the same interrupted training"}));
+  CHECK(has_all(told([](const cts::team& r) { r.rank() == 0 ? r.wait("saving") : (void)r.any(false, "asking"); }),
+                {"rank 1 is asking: all ranks must make the same calls", "noticed while saving"}));
+}
+
 TEST_CASE("the loss that is told is the mean over the pieces of all ranks", "[ranks]") {
   const auto stream = support::small_stream();
   double want = 0;

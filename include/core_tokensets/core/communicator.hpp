@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -131,11 +132,23 @@ class team {
     }
   };
 
+  /// `Error` unless all ranks make the same call, since each would take what another one sends for its own.
+  void agree(const char* doing) const {
+    const std::string_view own = doing;
+    const auto all = calls_->gather(std::as_bytes(std::span(own)));
+    for (std::size_t r = 0; r < all.size(); ++r) {
+      const std::string_view other(reinterpret_cast<const char*>(all[r].data()), all[r].size());
+      require(!other.empty(), "rank ", r, " has ended");
+      require(other == own, "rank ", r, " is ", other, ": all ranks must make the same calls in the same order");
+    }
+  }
   template <class Call>
   void telling(const char* doing, const Call& call) const {
     try {
+      agree(doing);
       call();
     } catch (const Error& e) {
+      if (calls_->leave) calls_->leave(e.what());
       fail("rank ", rank(), " of ", size(), ": ", e.what(), ", noticed while ", doing);
     }
   }

@@ -61,7 +61,9 @@ class mpi {
       char name[256] = {}, space[256] = {};
       ::gethostname(name, sizeof name - 1);
       if (::readlink("/proc/self/ns/pid", space, sizeof space - 1) < 0) space[0] = 0;
-      return {std::hash<std::string>()(std::string(name) + "/" + space), ::getpid()};
+      std::string started;  // machines may have the same name
+      std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), started);
+      return {std::hash<std::string>()(started + "/" + name + "/" + space), ::getpid()};
     }
     /// False for one of this machine that is there no more, or waits for whoever started it to notice its end.
     bool lives() const {
@@ -90,8 +92,10 @@ class mpi {
     int exceptions = std::uncaught_exceptions();
 
     explicit link(MPI_Comm of) {
-      int begun = 0;
+      int begun = 0, ended = 0;
       MPI_Initialized(&begun);
+      MPI_Finalized(&ended);
+      require(ended == 0, "MPI has ended, with the last copy of what began it; keep one for the whole program");
       if (begun == 0) {
         int provided = 0;
         check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided));
@@ -110,9 +114,11 @@ class mpi {
     link& operator=(const link&) = delete;
     ~link() {
       if (std::uncaught_exceptions() > exceptions) leave("an exception");
-      if (!over) try {
-          (void)gather({});  // so that one that left is seen before MPI waits for it for ever
-        } catch (const Error& e) {
+      if (!over) try {  // so that one that left, or goes on, is seen before MPI waits for it for ever
+          for (const auto& call : gather({})) {
+            if (!call.empty()) leave("it makes no further call");
+          }
+        } catch (const std::exception& e) {
           std::fprintf(stderr, "rank %d of %d: %s, noticed at the end\n", rank, size, e.what());
         }
       if (over && !all_said_goodbye()) return;  // MPI would wait for those that are gone
@@ -201,7 +207,7 @@ class mpi {
       require(!over, "MPI: this rank has left the others, or they are gone");
       try {
         call();
-      } catch (const Error& e) {
+      } catch (const std::exception& e) {
         leave(e.what());
         throw;
       }

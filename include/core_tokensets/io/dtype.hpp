@@ -124,7 +124,7 @@ constexpr To convert(From value) {
   if constexpr (std::is_same_v<To, half>) {
     return half(static_cast<double>(value));
   } else if constexpr (std::is_same_v<To, bfloat16>) {
-    return bfloat16(static_cast<float>(value));
+    return bfloat16::nearest(static_cast<double>(value));
   } else if constexpr (std::is_floating_point_v<To>) {
     return static_cast<To>(value);
   } else {

@@ -66,6 +66,19 @@ struct bfloat16 {
     const bool nan = (all & 0x7fffffffu) > 0x7f800000u;
     bits = static_cast<std::uint16_t>(nan ? (all >> 16) | 0x40u : (all + 0x7fffu + ((all >> 16) & 1u)) >> 16);
   }
+  /// The nearest to a double, ties to even: rounded once, since a float in between that is rounded to odd keeps what
+  /// decides (Boldo & Melquiond 2008).
+  static constexpr bfloat16 nearest(double x) {
+    float near = static_cast<float>(x);
+    auto bits = std::bit_cast<std::uint32_t>(near);
+    const bool finite = (bits & 0x7f800000u) != 0x7f800000u, above = static_cast<double>(near) > x;
+    if (finite && static_cast<double>(near) != x && (bits & 1u) == 0) {
+      // The neighbour on the other side of x is odd.
+      bits += above == (x > 0) ? -1 : 1;
+      near = std::bit_cast<float>(bits);
+    }
+    return bfloat16(near);
+  }
   static constexpr bfloat16 from_bits(std::uint16_t b) {
     bfloat16 h;
     h.bits = b;

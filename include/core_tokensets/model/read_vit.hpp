@@ -240,8 +240,8 @@ inline vit_config config_of(const vit_survey& s, const grid_extent& stored, cons
   c.mlp_ratio = static_cast<double>(s.hidden) / static_cast<double>(s.dim);
   c.qkv_bias = own.contains("blocks.0.attn.qkv.bias"), c.norm_pre = own.contains("norm_pre.weight");
   c.qk_norm = own.contains("blocks.0.attn.q_norm.weight");
-  c.layer_norm_eps =
-      config_number(own, "layernorm_eps", config_number(own, "layer_norm_eps", s.weights.layer_norm_eps, 0, 1), 0, 1);
+  const double usual = c.norm_pre ? 1e-5 : s.weights.layer_norm_eps;  // as CLIP has it
+  c.layer_norm_eps = config_number(own, "layernorm_eps", config_number(own, "layer_norm_eps", usual, 0, 1), 0, 1);
   c.normalisation = read_normalisation(own, s.channels);
   const index classes = classes_of(s, hints.new_head.has_value());
   c.classes = classes > 0 ? classes : *hints.new_head;

@@ -21,7 +21,8 @@ inline tensor_file stored_as(dtype type, tensor_file file) {
     const auto before = array.as<double>(), after = rounded.as<double>();
     for (std::size_t i = 0; i < before.size(); ++i) {
       require(std::isfinite(after[i]) || !std::isfinite(before[i]), file.path, ": '", name, "' holds ", before[i],
-              ", which ", dtype_name(type), " cannot; BF16 can");
+              ", which ", dtype_name(type), " cannot",
+              type == dtype::f16 && std::abs(before[i]) < 3e38 ? "; BF16 can" : "");
     }
     array = std::move(rounded);
   }

@@ -175,6 +175,12 @@ inline void read_timm(neighbour& n, index dim) {
   // Before version 0.9 what is in `pretrained_cfg` now stood beside the architecture.
   const json* inner = given(c, "pretrained_cfg");
   const json& trained = inner != nullptr && inner->is_object() ? *inner : c;
+  // timm has weights of these under architectures with GELU, although they learnt with another function.
+  const json* tag = given(trained, "tag");
+  const std::string of = tag != nullptr && tag->is_string() ? tag->text() : "";
+  if (c.at("architecture").text().find("_clip_") != std::string::npos &&
+      (of.starts_with("openai") || of.starts_with("laion400m") || of.starts_with("dfn") || of.starts_with("metaclip")))
+    n.put("activation", "tag", "quick_gelu");
   if (given(trained, "mean") != nullptr && given(trained, "std") != nullptr) {
     n.put("mean", "mean", channel_numbers(n, trained, "mean"));
     n.put("std", "std", channel_numbers(n, trained, "std"));

@@ -131,6 +131,11 @@ inline void add_parts_without_names(const tensor_file& file, std::vector<weight_
   if (tall > 0 && wide > 0 && tall != wide)
     add("oblong patches", std::to_string(tall) + "x" + std::to_string(wide) + ", expected square ones",
         part_fate::refused, "patch_embed.proj.weight");
+  if (const std::string q = "blocks.0.attn.q_norm.", k = "blocks.0.attn.k_norm.";
+      file.contains(q + "weight") != file.contains(k + "weight") ||
+      (file.contains(q + "weight") && !(file.contains(q + "bias") && file.contains(k + "bias"))))
+    add("norms of queries and keys of another kind", "RMS norms, or of one of the two", part_fate::refused,
+        file.contains(q + "weight") ? "blocks.0.attn.q_norm.weight" : "blocks.0.attn.k_norm.weight");
   if (!file.contains("cls_token") && file.contains("pos_embed"))
     add("no class token", std::string(about_mean), part_fate::refused, "");
   const index read = extent(file, "head.weight", 1), dim = extent(file, "patch_embed.proj.weight", 0);

@@ -62,6 +62,7 @@ inline any_selector named_selector(std::string_view text, const team& ranks = {}
   any_selector found;
   choose_by_name(selectors{}, text, "selection", [&](auto m) {
     if constexpr (requires { m.ranks = ranks; }) m.ranks = ranks;
+    if constexpr (requires { check(m); }) check(m);
     found = any_selector(m);
   });
   return found;

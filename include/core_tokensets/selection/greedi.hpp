@@ -40,6 +40,12 @@ struct greedi {
   }
 };
 
+/// `Error`: no shard.
+template <class Select>
+void check(const greedi<Select>& method) {
+  require(method.shards > 0, "greedi: shards ", method.shards, ", expected at least 1");
+}
+
 namespace detail {
 
 /// Samples of each shard, rising: those of a class are dealt to the shards in turn, and no shard begins with all
@@ -73,11 +79,12 @@ selection_result choose_among(const Select& select_by, const evidence& e, index 
 template <class Select>
 selection_result select(const greedi<Select>& method, const evidence& e, index k) {
   check_budget(e, k);
-  require(method.shards > 0, "greedi: ", method.shards, " shards, expected at least 1");
-  const auto shards = detail::shards_of(e, method.shards);
+  check(method);
+  const index count = std::min(method.shards, e.samples);  // more would be empty
+  const auto shards = detail::shards_of(e, count);
   const index ranks = method.ranks.size(), rank = method.ranks.rank();
   std::vector<index> own, all;
-  for (index s = method.shards * rank / ranks; s < method.shards * (rank + 1) / ranks; ++s) {
+  for (index s = count * rank / ranks; s < count * (rank + 1) / ranks; ++s) {
     const auto& shard = shards[static_cast<std::size_t>(s)];
     if (shard.empty()) continue;
     const auto some =

@@ -64,7 +64,13 @@ class fit_checkpoint {
     facts_ = json{{"library", library_version}, {"about", o_.about}};
     facts_.update(depends_on());
     check_same_on_all(ranks_, facts_);
-    if (!o_.file.empty() && std::filesystem::exists(o_.file)) read();
+    try {
+      if (!o_.file.empty() && std::filesystem::exists(o_.file)) read();
+    } catch (const std::exception& e) {
+      ranks_.leave(e.what());
+      throw;
+    }
+    check_same_start();
   }
 
   /// True if the training goes on from a file.
@@ -111,6 +117,16 @@ class fit_checkpoint {
   }
 
  private:
+  /// `Error` on all ranks unless all go on from the same file, or none from any.
+  void check_same_start() const {
+    if (ranks_.alone()) return;
+    const std::string own = found_ ? found_->metadata.at("checksum") : "";
+    const auto all = ranks_.all_gather(std::as_bytes(std::span(own)), "comparing where training begins");
+    for (std::size_t r = 1; r < all.size(); ++r) {
+      require(all[r] == all[0], "fit: ranks 0 and ", r,
+              " do not go on from the same interrupted training; all must see ", o_.file.string());
+    }
+  }
   static constexpr const char *kind = "core_tokensets.interrupted_training", *version = "1";
 
   /// Over all that the file holds but itself.

@@ -73,21 +73,26 @@ void training_step(B& b, vit<B>& model, const token_batch& batch, const objectiv
   update_parameters(b, model, o, reduce, how, state);
 }
 
+/// What share of the new and of the replayed samples of a step a piece of it has.
+struct step_share {
+  double fresh = 1, replayed = 1;
+};
+
 namespace detail {
 
 /// Gives new samples, followed by replayed ones, weights that make their mean loss the mean over the new ones plus the
-/// weighted mean over the replayed ones.
-inline void balance_weights(std::vector<float>& weights, index samples, index fresh) {
+/// weighted mean over the replayed ones; of a piece of a step its share of both.
+inline void balance_weights(std::vector<float>& weights, index samples, index fresh, const step_share& share = {}) {
   weights.resize(static_cast<std::size_t>(samples), 1.0f);
-  const auto spread = [&](index begin, index end) {
+  const auto spread = [&](index begin, index end, double of_step) {
     double total = 0;
     for (index s = begin; s < end; ++s) total += double(weights[static_cast<std::size_t>(s)]);
     if (!(total > 0)) return;
-    const auto factor = static_cast<float>(static_cast<double>(samples) / total);
+    const auto factor = static_cast<float>(of_step * static_cast<double>(samples) / total);
     for (index s = begin; s < end; ++s) weights[static_cast<std::size_t>(s)] *= factor;
   };
-  spread(0, fresh);
-  spread(fresh, samples);
+  spread(0, fresh, share.fresh);
+  spread(fresh, samples, share.replayed);
 }
 
 }  // namespace detail
@@ -100,6 +105,7 @@ struct epoch_position {
   index epoch = 0, step = 0;
   double schedule = 1;  ///< what the learning rate is multiplied by
   index piece = 0;      ///< of the step
+  step_share share = {};
 };
 
 /// What training did.
@@ -246,13 +252,16 @@ class replay_batches {
 };
 
 /// The gradient of a step in pieces to `gradient` `[1, size]`. `piece(new, replayed, position)` leaves that of one
-/// piece there and returns its mean loss.
+/// piece there, of the loss that has its share of the step's, and returns that loss.
 template <tensor_backend B, class Piece>
 void sum_pieces(B& b, piece_sum<B>& sum, std::span<const index> part, std::span<const index> drawn, epoch_position at,
                 tensor<B>& gradient, index size, const Piece& piece) {
-  const auto all = static_cast<double>(part.size() + drawn.size());
+  const auto share_of = [](std::span<const index> some, std::span<const index> all) {
+    return all.empty() ? 0.0 : static_cast<double>(some.size()) / static_cast<double>(all.size());
+  };
   for (at.piece = sum.first(); at.piece < sum.last(); ++at.piece) {
     const auto some = piece_of(part, at.piece, sum.pieces()), replayed = piece_of(drawn, at.piece, sum.pieces());
+    at.share = {share_of(some, part), share_of(replayed, drawn)};
     double loss = 0;
     if (some.empty() && replayed.empty()) {
       gradient.resize(b, 1, size);
@@ -260,7 +269,7 @@ void sum_pieces(B& b, piece_sum<B>& sum, std::span<const index> part, std::span<
     } else {
       loss = piece(some, replayed, at);
     }
-    sum.add(b, gradient, loss, static_cast<double>(some.size() + replayed.size()) / all);
+    sum.add(b, gradient, loss);
   }
   sum.finish(b, gradient);
 }
@@ -295,7 +304,7 @@ fit_report fit_samples(B& b, vit<B>& model, const sample_view<dataset>& samples,
     token_batch& batch = pictures.take(*samples.data, part, model.config(), o, at, nullptr, alike);
     replay.append_to(batch, drawn, at);
     if (keeps_logits) recalled.read(*memory, drawn);
-    balance_weights(batch.weights, batch.samples(), fresh);
+    balance_weights(batch.weights, batch.samples(), fresh, at.share);
     facts = objective_batch<T>{.targets = batch.targets,
                                .weights = batch.weights,
                                .fresh = fresh,

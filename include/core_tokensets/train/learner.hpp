@@ -94,37 +94,7 @@ class continual_learner {
   /// data that do not fit the model, a budget that holds nothing, a checkpoint of another training. `stopped` where the
   /// checkpoint says so; a learner that is made, or restored, as this one was goes on from there.
   learnt_task learn(const task_type& given) {
-    remove_checkpoint();  // of a task that was learnt and not saved
-    task_type t = detail::arrange(given, done_, model_, o_.fresh_head && done_ == 0);
-    const room space = room_for(t);
-    check_room(t, space);
-    seen_bytes_ = space.seen;
-    learnt_task report{.name = t.name, .budget_bytes = space.now};
-    if (o_.fresh_head && done_ == 0) detail::forget_head(b_, model_, t);
-    const auto start = std::chrono::steady_clock::now();
-    if (const auto lesson = detail::training_task_of(strategy_, t)) {
-      report.train_seconds =
-          fit(b_, model_, *lesson, memory_, fit_options_for(t), objective_, optimiser_).earlier_seconds;
-    } else {
-      detail::make_head(b_, model_, t);
-    }
-    report.train_seconds += detail::seconds_since(start);
-    if (t.of == 0 && done_ > 0) {
-      make_room(memory_, sources_, space.before, [&](const token_memory& m) { return detail::price_of(strategy_, m); });
-    }
-    const index before = memory_.samples();
-    const consolidation stored =
-        consolidate(b_, strategy_, std::as_const(model_), t, memory_, report.budget_bytes, o_.fit.seed);
-    detail::remember_logits(b_, model_, objective_, memory_, before, o_.fit.missing);
-    sources_.insert(sources_.end(), stored.samples.begin(), stored.samples.end());
-    sources_.resize(static_cast<std::size_t>(memory_.samples()), -1);
-    report.chosen_by_chance = stored.by_chance, report.form = stored.form;
-    report.select_seconds = stored.select_seconds, report.attribute_seconds = stored.attribute_seconds;
-    report.memory_bytes = memory_bytes();
-    report.memory_samples = memory_.samples(), report.memory_tokens = memory_.tokens();
-    ++done_;
-    has_old_checkpoint_ = true;
-    return report;
+    return detail::or_leave(o_.fit.ranks, [&] { return learn_next(given); });
   }
   /// The same with all samples of a data set, as they arrive.
   learnt_task learn(data_type data, const std::string& name = "task") {
@@ -236,6 +206,39 @@ class continual_learner {
                                        static_cast<double>(std::max<index>(1, space.now)))),
                  " bytes would do");
   }
+  learnt_task learn_next(const task_type& given) {
+    remove_checkpoint();  // of a task that was learnt and not saved
+    task_type t = detail::arrange(given, done_, model_, o_.fresh_head && done_ == 0);
+    const room space = room_for(t);
+    check_room(t, space);
+    seen_bytes_ = space.seen;
+    learnt_task report{.name = t.name, .budget_bytes = space.now};
+    if (o_.fresh_head && done_ == 0) detail::forget_head(b_, model_, t);
+    const auto start = std::chrono::steady_clock::now();
+    if (const auto lesson = detail::training_task_of(strategy_, t)) {
+      report.train_seconds =
+          fit(b_, model_, *lesson, memory_, fit_options_for(t), objective_, optimiser_).earlier_seconds;
+    } else {
+      detail::make_head(b_, model_, t);
+    }
+    report.train_seconds += detail::seconds_since(start);
+    if (t.of == 0 && done_ > 0) {
+      make_room(memory_, sources_, space.before, [&](const token_memory& m) { return detail::price_of(strategy_, m); });
+    }
+    const index before = memory_.samples();
+    const consolidation stored =
+        consolidate(b_, strategy_, std::as_const(model_), t, memory_, report.budget_bytes, o_.fit.seed);
+    detail::remember_logits(b_, model_, objective_, memory_, before, o_.fit.missing);
+    sources_.insert(sources_.end(), stored.samples.begin(), stored.samples.end());
+    sources_.resize(static_cast<std::size_t>(memory_.samples()), -1);
+    report.chosen_by_chance = stored.by_chance, report.form = stored.form;
+    report.select_seconds = stored.select_seconds, report.attribute_seconds = stored.attribute_seconds;
+    report.memory_bytes = memory_bytes();
+    report.memory_samples = memory_.samples(), report.memory_tokens = memory_.tokens();
+    ++done_;
+    has_old_checkpoint_ = true;
+    return report;
+  }
   fit_options fit_options_for(const task_type&) {
     fit_options f = o_.fit;
     f.checkpoint.about["strategy"] = text_of(strategy_);  // says what "as remembered" means
@@ -305,15 +308,18 @@ class continual_learner {
 };
 
 /// A learner that was saved in a folder, for classes or (with `image_text_model<B>` as the model) for texts. Parts that
-/// were not the default ones are handed in again. `Error`: see `restore`.
+/// were not the default ones are handed in again, as are the ranks that share the work from now on. `Error`: see
+/// `restore`.
 template <template <class> class Model = vit, tensor_backend B, class Strategy = core_tokenset<>, class Objective = ace,
           class Optimiser = adamw>
 continual_learner<B, Model<B>, Strategy, Objective, Optimiser> load_learner(B& b, const std::filesystem::path& folder,
                                                                             Strategy how = {}, Objective what = {},
-                                                                            Optimiser by = {}) {
+                                                                            Optimiser by = {}, team ranks = {}) {
   const saved_learner saved(folder);
+  learner_options options = saved.options();
+  options.fit.ranks = std::move(ranks);
   continual_learner<B, Model<B>, Strategy, Objective, Optimiser> learner(
-      b, detail::model_kind<Model<B>>::load(b, saved.file("model"), nullptr), saved.options(), std::move(how),
+      b, detail::model_kind<Model<B>>::load(b, saved.file("model"), nullptr), std::move(options), std::move(how),
       std::move(what), std::move(by));
   (void)learner.restore(folder);
   return learner;

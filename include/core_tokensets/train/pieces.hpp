@@ -44,11 +44,10 @@ class piece_sum {
   /// The loss of the step: the mean over all of its samples.
   double loss() const { return loss_; }
 
-  /// Adds the next piece of this rank: its gradient, which is used up, and loss, which count as `share` of the step.
-  /// What is in `gradient` after the last one is the sum.
-  void add(B& b, tensor<B>& gradient, double loss, double share) {
-    b.map(fn::scale<T>{T(share)}, *gradient);
-    loss_ = loss * share;
+  /// Adds the next piece of this rank: its gradient, which is used up, and its loss. What is in `gradient` after the
+  /// last one is the sum.
+  void add(B& b, tensor<B>& gradient, double loss) {
+    loss_ = loss;
     std::size_t level = 0;
     for (index before = added_; before % 2 == 1; before /= 2, ++level) {
       b.map(fn::add{}, *gradient, *std::as_const(levels_[level].gradient));

@@ -191,8 +191,9 @@ sequence_result run_sequence(Learner& learner, const basic_stream<Data>& stream,
       learner.save(o.out, notes);
     }
     if (o.after_task) o.after_task(learnt, result);
-    const auto& stop = learner.options().fit.checkpoint.stop;
-    if (t + 1 < stream.size() && stop && stop()) throw stopped({});
+    const fit_options& fit = learner.options().fit;
+    const bool asked = fit.checkpoint.stop && fit.checkpoint.stop();
+    if (t + 1 < stream.size() && fit.ranks.any(asked, "asking whether to stop")) throw stopped({});
   }
   return result;
 }

@@ -129,7 +129,7 @@ fit_report fit(B& b, image_text_model<B>& model, const text_task& t, const token
         pictures.take(data.images, part, model.config().image, o, at, alike > 0 ? &texts_of_alike : &texts, alike);
     replay.append_to(batch, drawn, at);
     if (replay) detail::append_stored_texts(memory, drawn, words, texts);
-    detail::balance_weights(texts.weights, texts.texts(), fresh);
+    detail::balance_weights(texts.weights, texts.texts(), fresh, at.share);
     if (start) {
       forward(b, *start, batch, texts, start_tape);
       start_logits = *std::as_const(start_tape.logits);

@@ -227,7 +227,7 @@ if __name__ == "__main__":
     second = {"dist_token": (1, 1, WIDTH), "head_dist.weight": (CLASSES, WIDTH), "head_dist.bias": (CLASSES,)}
     case("distilled", timm_shapes((1, 6, WIDTH)) | second, lambda w, x: timm_model(w, x, before=2), kind="F16")
     first = {"norm_pre.weight": (WIDTH,), "norm_pre.bias": (WIDTH,)}
-    case("norm_pre", without(timm_shapes(usual), "patch_embed.proj.bias") | first, timm_model)
+    case("norm_pre", without(timm_shapes(usual), "patch_embed.proj.bias") | first, lambda w, x: timm_model(w, x, eps=1e-5))
     heads = {f"blocks.{i}.attn.{n}_norm.{end}": (WIDTH // HEADS,) for i in range(DEPTH) for n in "qk" for end in ("weight", "bias")}
     case("qk_norms", timm_shapes(usual) | heads, timm_model)
     case("hf_vit", hugging_face_shapes("vit.", 4, False), lambda w, x: hugging_face_model(w, x, "vit.", 1e-12, False), kind="F16")

@@ -74,7 +74,7 @@ struct bfloat16 {
     const bool finite = (bits & 0x7f800000u) != 0x7f800000u, above = static_cast<double>(near) > x;
     if (finite && static_cast<double>(near) != x && (bits & 1u) == 0) {
       // The neighbour on the other side of x is odd.
-      bits += above == (x > 0) ? -1 : 1;
+      bits = above == (x > 0) ? bits - 1 : bits + 1;
       near = std::bit_cast<float>(bits);
     }
     return bfloat16(near);

@@ -5,8 +5,8 @@
 #include "core_tokensets/attribution/audit.hpp"
 #include "core_tokensets/model/image_text.hpp"
 #include "core_tokensets/model/vit_weights.hpp"
-#include "core_tokensets/nn/loss.hpp"
 #include "core_tokensets/tensor/eigen.hpp"
+#include "model/gradient_checks.hpp"
 #include "support/catch.hpp"
 #include "support/tolerance.hpp"
 
@@ -21,41 +21,18 @@ namespace {
 
 constexpr index dim = 12, heads = 3;
 
-cts::token_batch noise() {
-  cts::token_batch batch;
-  batch.patch_dim = 4;
-  batch.offsets = {0, 5, 7};
-  batch.positions = {0, 1, 3, 4, 5, 2, 4};
-  batch.targets = {1, 0};
-  cts::random_stream random(3, 9);
-  for (index i = 0; i < 7 * batch.patch_dim; ++i) batch.patches.push_back(static_cast<float>(random.normal()));
-  batch.token_weights = {1, 3, 1, 2, 1, 1.5, 1};
-  return batch;
-}
+cts::token_batch noise() { return gradient_checks::noise(true); }
 
 cts::vit<backend> lively(backend& b) {
-  cts::vit<backend> model(b, {.grid = {4, 6, 1, 2},
-                              .dim = dim,
-                              .depth = 2,
-                              .heads = heads,
-                              .classes = 3,
-                              .registers = 1,
-                              .mlp_ratio = 1,
-                              .qk_norm = true,
-                              .norm_pre = true});
-  numbers values(static_cast<std::size_t>(model.parameters().size()));
-  cts::random_stream random(11, 4);
-  for (double& x : values) x = 0.4 * random.normal();
-  model.parameters().assign(b, 1, model.parameters().size(), values.data());
-  return model;
-}
-
-double loss_of(backend& b, const cts::vit<backend>& model, const cts::token_batch& batch) {
-  cts::vit_tape<backend> tape;
-  cts::forward(b, model, batch, tape);
-  cts::loss_tape<backend> loss;
-  cts::cross_entropy(b, *tape.logits, batch.targets, loss);
-  return cts::mean_loss(b, loss);
+  return gradient_checks::lively(b, {.grid = {4, 6, 1, 2},
+                                     .dim = dim,
+                                     .depth = 2,
+                                     .heads = heads,
+                                     .classes = 3,
+                                     .registers = 1,
+                                     .mlp_ratio = 1,
+                                     .qk_norm = true,
+                                     .norm_pre = true});
 }
 
 /// Everything that a pass of relevance leaves at each of its stages, one stage of every block behind the other.
@@ -125,36 +102,13 @@ TEST_CASE("more norms: the network is the same whatever its tape keeps", "[vit][
 TEST_CASE("more norms: gradients are those of finite differences", "[vit][norms][gradient]") {
   backend b;
   const auto model = lively(b);
-  const auto batch = noise();
-  const auto values = model.parameters().to_host(b);
+  const auto of_norm = [](const std::string& name) {
+    return name.find("_norm") != std::string::npos || name.find("norm_pre") != std::string::npos;
+  };
   for (const auto keep : {cts::kept::gradients, cts::kept::everything}) {
-    cts::vit_tape<backend> tape;
-    tape.keep = keep;
-    cts::forward(b, model, batch, tape);
-    cts::loss_tape<backend> loss;
-    cts::cross_entropy(b, *tape.logits, batch.targets, loss);
-    cts::tensor<backend> gradients(b, 1, model.parameters().size()), dtokens;
-    b.fill(*gradients, 0.0);
-    cts::backward(b, model, tape, *loss.dlogits, gradients.data(), dtokens);
-    const auto got = gradients.to_host(b);
-    for (const cts::parameter& p : model.layout().parameters.table()) {
-      INFO(p.name);
-      const bool of_norm = p.name.find("_norm") != std::string::npos || p.name.find("norm_pre") != std::string::npos;
-      double size = 0;
-      for (index i = 0; i < p.where.size(); i += of_norm ? 1 : 7) {
-        const auto at = static_cast<std::size_t>(p.where.offset + i);
-        double sides[2];
-        for (const int side : {0, 1}) {
-          auto moved = values;
-          moved[at] += side == 0 ? 1e-5 : -1e-5;
-          auto changed = model.copy(b);
-          changed.parameters().assign(b, 1, model.parameters().size(), moved.data());
-          sides[side] = loss_of(b, changed, batch);
-        }
-        CHECK(std::abs(got[at] - (sides[0] - sides[1]) / 2e-5) < 1e-8);
-        size += std::abs(got[at]);
-      }
-      if (of_norm && p.name.find("k_norm.bias") == std::string::npos) CHECK(size > 1e-5);
+    for (const auto& [name, size] : gradient_checks::check(b, model, noise(), keep, of_norm)) {
+      INFO(name);  // the same in all keys moves no attention
+      if (of_norm(name) && name.find("k_norm.bias") == std::string::npos) CHECK(size > 1e-5);
     }
   }
 }

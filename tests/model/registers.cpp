@@ -15,8 +15,8 @@
 #include "core_tokensets/attribution/rollout.hpp"
 #include "core_tokensets/model/image_text.hpp"
 #include "core_tokensets/model/vit_weights.hpp"
-#include "core_tokensets/nn/loss.hpp"
 #include "core_tokensets/tensor/eigen.hpp"
+#include "model/gradient_checks.hpp"
 #include "support/catch.hpp"
 #include "support/tolerance.hpp"
 
@@ -24,47 +24,21 @@ namespace model_registers_tests {
 
 namespace cts = core_tokensets;
 using cts::index;
+using gradient_checks::noise;
 using backend = cts::eigen_backend<double>;
 
 namespace {
 
 constexpr index registers = 3, patch_numbers = 4;
 
-/// Two samples of 5 and 2 patches of a grid of 2 x 3, the weights of some not 1.
-cts::token_batch noise(bool weighted) {
-  cts::token_batch batch;
-  batch.patch_dim = patch_numbers;
-  batch.offsets = {0, 5, 7};
-  batch.positions = {0, 1, 3, 4, 5, 2, 4};
-  batch.targets = {1, 0};
-  cts::random_stream random(3, 9);
-  for (index i = 0; i < 7 * patch_numbers; ++i) batch.patches.push_back(static_cast<float>(random.normal()));
-  if (weighted) batch.token_weights = {1, 3, 1, 2, 1, 1.5, 1};
-  return batch;
-}
-
-/// A model of random numbers, none of them small.
 cts::vit<backend> lively(backend& b, index count, index columns) {
-  cts::vit<backend> model(b, {.grid = {4, 2 * columns, 1, 2},
-                              .dim = 12,
-                              .depth = 2,
-                              .heads = 3,
-                              .classes = 3,
-                              .registers = count,
-                              .mlp_ratio = 1});
-  std::vector<double> values(static_cast<std::size_t>(model.parameters().size()));
-  cts::random_stream random(11, 4);
-  for (double& x : values) x = 0.4 * random.normal();
-  model.parameters().assign(b, 1, model.parameters().size(), values.data());
-  return model;
-}
-
-double loss_of(backend& b, const cts::vit<backend>& model, const cts::token_batch& batch) {
-  cts::vit_tape<backend> tape;
-  cts::forward(b, model, batch, tape);
-  cts::loss_tape<backend> loss;
-  cts::cross_entropy(b, *tape.logits, batch.targets, loss);
-  return cts::mean_loss(b, loss);
+  return gradient_checks::lively(b, {.grid = {4, 2 * columns, 1, 2},
+                                     .dim = 12,
+                                     .depth = 2,
+                                     .heads = 3,
+                                     .classes = 3,
+                                     .registers = count,
+                                     .mlp_ratio = 1});
 }
 
 /// The same network without registers: they are patches of zeros at positions of their own, in a third row of the grid.
@@ -151,35 +125,11 @@ TEST_CASE("registers are patches of zeros at positions of their own", "[vit][reg
 TEST_CASE("gradients with registers are those of finite differences", "[vit][registers]") {
   backend b;
   const auto model = lively(b, registers, 3);
-  const auto batch = noise(true);
-  cts::vit_tape<backend> tape;
-  cts::forward(b, model, batch, tape);
-  cts::loss_tape<backend> loss;
-  cts::cross_entropy(b, *tape.logits, batch.targets, loss);
-  cts::tensor<backend> gradients(b, 1, model.parameters().size()), dtokens;
-  b.fill(*gradients, 0.0);
-  cts::backward(b, model, tape, *loss.dlogits, gradients.data(), dtokens);
-  const auto got = gradients.to_host(b), values = model.parameters().to_host(b);
-  for (const cts::parameter& p : model.layout().parameters.table()) {
-    INFO(p.name);
-    const bool of_tokens = p.name == "reg_token" || p.name == "pos_embed" || p.name == "cls_token";
-    for (index i = 0; i < p.where.size(); i += of_tokens ? 1 : 7) {
-      const auto at = static_cast<std::size_t>(p.where.offset + i);
-      double sides[2];
-      for (const int side : {0, 1}) {
-        auto moved = values;
-        moved[at] += side == 0 ? 1e-5 : -1e-5;
-        auto changed = model.copy(b);
-        changed.parameters().assign(b, 1, model.parameters().size(), moved.data());
-        sides[side] = loss_of(b, changed, batch);
-      }
-      CHECK(std::abs(got[at] - (sides[0] - sides[1]) / 2e-5) < 1e-8);
-    }
-  }
-  const auto& places = model.layout().parameters.at("reg_token").where;
-  double size = 0;
-  for (index i = 0; i < places.size(); ++i) size += std::abs(got[static_cast<std::size_t>(places.offset + i)]);
-  CHECK(size > 1e-3);
+  const auto of_tokens = [](const std::string& name) {
+    return name == "reg_token" || name == "pos_embed" || name == "cls_token";
+  };
+  auto sizes = gradient_checks::check(b, model, noise(true), cts::kept::gradients, of_tokens);
+  CHECK(sizes["reg_token"] > 1e-3);
 }
 
 TEST_CASE("relevance with registers is that of the same tokens as patches", "[registers][attribution]") {
